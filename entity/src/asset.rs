@@ -1,0 +1,44 @@
+use chrono::{DateTime, Utc};
+use sea_orm::entity::prelude::*;
+
+use crate::{AssetId, BrandId, SessionId, TenantId};
+
+/// Where an asset stands on its way out of the quarantine prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
+#[sea_orm(rs_type = "String", db_type = "Text")]
+pub enum Status {
+    /// The object is whole, under the session's temporary key.
+    #[sea_orm(string_value = "UPLOADED")]
+    Uploaded,
+}
+
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+#[sea_orm(table_name = "asset")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub tenant_id: TenantId,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: AssetId,
+    /// Unique per tenant: a session becomes one asset at most.
+    pub upload_session_id: SessionId,
+    pub brand_id: BrandId,
+    pub created_by: String,
+    pub status: Status,
+    pub title: String,
+    pub file_name: String,
+    pub file_size: i64,
+    pub mime_type: String,
+    pub bucket: String,
+    pub object_key: String,
+    /// The upload's ETag as the store gave it, without quotes.
+    pub etag: String,
+    pub checksum_sha256: Option<String>,
+    /// Whether the store or this server has hashed the object and found `checksum_sha256`.
+    pub checksum_verified: bool,
+    /// A JSON object.
+    pub metadata: Json,
+    pub created_at: DateTime<Utc>,
+}
+
+impl ActiveModelBehavior for ActiveModel {}

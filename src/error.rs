@@ -1,0 +1,56 @@
+//! Why a verb did not happen. What that means on the wire is written once, in `http/problem.rs`.
+
+use entity::upload_session::Status;
+use sea_orm::DbErr;
+
+use crate::storage;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A field of the caller's input and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// A JSON pointer (RFC 6901) into the body, or `?name` for a query parameter.
+    pub pointer: String,
+    /// Stable, for programs: `required`, `out-of-range`, `too-long`, …
+    pub code: &'static str,
+    /// For people.
+    pub detail: String,
+}
+
+impl FieldError {
+    pub fn new(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), code, detail: detail.into() }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Also another tenant's, or one that the caller may not see: nobody can tell these apart.
+    #[error("there is no such thing here")]
+    NotFound,
+    #[error("{0}")]
+    PermissionDenied(String),
+    /// The session's state, or its kind, does not allow what was asked.
+    #[error("{what}")]
+    IllegalTransition { status: Status, what: String },
+    #[error("the session has expired")]
+    SessionExpired,
+    /// Complete was called before every byte had arrived. The session stays UPLOADING.
+    #[error("the store does not hold the whole file yet")]
+    UploadIncomplete { missing_parts: Vec<u32>, uploaded_bytes: u64 },
+    #[error("{0}")]
+    PartsMismatch(String),
+    #[error("{0}")]
+    ReferenceConflict(String),
+    #[error("the input is not valid")]
+    Invalid(Vec<FieldError>),
+    /// Nothing half done, or a state from which the same request goes on.
+    #[error("the store did not do what it was asked")]
+    Storage(#[from] storage::Error),
+    #[error("the database did not answer")]
+    DbUnavailable(#[source] DbErr),
+    /// A constraint that no code should reach: a bug of ours.
+    #[error("the database refused a statement")]
+    Db(#[source] DbErr),
+}
