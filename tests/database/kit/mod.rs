@@ -1,0 +1,127 @@
+//! Databases to test on: each test has one of its own, gone when the test is.
+
+mod postgres;
+
+use std::sync::Arc;
+
+use migration::run;
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, Statement, Value};
+use tempfile::TempDir;
+
+use postgres::Server;
+
+/// Makes two tests of each function: `name::sqlite` and `name::postgres`.
+macro_rules! on_both {
+    ($($test:ident),+ $(,)?) => {$(
+        mod $test {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                super::$test($crate::kit::TestDb::sqlite().await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                super::$test($crate::kit::TestDb::postgres().await).await;
+            }
+        }
+    )+};
+}
+
+/// An empty database and a pool of connections to it.
+pub struct TestDb {
+    pub pool: DatabaseConnection,
+    url: String,
+    _home: Home,
+}
+
+/// What removes the database in the end.
+enum Home {
+    Folder(#[allow(dead_code, reason = "held for its Drop")] TempDir),
+    Server(#[allow(dead_code, reason = "held for its Drop")] OneDatabase),
+}
+
+struct OneDatabase {
+    server: Arc<Server>,
+    name: String,
+}
+
+impl TestDb {
+    pub async fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}?mode=rwc", folder.path().join("test.db").display());
+        Self {
+            pool: connect(&url).await,
+            url,
+            _home: Home::Folder(folder),
+        }
+    }
+
+    pub async fn postgres() -> Self {
+        let server = Server::shared().await;
+        let name = format!("test_{}", uuid::Uuid::new_v4().simple());
+        server.execute(&format!("CREATE DATABASE {name}")).await;
+        let url = server.url(&name);
+        Self {
+            pool: connect(&url).await,
+            url,
+            _home: Home::Server(OneDatabase { server, name }),
+        }
+    }
+
+    /// With the schema of today.
+    pub async fn migrated(self) -> Self {
+        run(&self.pool).await.unwrap();
+        self
+    }
+
+    /// A second pool, as another process would have one.
+    pub async fn another_pool(&self) -> DatabaseConnection {
+        connect(&self.url).await
+    }
+
+    pub fn backend(&self) -> DbBackend {
+        self.pool.get_database_backend()
+    }
+
+    /// Runs SQL with `$1`, `$2`, … for the values; the same text works on both databases.
+    pub async fn execute(&self, sql: &str, values: impl IntoIterator<Item = Value>) -> Result<u64, DbErr> {
+        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        Ok(self.pool.execute_raw(statement).await?.rows_affected())
+    }
+
+    /// The first column of every row, as text.
+    pub async fn texts(&self, sql: &str) -> Vec<String> {
+        let rows = self
+            .pool
+            .query_all_raw(Statement::from_string(self.backend(), sql))
+            .await
+            .unwrap();
+        rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
+    }
+}
+
+impl Drop for OneDatabase {
+    fn drop(&mut self) {
+        let (server, name) = (Arc::clone(&self.server), self.name.clone());
+        // A thread of its own, because a destructor cannot wait inside the test's runtime.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(server.execute(&format!("DROP DATABASE {name} WITH (FORCE)")));
+        });
+        dropped.join().expect("the test's database can be dropped");
+    }
+}
+
+async fn connect(url: &str) -> DatabaseConnection {
+    let mut options = ConnectOptions::new(url);
+    options.max_connections(8).sqlx_logging(false);
+    options.map_sqlx_sqlite_opts(|sqlite| {
+        sqlite
+            .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
+            .busy_timeout(std::time::Duration::from_secs(20))
+    });
+    Database::connect(options).await.unwrap()
+}
