@@ -5,3 +5,4 @@
 #[macro_use]
 mod kit;
 mod migrations;
+mod refusals;

@@ -1,6 +1,7 @@
 //! Databases to test on: each test has one of its own, gone when the test is.
 
 mod postgres;
+pub mod rows;
 
 use std::sync::Arc;
 
