@@ -1,6 +1,13 @@
 //! What can go wrong with a store, sorted by what a caller can do about it.
 
+use std::error::Error as StdError;
 use std::fmt;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+use crate::settings::Provider;
 
 /// The S3 call that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +31,7 @@ pub enum Kind {
     Refused,
     /// Asked to slow down.
     Throttled,
-    /// 5xx, or no connection.
+    /// 5xx, no connection, a lost connection, or an answer that makes no sense: the effect may have happened.
     Unavailable,
     /// No answer in time: the effect may have happened.
     TimedOut,
@@ -48,4 +55,128 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl StdError for Error {}
+
+impl Error {
+    /// An answer that no S3 gives.
+    pub(super) fn nonsense(op: Op, what: &str) -> Self {
+        Self { op, kind: Kind::Unavailable, code: what.to_owned() }
+    }
+
+    pub(super) fn from_sdk<E: ProvideErrorMetadata + StdError + 'static>(
+        op: Op,
+        error: SdkError<E, HttpResponse>,
+    ) -> Self {
+        match error {
+            SdkError::ServiceError(answer) => {
+                let status = answer.raw().status().as_u16();
+                let code = answer.err().code();
+                Self { op, kind: sort(op, status, code), code: code.map_or_else(|| status.to_string(), str::to_owned) }
+            }
+            SdkError::TimeoutError(_) => Self { op, kind: Kind::TimedOut, code: "no answer in time".to_owned() },
+            SdkError::DispatchFailure(failure) => {
+                let kind = if failure.is_timeout() { Kind::TimedOut } else { Kind::Unavailable };
+                Self { op, kind, code: failure.as_connector_error().map_or_else(String::new, |e| root(e)) }
+            }
+            SdkError::ResponseError(_) => Self::nonsense(op, "the answer broke off or could not be read"),
+            other @ (SdkError::ConstructionFailure(_) | _) => Self { op, kind: Kind::Invalid, code: root(&other) },
+        }
+    }
+
+    pub(super) fn from_credentials(error: &CredentialsError) -> Self {
+        let kind = match error {
+            CredentialsError::ProviderTimedOut(_) => Kind::TimedOut,
+            CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => Kind::Refused,
+            CredentialsError::ProviderError(_) | CredentialsError::Unhandled(_) | _ => Kind::Unavailable,
+        };
+        Self { op: Op::Credentials, kind, code: root(error) }
+    }
+}
+
+/// Sorts an answer by its error code, and where that says nothing by its status.
+///
+/// Only a code makes a `NotFound` (but for HEAD, whose answer has no body): a 404 of some proxy on the way must not
+/// pass for an upload that is gone. A HEAD's 403 stays a refusal, although AWS means a missing key by it where the
+/// credential may not list: nothing must be taken for missing on the word of a policy.
+fn sort(op: Op, status: u16, code: Option<&str>) -> Kind {
+    match (code.unwrap_or_default(), status) {
+        ("NoSuchUpload" | "NoSuchKey", _) => Kind::NotFound,
+        (_, 404) if op == Op::Head => Kind::NotFound,
+        ("SlowDown" | "Throttling" | "ThrottlingException" | "TooManyRequests" | "RequestLimitExceeded", _) => {
+            Kind::Throttled
+        }
+        ("RequestTimeout", _) => Kind::TimedOut,
+        // CompleteMultipartUpload may say so under a status of 200, once the store has kept the connection busy.
+        ("InternalError" | "ServiceUnavailable" | "OperationAborted", _) => Kind::Unavailable,
+        ("ExpiredToken" | "InvalidToken", _) => Kind::Refused,
+        (_, 429) => Kind::Throttled,
+        (_, 401 | 403) => Kind::Refused,
+        (_, 408) => Kind::TimedOut,
+        (_, 501) => Kind::Invalid,
+        (_, 500..) => Kind::Unavailable,
+        _ => Kind::Invalid,
+    }
+}
+
+/// The innermost cause: the outer ones only say that something went wrong inside.
+fn root(error: &(dyn StdError + 'static)) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// Why there is no store to talk to: the settings leave something out, or contradict each other.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("storage.bucket is not set")]
+    BucketMissing,
+    #[error("storage.region is not set, and neither the provider nor the AWS environment names one")]
+    RegionMissing,
+    #[error("storage.endpoint is not set, and {0:?} has none of its own")]
+    EndpointMissing(Provider),
+    #[error("{setting} is not an endpoint: {reason}")]
+    Endpoint { setting: &'static str, reason: String },
+    #[error("storage.access_key_id and storage.secret_access_key go together: one of them is not set")]
+    HalfACredential,
+    #[error("storage.{setting}: {reason}")]
+    Limit { setting: &'static str, reason: &'static str },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_sorted_by_code_and_then_by_status() {
+        for (op, status, code, kind) in [
+            (Op::ListParts, 404, Some("NoSuchUpload"), Kind::NotFound),
+            (Op::Delete, 404, Some("NoSuchKey"), Kind::NotFound),
+            (Op::Head, 404, None, Kind::NotFound),
+            (Op::Head, 404, Some("NotFound"), Kind::NotFound),
+            (Op::Head, 403, None, Kind::Refused),
+            (Op::ListParts, 404, None, Kind::Invalid),
+            (Op::Ready, 404, Some("NotFound"), Kind::Invalid),
+            (Op::ListParts, 404, Some("NoSuchBucket"), Kind::Invalid),
+            (Op::CompleteMultipart, 400, Some("InvalidPart"), Kind::Invalid),
+            (Op::CompleteMultipart, 400, Some("EntityTooSmall"), Kind::Invalid),
+            (Op::CompleteMultipart, 200, Some("InternalError"), Kind::Unavailable),
+            (Op::CompleteMultipart, 409, Some("OperationAborted"), Kind::Unavailable),
+            (Op::Delete, 403, Some("AccessDenied"), Kind::Refused),
+            (Op::Delete, 403, Some("RequestTimeTooSkewed"), Kind::Refused),
+            (Op::Delete, 400, Some("ExpiredToken"), Kind::Refused),
+            (Op::Delete, 401, None, Kind::Refused),
+            (Op::Delete, 503, Some("SlowDown"), Kind::Throttled),
+            (Op::Delete, 429, None, Kind::Throttled),
+            (Op::Delete, 503, None, Kind::Unavailable),
+            (Op::Delete, 500, None, Kind::Unavailable),
+            (Op::Delete, 502, Some("BadGateway"), Kind::Unavailable),
+            (Op::Delete, 501, Some("NotImplemented"), Kind::Invalid),
+            (Op::Delete, 400, Some("RequestTimeout"), Kind::TimedOut),
+            (Op::Delete, 301, Some("PermanentRedirect"), Kind::Invalid),
+        ] {
+            assert_eq!(sort(op, status, code), kind, "{op:?} {status} {code:?}");
+        }
+    }
+}

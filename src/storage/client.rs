@@ -1,0 +1,371 @@
+//! The calls that Quaymaster makes to its store.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::default_provider;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    StalledStreamProtectionConfig,
+};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use chrono::{DateTime, Utc};
+
+use super::credentials::{CurrentCredential, ForSdk};
+use super::error::{Error, Kind, Op, StartError};
+use super::key::Location;
+use super::presign::{Signer, Site};
+use super::profile::{Limits, PART_NUMBER_MAX, Profile};
+use crate::settings;
+
+/// How long [`Storage::ready`] waits: a probe that is slow is a probe that failed.
+const READY_TIMEOUT: Duration = Duration::from_secs(2);
+/// The first pause before another attempt is at most this long, each further one at most twice the one before.
+const BACKOFF: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// More uploads than this under one key are none of ours: a session opens one, a race a handful.
+const UPLOADS_MAX: usize = 10_000;
+
+/// A part as the store lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// 1 to 10,000.
+    pub number: u32,
+    /// Without quotes.
+    pub etag: String,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// What the store says of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// In bytes.
+    pub size: u64,
+    /// Without quotes.
+    pub etag: String,
+    pub last_modified: DateTime<Utc>,
+}
+
+/// The store. Clones share one connection pool and one credential.
+#[derive(Clone, Debug)]
+pub struct Storage(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    client: Client,
+    credential: Arc<CurrentCredential>,
+    site: Arc<Site>,
+    bucket: String,
+    limits: Limits,
+    max_attempts: u32,
+}
+
+/// Which failures are worth another attempt. Everything that is not named here is repeatable: the same call twice does
+/// what it does once.
+const fn is_worth_repeating(op: Op, kind: Kind) -> bool {
+    match (op, kind) {
+        // An answer that was lost on the way would leave an upload whose id nobody knows.
+        (Op::OpenMultipart, _) => false,
+        // The store may still be at it, and for long. Whoever asks again later finds the object.
+        (Op::CompleteMultipart, Kind::TimedOut) => false,
+        // A probe tells how things are now.
+        (Op::Ready, _) => false,
+        (_, Kind::Throttled | Kind::Unavailable | Kind::TimedOut) => true,
+        (_, Kind::NotFound | Kind::Refused | Kind::Invalid) => false,
+    }
+}
+
+impl Storage {
+    /// Makes the client. Calls nobody, unless the AWS environment has to be asked for a region; [`Self::ready`] is the
+    /// test of whether the store answers.
+    ///
+    /// # Errors
+    /// [`StartError`] for settings from which no client can be made.
+    pub async fn connect(settings: &settings::Storage) -> Result<Self, StartError> {
+        let region = match Profile::region(settings) {
+            Some(region) => region,
+            None => {
+                use aws_config::meta::region::ProvideRegion as _;
+                let region = default_provider::region::default_provider().region().await;
+                region.ok_or(StartError::RegionMissing)?.to_string()
+            }
+        };
+        let profile = Profile::new(settings, region.clone())?;
+        let provider = match (&settings.access_key_id, &settings.secret_access_key) {
+            (Some(id), Some(secret)) => {
+                let token = settings.session_token.as_ref().map(|token| token.expose().to_owned());
+                SharedCredentialsProvider::new(Credentials::new(id, secret.expose(), token, None, "settings"))
+            }
+            (None, None) => {
+                let chain = default_provider::credentials::DefaultCredentialsChain::builder();
+                SharedCredentialsProvider::new(chain.region(Region::new(region)).build().await)
+            }
+            _ => return Err(StartError::HalfACredential),
+        };
+        Ok(Self::new(settings, profile, provider))
+    }
+
+    fn new(settings: &settings::Storage, profile: Profile, provider: SharedCredentialsProvider) -> Self {
+        let credential = Arc::new(CurrentCredential::new(provider));
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(Duration::from_secs(settings.connect_timeout_secs))
+            .read_timeout(Duration::from_secs(settings.read_timeout_secs))
+            .operation_attempt_timeout(Duration::from_secs(settings.attempt_timeout_secs))
+            .build();
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(profile.region.clone()))
+            .endpoint_url(profile.endpoint.url())
+            .force_path_style(profile.endpoint.path_style())
+            .credentials_provider(ForSdk(credential.clone()))
+            .identity_cache(IdentityCache::no_cache())
+            .timeout_config(timeouts)
+            // `call` repeats, by the table above.
+            .retry_config(RetryConfig::disabled())
+            // Stores other than AWS refuse the checksums that the SDK sends of its own accord, and no body here is
+            // large enough to stall.
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .build();
+        Self(Arc::new(Inner {
+            client: Client::from_conf(config),
+            credential,
+            site: Arc::new(Site { endpoint: profile.public, region: profile.region }),
+            bucket: profile.bucket,
+            limits: profile.limits,
+            max_attempts: settings.max_attempts,
+        }))
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// The bucket that tenants share.
+    pub fn bucket(&self) -> &str {
+        &self.0.bucket
+    }
+
+    /// Starts a multipart upload and returns its id. Never repeated: see [`Self::list_uploads`] for an id whose answer
+    /// was lost.
+    pub async fn open_multipart(&self, at: &Location, content_type: &str) -> Result<String, Error> {
+        let op = Op::OpenMultipart;
+        // No checksum algorithm: Garage then refuses presigned parts.
+        let request = || self.0.client.create_multipart_upload().bucket(&at.bucket).key(&at.key);
+        let answer = self.call(op, || request().content_type(content_type).send()).await?;
+        answer.upload_id.ok_or_else(|| Error::nonsense(op, "an upload without an id"))
+    }
+
+    /// The ids of all unfinished uploads under exactly this key, oldest first.
+    pub async fn list_uploads(&self, at: &Location) -> Result<Vec<String>, Error> {
+        let op = Op::ListUploads;
+        let mut found = Vec::new();
+        let mut marker: Option<(String, String)> = None;
+        loop {
+            let (key_marker, id_marker) = marker.clone().unzip();
+            let request = || self.0.client.list_multipart_uploads().bucket(&at.bucket).prefix(&at.key);
+            let page = self
+                .call(op, || {
+                    request().set_key_marker(key_marker.clone()).set_upload_id_marker(id_marker.clone()).send()
+                })
+                .await?;
+            let is_truncated = page.is_truncated() == Some(true);
+            // The store's own next markers say the same where they are complete; Garage leaves one of them out.
+            let mut last = None;
+            for upload in page.uploads.unwrap_or_default() {
+                let (Some(key), Some(id)) = (upload.key, upload.upload_id) else {
+                    return Err(Error::nonsense(op, "an upload without key or id"));
+                };
+                if key == at.key {
+                    let started = upload.initiated.map(|time| (time.secs(), time.subsec_nanos()));
+                    found.push((started, id.clone()));
+                }
+                last = Some((key, id));
+            }
+            // Keys come in order, and no other one that begins with this one comes before it.
+            let is_past = last.as_ref().is_some_and(|(key, _)| *key != at.key);
+            if !is_truncated || is_past {
+                found.sort_unstable();
+                return Ok(found.into_iter().map(|(_, id)| id).collect());
+            }
+            if last.is_none() || last == marker || found.len() > UPLOADS_MAX {
+                return Err(Error::nonsense(op, "a list of uploads without an end"));
+            }
+            marker = last;
+        }
+    }
+
+    /// All parts that have arrived, ascending. A part that came twice is listed as it came last.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] where the store does not know the upload: never begun, aborted, or completed.
+    pub async fn list_parts(&self, at: &Location, upload_id: &str) -> Result<Vec<Part>, Error> {
+        let op = Op::ListParts;
+        let mut parts: Vec<Part> = Vec::new();
+        loop {
+            // What was read last is the marker, whatever the store says: a page then brings new parts or an error.
+            let marker = parts.last().map(|part| part.number);
+            let request = || self.0.client.list_parts().bucket(&at.bucket).key(&at.key).upload_id(upload_id);
+            let page = self
+                .call(op, || request().set_part_number_marker(marker.map(|number| number.to_string())).send())
+                .await?;
+            let is_truncated = page.is_truncated() == Some(true);
+            let read = parts.len();
+            for part in page.parts.unwrap_or_default() {
+                let part = part_of(part).ok_or_else(|| Error::nonsense(op, "a part without number, ETag or size"))?;
+                if part.number > PART_NUMBER_MAX || parts.last().is_some_and(|last| last.number >= part.number) {
+                    return Err(Error::nonsense(op, "parts out of order or beyond the 10,000th"));
+                }
+                parts.push(part);
+            }
+            if !is_truncated {
+                return Ok(parts);
+            }
+            if parts.len() == read {
+                return Err(Error::nonsense(op, "a list of parts without an end"));
+            }
+        }
+    }
+
+    /// Makes the object of these parts (ascending). May be repeated by this function, or by a caller after a failure:
+    /// an upload that an earlier attempt completed is [`Kind::NotFound`] on some stores and fine on others, so look
+    /// for the object before saying that it is gone.
+    pub async fn complete_multipart(&self, at: &Location, upload_id: &str, parts: &[Part]) -> Result<(), Error> {
+        let parts = parts
+            .iter()
+            .map(|part| {
+                let number = i32::try_from(part.number).unwrap_or(i32::MAX);
+                CompletedPart::builder().part_number(number).e_tag(format!("\"{}\"", part.etag)).build()
+            })
+            .collect();
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        let request = || self.0.client.complete_multipart_upload().bucket(&at.bucket).key(&at.key);
+        self.call(Op::CompleteMultipart, || request().upload_id(upload_id).multipart_upload(parts.clone()).send())
+            .await?;
+        Ok(())
+    }
+
+    /// Drops the upload and its parts. One that the store does not know is fine. A part in flight may survive: repeat
+    /// until [`Self::list_parts`] says that the upload is gone.
+    pub async fn abort_multipart(&self, at: &Location, upload_id: &str) -> Result<(), Error> {
+        let request = || self.0.client.abort_multipart_upload().bucket(&at.bucket).key(&at.key);
+        found_or_not(self.call(Op::AbortMultipart, || request().upload_id(upload_id).send()).await)
+    }
+
+    /// # Errors
+    /// [`Kind::NotFound`] where there is no such object, or no such bucket: the answer to a HEAD does not say which.
+    /// [`Kind::Refused`] where the credential may not look, which AWS also says of a missing key unless
+    /// `s3:ListBucket` is granted.
+    pub async fn head(&self, at: &Location) -> Result<Object, Error> {
+        let op = Op::Head;
+        let answer = self.call(op, || self.0.client.head_object().bucket(&at.bucket).key(&at.key).send()).await?;
+        let object = || {
+            Some(Object {
+                size: u64::try_from(answer.content_length?).ok()?,
+                etag: unquoted(answer.e_tag.as_deref()?),
+                last_modified: DateTime::from_timestamp(answer.last_modified?.secs(), 0)?,
+            })
+        };
+        object().ok_or_else(|| Error::nonsense(op, "an object without size, ETag or date"))
+    }
+
+    /// Deletes the object. One that is not there is fine.
+    pub async fn delete(&self, at: &Location) -> Result<(), Error> {
+        found_or_not(
+            self.call(Op::Delete, || self.0.client.delete_object().bucket(&at.bucket).key(&at.key).send()).await,
+        )
+    }
+
+    /// Whether the store answers for this bucket, within two seconds and by one attempt.
+    pub async fn ready(&self, bucket: &str) -> Result<(), Error> {
+        let op = Op::Ready;
+        let probe = self.call(op, || self.0.client.head_bucket().bucket(bucket).send());
+        match tokio::time::timeout(READY_TIMEOUT, probe).await {
+            Ok(answer) => answer.map(|_| ()),
+            Err(_) => Err(Error { op, kind: Kind::TimedOut, code: "no answer in time".to_owned() }),
+        }
+    }
+
+    /// A signer with the credential of the moment, for the URLs of one request.
+    ///
+    /// # Errors
+    /// [`Op::Credentials`] where there is no credential to sign with.
+    pub async fn signer(&self) -> Result<Signer, Error> {
+        Ok(Signer::new(self.0.site.clone(), self.0.credential.get().await?))
+    }
+
+    async fn call<T, E, F>(&self, op: Op, attempt: impl Fn() -> F) -> Result<T, Error>
+    where
+        E: ProvideErrorMetadata + StdError + 'static,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    {
+        let mut attempts = 0;
+        loop {
+            // The SDK would find the same credential, but report its lack as a broken connection.
+            self.0.credential.get().await?;
+            let error = match Box::pin(attempt()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => Error::from_sdk(op, error),
+            };
+            attempts += 1;
+            if attempts >= self.0.max_attempts || !is_worth_repeating(op, error.kind) {
+                return Err(error);
+            }
+            tracing::debug!(%error, attempts, "the store is asked again");
+            tokio::time::sleep(backoff(attempts)).await;
+        }
+    }
+}
+
+/// The pause after so many failed attempts: anything from nothing to a bound that doubles each time ("full jitter"), so
+/// that callers who failed together do not come back together.
+fn backoff(attempts: u32) -> Duration {
+    let bound = BACKOFF.saturating_mul(1 << (attempts - 1).min(16)).min(BACKOFF_MAX);
+    bound.mul_f64(fastrand::f64())
+}
+
+fn found_or_not<T>(answer: Result<T, Error>) -> Result<(), Error> {
+    match answer {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind == Kind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn part_of(part: aws_sdk_s3::types::Part) -> Option<Part> {
+    Some(Part {
+        number: u32::try_from(part.part_number?).ok().filter(|number| *number > 0)?,
+        etag: unquoted(part.e_tag.as_deref()?),
+        size: u64::try_from(part.size?).ok()?,
+    })
+}
+
+fn unquoted(etag: &str) -> String {
+    etag.trim_matches('"').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_are_jittered_and_bounded() {
+        for attempts in 1..40 {
+            let bound = (BACKOFF * 2_u32.pow((attempts - 1).min(20))).min(BACKOFF_MAX);
+            let pauses: Vec<_> = (0..50).map(|_| backoff(attempts)).collect();
+            assert!(pauses.iter().all(|pause| *pause <= bound), "after {attempts}");
+            assert!(pauses.iter().any(|pause| *pause < bound / 2), "after {attempts}");
+            assert!(pauses.iter().any(|pause| *pause > bound / 2), "after {attempts}");
+        }
+    }
+}

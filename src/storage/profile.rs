@@ -1,0 +1,247 @@
+//! How the stores differ: where they are, how a URL names a bucket there, and what sizes they take.
+
+use url::Url;
+
+use super::error::StartError;
+use crate::settings::{self, Provider};
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+/// Part numbers go from 1 to this, in the S3 API and so in every store of its kind.
+pub(super) const PART_NUMBER_MAX: u32 = 10_000;
+
+/// What a store accepts. All parts of an upload but the last have one size, since R2 wants it so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The last part may be smaller.
+    pub min_part_bytes: u64,
+    pub max_part_bytes: u64,
+    pub max_parts: u32,
+    pub max_object_bytes: u64,
+    /// The largest object that one PUT may bring.
+    pub max_direct_bytes: u64,
+}
+
+/// The limits of Amazon S3 ("Amazon S3 multipart upload limits", user guide, qfacts): parts of 5 MiB to 5 GiB, 10,000
+/// of them, and so objects of up to 48.8 TiB; 5 GiB by one PUT ("Uploading objects", user guide).
+const S3: Limits = Limits {
+    min_part_bytes: 5 * MIB,
+    max_part_bytes: 5 * GIB,
+    max_parts: PART_NUMBER_MAX,
+    max_object_bytes: PART_NUMBER_MAX as u64 * 5 * GIB,
+    max_direct_bytes: 5 * GIB,
+};
+
+struct Preset {
+    /// `{region}` stands for the region. None: only the operator knows.
+    endpoint: Option<&'static str>,
+    region: Option<&'static str>,
+    path_style: bool,
+    limits: Limits,
+}
+
+fn preset(provider: Provider) -> Preset {
+    match provider {
+        Provider::Aws => {
+            Preset { endpoint: Some("https://s3.{region}.amazonaws.com"), region: None, path_style: false, limits: S3 }
+        }
+        // developers.cloudflare.com/r2/platform/limits: an object may have 5 GiB less than 5 TiB, one request (a PUT
+        // or a part) 5 MiB less than 5 GiB. The region is `auto` (r2/api/s3/api), the endpoint the account's.
+        Provider::R2 => Preset {
+            endpoint: None,
+            region: Some("auto"),
+            path_style: true,
+            limits: Limits {
+                max_part_bytes: 5 * GIB - 5 * MIB,
+                max_object_bytes: 5 * TIB - 5 * GIB,
+                max_direct_bytes: 5 * GIB - 5 * MIB,
+                ..S3
+            },
+        },
+        // MinIO, "Thresholds and Limits": parts as on S3, 5 TiB by one PUT, and 50 TiB in all, which no 10,000 parts
+        // reach.
+        Provider::Minio => Preset {
+            endpoint: None,
+            region: Some("us-east-1"),
+            path_style: true,
+            limits: Limits { max_direct_bytes: 5 * TIB, ..S3 },
+        },
+        // Garage states no limits but the S3 API's, and takes its region from its own configuration (`s3_region`,
+        // whose default this is).
+        Provider::Garage => Preset { endpoint: None, region: Some("garage"), path_style: true, limits: S3 },
+        // Backblaze, "Large Files": parts of 5 MB to 5 GB, files of up to 10 TB, 5 GB at once: all decimal.
+        Provider::B2 => Preset {
+            endpoint: Some("https://s3.{region}.backblazeb2.com"),
+            region: None,
+            path_style: false,
+            limits: Limits {
+                min_part_bytes: 5_000_000,
+                max_part_bytes: 5_000_000_000,
+                max_parts: PART_NUMBER_MAX,
+                max_object_bytes: 10_000_000_000_000,
+                max_direct_bytes: 5_000_000_000,
+            },
+        },
+        // Ceph's defaults are S3's (`rgw_multipart_min_part_size`, `rgw_max_put_size`,
+        // `rgw_multipart_part_upload_limit`). It does not look at the region that a signature names.
+        Provider::Ceph => Preset { endpoint: None, region: Some("us-east-1"), path_style: true, limits: S3 },
+        // DigitalOcean, "Spaces Limits": parts of 5 MiB to 5 GB, 10,000 of them, 5 TB in all, 5 GB by one PUT.
+        Provider::Spaces => Preset {
+            endpoint: Some("https://{region}.digitaloceanspaces.com"),
+            region: None,
+            path_style: false,
+            limits: Limits {
+                max_part_bytes: 5_000_000_000,
+                max_object_bytes: 5_000_000_000_000,
+                max_direct_bytes: 5_000_000_000,
+                ..S3
+            },
+        },
+        // Google Cloud, "Quotas & limits" (requests): parts as on S3, objects of 5 TiB, also by one PUT.
+        Provider::Gcs => Preset {
+            endpoint: Some("https://storage.googleapis.com"),
+            region: Some("auto"),
+            path_style: true,
+            limits: Limits { max_object_bytes: 5 * TIB, max_direct_bytes: 5 * TIB, ..S3 },
+        },
+        Provider::Embedded => Preset { endpoint: None, region: Some("us-east-1"), path_style: true, limits: S3 },
+    }
+}
+
+/// A store as the settings and the provider's preset describe it together.
+#[derive(Debug)]
+pub(super) struct Profile {
+    pub(super) bucket: String,
+    pub(super) region: String,
+    /// Where this server calls.
+    pub(super) endpoint: Endpoint,
+    /// What stands in presigned URLs.
+    pub(super) public: Endpoint,
+    pub(super) limits: Limits,
+}
+
+impl Profile {
+    /// The region that the settings or the preset name. `None`: the AWS environment may know.
+    pub(super) fn region(settings: &settings::Storage) -> Option<String> {
+        let preset = preset(settings.provider.unwrap_or(Provider::Aws));
+        settings.region.clone().or_else(|| preset.region.map(str::to_owned))
+    }
+
+    /// # Errors
+    /// [`StartError`], naming the setting.
+    pub(super) fn new(settings: &settings::Storage, region: String) -> Result<Self, StartError> {
+        let provider = settings.provider.unwrap_or(Provider::Aws);
+        let preset = preset(provider);
+        let endpoint = match (&settings.endpoint, preset.endpoint) {
+            (Some(endpoint), _) => endpoint.clone(),
+            // The one partition whose hosts end otherwise and that people outside of it use.
+            (None, Some(_)) if provider == Provider::Aws && region.starts_with("cn-") => {
+                format!("https://s3.{region}.amazonaws.com.cn")
+            }
+            (None, Some(template)) => template.replace("{region}", &region),
+            (None, None) => return Err(StartError::EndpointMissing(provider)),
+        };
+        // Every store of the S3 kind understands the path style, and few have the DNS names for the other one: that
+        // is the guess for an endpoint without a provider's name.
+        let unnamed = settings.provider.is_none() && settings.endpoint.is_some();
+        let path_style = settings.path_style.unwrap_or(preset.path_style || unnamed);
+        let endpoint = Endpoint::parse("storage.endpoint", &endpoint, path_style)?;
+        let public = match &settings.public_endpoint {
+            Some(public) => Endpoint::parse("storage.public_endpoint", public, path_style)?,
+            None => endpoint.clone(),
+        };
+        Ok(Self {
+            bucket: settings.bucket.clone().ok_or(StartError::BucketMissing)?,
+            region,
+            endpoint,
+            public,
+            limits: limits(settings, preset.limits)?,
+        })
+    }
+}
+
+fn limits(settings: &settings::Storage, preset: Limits) -> Result<Limits, StartError> {
+    let limits = Limits {
+        min_part_bytes: settings.min_part_bytes.unwrap_or(preset.min_part_bytes),
+        max_part_bytes: settings.max_part_bytes.unwrap_or(preset.max_part_bytes),
+        max_parts: settings.max_parts.unwrap_or(preset.max_parts),
+        max_object_bytes: settings.max_object_bytes.unwrap_or(preset.max_object_bytes),
+        max_direct_bytes: preset.max_direct_bytes.min(settings.max_object_bytes.unwrap_or(u64::MAX)),
+    };
+    if !(1..=PART_NUMBER_MAX).contains(&limits.max_parts) {
+        return Err(StartError::Limit { setting: "max_parts", reason: "must be from 1 to 10,000" });
+    }
+    if limits.max_part_bytes == 0 || limits.max_part_bytes < limits.min_part_bytes {
+        return Err(StartError::Limit { setting: "max_part_bytes", reason: "must not be under min_part_bytes" });
+    }
+    Ok(limits)
+}
+
+/// An address of a store, taken apart for signing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    scheme: String,
+    /// As the Host header has it: with a port only where it is not the scheme's own.
+    authority: String,
+    /// In front of every path; empty, or with a leading and without a trailing slash.
+    prefix: String,
+    /// An IP address has no subdomains.
+    is_ip: bool,
+    path_style: bool,
+}
+
+impl Endpoint {
+    pub(super) fn parse(setting: &'static str, text: &str, path_style: bool) -> Result<Self, StartError> {
+        let wrong = |reason: &str| StartError::Endpoint { setting, reason: reason.to_owned() };
+        let url = Url::parse(text).map_err(|e| wrong(&e.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(wrong("it starts with neither http:// nor https://"));
+        }
+        if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
+            return Err(wrong("it may have a host, a port and a path, nothing else"));
+        }
+        let host = url.host().ok_or_else(|| wrong("it has no host"))?;
+        Ok(Self {
+            scheme: url.scheme().to_owned(),
+            authority: url.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}")),
+            prefix: url.path().trim_end_matches('/').to_owned(),
+            is_ip: !matches!(host, url::Host::Domain(_)),
+            path_style,
+        })
+    }
+
+    /// For the SDK, which puts the bucket where it belongs by the same rule as [`Self::of_bucket`].
+    pub(super) fn url(&self) -> String {
+        format!("{}://{}{}", self.scheme, self.authority, self.prefix)
+    }
+
+    pub(super) fn path_style(&self) -> bool {
+        self.path_style
+    }
+
+    pub(super) fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
+    /// The Host header and the path in front of a key, without the slash between them.
+    pub(super) fn of_bucket(&self, bucket: &str) -> (String, String) {
+        if self.path_style || self.is_ip || !self.is_label(bucket) {
+            (self.authority.clone(), format!("{}/{bucket}", self.prefix))
+        } else {
+            (format!("{bucket}.{}", self.authority), self.prefix.clone())
+        }
+    }
+
+    /// Whether a host name may begin with this bucket's name. A dot in it would leave a wildcard certificate's reach.
+    fn is_label(&self, bucket: &str) -> bool {
+        (3..=63).contains(&bucket.len())
+            && bucket.split('.').all(|label| {
+                label.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+                    && !label.ends_with('-')
+                    && label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+            })
+            && (self.scheme == "http" || !bucket.contains('.'))
+    }
+}

@@ -1,0 +1,6 @@
+//! `storage/` against stores that are really there, against other signers, and against a store that fails on purpose.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod calls;
+mod kit;
+mod urls;
