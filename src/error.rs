@@ -20,11 +20,7 @@ pub struct FieldError {
 
 impl FieldError {
     pub fn new(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            pointer: pointer.into(),
-            code,
-            detail: detail.into(),
-        }
+        Self { pointer: pointer.into(), code, detail: detail.into() }
     }
 }
 
@@ -42,10 +38,7 @@ pub enum Error {
     SessionExpired,
     /// Complete was called before every byte had arrived. The session stays UPLOADING.
     #[error("the store does not hold the whole file yet")]
-    UploadIncomplete {
-        missing_parts: Vec<u32>,
-        uploaded_bytes: u64,
-    },
+    UploadIncomplete { missing_parts: Vec<u32>, uploaded_bytes: u64 },
     #[error("{0}")]
     PartsMismatch(String),
     #[error("{0}")]
@@ -55,9 +48,32 @@ pub enum Error {
     /// Nothing half done, or a state from which the same request goes on.
     #[error("the store did not do what it was asked")]
     Storage(#[from] storage::Error),
+    /// Under the `dedicated` strategy, a tenant whose bucket nobody has named yet.
+    #[error("the tenant {0} has no bucket of its own")]
+    NoBucket(String),
     #[error("the database did not answer")]
     DbUnavailable(#[source] DbErr),
     /// A constraint that no code should reach: a bug of ours.
     #[error("the database refused a statement")]
     Db(#[source] DbErr),
+}
+
+impl Error {
+    /// Whether trying again later may help, with nothing changed on the caller's side.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Storage(_) | Self::NoBucket(_) | Self::DbUnavailable(_))
+    }
+
+    /// The same error with its fields' pointers below `place`: a file's in a batch.
+    pub fn within(self, place: &str) -> Self {
+        match self {
+            Self::Invalid(fields) => Self::Invalid(
+                fields
+                    .into_iter()
+                    .map(|field| FieldError { pointer: format!("{place}{}", field.pointer), ..field })
+                    .collect(),
+            ),
+            other => other,
+        }
+    }
 }

@@ -1,7 +1,19 @@
 //! Quaymaster: a session-driven upload server between a web application and S3.
+//!
+//! Three doors lead into one engine: a request, a timer and a worker call the same verbs. Read on in this order.
+
+pub mod session;
+
+pub mod asset;
+pub mod event;
+pub mod tenant;
 
 pub mod caller;
 pub mod clock;
+pub mod database;
+pub mod engine;
 pub mod error;
 pub mod settings;
 pub mod storage;
+
+pub mod data_dir;

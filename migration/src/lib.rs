@@ -65,16 +65,13 @@ pub async fn rollback(db: &DatabaseConnection) -> Result<(), DbErr> {
 /// Both databases can take back changes of the schema, so the transaction is all that "all or nothing" needs.
 async fn lock(db: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
     // SQLite has one writer at a time: the write lock is the migrators' lock.
-    let options = TransactionOptions {
-        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-        ..Default::default()
-    };
+    let options =
+        TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
     let tx = db.begin_with_options(options).await?;
     if tx.get_database_backend() == DbBackend::Postgres {
         // The server's limit for a statement is meant for requests. Waiting for another migrator may take longer.
         tx.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
-        tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK})"))
-            .await?;
+        tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await?;
     }
     Ok(tx)
 }

@@ -70,15 +70,7 @@ const REFUSALS: [Refusal; 5] = [
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let Words {
-            id,
-            time,
-            json,
-            json_typeof,
-            bigint,
-            strict,
-            ..
-        } = Words::of(manager);
+        let Words { id, time, json, json_typeof, bigint, strict, .. } = Words::of(manager);
         let table = format!(
             "CREATE TABLE upload_session (
                 tenant_id {id} NOT NULL,

@@ -8,14 +8,7 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let Words {
-            id,
-            time,
-            json,
-            json_typeof,
-            strict,
-            ..
-        } = Words::of(manager);
+        let Words { id, time, json, json_typeof, strict, .. } = Words::of(manager);
         let table = format!(
             "CREATE TABLE upload_event (
                 tenant_id {id} NOT NULL,

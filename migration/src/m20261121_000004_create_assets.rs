@@ -24,15 +24,7 @@ const ORIGIN_STAYS: Refusal = Refusal {
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let Words {
-            id,
-            time,
-            json,
-            json_typeof,
-            bigint,
-            boolean,
-            strict,
-        } = Words::of(manager);
+        let Words { id, time, json, json_typeof, bigint, boolean, strict } = Words::of(manager);
         let table = format!(
             "CREATE TABLE asset (
                 tenant_id {id} NOT NULL,

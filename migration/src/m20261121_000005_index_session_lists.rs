@@ -12,18 +12,9 @@ const INDEXES: [(&str, &str); 6] = [
     ("upload_session_by_status", "(tenant_id, status, id)"),
     ("upload_session_by_brand", "(tenant_id, brand_id, status, id)"),
     ("upload_session_by_user", "(tenant_id, created_by, status, id)"),
-    (
-        "upload_session_by_user_and_brand",
-        "(tenant_id, created_by, brand_id, status, id)",
-    ),
-    (
-        "upload_session_by_batch",
-        "(tenant_id, batch_reference, status, id) WHERE batch_reference IS NOT NULL",
-    ),
-    (
-        "upload_session_by_fingerprint",
-        "(tenant_id, fingerprint, status, id) WHERE fingerprint IS NOT NULL",
-    ),
+    ("upload_session_by_user_and_brand", "(tenant_id, created_by, brand_id, status, id)"),
+    ("upload_session_by_batch", "(tenant_id, batch_reference, status, id) WHERE batch_reference IS NOT NULL"),
+    ("upload_session_by_fingerprint", "(tenant_id, fingerprint, status, id) WHERE fingerprint IS NOT NULL"),
 ];
 
 #[async_trait::async_trait]

@@ -65,12 +65,7 @@ pub(crate) struct Refusal {
 impl Refusal {
     /// On PostgreSQL the function `refuse_row` must exist.
     pub(crate) async fn create(&self, manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-        let Self {
-            name,
-            before,
-            condition,
-            message,
-        } = self;
+        let Self { name, before, condition, message } = self;
         let action = if is_postgres(manager) {
             format!("EXECUTE FUNCTION refuse_row('{message}')")
         } else {

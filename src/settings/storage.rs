@@ -1,79 +1,67 @@
-use serde::Deserialize;
+use std::fmt::Display;
+use std::str::FromStr;
 
-use super::Secret;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 
-/// Which S3 to talk to, and how patiently. What is not set comes from the provider's preset.
+use super::{Complaints, Secret};
+
+/// The outside object store; without a bucket the server runs its own (`embedded`).
 #[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Storage {
-    /// Unset: AWS, or any store of the S3 kind where an endpoint is given.
+    /// Whose S3 it is: presets for what stores do differently.
     pub provider: Option<Provider>,
-    /// The bucket that all tenants share.
     pub bucket: Option<String>,
-    /// Unset: the preset's, else what the AWS environment says.
     pub region: Option<String>,
-    /// Where this server reaches the store: `http(s)://host[:port][/prefix]`.
+    /// Where the server reaches the store.
     pub endpoint: Option<String>,
-    /// Where browsers reach it, if that differs. It stands in every presigned URL.
+    /// Where browsers reach it, if that is elsewhere; presigned URLs name it.
     pub public_endpoint: Option<String>,
-    /// With the secret key: a fixed credential. Without both: the AWS default chain.
+    /// Without it, the SDK's own chain of credentials is asked.
     pub access_key_id: Option<String>,
     pub secret_access_key: Option<Secret>,
     pub session_token: Option<Secret>,
-    /// `https://host/bucket/key` instead of `https://bucket.host/key`.
+    /// The bucket in the path rather than in the host name.
+    #[serde(deserialize_with = "number_or_text")]
     pub path_style: Option<bool>,
     pub provision_strategy: ProvisionStrategy,
-    /// How long a connection may take.
     pub connect_timeout_secs: u64,
-    /// How long the store may be silent before its answer begins.
+    /// From the end of a request to the first byte of its answer.
     pub read_timeout_secs: u64,
-    /// How long one attempt may take from end to end.
+    /// For one attempt as a whole.
     pub attempt_timeout_secs: u64,
-    /// How often a call that can be repeated is tried, the first time included.
+    /// Counts the first one.
     pub max_attempts: u32,
+    /// These four override the provider's preset.
+    #[serde(deserialize_with = "number_or_text")]
     pub max_parts: Option<u32>,
+    #[serde(deserialize_with = "number_or_text")]
     pub min_part_bytes: Option<u64>,
+    #[serde(deserialize_with = "number_or_text")]
     pub max_part_bytes: Option<u64>,
+    #[serde(deserialize_with = "number_or_text")]
     pub max_object_bytes: Option<u64>,
-}
-
-impl Default for Storage {
-    fn default() -> Self {
-        Self {
-            provider: None,
-            bucket: None,
-            region: None,
-            endpoint: None,
-            public_endpoint: None,
-            access_key_id: None,
-            secret_access_key: None,
-            session_token: None,
-            path_style: None,
-            provision_strategy: ProvisionStrategy::Shared,
-            connect_timeout_secs: 3,
-            read_timeout_secs: 30,
-            attempt_timeout_secs: 60,
-            max_attempts: 3,
-            max_parts: None,
-            min_part_bytes: None,
-            max_part_bytes: None,
-            max_object_bytes: None,
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
+    #[serde(alias = "s3")]
     Aws,
+    /// Cloudflare.
     R2,
     Minio,
     Garage,
+    /// Backblaze.
     B2,
     Ceph,
+    /// DigitalOcean.
     Spaces,
+    /// Google Cloud Storage through its S3 interface.
     Gcs,
-    /// The store in this process.
+    /// The one in this process; taken where nothing else is set.
+    #[serde(skip)]
     Embedded,
 }
 
@@ -82,6 +70,58 @@ pub enum Provider {
 pub enum ProvisionStrategy {
     /// One bucket for all tenants.
     Shared,
-    /// Each tenant's own bucket, as its row names it.
+    /// Each tenant's own bucket, as its row says.
     Dedicated,
+}
+
+impl Storage {
+    pub(super) fn check(&self, complaints: &mut Complaints) {
+        complaints.http_url("storage.endpoint", self.endpoint.as_deref());
+        complaints.http_url("storage.public_endpoint", self.public_endpoint.as_deref());
+        complaints.at_least_one("storage.connect_timeout_secs", self.connect_timeout_secs);
+        complaints.at_least_one("storage.read_timeout_secs", self.read_timeout_secs);
+        complaints.at_least_one("storage.max_attempts", self.max_attempts.into());
+        complaints.unless(self.connect_timeout_secs <= self.attempt_timeout_secs, || {
+            format!(
+                "storage.connect_timeout_secs ({}) is more than storage.attempt_timeout_secs ({})",
+                self.connect_timeout_secs, self.attempt_timeout_secs
+            )
+        });
+        complaints.unless(self.max_parts.is_none_or(|parts| (1..=10_000).contains(&parts)), || {
+            "storage.max_parts is not 1 to 10000, as S3 numbers parts".into()
+        });
+        if let (Some(min), Some(max)) = (self.min_part_bytes, self.max_part_bytes) {
+            complaints.unless(min <= max, || {
+                format!("storage.min_part_bytes ({min}) is more than storage.max_part_bytes ({max})")
+            });
+        }
+        // Keys without a bucket are a developer's own, lying in the environment for other programs: no matter.
+        if self.bucket.is_some() {
+            complaints.pair(
+                ("storage.access_key_id", self.access_key_id.is_some()),
+                ("storage.secret_access_key", self.secret_access_key.is_some()),
+            );
+            complaints.unless(self.session_token.is_none() || self.access_key_id.is_some(), || {
+                "storage.session_token is set without storage.access_key_id".into()
+            });
+        } else {
+            complaints.unless(self.provider.is_none(), || {
+                "storage.provider (STORAGE_PROVIDER) is set without storage.bucket (AWS_BUCKET, R2_BUCKET or \
+                 MINIO_BUCKET); the embedded store needs neither"
+                    .into()
+            });
+        }
+    }
+}
+
+/// The environment has text only, and a default that is not set cannot tell what the text stands for.
+fn number_or_text<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display> + DeserializeOwned,
+{
+    match toml::Value::deserialize(deserializer)? {
+        toml::Value::String(text) => text.trim().parse().map(Some).map_err(D::Error::custom),
+        value => value.try_into().map(Some).map_err(D::Error::custom),
+    }
 }

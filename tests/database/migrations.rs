@@ -7,12 +7,7 @@ use sea_orm::DbBackend;
 
 use crate::kit::TestDb;
 
-on_both!(
-    goes_up_down_and_up_again,
-    many_migrators_at_once,
-    nothing_pending_costs_little,
-    a_failure_leaves_nothing
-);
+on_both!(goes_up_down_and_up_again, many_migrators_at_once, nothing_pending_costs_little, a_failure_leaves_nothing);
 
 /// Everything that a schema consists of, as text to compare.
 async fn schema(db: &TestDb) -> Vec<String> {
@@ -36,10 +31,7 @@ async fn goes_up_down_and_up_again(db: TestDb) {
 
     run(&db.pool).await.unwrap();
     let first = schema(&db).await;
-    assert!(
-        first.iter().any(|line| line.contains("upload_session_arrows")),
-        "{first:#?}"
-    );
+    assert!(first.iter().any(|line| line.contains("upload_session_arrows")), "{first:#?}");
 
     rollback(&db.pool).await.unwrap();
     assert_eq!(schema(&db).await, Vec::<String>::new());

@@ -37,14 +37,8 @@ fn refused(result: Result<u64, DbErr>, by: &str) {
 }
 
 async fn drop_trigger(db: &TestDb, name: &str, table: &str) {
-    let on_table = if db.backend() == DbBackend::Postgres {
-        format!("ON {table}")
-    } else {
-        String::new()
-    };
-    db.execute(&format!("DROP TRIGGER {name} {on_table}"), [])
-        .await
-        .unwrap();
+    let on_table = if db.backend() == DbBackend::Postgres { format!("ON {table}") } else { String::new() };
+    db.execute(&format!("DROP TRIGGER {name} {on_table}"), []).await.unwrap();
 }
 
 async fn only_the_arrows_change_a_state(db: TestDb) {
@@ -81,9 +75,9 @@ async fn a_session_starts_initiating(db: TestDb) {
     for kind in [Kind::Direct, Kind::Multipart] {
         for status in STATUSES {
             let begun = place.session(kind);
-            let row = state(kind, status, 1).columns().fold(begun, |row, column| {
-                row.with(column, state(kind, status, 1).get(column))
-            });
+            let row = state(kind, status, 1)
+                .columns()
+                .fold(begun, |row, column| row.with(column, state(kind, status, 1).get(column)));
             let result = row.insert(&db, "upload_session").await;
             if status == "INITIATING" {
                 result.unwrap();
@@ -109,94 +103,25 @@ async fn a_state_has_its_columns(db: TestDb) {
         ("cancelled_at", Value::from(moment()), "cancelled_has_time"),
         ("multipart_upload_id", text("upload-1"), "upload_id_fits_status"),
     ] {
-        refused(
-            place
-                .session(multipart)
-                .with(column, value)
-                .insert(&db, "upload_session")
-                .await,
-            rule,
-        );
+        refused(place.session(multipart).with(column, value).insert(&db, "upload_session").await, rule);
     }
 
     // Each move brings what its state wants, and nothing that another one wants.
     for (from, to, version, column, value, rule) in [
-        (
-            "INITIATING",
-            "UPLOADING",
-            2,
-            "multipart_upload_id",
-            NO_TEXT,
-            "upload_id_fits_status",
-        ),
-        (
-            "INITIATING",
-            "UPLOADING",
-            2,
-            "completed_at",
-            Value::from(moment()),
-            "completed_has_time",
-        ),
-        (
-            "UPLOADING",
-            "COMPLETED",
-            3,
-            "completed_at",
-            NO_TIME,
-            "completed_has_time",
-        ),
-        (
-            "UPLOADING",
-            "COMPLETED",
-            3,
-            "failed_at",
-            Value::from(moment()),
-            "failed_has_time",
-        ),
-        (
-            "UPLOADING",
-            "COMPLETED",
-            3,
-            "failure_reason",
-            text("expired"),
-            "failed_has_reason",
-        ),
+        ("INITIATING", "UPLOADING", 2, "multipart_upload_id", NO_TEXT, "upload_id_fits_status"),
+        ("INITIATING", "UPLOADING", 2, "completed_at", Value::from(moment()), "completed_has_time"),
+        ("UPLOADING", "COMPLETED", 3, "completed_at", NO_TIME, "completed_has_time"),
+        ("UPLOADING", "COMPLETED", 3, "failed_at", Value::from(moment()), "failed_has_time"),
+        ("UPLOADING", "COMPLETED", 3, "failure_reason", text("expired"), "failed_has_reason"),
         ("UPLOADING", "FAILED", 3, "failed_at", NO_TIME, "failed_has_time"),
         ("UPLOADING", "FAILED", 3, "failure_reason", NO_TEXT, "failed_has_reason"),
-        (
-            "UPLOADING",
-            "FAILED",
-            3,
-            "cancelled_at",
-            Value::from(moment()),
-            "cancelled_has_time",
-        ),
-        (
-            "UPLOADING",
-            "CANCELLED",
-            3,
-            "cancelled_at",
-            NO_TIME,
-            "cancelled_has_time",
-        ),
+        ("UPLOADING", "FAILED", 3, "cancelled_at", Value::from(moment()), "cancelled_has_time"),
+        ("UPLOADING", "CANCELLED", 3, "cancelled_at", NO_TIME, "cancelled_has_time"),
         ("INITIATING", "FAILED", 2, "failed_at", NO_TIME, "failed_has_time"),
-        (
-            "INITIATING",
-            "CANCELLED",
-            2,
-            "cancelled_at",
-            NO_TIME,
-            "cancelled_has_time",
-        ),
+        ("INITIATING", "CANCELLED", 2, "cancelled_at", NO_TIME, "cancelled_has_time"),
     ] {
         let id = place.stored(&db, multipart, from).await.id("id");
-        refused(
-            state(multipart, to, version)
-                .with(column, value)
-                .update_session(&db, id)
-                .await,
-            rule,
-        );
+        refused(state(multipart, to, version).with(column, value).update_session(&db, id).await, rule);
         state(multipart, to, version).update_session(&db, id).await.unwrap();
     }
 
@@ -213,10 +138,7 @@ async fn a_session_is_well_formed(db: TestDb) {
     let no_number = Value::Int(None);
     let no_bytes = Value::BigInt(None);
     for (row, rule) in [
-        (
-            direct().with("chunk_size", 8_388_608_i64).with("total_parts", 3),
-            "plan_fits_type",
-        ),
+        (direct().with("chunk_size", 8_388_608_i64).with("total_parts", 3), "plan_fits_type"),
         (direct().with("chunk_size", 8_388_608_i64), "plan_fits_type"),
         (direct().with("total_parts", 3), "plan_fits_type"),
         (multipart().with("chunk_size", no_bytes), "plan_fits_type"),
@@ -231,10 +153,7 @@ async fn a_session_is_well_formed(db: TestDb) {
         (direct().with("metadata", json!([1])), "metadata_is_object"),
         (direct().with("metadata", json!(null)), "metadata_is_object"),
         (direct().with("event_seq", 0), "every_change_has_event"),
-        (
-            direct().with("completing_at", moment()).with("completing_by", "ann"),
-            "completing_needs_upload",
-        ),
+        (direct().with("completing_at", moment()).with("completing_by", "ann"), "completing_needs_upload"),
         (direct().with("completing_by", "ann"), "completing_has_actor"),
         (direct().with("completing_title", "Reel"), "completing_is_whole"),
         (direct().with("completing_metadata", json!({})), "completing_is_whole"),
@@ -247,30 +166,15 @@ async fn a_session_is_well_formed(db: TestDb) {
     refused(at().update_session(&db, id).await, "completing_has_actor");
     let by = || at().with("completing_by", "ann");
     refused(
-        by().with("completing_metadata", json!("x"))
-            .update_session(&db, id)
-            .await,
+        by().with("completing_metadata", json!("x")).update_session(&db, id).await,
         "completing_metadata_is_object",
     );
-    by().with("completing_metadata", json!({"a": 1}))
-        .update_session(&db, id)
-        .await
-        .unwrap();
+    by().with("completing_metadata", json!({"a": 1})).update_session(&db, id).await.unwrap();
 
     let session = multipart();
     session.insert(&db, "upload_session").await.unwrap();
-    refused(
-        place.event(&session).with("seq", 0).insert(&db, "upload_event").await,
-        "seq_positive",
-    );
-    refused(
-        place
-            .event(&session)
-            .with("details", json!([]))
-            .insert(&db, "upload_event")
-            .await,
-        "details_is_object",
-    );
+    refused(place.event(&session).with("seq", 0).insert(&db, "upload_event").await, "seq_positive");
+    refused(place.event(&session).with("details", json!([])).insert(&db, "upload_event").await, "details_is_object");
     place.event(&session).insert(&db, "upload_event").await.unwrap();
 }
 
@@ -278,11 +182,7 @@ async fn required_columns_are_required(db: TestDb) {
     let db = db.migrated().await;
     let place = Place::create(&db).await;
     let nullable = |column: &str| matches!(column, "chunk_size" | "total_parts");
-    let null = if db.backend() == DbBackend::Postgres {
-        "null value in column"
-    } else {
-        "NOT NULL constraint failed"
-    };
+    let null = if db.backend() == DbBackend::Postgres { "null value in column" } else { "NOT NULL constraint failed" };
 
     let session = || place.session(Kind::Direct);
     for column in session().columns().filter(|column| !nullable(column)) {
@@ -290,18 +190,9 @@ async fn required_columns_are_required(db: TestDb) {
     }
     let done = place.stored(&db, Kind::Direct, "COMPLETED").await;
     // Without its ids an asset has no session, and is refused for that.
-    for column in [
-        "created_by",
-        "status",
-        "title",
-        "file_name",
-        "file_size",
-        "mime_type",
-        "bucket",
-        "object_key",
-    ]
-    .into_iter()
-    .chain(["etag", "checksum_verified", "metadata", "created_at"])
+    for column in ["created_by", "status", "title", "file_name", "file_size", "mime_type", "bucket", "object_key"]
+        .into_iter()
+        .chain(["etag", "checksum_verified", "metadata", "created_at"])
     {
         refused(place.asset(&done).null(column).insert(&db, "asset").await, null);
     }
@@ -326,18 +217,8 @@ async fn versions_and_events_only_count_up(db: TestDb) {
     }
     // An event without a change of state, and a change of state after it.
     Row::empty().with("event_seq", 5).update_session(&db, id).await.unwrap();
-    refused(
-        state(Kind::Direct, "CANCELLED", 3)
-            .with("event_seq", 5)
-            .update_session(&db, id)
-            .await,
-        rule,
-    );
-    state(Kind::Direct, "CANCELLED", 3)
-        .with("event_seq", 6)
-        .update_session(&db, id)
-        .await
-        .unwrap();
+    refused(state(Kind::Direct, "CANCELLED", 3).with("event_seq", 5).update_session(&db, id).await, rule);
+    state(Kind::Direct, "CANCELLED", 3).with("event_seq", 6).update_session(&db, id).await.unwrap();
 }
 
 async fn outcomes_stay(db: TestDb) {
@@ -398,17 +279,11 @@ async fn what_a_session_was_opened_with_stays(db: TestDb) {
         .with("created_at", moment() + chrono::TimeDelta::microseconds(1));
     for column in changes.columns() {
         let row = Row::empty().with(column, changes.get(column));
-        refused(
-            row.update_session(&db, id).await,
-            "what an upload session was opened with stays",
-        );
+        refused(row.update_session(&db, id).await, "what an upload session was opened with stays");
     }
 
     let touched = moment() + chrono::TimeDelta::days(1);
-    let touch = Row::empty()
-        .with("last_activity_at", touched)
-        .with("updated_at", touched)
-        .with("expires_at", touched);
+    let touch = Row::empty().with("last_activity_at", touched).with("updated_at", touched).with("expires_at", touched);
     assert_eq!(touch.update_session(&db, id).await.unwrap(), 1);
 }
 
@@ -417,10 +292,7 @@ async fn only_the_dead_are_cleared(db: TestDb) {
     let place = Place::create(&db).await;
     for status in STATUSES {
         let id = place.stored(&db, Kind::Multipart, status).await.id("id");
-        let result = Row::empty()
-            .with("storage_cleared_at", moment())
-            .update_session(&db, id)
-            .await;
+        let result = Row::empty().with("storage_cleared_at", moment()).update_session(&db, id).await;
         if matches!(status, "FAILED" | "CANCELLED") {
             assert_eq!(result.unwrap(), 1);
         } else {
@@ -438,45 +310,21 @@ async fn closed_lists_are_closed(db: TestDb) {
     let id = place.stored(&db, Kind::Direct, "UPLOADING").await.id("id");
     let whim = state(Kind::Direct, "FAILED", 3).with("failure_reason", "whim");
     refused(whim.update_session(&db, id).await, "failure_reason_known");
-    for reason in [
-        "abandoned",
-        "expired",
-        "storage_error",
-        "verification_failed",
-        "operator",
-    ] {
+    for reason in ["abandoned", "expired", "storage_error", "verification_failed", "operator"] {
         let id = place.stored(&db, Kind::Direct, "UPLOADING").await.id("id");
         let failed = state(Kind::Direct, "FAILED", 3).with("failure_reason", reason);
         failed.update_session(&db, id).await.unwrap();
     }
 
     let done = place.stored(&db, Kind::Direct, "COMPLETED").await;
-    for (column, rule) in [
-        ("from_status", "from_status_known"),
-        ("to_status", "to_status_known"),
-        ("reason", "reason_known"),
-    ] {
-        refused(
-            place
-                .event(&done)
-                .with(column, "whim")
-                .insert(&db, "upload_event")
-                .await,
-            rule,
-        );
+    for (column, rule) in
+        [("from_status", "from_status_known"), ("to_status", "to_status_known"), ("reason", "reason_known")]
+    {
+        refused(place.event(&done).with(column, "whim").insert(&db, "upload_event").await, rule);
     }
-    refused(
-        place.asset(&done).with("status", "whim").insert(&db, "asset").await,
-        "status_known",
-    );
-    refused(
-        place.asset(&done).with("file_size", 0_i64).insert(&db, "asset").await,
-        "file_size_positive",
-    );
-    refused(
-        place.asset(&done).with("metadata", json!(1)).insert(&db, "asset").await,
-        "metadata_is_object",
-    );
+    refused(place.asset(&done).with("status", "whim").insert(&db, "asset").await, "status_known");
+    refused(place.asset(&done).with("file_size", 0_i64).insert(&db, "asset").await, "file_size_positive");
+    refused(place.asset(&done).with("metadata", json!(1)).insert(&db, "asset").await, "metadata_is_object");
 
     // The triggers come first and refuse an unknown state as well.
     drop_trigger(&db, "upload_session_starts", "upload_session").await;
@@ -487,40 +335,20 @@ async fn closed_lists_are_closed(db: TestDb) {
 async fn foreign_brands_and_tenants_are_refused(db: TestDb) {
     let db = db.migrated().await;
     let (here, there) = (Place::create(&db).await, Place::create(&db).await);
-    let foreign_key = if db.backend() == DbBackend::Postgres {
-        "violates foreign key constraint"
-    } else {
-        "FOREIGN KEY constraint"
-    };
+    let foreign_key =
+        if db.backend() == DbBackend::Postgres { "violates foreign key constraint" } else { "FOREIGN KEY constraint" };
 
-    let mixed = Place {
-        tenant: here.tenant,
-        brand: there.brand,
-    };
-    refused(
-        mixed.session(Kind::Direct).insert(&db, "upload_session").await,
-        foreign_key,
-    );
-    let nobody = Place {
-        tenant: Uuid::now_v7(),
-        brand: here.brand,
-    };
-    refused(
-        nobody.session(Kind::Direct).insert(&db, "upload_session").await,
-        foreign_key,
-    );
-    let homeless = Row::empty()
-        .with("tenant_id", Uuid::now_v7())
-        .with("id", Uuid::now_v7());
+    let mixed = Place { tenant: here.tenant, brand: there.brand };
+    refused(mixed.session(Kind::Direct).insert(&db, "upload_session").await, foreign_key);
+    let nobody = Place { tenant: Uuid::now_v7(), brand: here.brand };
+    refused(nobody.session(Kind::Direct).insert(&db, "upload_session").await, foreign_key);
+    let homeless = Row::empty().with("tenant_id", Uuid::now_v7()).with("id", Uuid::now_v7());
     let homeless = homeless.with("slug", "main").with("created_at", moment());
     refused(homeless.insert(&db, "brand").await, foreign_key);
 
     let session = here.stored(&db, Kind::Direct, "COMPLETED").await;
     refused(there.event(&session).insert(&db, "upload_event").await, foreign_key);
-    refused(
-        there.asset(&session).insert(&db, "asset").await,
-        "its COMPLETED session has reserved",
-    );
+    refused(there.asset(&session).insert(&db, "asset").await, "its COMPLETED session has reserved");
     drop_trigger(&db, "asset_has_session", "asset").await;
     refused(there.asset(&session).insert(&db, "asset").await, foreign_key);
     refused(mixed.asset(&session).insert(&db, "asset").await, foreign_key);
@@ -536,109 +364,54 @@ async fn an_asset_belongs_to_its_completed_session(db: TestDb) {
     }
 
     let session = place.stored(&db, Kind::Multipart, "COMPLETED").await;
-    refused(
-        place
-            .asset(&session)
-            .with("id", Uuid::now_v7())
-            .insert(&db, "asset")
-            .await,
-        rule,
-    );
+    refused(place.asset(&session).with("id", Uuid::now_v7()).insert(&db, "asset").await, rule);
     let other_brand = Place::add_brand(&db, place.tenant).await;
-    refused(
-        place
-            .asset(&session)
-            .with("brand_id", other_brand)
-            .insert(&db, "asset")
-            .await,
-        rule,
-    );
+    refused(place.asset(&session).with("brand_id", other_brand).insert(&db, "asset").await, rule);
     place.asset(&session).insert(&db, "asset").await.unwrap();
 
     let other = place.stored(&db, Kind::Multipart, "COMPLETED").await;
     for (column, id) in [("id", other.id("asset_id")), ("upload_session_id", other.id("id"))] {
-        let result = db
-            .execute(&format!("UPDATE asset SET {column} = $1"), [Value::from(id)])
-            .await;
+        let result = db.execute(&format!("UPDATE asset SET {column} = $1"), [Value::from(id)]).await;
         refused(result, "where an asset came from stays");
     }
 
     // The trigger lets no second one pass; nor does the index where the trigger is away.
-    refused(
-        place
-            .asset(&session)
-            .with("id", Uuid::now_v7())
-            .insert(&db, "asset")
-            .await,
-        rule,
-    );
+    refused(place.asset(&session).with("id", Uuid::now_v7()).insert(&db, "asset").await, rule);
     drop_trigger(&db, "asset_has_session", "asset").await;
-    refused(
-        place
-            .asset(&session)
-            .with("id", Uuid::now_v7())
-            .insert(&db, "asset")
-            .await,
-        "upload_session_id",
-    );
+    refused(place.asset(&session).with("id", Uuid::now_v7()).insert(&db, "asset").await, "upload_session_id");
 }
 
 async fn references_are_taken_once_per_user_and_brand(db: TestDb) {
     let db = db.migrated().await;
     let (here, there) = (Place::create(&db).await, Place::create(&db).await);
-    let other_brand = Place {
-        brand: Place::add_brand(&db, here.tenant).await,
-        ..here
-    };
+    let other_brand = Place { brand: Place::add_brand(&db, here.tenant).await, ..here };
     let keyed = |place: Place| place.session(Kind::Direct).with("idempotency_key", "key-1");
-    let referenced = |place: Place| {
-        place
-            .session(Kind::Direct)
-            .with("batch_reference", "batch-1")
-            .with("client_reference", "row-1")
-    };
+    let referenced =
+        |place: Place| place.session(Kind::Direct).with("batch_reference", "batch-1").with("client_reference", "row-1");
     let table = "upload_session";
-    for (row, column) in [
-        (keyed as fn(Place) -> Row, "idempotency_key"),
-        (referenced as fn(Place) -> Row, "client_reference"),
-    ] {
+    for (row, column) in
+        [(keyed as fn(Place) -> Row, "idempotency_key"), (referenced as fn(Place) -> Row, "client_reference")]
+    {
         row(here).insert(&db, table).await.unwrap();
         let taken = row(here).insert(&db, table).await.unwrap_err().to_string();
         // What the program tells the two apart by.
         assert!(taken.contains(column), "{taken}");
-        assert_eq!(
-            taken.contains("idempotency_key"),
-            column == "idempotency_key",
-            "{taken}"
-        );
+        assert_eq!(taken.contains("idempotency_key"), column == "idempotency_key", "{taken}");
         row(here).with("created_by", "bob").insert(&db, table).await.unwrap();
         row(other_brand).insert(&db, table).await.unwrap();
         row(there).insert(&db, table).await.unwrap();
     }
     // Half a pair of references is none.
     for _ in 0..2 {
-        here.session(Kind::Direct)
-            .with("batch_reference", "batch-1")
-            .insert(&db, table)
-            .await
-            .unwrap();
-        here.session(Kind::Direct)
-            .with("client_reference", "row-1")
-            .insert(&db, table)
-            .await
-            .unwrap();
+        here.session(Kind::Direct).with("batch_reference", "batch-1").insert(&db, table).await.unwrap();
+        here.session(Kind::Direct).with("client_reference", "row-1").insert(&db, table).await.unwrap();
     }
 }
 
 async fn slugs_are_taken_once(db: TestDb) {
     let db = db.migrated().await;
     let (here, there) = (Place::create(&db).await, Place::create(&db).await);
-    let named = || {
-        Row::empty()
-            .with("id", Uuid::now_v7())
-            .with("slug", "main")
-            .with("created_at", moment())
-    };
+    let named = || Row::empty().with("id", Uuid::now_v7()).with("slug", "main").with("created_at", moment());
     let brand = |place: Place| named().with("tenant_id", place.tenant);
     brand(here).insert(&db, "brand").await.unwrap();
     brand(there).insert(&db, "brand").await.unwrap();
@@ -669,15 +442,8 @@ async fn entities_come_back_as_they_went(db: TestDb) {
         ..session
     };
     let id = again.id;
-    upload_session::Entity::insert(again.clone().into_active_model())
-        .exec_without_returning(&db.pool)
-        .await
-        .unwrap();
-    let found = upload_session::Entity::find_by_id((again.tenant_id, id))
-        .one(&db.pool)
-        .await
-        .unwrap()
-        .unwrap();
+    upload_session::Entity::insert(again.clone().into_active_model()).exec_without_returning(&db.pool).await.unwrap();
+    let found = upload_session::Entity::find_by_id((again.tenant_id, id)).one(&db.pool).await.unwrap().unwrap();
     assert_eq!(found, again);
 
     let asset = asset::Entity::find().one(&db.pool).await.unwrap().unwrap();
@@ -695,12 +461,7 @@ async fn times_compare_as_times(db: TestDb) {
     let times =
         [0, 1, 1_000, 1_001, 500_000, 999_999, 1_000_000].map(|us| second + chrono::TimeDelta::microseconds(us));
     for time in times {
-        place
-            .session(Kind::Direct)
-            .with("last_activity_at", time)
-            .insert(&db, "upload_session")
-            .await
-            .unwrap();
+        place.session(Kind::Direct).with("last_activity_at", time).insert(&db, "upload_session").await.unwrap();
     }
     for (earlier, time) in times.into_iter().enumerate() {
         let found = upload_session::Entity::find().filter(upload_session::Column::LastActivityAt.lt(time));

@@ -50,11 +50,7 @@ impl TestDb {
     pub async fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}?mode=rwc", folder.path().join("test.db").display());
-        Self {
-            pool: connect(&url).await,
-            url,
-            _home: Home::Folder(folder),
-        }
+        Self { pool: connect(&url).await, url, _home: Home::Folder(folder) }
     }
 
     pub async fn postgres() -> Self {
@@ -62,11 +58,7 @@ impl TestDb {
         let name = format!("test_{}", uuid::Uuid::new_v4().simple());
         server.execute(&format!("CREATE DATABASE {name}")).await;
         let url = server.url(&name);
-        Self {
-            pool: connect(&url).await,
-            url,
-            _home: Home::Server(OneDatabase { server, name }),
-        }
+        Self { pool: connect(&url).await, url, _home: Home::Server(OneDatabase { server, name }) }
     }
 
     /// With the schema of today.
@@ -92,11 +84,7 @@ impl TestDb {
 
     /// The first column of every row, as text.
     pub async fn texts(&self, sql: &str) -> Vec<String> {
-        let rows = self
-            .pool
-            .query_all_raw(Statement::from_string(self.backend(), sql))
-            .await
-            .unwrap();
+        let rows = self.pool.query_all_raw(Statement::from_string(self.backend(), sql)).await.unwrap();
         rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
     }
 }
@@ -106,10 +94,7 @@ impl Drop for OneDatabase {
         let (server, name) = (Arc::clone(&self.server), self.name.clone());
         // A thread of its own, because a destructor cannot wait inside the test's runtime.
         let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(server.execute(&format!("DROP DATABASE {name} WITH (FORCE)")));
         });
         dropped.join().expect("the test's database can be dropped");
@@ -120,9 +105,7 @@ async fn connect(url: &str) -> DatabaseConnection {
     let mut options = ConnectOptions::new(url);
     options.max_connections(8).sqlx_logging(false);
     options.map_sqlx_sqlite_opts(|sqlite| {
-        sqlite
-            .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
-            .busy_timeout(std::time::Duration::from_secs(20))
+        sqlite.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal).busy_timeout(std::time::Duration::from_secs(20))
     });
     Database::connect(options).await.unwrap()
 }

@@ -54,16 +54,9 @@ impl Server {
     fn start() -> Self {
         if let Ok(url) = std::env::var("QUAYMASTER_TEST_POSTGRES") {
             let base = url.rsplit_once('/').expect("postgres://user@host:port/database").0;
-            return Self {
-                base_url: base.to_owned(),
-                _lifeline: None,
-            };
+            return Self { base_url: base.to_owned(), _lifeline: None };
         }
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut keeper = as_ordinary_user()
             .args(["sh", "-c", KEEPER, "keeper"])
             .arg(binaries())
@@ -73,17 +66,11 @@ impl Server {
             .spawn()
             .unwrap();
         let lifeline = keeper.stdin.take().unwrap();
-        let mut lines = BufReader::new(keeper.stdout.take().unwrap())
-            .lines()
-            .map(Result::unwrap)
-            .peekable();
+        let mut lines = BufReader::new(keeper.stdout.take().unwrap()).lines().map(Result::unwrap).peekable();
         if lines.peek().map(String::as_str) != Some("ready") {
             panic!("PostgreSQL did not start:\n{}", lines.collect::<Vec<_>>().join("\n"));
         }
-        Self {
-            base_url: format!("postgres://postgres@127.0.0.1:{port}"),
-            _lifeline: Some((keeper, lifeline)),
-        }
+        Self { base_url: format!("postgres://postgres@127.0.0.1:{port}"), _lifeline: Some((keeper, lifeline)) }
     }
 
     pub fn url(&self, database: &str) -> String {
@@ -102,9 +89,7 @@ impl Server {
 /// A command that runs its arguments; as the user `postgres` where we are root, because PostgreSQL refuses root.
 fn as_ordinary_user() -> Command {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let is_root = status
-        .lines()
-        .any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
+    let is_root = status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
     if is_root {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]);
@@ -119,10 +104,7 @@ fn binaries() -> PathBuf {
     let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let on_path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&on_path).collect::<Vec<_>>();
-    let mut found: Vec<_> = debian
-        .map(|version| version.path().join("bin"))
-        .filter(|bin| has_server(bin))
-        .collect();
+    let mut found: Vec<_> = debian.map(|version| version.path().join("bin")).filter(|bin| has_server(bin)).collect();
     found.sort();
     found
         .pop()

@@ -74,25 +74,16 @@ impl Row {
 
     pub async fn insert(&self, db: &TestDb, table: &str) -> Result<u64, DbErr> {
         let columns = self.columns().collect::<Vec<_>>().join(", ");
-        let places = (1..=self.0.len())
-            .map(|n| format!("${n}"))
-            .collect::<Vec<_>>()
-            .join(", ");
+        let places = (1..=self.0.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
         let sql = format!("INSERT INTO {table} ({columns}) VALUES ({places})");
         db.execute(&sql, self.0.values().cloned()).await
     }
 
     /// Sets these columns on the session of that id.
     pub async fn update_session(&self, db: &TestDb, id: Uuid) -> Result<u64, DbErr> {
-        let sets = self
-            .columns()
-            .zip(2..)
-            .map(|(column, n)| format!("{column} = ${n}"))
-            .collect::<Vec<_>>()
-            .join(", ");
+        let sets = self.columns().zip(2..).map(|(column, n)| format!("{column} = ${n}")).collect::<Vec<_>>().join(", ");
         let values = std::iter::once(Value::from(id)).chain(self.0.values().cloned());
-        db.execute(&format!("UPDATE upload_session SET {sets} WHERE id = $1"), values)
-            .await
+        db.execute(&format!("UPDATE upload_session SET {sets} WHERE id = $1"), values).await
     }
 }
 
@@ -106,25 +97,15 @@ pub struct Place {
 impl Place {
     pub async fn create(db: &TestDb) -> Self {
         let tenant = Uuid::now_v7();
-        let row = Row::empty()
-            .with("id", tenant)
-            .with("slug", tenant.to_string())
-            .with("created_at", moment());
+        let row = Row::empty().with("id", tenant).with("slug", tenant.to_string()).with("created_at", moment());
         row.insert(db, "tenant").await.unwrap();
-        Self {
-            tenant,
-            brand: Self::add_brand(db, tenant).await,
-        }
+        Self { tenant, brand: Self::add_brand(db, tenant).await }
     }
 
     pub async fn add_brand(db: &TestDb, tenant: Uuid) -> Uuid {
         let brand = Uuid::now_v7();
         let row = Row::empty().with("tenant_id", tenant).with("id", brand);
-        row.with("slug", brand.to_string())
-            .with("created_at", moment())
-            .insert(db, "brand")
-            .await
-            .unwrap();
+        row.with("slug", brand.to_string()).with("created_at", moment()).insert(db, "brand").await.unwrap();
         brand
     }
 
@@ -213,11 +194,7 @@ impl Place {
 /// Every column that a state decides, as that state wants it, in a row that has got to `version` in as many steps.
 pub fn state(kind: Kind, status: &str, version: i32) -> Row {
     let at = |state: &str| {
-        if status == state {
-            Value::from(moment())
-        } else {
-            NO_TIME
-        }
+        if status == state { Value::from(moment()) } else { NO_TIME }
     };
     let row = Row::empty()
         .with("status", status)
@@ -225,10 +202,7 @@ pub fn state(kind: Kind, status: &str, version: i32) -> Row {
         .with("event_seq", version)
         .with("completed_at", at("COMPLETED"))
         .with("failed_at", at("FAILED"))
-        .with(
-            "failure_reason",
-            if status == "FAILED" { text("expired") } else { NO_TEXT },
-        )
+        .with("failure_reason", if status == "FAILED" { text("expired") } else { NO_TEXT })
         .with("cancelled_at", at("CANCELLED"));
     match (kind, status) {
         (_, "INITIATING") | (Kind::Direct, _) => row.with("multipart_upload_id", NO_TEXT),

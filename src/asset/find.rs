@@ -1,0 +1,15 @@
+use entity::AssetId;
+
+use super::{Asset, rows};
+use crate::caller::Caller;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+/// The asset, for everyone who holds its brand.
+///
+/// # Errors
+/// [`Error::NotFound`], the same for an unknown id, another tenant's and another brand's.
+pub async fn find(engine: &Engine, caller: &Caller, id: AssetId) -> Result<Asset> {
+    let asset = rows::find(engine.db.conn(), caller.tenant, id).await?.ok_or(Error::NotFound)?;
+    if caller.brands.hold(asset.brand_id) { Ok(asset) } else { Err(Error::NotFound) }
+}

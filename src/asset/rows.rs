@@ -1,0 +1,47 @@
+use entity::asset::{ActiveModel, Entity, Status};
+use entity::upload_session;
+use entity::{AssetId, TenantId};
+use sea_orm::{ActiveValue::Set, ConnectionTrait, EntityTrait};
+use serde_json::Value;
+
+use super::Asset;
+use crate::database::{Tx, db_error};
+use crate::error::Result;
+use crate::session::location;
+
+pub(crate) async fn find(conn: &impl ConnectionTrait, tenant: TenantId, id: AssetId) -> Result<Option<Asset>> {
+    Entity::find_by_id((tenant, id)).one(conn).await.map_err(db_error)
+}
+
+/// The asset of a session that this transaction has just completed, under the id that was reserved for it.
+pub(crate) async fn insert(tx: &Tx, session: &upload_session::Model, etag: &str, verified: bool) -> Result<Asset> {
+    let row = ActiveModel {
+        tenant_id: Set(session.tenant_id),
+        id: Set(session.asset_id),
+        upload_session_id: Set(session.id),
+        brand_id: Set(session.brand_id),
+        created_by: Set(session.created_by.clone()),
+        status: Set(Status::Uploaded),
+        title: Set(session.completing_title.clone().unwrap_or_else(|| session.file_name.clone())),
+        file_name: Set(session.file_name.clone()),
+        file_size: Set(session.file_size),
+        mime_type: Set(session.mime_type.clone()),
+        bucket: Set(session.bucket.clone()),
+        object_key: Set(location(session).key),
+        etag: Set(etag.to_owned()),
+        checksum_sha256: Set(session.checksum_sha256.clone()),
+        checksum_verified: Set(verified),
+        metadata: Set(merged(&session.metadata, session.completing_metadata.as_ref())),
+        created_at: Set(session.completed_at.unwrap_or(session.updated_at)),
+    };
+    Entity::insert(row).exec_with_returning(tx.conn()).await.map_err(db_error)
+}
+
+/// The session's metadata, with the members named at completion in place of those of the same name.
+fn merged(base: &Value, over: Option<&Value>) -> Value {
+    let mut merged = base.clone();
+    if let (Value::Object(members), Some(Value::Object(newer))) = (&mut merged, over) {
+        members.extend(newer.clone());
+    }
+    merged
+}

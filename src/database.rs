@@ -1,0 +1,169 @@
+//! The one home of connections and transactions, on SQLite and on PostgreSQL.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr, SqlErr, SqliteTransactionMode,
+    SqlxPostgresConnector, SqlxSqliteConnector, TransactionOptions, TransactionTrait,
+};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::{Error, Result};
+use crate::settings;
+
+/// Readers of a SQLite file do not wait for each other; more than this many only cost memory.
+const SQLITE_CONNECTIONS: u32 = 6;
+
+/// A pool of connections.
+#[derive(Clone, Debug)]
+pub struct Database {
+    pool: DatabaseConnection,
+    /// SQLite has one writer at a time. Waiting for the turn here is fair and wakes at once, where SQLite's own busy
+    /// handler sleeps and retries; that one is left for other processes on the same file.
+    turn: Option<Arc<Semaphore>>,
+}
+
+/// A write transaction. Dropped without [`Tx::commit`], it is rolled back.
+#[derive(Debug)]
+pub struct Tx {
+    tx: DatabaseTransaction,
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Database {
+    /// Opens the pool; applies no migration.
+    ///
+    /// # Errors
+    /// Neither a URL nor a file; the URL cannot be read; no connection was had within `connect_timeout_secs`.
+    pub async fn connect(settings: &settings::Database, file: Option<&Path>) -> Result<Self, DbErr> {
+        let acquire = Duration::from_secs(settings.acquire_timeout_secs);
+        let connect = Duration::from_secs(settings.connect_timeout_secs);
+        let url = match (&settings.url, file) {
+            (Some(url), _) => url.expose(),
+            (None, Some(file)) => return Self::sqlite(SqliteConnectOptions::new().filename(file), acquire).await,
+            (None, None) => return Err(DbErr::Custom("there is neither a database URL nor a data folder".to_owned())),
+        };
+        let statement_timeout = format!("{}s", settings.statement_timeout_secs);
+        let options = PgConnectOptions::from_str(url)
+            .map_err(start_error)?
+            .application_name("quaymaster")
+            .options([("statement_timeout", statement_timeout.as_str())]);
+        let opening = PgPoolOptions::new()
+            .max_connections(settings.max_connections)
+            .acquire_timeout(acquire)
+            .connect_with(options);
+        let pool = tokio::time::timeout(connect, opening)
+            .await
+            .map_err(|_| DbErr::Custom("the database did not answer in time".to_owned()))?
+            .map_err(start_error)?;
+        Ok(Self { pool: SqlxPostgresConnector::from_sqlx_postgres_pool(pool), turn: None })
+    }
+
+    async fn sqlite(options: SqliteConnectOptions, acquire: Duration) -> Result<Self, DbErr> {
+        let options = options
+            .create_if_missing(true)
+            .foreign_keys(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // FULL: a commit that was answered survives a power cut, not only a crash of this process.
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(5));
+        let pool = SqlitePoolOptions::new()
+            .max_connections(SQLITE_CONNECTIONS)
+            .acquire_timeout(acquire)
+            .connect_with(options)
+            .await
+            .map_err(start_error)?;
+        let turn = Some(Arc::new(Semaphore::new(1)));
+        Ok(Self { pool: SqlxSqliteConnector::from_sqlx_sqlite_pool(pool), turn })
+    }
+
+    /// For reads, and for single statements that need no company.
+    pub fn conn(&self) -> &DatabaseConnection {
+        &self.pool
+    }
+
+    /// Begins a write transaction; on SQLite an IMMEDIATE one, because a deferred one that turns into a writer later
+    /// fails under load instead of waiting.
+    pub async fn begin(&self) -> Result<Tx> {
+        let turn = match &self.turn {
+            Some(turn) => Some(
+                Arc::clone(turn)
+                    .acquire_owned()
+                    .await
+                    .map_err(|_| Error::DbUnavailable(DbErr::Custom("the database is closed".to_owned())))?,
+            ),
+            None => None,
+        };
+        let options = TransactionOptions {
+            sqlite_transaction_mode: self.turn.as_ref().map(|_| SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let tx = self.pool.begin_with_options(options).await.map_err(db_error)?;
+        Ok(Tx { tx, _turn: turn })
+    }
+
+    /// Whether the database answers.
+    pub async fn ready(&self) -> Result<()> {
+        self.pool.execute_unprepared("SELECT 1").await.map(drop).map_err(db_error)
+    }
+
+    pub async fn close(self) -> Result<()> {
+        self.pool.close().await.map_err(db_error)
+    }
+}
+
+impl Tx {
+    pub fn conn(&self) -> &DatabaseTransaction {
+        &self.tx
+    }
+
+    pub async fn commit(self) -> Result<()> {
+        self.tx.commit().await.map_err(db_error)
+    }
+}
+
+fn start_error(error: sqlx::Error) -> DbErr {
+    DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error)))
+}
+
+/// Whether a statement failed because a unique index holds the same key already.
+pub fn is_unique_violation(error: &DbErr) -> bool {
+    matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
+}
+
+/// Sorts a database error: nobody there (try again), or a statement refused (a bug of ours).
+pub fn db_error(error: DbErr) -> Error {
+    let unavailable = match &error {
+        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => true,
+        DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)) => is_outage(cause),
+        _ => false,
+    };
+    if unavailable { Error::DbUnavailable(error) } else { Error::Db(error) }
+}
+
+fn is_outage(error: &sqlx::Error) -> bool {
+    let Some(refused) = error.as_database_error() else {
+        return matches!(
+            error,
+            sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed
+        );
+    };
+    let code = refused.code().unwrap_or_default();
+    if refused.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+        // https://www.sqlite.org/rescode.html: BUSY, IOERR, FULL, CANTOPEN; the low byte of an extended code.
+        return code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 10 | 13 | 14));
+    }
+    // PostgreSQL, appendix A: connection exceptions, transaction rollback (serialization, deadlock), insufficient
+    // resources, operator intervention (shutdown, time-out), system errors.
+    ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+}

@@ -1,0 +1,24 @@
+//! What every verb needs: the first argument of each.
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::database::Database;
+use crate::settings::Settings;
+use crate::storage::Storage;
+use crate::tenant::Known;
+
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub db: Database,
+    pub storage: Storage,
+    pub clock: Clock,
+    pub settings: Arc<Settings>,
+    pub known: Arc<Known>,
+}
+
+impl Engine {
+    pub fn new(db: Database, storage: Storage, clock: Clock, settings: Arc<Settings>) -> Self {
+        Self { db, storage, clock, settings, known: Arc::default() }
+    }
+}

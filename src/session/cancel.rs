@@ -1,0 +1,27 @@
+use entity::SessionId;
+use tracing::instrument;
+
+use super::discard::discard;
+use super::{Change, Outcome, Session, find, transition};
+use crate::caller::Caller;
+use crate::engine::Engine;
+use crate::error::Result;
+
+/// Ends a session without an asset, or answers the terminal state it is already in: asking twice changes nothing.
+///
+/// The store is cleared at once, best effort; a failure there does not fail the call.
+///
+/// # Errors
+/// [`crate::error::Error::NotFound`] where the caller does not see it.
+#[instrument(name = "session.cancel", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
+pub async fn cancel(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Session> {
+    find(engine, caller, id).await?;
+    let change = Change::cancel(&caller.user);
+    match transition(engine, caller.tenant, id, change, async |_, _| Ok(())).await? {
+        Outcome::Moved(session) => {
+            discard(engine, &session).await;
+            Ok(session)
+        }
+        Outcome::Already(session) | Outcome::Refused(session) => Ok(session),
+    }
+}

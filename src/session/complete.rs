@@ -1,0 +1,211 @@
+use entity::SessionId;
+use entity::upload_session::{FailureReason, Status, UploadType};
+use serde_json::Value;
+use tracing::instrument;
+
+use super::activity::refusal;
+use super::discard::discard;
+use super::plan::part_range;
+use super::rows::{self, Intent};
+use super::{Change, Outcome, Session, find, location, transition};
+use crate::asset::{self, Asset};
+use crate::caller::Caller;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::storage::{Kind, Object, Part};
+
+/// The most missing parts that one answer lists.
+const MISSING_MAX: usize = 1_000;
+
+/// What a caller says at completion.
+#[derive(Clone, Debug, Default)]
+pub struct Completion {
+    /// Number and ETag of every part, where the caller kept them; they must agree with the store's.
+    pub parts: Option<Vec<(i64, String)>>,
+    pub title: Option<String>,
+    /// A JSON object; its members replace the session's of the same name.
+    pub metadata: Option<Value>,
+}
+
+/// Makes the asset of a session whose bytes are all in the store; `true` where this call made it.
+///
+/// Trusts the store, never the caller. Safe to repeat and to race: one asset comes of it, and every caller gets that one.
+///
+/// # Errors
+/// [`Error::UploadIncomplete`] and [`Error::PartsMismatch`] leave the session UPLOADING; so do [`Error::Storage`] and
+/// [`Error::DbUnavailable`], after which the same call goes on. [`Error::IllegalTransition`] where it is CANCELLED, FAILED or
+/// INITIATING, or became FAILED because the store holds something else, or nothing any more.
+#[instrument(name = "session.complete", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
+pub async fn complete(
+    engine: &Engine,
+    caller: &Caller,
+    id: SessionId,
+    completion: &Completion,
+) -> Result<(Asset, bool)> {
+    let session = match intend(engine, caller, id, completion).await? {
+        Intended::Go(session) => session,
+        Intended::Done(session) => return Ok((asset_of(engine, &session).await?, false)),
+    };
+    let object = match session.upload_type {
+        UploadType::Direct => direct(engine, &session).await?,
+        UploadType::Multipart => match multipart(engine, &session, completion).await? {
+            Some(object) => object,
+            // Upload and object are both gone: nothing can come of this session any more.
+            None => return fail(engine, caller, &session, FailureReason::StorageError).await,
+        },
+    };
+    if object.size != session.file_size.unsigned_abs() {
+        return fail(engine, caller, &session, FailureReason::VerificationFailed).await;
+    }
+    // A direct PUT carried the checksum in its signature: the store has refused other bytes.
+    let verified = session.upload_type == UploadType::Direct && session.checksum_sha256.is_some();
+    record(engine, caller, &session, &object, verified).await
+}
+
+enum Intended {
+    Go(Session),
+    /// COMPLETED before.
+    Done(Session),
+}
+
+/// Stores the intent, so that a crash from here on can be finished by whoever finds it.
+async fn intend(engine: &Engine, caller: &Caller, id: SessionId, completion: &Completion) -> Result<Intended> {
+    let session = find(engine, caller, id).await?;
+    let intent =
+        Intent { by: &caller.user, title: completion.title.as_deref(), metadata: completion.metadata.as_ref() };
+    let session = if session.status == Status::Uploading {
+        let tx = engine.db.begin().await?;
+        match rows::intend(&tx, &session, &intent, &engine.settings.sessions, engine.clock.now()).await? {
+            Some(session) => {
+                tx.commit().await?;
+                return Ok(Intended::Go(session));
+            }
+            None => rows::find(tx.conn(), caller.tenant, id).await?.ok_or(Error::NotFound)?,
+        }
+    } else {
+        session
+    };
+    match session.status {
+        Status::Completed => Ok(Intended::Done(session)),
+        Status::Uploading => Err(Error::SessionExpired),
+        Status::Initiating | Status::Failed | Status::Cancelled => Err(refusal(&session, "complete")),
+    }
+}
+
+async fn direct(engine: &Engine, session: &Session) -> Result<Object> {
+    match engine.storage.head(&location(session)).await {
+        Ok(object) => Ok(object),
+        Err(error) if error.kind == Kind::NotFound => {
+            Err(Error::UploadIncomplete { missing_parts: vec![], uploaded_bytes: 0 })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Has the store assemble the object, unless somebody had it do so before; `None` where it has neither the upload nor the
+/// object.
+async fn multipart(engine: &Engine, session: &Session, completion: &Completion) -> Result<Option<Object>> {
+    let at = location(session);
+    let upload_id = session.multipart_upload_id.as_deref().unwrap_or_default();
+    match engine.storage.list_parts(&at, upload_id).await {
+        Ok(held) => {
+            let planned = check(session, held, completion.parts.as_deref())?;
+            match engine.storage.complete_multipart(&at, upload_id, &planned).await {
+                Ok(()) => {}
+                // Another caller was quicker, or it was aborted: the object will tell.
+                Err(error) if error.kind == Kind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(error) if error.kind == Kind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    match engine.storage.head(&at).await {
+        Ok(object) => Ok(Some(object)),
+        Err(error) if error.kind == Kind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The planned parts, 1 to N, with the store's own ETags.
+fn check(session: &Session, held: Vec<Part>, said: Option<&[(i64, String)]>) -> Result<Vec<Part>> {
+    let (size, chunk) = (session.file_size.unsigned_abs(), session.chunk_size.unwrap_or(0).unsigned_abs());
+    let total = session.total_parts.unwrap_or(0).unsigned_abs();
+    let uploaded_bytes = held.iter().map(|part| part.size).sum();
+    let planned: Vec<Part> = held
+        .into_iter()
+        .filter(|part| (1..=total).contains(&part.number) && part.size == part_range(part.number, size, chunk).1)
+        .collect();
+    if planned.len() != usize::try_from(total).unwrap_or(usize::MAX) {
+        let mut there = planned.iter().map(|part| part.number).peekable();
+        let missing_parts = (1..=total).filter(|number| there.next_if_eq(number).is_none()).take(MISSING_MAX).collect();
+        return Err(Error::UploadIncomplete { missing_parts, uploaded_bytes });
+    }
+    if let Some(said) = said {
+        agree(&planned, said)?;
+    }
+    Ok(planned)
+}
+
+/// A caller's list must name every part once, with the store's ETag; order and quotes do not matter.
+fn agree(planned: &[Part], said: &[(i64, String)]) -> Result<()> {
+    let mut said: Vec<_> = said.iter().map(|(number, etag)| (*number, etag.trim_matches('"'))).collect();
+    said.sort_unstable();
+    let held = planned.iter().map(|part| (i64::from(part.number), part.etag.as_str()));
+    if said.len() != planned.len() {
+        let detail = format!("the list names {} parts, the store holds {}", said.len(), planned.len());
+        return Err(Error::PartsMismatch(detail));
+    }
+    match held.zip(said).find(|(held, said)| held != said) {
+        None => Ok(()),
+        Some(((number, _), _)) => {
+            Err(Error::PartsMismatch(format!("the list and the store disagree on part {number}")))
+        }
+    }
+}
+
+/// The last step: the state, the asset and the event in one transaction.
+async fn record(
+    engine: &Engine,
+    caller: &Caller,
+    session: &Session,
+    object: &Object,
+    verified: bool,
+) -> Result<(Asset, bool)> {
+    let change = Change::complete(&caller.user);
+    let mut made = None;
+    let outcome = transition(engine, session.tenant_id, session.id, change, async |tx, session| {
+        made = Some(asset::rows::insert(tx, session, &object.etag, verified).await?);
+        Ok(())
+    })
+    .await?;
+    match (outcome, made) {
+        (Outcome::Moved(_), Some(asset)) => Ok((asset, true)),
+        (Outcome::Moved(session) | Outcome::Already(session), _) => Ok((asset_of(engine, &session).await?, false)),
+        (Outcome::Refused(session), _) => {
+            // It was cancelled or failed while we assembled the object, which nobody will ask for now.
+            discard(engine, &session).await;
+            Err(refusal(&session, "complete"))
+        }
+    }
+}
+
+/// Fails the session and answers by the state it is then in: COMPLETED, where somebody else was quicker.
+async fn fail(engine: &Engine, caller: &Caller, session: &Session, reason: FailureReason) -> Result<(Asset, bool)> {
+    let change = Change::fail(&caller.user, reason);
+    let outcome = transition(engine, session.tenant_id, session.id, change, async |_, _| Ok(())).await?;
+    match outcome {
+        Outcome::Moved(session) => {
+            discard(engine, &session).await;
+            Err(refusal(&session, "complete"))
+        }
+        Outcome::Already(session) | Outcome::Refused(session) if session.status == Status::Completed => {
+            Ok((asset_of(engine, &session).await?, false))
+        }
+        Outcome::Already(session) | Outcome::Refused(session) => Err(refusal(&session, "complete")),
+    }
+}
+
+async fn asset_of(engine: &Engine, session: &Session) -> Result<Asset> {
+    asset::rows::find(engine.db.conn(), session.tenant_id, session.asset_id).await?.ok_or(Error::NotFound)
+}

@@ -1,0 +1,239 @@
+use std::time::Duration;
+
+use entity::upload_session::{ActiveModel, Status, UploadType};
+use entity::{AssetId, BrandId, SessionId};
+use sea_orm::ActiveValue::{NotSet, Set};
+use serde_json::Value;
+use tracing::instrument;
+
+use super::plan::{Plan, max_file_bytes, plan};
+use super::rows::{self, Scope};
+use super::transition::step;
+use super::{Change, Outcome, Session, location, open};
+use crate::caller::Caller;
+use crate::engine::Engine;
+use crate::error::{Error, FieldError, Result};
+use crate::event;
+use crate::settings::ProvisionStrategy;
+use crate::storage::Presigned;
+use crate::tenant;
+
+/// The upload profile of the native API.
+const PROFILE: &str = "default";
+
+/// A file that somebody wants to upload. Its texts have been checked by the door.
+#[derive(Clone, Debug)]
+pub struct NewUpload {
+    pub file_name: String,
+    pub file_size: u64,
+    pub mime_type: String,
+    pub brand_id: Option<BrandId>,
+    pub client_reference: Option<String>,
+    pub batch_reference: Option<String>,
+    pub fingerprint: Option<String>,
+    /// 64 lower-case hex digits.
+    pub checksum_sha256: Option<String>,
+    /// A JSON object.
+    pub metadata: Value,
+    pub idempotency_key: Option<String>,
+}
+
+/// A session that takes bytes, or one from before in whatever state it is.
+#[derive(Clone)]
+pub struct Initiated {
+    pub session: Session,
+    /// Where to PUT the bytes of a direct session that is UPLOADING.
+    pub put: Option<Presigned>,
+    /// Whether this call made it.
+    pub created: bool,
+}
+
+/// Opens an upload session, or finds the one that the same references or idempotency key opened before.
+///
+/// Safe to repeat: a session whose opening was interrupted is opened by the next call with the same references.
+///
+/// # Errors
+/// [`Error::Invalid`], [`Error::ReferenceConflict`]; [`Error::Storage`] and [`Error::DbUnavailable`] leave nothing, or an
+/// INITIATING session from which the same call goes on.
+#[instrument(name = "session.initiate", skip_all, fields(tenant.id = %caller.tenant, session.id))]
+pub async fn initiate(engine: &Engine, caller: &Caller, new: NewUpload) -> Result<Initiated> {
+    let planned = plan_file(engine, &new)?;
+    let brand = tenant::brand_for(engine, caller, new.brand_id).await?;
+    let scope = Scope { tenant: caller.tenant, brand, user: &caller.user };
+
+    // A reference that is taken between the look and the insert is found by the second look.
+    for _ in 0..2 {
+        if let Some(session) = find_same(engine, scope, &new).await? {
+            let session = match session.status {
+                Status::Initiating => open::open(engine, &session, &caller.user, true).await?,
+                Status::Uploading | Status::Completed | Status::Failed | Status::Cancelled => session,
+            };
+            return answer(engine, session, false).await;
+        }
+        if let Some(session) = insert(engine, caller, scope, &new, planned).await? {
+            let session = match planned {
+                Plan::Direct => session,
+                Plan::Multipart { .. } => open::open(engine, &session, &caller.user, false).await?,
+            };
+            return answer(engine, session, true).await;
+        }
+    }
+    Err(Error::ReferenceConflict("the reference and the idempotency key belong to different sessions".to_owned()))
+}
+
+fn plan_file(engine: &Engine, new: &NewUpload) -> Result<Plan> {
+    let profile = engine.settings.default_profile();
+    let limits = engine.storage.limits();
+    plan(new.file_size, profile, limits).ok_or_else(|| {
+        let most = max_file_bytes(profile, limits);
+        let detail = format!("the file has {} bytes, at most {most} are taken", new.file_size);
+        Error::Invalid(vec![FieldError::new("/file_size", "file-too-large", detail)])
+    })
+}
+
+/// The session that these references named before.
+async fn find_same(engine: &Engine, scope: Scope<'_>, new: &NewUpload) -> Result<Option<Session>> {
+    let conn = engine.db.conn();
+    let by_key = match &new.idempotency_key {
+        Some(key) => rows::one(conn, rows::by_idempotency_key(scope, key)).await?,
+        None => None,
+    };
+    let by_references = match (&new.batch_reference, &new.client_reference) {
+        (Some(batch), Some(client)) => rows::one(conn, rows::by_references(scope, batch, client)).await?,
+        _ => None,
+    };
+    let session = match (by_key, by_references) {
+        (Some(a), Some(b)) if a.id != b.id => {
+            let what = "the reference and the idempotency key belong to different sessions";
+            return Err(Error::ReferenceConflict(what.to_owned()));
+        }
+        (Some(session), _) | (None, Some(session)) => session,
+        (None, None) => return Ok(None),
+    };
+    let same = session.file_name == new.file_name
+        && u64::try_from(session.file_size) == Ok(new.file_size)
+        && session.checksum_sha256 == new.checksum_sha256;
+    if same {
+        Ok(Some(session))
+    } else {
+        let what = "the same reference was used for a file with another name, size or checksum";
+        Err(Error::ReferenceConflict(what.to_owned()))
+    }
+}
+
+/// Stores the session; a direct one is opened in the same transaction, since nothing has to be asked of the store.
+/// `None` where its reference or key was taken meanwhile.
+async fn insert(
+    engine: &Engine,
+    caller: &Caller,
+    scope: Scope<'_>,
+    new: &NewUpload,
+    planned: Plan,
+) -> Result<Option<Session>> {
+    let row = row(engine, scope, new, planned, bucket(engine, scope).await?);
+    let tx = engine.db.begin().await?;
+    let Some(mut session) = rows::insert(&tx, row).await? else { return Ok(None) };
+    event::rows::append_initiate(&tx, &session).await?;
+    if planned == Plan::Direct {
+        let change = Change::open(&caller.user, None);
+        session = match step(engine, &tx, session.tenant_id, session.id, &change).await? {
+            Outcome::Moved(session) | Outcome::Already(session) | Outcome::Refused(session) => session,
+        };
+    }
+    tx.commit().await?;
+    Ok(Some(session))
+}
+
+/// The bucket for new sessions of this tenant.
+async fn bucket(engine: &Engine, scope: Scope<'_>) -> Result<String> {
+    match engine.settings.storage.provision_strategy {
+        ProvisionStrategy::Shared => Ok(engine.storage.bucket().to_owned()),
+        ProvisionStrategy::Dedicated => {
+            let tenant = tenant::rows::find(engine.db.conn(), scope.tenant).await?.ok_or(Error::NotFound)?;
+            tenant.bucket.ok_or_else(|| Error::NoBucket(tenant.slug))
+        }
+    }
+}
+
+fn row(engine: &Engine, scope: Scope<'_>, new: &NewUpload, planned: Plan, bucket: String) -> ActiveModel {
+    let now = engine.clock.now();
+    let profile = engine.settings.default_profile();
+    let (upload_type, chunk_size, total_parts) = match planned {
+        Plan::Direct => (UploadType::Direct, None, None),
+        Plan::Multipart { chunk, parts } => (UploadType::Multipart, Some(signed(chunk)), i32::try_from(parts).ok()),
+    };
+    ActiveModel {
+        tenant_id: Set(scope.tenant),
+        id: Set(SessionId::new()),
+        brand_id: Set(scope.brand),
+        created_by: Set(scope.user.to_owned()),
+        status: Set(Status::Initiating),
+        version: Set(1),
+        event_seq: Set(1),
+        failure_reason: NotSet,
+        upload_type: Set(upload_type),
+        profile: Set(PROFILE.to_owned()),
+        url_ttl_secs: Set(i32::try_from(profile.url_ttl_secs).unwrap_or(i32::MAX)),
+        bucket: Set(bucket),
+        multipart_upload_id: NotSet,
+        chunk_size: Set(chunk_size),
+        total_parts: Set(total_parts),
+        file_name: Set(new.file_name.clone()),
+        file_size: Set(signed(new.file_size)),
+        mime_type: Set(new.mime_type.clone()),
+        checksum_sha256: Set(new.checksum_sha256.clone()),
+        metadata: Set(new.metadata.clone()),
+        client_reference: Set(new.client_reference.clone()),
+        batch_reference: Set(new.batch_reference.clone()),
+        fingerprint: Set(new.fingerprint.clone()),
+        idempotency_key: Set(new.idempotency_key.clone()),
+        asset_id: Set(AssetId::new()),
+        completing_at: NotSet,
+        completing_by: NotSet,
+        completing_title: NotSet,
+        completing_metadata: NotSet,
+        created_at: Set(now),
+        updated_at: Set(now),
+        last_activity_at: Set(now),
+        expires_at: Set(rows::expiry(now, now, &engine.settings.sessions)),
+        completed_at: NotSet,
+        failed_at: NotSet,
+        cancelled_at: NotSet,
+        storage_cleared_at: NotSet,
+    }
+}
+
+/// Sizes are far below 2^63: the largest object of any store is.
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+async fn answer(engine: &Engine, session: Session, created: bool) -> Result<Initiated> {
+    tracing::Span::current().record("session.id", tracing::field::display(session.id));
+    let put = put_url(engine, &session).await?;
+    Ok(Initiated { session, put, created })
+}
+
+/// A fresh URL for the one PUT of a direct session that is UPLOADING.
+pub(super) async fn put_url(engine: &Engine, session: &Session) -> Result<Option<Presigned>> {
+    if session.status != Status::Uploading || session.upload_type != UploadType::Direct {
+        return Ok(None);
+    }
+    let Some(ttl) = url_ttl(engine, session) else { return Ok(None) };
+    let size = session.file_size.unsigned_abs();
+    let signer = engine.storage.signer().await?;
+    let checksum = session.checksum_sha256.as_deref().and_then(digest);
+    Ok(Some(signer.put_object(&location(session), size, &session.mime_type, checksum, ttl)))
+}
+
+/// The bytes of a SHA-256 in hex.
+fn digest(hex: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(hex, &mut bytes).ok().map(|()| bytes)
+}
+
+/// How long a URL of this session may live: never longer than the session; `None` where that has ended.
+pub(super) fn url_ttl(engine: &Engine, session: &Session) -> Option<Duration> {
+    let left = (session.expires_at - engine.clock.now()).to_std().ok().filter(|left| left.as_secs() > 0)?;
+    Some(left.min(Duration::from_secs(u64::from(session.url_ttl_secs.unsigned_abs()))))
+}

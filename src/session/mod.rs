@@ -1,0 +1,37 @@
+//! The upload session: `pub use` of its verbs, nothing more.
+
+mod activity;
+mod batch;
+mod cancel;
+mod complete;
+mod discard;
+mod initiate;
+mod list;
+mod open;
+mod part_urls;
+pub mod plan;
+mod resume;
+pub mod rows;
+pub mod state;
+mod transition;
+
+pub use activity::touch;
+pub use batch::{BatchItem, initiate_batch};
+pub use cancel::cancel;
+pub use complete::{Completion, complete};
+pub use initiate::{Initiated, NewUpload, initiate};
+pub use list::{BatchSummary, Page, batch, events, find, list};
+pub use part_urls::{PartUrl, PartUrls, part_url, part_urls};
+pub use resume::{NoResume, Resume, resume};
+pub use transition::{Change, Outcome, transition};
+
+use entity::upload_session;
+
+use crate::storage::Location;
+
+pub type Session = upload_session::Model;
+
+/// Where this session's bytes arrive.
+pub(crate) fn location(session: &Session) -> Location {
+    Location::upload(&session.bucket, session.id)
+}

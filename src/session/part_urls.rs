@@ -1,0 +1,135 @@
+use chrono::{DateTime, Utc};
+use entity::SessionId;
+use entity::upload_session::UploadType;
+use tracing::instrument;
+
+use super::activity::{must_be_uploading, status_name};
+use super::initiate::url_ttl;
+use super::plan::part_range;
+use super::{Session, find, location};
+use crate::caller::Caller;
+use crate::engine::Engine;
+use crate::error::{Error, FieldError, Result};
+
+/// Where one part goes.
+#[derive(Clone, Debug)]
+pub struct PartUrl {
+    pub part_number: u32,
+    pub upload_url: String,
+    /// First byte of the part in the file.
+    pub offset: u64,
+    /// Bytes in the part; the URL takes no other number.
+    pub size: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct PartUrls {
+    pub multipart_upload_id: String,
+    pub expires_at: DateTime<Utc>,
+    pub parts: Vec<PartUrl>,
+}
+
+/// One part's URL. No side effect.
+///
+/// # Errors
+/// As [`part_urls`].
+pub async fn part_url(
+    engine: &Engine,
+    caller: &Caller,
+    id: SessionId,
+    number: i64,
+) -> Result<(PartUrl, DateTime<Utc>)> {
+    let urls = sign(engine, caller, id, |session| Ok(vec![in_range(session, number, "/part_number")?])).await?;
+    let part = urls.parts.into_iter().next().ok_or(Error::NotFound)?;
+    Ok((part, urls.expires_at))
+}
+
+/// Which parts a caller asks for.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    These(Vec<i64>),
+    /// Inclusive.
+    Range {
+        from: i64,
+        to: i64,
+    },
+}
+
+/// URLs of many parts, in the order asked for. No side effect.
+///
+/// # Errors
+/// [`Error::IllegalTransition`] where the session is not UPLOADING, or direct; [`Error::SessionExpired`];
+/// [`Error::Invalid`] for numbers outside 1 to `total_parts`.
+#[instrument(name = "session.part_urls", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
+pub async fn part_urls(engine: &Engine, caller: &Caller, id: SessionId, wanted: Wanted) -> Result<PartUrls> {
+    sign(engine, caller, id, |session| match wanted {
+        Wanted::Range { from, to } => {
+            let (first, last) = (in_range(session, from, "/from")?, in_range(session, to, "/to")?);
+            if first > last {
+                let detail = "the range ends before it begins";
+                return Err(Error::Invalid(vec![FieldError::new("/to", "out-of-range", detail)]));
+            }
+            Ok((first..=last).collect())
+        }
+        Wanted::These(numbers) => {
+            let mut parts = Vec::with_capacity(numbers.len());
+            let mut wrong = Vec::new();
+            for (index, number) in numbers.into_iter().enumerate() {
+                match in_range(session, number, &format!("/part_numbers/{index}")) {
+                    Ok(part) => parts.push(part),
+                    Err(Error::Invalid(fields)) => wrong.extend(fields),
+                    Err(other) => return Err(other),
+                }
+            }
+            if wrong.is_empty() { Ok(parts) } else { Err(Error::Invalid(wrong)) }
+        }
+    })
+    .await
+}
+
+async fn sign(
+    engine: &Engine,
+    caller: &Caller,
+    id: SessionId,
+    wanted: impl FnOnce(&Session) -> Result<Vec<u32>>,
+) -> Result<PartUrls> {
+    let session = find(engine, caller, id).await?;
+    must_be_uploading(engine, &session, "sign parts of")?;
+    let (UploadType::Multipart, Some(upload_id), Some(chunk)) =
+        (session.upload_type, &session.multipart_upload_id, session.chunk_size)
+    else {
+        let what = format!("a direct session that is {} has no parts", status_name(session.status));
+        return Err(Error::IllegalTransition { status: session.status, what });
+    };
+    let numbers = wanted(&session)?;
+    let ttl = url_ttl(engine, &session).ok_or(Error::SessionExpired)?;
+    let (size, chunk) = (session.file_size.unsigned_abs(), chunk.unsigned_abs());
+    let ranges: Vec<_> = numbers.iter().map(|number| part_range(*number, size, chunk)).collect();
+
+    let signer = engine.storage.signer().await?;
+    let sized = numbers.iter().zip(&ranges).map(|(number, (_, length))| (*number, *length));
+    let signed = signer.part_urls(&location(&session), upload_id, sized, ttl);
+    let parts = numbers
+        .iter()
+        .zip(&ranges)
+        .zip(signed.urls)
+        .map(|((number, (offset, size)), upload_url)| PartUrl {
+            part_number: *number,
+            upload_url,
+            offset: *offset,
+            size: *size,
+        })
+        .collect();
+    Ok(PartUrls { multipart_upload_id: upload_id.clone(), expires_at: signed.expires_at, parts })
+}
+
+fn in_range(session: &Session, number: i64, pointer: &str) -> Result<u32> {
+    let total = session.total_parts.unwrap_or(0);
+    if (1..=i64::from(total)).contains(&number)
+        && let Ok(number) = u32::try_from(number)
+    {
+        return Ok(number);
+    }
+    let detail = format!("this session has parts 1 to {total}");
+    Err(Error::Invalid(vec![FieldError::new(pointer, "out-of-range", detail)]))
+}

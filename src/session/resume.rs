@@ -1,0 +1,143 @@
+use chrono::TimeDelta;
+use entity::SessionId;
+use entity::upload_session::{FailureReason, Status, UploadType};
+use tracing::instrument;
+
+use super::initiate::put_url;
+use super::plan::part_range;
+use super::state::is_terminal;
+use super::{Change, Outcome, Session, find, location, rows, transition};
+use crate::caller::Caller;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::storage::{Kind, Presigned};
+
+/// Why an upload cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoResume {
+    Terminal,
+    Expired,
+    /// The store has neither the multipart upload nor the object any more.
+    StorageUploadLost,
+}
+
+/// A part that the store holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub number: u32,
+    /// `None` where the object is assembled already: its parts have no ETags of their own any more.
+    pub etag: Option<String>,
+    pub size: u64,
+}
+
+/// All that a client needs to go on.
+#[derive(Clone)]
+pub struct Resume {
+    pub session: Session,
+    pub can_resume: bool,
+    pub reason: Option<NoResume>,
+    pub parts: Vec<Held>,
+    pub uploaded_bytes: u64,
+    pub put: Option<Presigned>,
+}
+
+/// Says what the store holds of a session, from the store itself.
+///
+/// Counts as activity while UPLOADING (at most one write each `sessions.activity_write_secs`). A session whose upload and
+/// object are both gone becomes FAILED `storage_error`.
+///
+/// # Errors
+/// [`crate::error::Error::NotFound`]; the store's, where it has to be asked and does not answer.
+#[instrument(name = "session.resume", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
+pub async fn resume(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Resume> {
+    let session = find(engine, caller, id).await?;
+    if session.status != Status::Uploading {
+        let reason = is_terminal(session.status).then_some(NoResume::Terminal);
+        return Ok(stuck(session, reason));
+    }
+    if engine.clock.now() >= session.expires_at {
+        return Ok(stuck(session, Some(NoResume::Expired)));
+    }
+    match session.upload_type {
+        UploadType::Direct => direct(engine, session).await,
+        UploadType::Multipart => multipart(engine, caller, session).await,
+    }
+}
+
+async fn direct(engine: &Engine, session: Session) -> Result<Resume> {
+    let uploaded_bytes = match engine.storage.head(&location(&session)).await {
+        Ok(object) => object.size,
+        Err(error) if error.kind == Kind::NotFound => 0,
+        Err(error) => return Err(error.into()),
+    };
+    going_on(engine, session, vec![], uploaded_bytes).await
+}
+
+async fn multipart(engine: &Engine, caller: &Caller, session: Session) -> Result<Resume> {
+    let at = location(&session);
+    let upload_id = session.multipart_upload_id.as_deref().unwrap_or_default();
+    let parts: Vec<Held> = match engine.storage.list_parts(&at, upload_id).await {
+        Ok(parts) => parts.into_iter().map(|p| Held { number: p.number, etag: Some(p.etag), size: p.size }).collect(),
+        Err(error) if error.kind == Kind::NotFound => match engine.storage.head(&at).await {
+            Ok(object) if object.size == session.file_size.unsigned_abs() => all_parts(&session),
+            Ok(_) => return lost(engine, caller, session, FailureReason::VerificationFailed).await,
+            Err(error) if error.kind == Kind::NotFound => {
+                return lost(engine, caller, session, FailureReason::StorageError).await;
+            }
+            Err(error) => return Err(error.into()),
+        },
+        Err(error) => return Err(error.into()),
+    };
+    let uploaded_bytes = parts.iter().map(|part| part.size).sum();
+    going_on(engine, session, parts, uploaded_bytes).await
+}
+
+async fn going_on(engine: &Engine, session: Session, parts: Vec<Held>, uploaded_bytes: u64) -> Result<Resume> {
+    let session = touch_seldom(engine, session).await?;
+    if session.status != Status::Uploading {
+        return Ok(stuck(session, Some(NoResume::Terminal)));
+    }
+    let put = put_url(engine, &session).await?;
+    Ok(Resume { session, can_resume: true, reason: None, parts, uploaded_bytes, put })
+}
+
+/// Every planned part, for an object that is whole.
+fn all_parts(session: &Session) -> Vec<Held> {
+    let (size, chunk) = (session.file_size.unsigned_abs(), session.chunk_size.unwrap_or(0).unsigned_abs());
+    (1..=session.total_parts.unwrap_or(0).unsigned_abs())
+        .map(|number| Held { number, etag: None, size: part_range(number, size, chunk).1 })
+        .collect()
+}
+
+/// Neither the upload nor a whole object is there: nothing can come of this session any more.
+async fn lost(engine: &Engine, caller: &Caller, session: Session, reason: FailureReason) -> Result<Resume> {
+    let change = Change::fail(&caller.user, reason);
+    let outcome = transition(engine, session.tenant_id, session.id, change, async |_, _| Ok(())).await?;
+    Ok(match outcome {
+        Outcome::Moved(session) | Outcome::Already(session) => stuck(session, Some(NoResume::StorageUploadLost)),
+        // Somebody completed or cancelled it while we looked.
+        Outcome::Refused(session) => stuck(session, Some(NoResume::Terminal)),
+    })
+}
+
+fn stuck(session: Session, reason: Option<NoResume>) -> Resume {
+    Resume { session, can_resume: false, reason, parts: vec![], uploaded_bytes: 0, put: None }
+}
+
+/// The row as it is now; somebody may have ended the session while the store was asked.
+async fn touch_seldom(engine: &Engine, session: Session) -> Result<Session> {
+    let now = engine.clock.now();
+    let settings = &engine.settings.sessions;
+    let seldom = TimeDelta::seconds(i64::try_from(settings.activity_write_secs).unwrap_or(i64::MAX / 1_000));
+    if now - session.last_activity_at < seldom {
+        return Ok(session);
+    }
+    let tx = engine.db.begin().await?;
+    match rows::touch(&tx, &session, settings, now).await? {
+        Some(touched) => {
+            tx.commit().await?;
+            Ok(touched)
+        }
+        None => rows::find(tx.conn(), session.tenant_id, session.id).await?.ok_or(Error::NotFound),
+    }
+}

@@ -1,0 +1,288 @@
+use chrono::{DateTime, TimeDelta, Utc};
+use entity::upload_session::{self, ActiveModel, Column, Entity, Status};
+use entity::{BrandId, SessionId, TenantId};
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, Order, Query, SelectStatement, UnionType};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, Select,
+};
+use serde_json::Value;
+
+use crate::caller::{Brands, Caller, Permission};
+use crate::database::{Tx, db_error, is_unique_violation};
+use crate::error::Result;
+use crate::settings;
+
+type Session = upload_session::Model;
+
+/// Above this many (brand, status) pairs a list is one query with IN instead of one short query for each pair.
+const ARMS_MAX: usize = 64;
+
+pub(crate) async fn find(conn: &impl ConnectionTrait, tenant: TenantId, id: SessionId) -> Result<Option<Session>> {
+    by_id(tenant, id).one(conn).await.map_err(db_error)
+}
+
+pub fn by_id(tenant: TenantId, id: SessionId) -> Select<Entity> {
+    Entity::find_by_id((tenant, id))
+}
+
+/// Where references and idempotency keys are unique.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    pub tenant: TenantId,
+    pub brand: BrandId,
+    pub user: &'a str,
+}
+
+impl Scope<'_> {
+    fn filter(self) -> Condition {
+        Condition::all()
+            .add(Column::TenantId.eq(self.tenant))
+            .add(Column::BrandId.eq(self.brand))
+            .add(Column::CreatedBy.eq(self.user))
+    }
+}
+
+pub fn by_idempotency_key(scope: Scope<'_>, key: &str) -> Select<Entity> {
+    Entity::find().filter(scope.filter()).filter(Column::IdempotencyKey.eq(key))
+}
+
+pub fn by_references(scope: Scope<'_>, batch: &str, client: &str) -> Select<Entity> {
+    Entity::find()
+        .filter(scope.filter())
+        .filter(Column::BatchReference.eq(batch))
+        .filter(Column::ClientReference.eq(client))
+}
+
+pub(super) async fn one(conn: &impl ConnectionTrait, query: Select<Entity>) -> Result<Option<Session>> {
+    query.one(conn).await.map_err(db_error)
+}
+
+/// Inserts a session; `None` where its reference or idempotency key is taken. The transaction is of no use after that.
+pub(super) async fn insert(tx: &Tx, row: ActiveModel) -> Result<Option<Session>> {
+    match Entity::insert(row).exec_with_returning(tx.conn()).await {
+        Ok(session) => Ok(Some(session)),
+        Err(error) if is_unique_violation(&error) => Ok(None),
+        Err(error) => Err(db_error(error)),
+    }
+}
+
+/// Records that somebody is there: moves `last_activity_at` and, within the longest life, `expires_at`.
+/// `None` where the session is not UPLOADING any more, or has expired.
+pub(super) async fn touch(
+    tx: &Tx,
+    session: &Session,
+    settings: &settings::Sessions,
+    now: DateTime<Utc>,
+) -> Result<Option<Session>> {
+    touching(session, settings, now).exec_with_returning(tx.conn()).await.map(first).map_err(db_error)
+}
+
+/// The intent to complete: what the asset will be called if it comes to be.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Intent<'a> {
+    pub(super) by: &'a str,
+    pub(super) title: Option<&'a str>,
+    pub(super) metadata: Option<&'a Value>,
+}
+
+/// Stores the intent to complete, before the store is asked to do anything. It counts as activity.
+/// `None` where the session is not UPLOADING any more, or has expired.
+pub(super) async fn intend(
+    tx: &Tx,
+    session: &Session,
+    intent: &Intent<'_>,
+    settings: &settings::Sessions,
+    now: DateTime<Utc>,
+) -> Result<Option<Session>> {
+    touching(session, settings, now)
+        .col_expr(Column::CompletingAt, Expr::value(now))
+        .col_expr(Column::CompletingBy, Expr::value(intent.by))
+        .col_expr(Column::CompletingTitle, Expr::value(intent.title.map(str::to_owned)))
+        .col_expr(Column::CompletingMetadata, Expr::value(intent.metadata.cloned()))
+        .exec_with_returning(tx.conn())
+        .await
+        .map(first)
+        .map_err(db_error)
+}
+
+fn touching(session: &Session, settings: &settings::Sessions, now: DateTime<Utc>) -> sea_orm::UpdateMany<Entity> {
+    Entity::update_many()
+        .col_expr(Column::LastActivityAt, Expr::value(now))
+        .col_expr(Column::ExpiresAt, Expr::value(expiry(session.created_at, now, settings)))
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(Column::TenantId.eq(session.tenant_id))
+        .filter(Column::Id.eq(session.id))
+        .filter(Column::Status.eq(Status::Uploading))
+        .filter(Column::ExpiresAt.gt(now))
+}
+
+fn first(rows: Vec<Session>) -> Option<Session> {
+    rows.into_iter().next()
+}
+
+/// When a session created at `created` and touched at `now` ends: so long after the last activity, but no later than
+/// its longest life.
+pub(super) fn expiry(created: DateTime<Utc>, now: DateTime<Utc>, settings: &settings::Sessions) -> DateTime<Utc> {
+    let seconds = |secs: u64| TimeDelta::seconds(i64::try_from(secs).unwrap_or(i64::MAX / 1_000));
+    let latest = created + seconds(settings.max_lifetime_secs);
+    std::cmp::min(now + seconds(settings.expires_after_secs), latest)
+}
+
+/// What a list may ask for; empty means any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    pub statuses: Vec<Status>,
+    pub brand: Option<BrandId>,
+    pub created_by: Option<String>,
+    pub batch_reference: Option<String>,
+    pub fingerprint: Option<String>,
+}
+
+/// Up to `limit` of the sessions that the caller sees, newest first, older than `before`.
+///
+/// A list with several brands or states is the merge of one short keyset query for each pair: each reads `limit` index
+/// entries at most, however many sessions there are, where a query with IN would read and sort all that match.
+pub fn page(caller: &Caller, filter: &Filter, before: Option<SessionId>, limit: u64) -> SelectStatement {
+    let created_by = visible_user(caller, filter.created_by.as_deref());
+    let brands = match (&caller.brands, filter.brand) {
+        (_, Some(brand)) if !caller.brands.hold(brand) => Some(vec![]),
+        (_, Some(brand)) => Some(vec![brand]),
+        (Brands::All, None) => None,
+        (Brands::These(held), None) => Some(held.clone()),
+    };
+    let common = {
+        let mut common = Condition::all().add(Column::TenantId.eq(caller.tenant));
+        if let Some(before) = before {
+            common = common.add(Column::Id.lt(before));
+        }
+        // No user sees sessions that are neither theirs nor asked for.
+        common = match created_by {
+            Visible::Anyone => common,
+            Visible::Only(user) => common.add(Column::CreatedBy.eq(user)),
+            Visible::Nobody => common.add(Expr::value(false)),
+        };
+        if let Some(batch) = &filter.batch_reference {
+            common = common.add(Column::BatchReference.eq(batch));
+        }
+        if let Some(fingerprint) = &filter.fingerprint {
+            common = common.add(Column::Fingerprint.eq(fingerprint));
+        }
+        common
+    };
+
+    // References are selective by themselves: their own index leads to few rows, whatever else is asked.
+    let selective = filter.batch_reference.is_some() || filter.fingerprint.is_some();
+    let brand_arms = brands.as_ref().map_or(1, Vec::len).max(1);
+    let status_arms = if filter.statuses.is_empty() { all_statuses().len() } else { filter.statuses.len() };
+    let split = !selective && brand_arms * status_arms <= ARMS_MAX && (brands.is_some() || !filter.statuses.is_empty());
+
+    let arms: Vec<Condition> = if split {
+        let statuses = if filter.statuses.is_empty() { all_statuses() } else { filter.statuses.clone() };
+        let by_brand: Vec<Condition> = match &brands {
+            None => vec![common],
+            Some(brands) => brands.iter().map(|brand| common.clone().add(Column::BrandId.eq(*brand))).collect(),
+        };
+        by_brand
+            .into_iter()
+            .flat_map(|arm| statuses.iter().map(move |status| arm.clone().add(Column::Status.eq(*status))))
+            .collect()
+    } else {
+        let mut arm = common;
+        if let Some(brands) = &brands {
+            arm = arm.add(Column::BrandId.is_in(brands.iter().copied()));
+        }
+        if !filter.statuses.is_empty() {
+            arm = arm.add(Column::Status.is_in(filter.statuses.iter().copied()));
+        }
+        vec![arm]
+    };
+    merge(arms, caller.tenant, limit)
+}
+
+/// The sessions that any of `arms` matches, newest first.
+fn merge(arms: Vec<Condition>, tenant: TenantId, limit: u64) -> SelectStatement {
+    let arm_ids = |arm: Condition| {
+        let ids = Query::select()
+            .column(Column::Id)
+            .from(Entity)
+            .cond_where(arm)
+            .order_by(Column::Id, Order::Desc)
+            .limit(limit)
+            .to_owned();
+        // SQLite takes ORDER BY and LIMIT of one arm of a UNION only inside a subquery of its own.
+        Query::select().column(Column::Id).from_subquery(ids, Alias::new("arm")).to_owned()
+    };
+    let mut arms = arms.into_iter().map(arm_ids);
+    let mut ids = arms.next().unwrap_or_else(|| arm_ids(Condition::all().add(Expr::value(false))));
+    ids.unions(arms.map(|arm| (UnionType::All, arm))).order_by(Column::Id, Order::Desc).limit(limit);
+
+    Entity::find()
+        .filter(Column::TenantId.eq(tenant))
+        .filter(
+            Column::Id
+                .in_subquery(Query::select().column(Column::Id).from_subquery(ids, Alias::new("newest")).to_owned()),
+        )
+        .order_by_desc(Column::Id)
+        .limit(limit)
+        .into_query()
+}
+
+fn all_statuses() -> Vec<Status> {
+    vec![Status::Initiating, Status::Uploading, Status::Completed, Status::Failed, Status::Cancelled]
+}
+
+enum Visible<'a> {
+    Anyone,
+    Only(&'a str),
+    Nobody,
+}
+
+fn visible_user<'a>(caller: &'a Caller, asked: Option<&'a str>) -> Visible<'a> {
+    match (caller.permissions.has(Permission::UploadsManage), asked) {
+        (true, None) => Visible::Anyone,
+        (true, Some(user)) => Visible::Only(user),
+        (false, Some(user)) if user != caller.user => Visible::Nobody,
+        (false, _) => Visible::Only(&caller.user),
+    }
+}
+
+pub(super) async fn run(conn: &impl ConnectionTrait, query: &SelectStatement) -> Result<Vec<Session>> {
+    Session::find_by_statement(conn.get_database_backend().build(query)).all(conn).await.map_err(db_error)
+}
+
+/// One line of a batch's summary.
+#[derive(Clone, Debug, FromQueryResult)]
+pub(crate) struct StatusCount {
+    pub(crate) status: Status,
+    pub(crate) sessions: i64,
+    pub(crate) bytes: i64,
+    pub(crate) first_at: DateTime<Utc>,
+    pub(crate) last_at: DateTime<Utc>,
+}
+
+/// Of the sessions of one batch that the caller sees: a line for each state that occurs.
+pub fn batch_summary(caller: &Caller, batch: &str) -> Select<Entity> {
+    let bytes = Expr::col(Column::FileSize).sum().cast_as(Alias::new("bigint"));
+    let mut query = Entity::find()
+        .select_only()
+        .column(Column::Status)
+        .column_as(Column::Id.count(), "sessions")
+        .column_as(bytes, "bytes")
+        .column_as(Column::CreatedAt.min(), "first_at")
+        .column_as(Column::LastActivityAt.max(), "last_at")
+        .filter(Column::TenantId.eq(caller.tenant))
+        .filter(Column::BatchReference.eq(batch))
+        .group_by(Column::Status);
+    if let Visible::Only(user) = visible_user(caller, None) {
+        query = query.filter(Column::CreatedBy.eq(user));
+    }
+    if let Brands::These(held) = &caller.brands {
+        query = query.filter(Column::BrandId.is_in(held.iter().copied()));
+    }
+    query
+}
+
+pub(crate) async fn summarize(conn: &impl ConnectionTrait, caller: &Caller, batch: &str) -> Result<Vec<StatusCount>> {
+    batch_summary(caller, batch).into_model::<StatusCount>().all(conn).await.map_err(db_error)
+}

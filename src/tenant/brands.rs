@@ -1,0 +1,50 @@
+use entity::{BrandId, TenantId, brand};
+
+use super::{known, rows};
+use crate::caller::{Brands, Caller};
+use crate::engine::Engine;
+use crate::error::{Error, FieldError, Result};
+
+/// The brands that the caller holds, by slug; at most 1,000.
+pub async fn list_brands(engine: &Engine, caller: &Caller) -> Result<Vec<brand::Model>> {
+    rows::find_brands(engine.db.conn(), caller.tenant, &caller.brands).await
+}
+
+/// All brands of a tenant, by slug; at most 1,000.
+pub async fn brands_of(engine: &Engine, tenant: TenantId) -> Result<Vec<brand::Model>> {
+    rows::find_brands(engine.db.conn(), tenant, &Brands::All).await
+}
+
+/// The brand that an upload goes to: the one named, or the only one that the caller holds.
+///
+/// # Errors
+/// [`Error::Invalid`] `required` where none is named and there is a choice, `unknown-brand` where the tenant has none
+/// such; [`Error::PermissionDenied`] where the caller does not hold it.
+pub async fn brand_for(engine: &Engine, caller: &Caller, named: Option<BrandId>) -> Result<BrandId> {
+    let brand = match (named, &caller.brands) {
+        (Some(brand), _) => brand,
+        (None, Brands::These(held)) => match held.as_slice() {
+            [only] => *only,
+            _ => return Err(required()),
+        },
+        (None, Brands::All) => match list_brands(engine, caller).await?.as_slice() {
+            [only] => return Ok(only.id),
+            _ => return Err(required()),
+        },
+    };
+    if !caller.brands.hold(brand) {
+        return Err(Error::PermissionDenied("the token does not hold this brand".to_owned()));
+    }
+    if known::has_brand(engine, caller.tenant, brand).await? {
+        return Ok(brand);
+    }
+    Err(invalid("unknown-brand", "the tenant has no such brand"))
+}
+
+fn required() -> Error {
+    invalid("required", "name the brand: the token holds more than one, or none")
+}
+
+fn invalid(code: &'static str, detail: &str) -> Error {
+    Error::Invalid(vec![FieldError::new("/brand_id", code, detail)])
+}

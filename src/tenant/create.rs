@@ -1,0 +1,55 @@
+use std::collections::BTreeMap;
+
+use entity::{BrandId, TenantId};
+
+use super::rows;
+use crate::caller::Brands;
+use crate::engine::Engine;
+use crate::error::{Error, FieldError, Result};
+
+/// A tenant and all its brands, by slug.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    pub tenant_id: TenantId,
+    pub brands: BTreeMap<String, BrandId>,
+}
+
+/// Makes a tenant and its brands; what is there already stays, with the ids it has. One transaction.
+///
+/// # Errors
+/// [`Error::Invalid`] for a slug that is not 1 to 63 of `a-z`, `0-9` and inner `-`, or for a tenant that has another
+/// bucket than the one named.
+pub async fn create(engine: &Engine, slug: &str, brands: &[String], bucket: Option<&str>) -> Result<Created> {
+    let wrong: Vec<_> = std::iter::once(("/slug", slug))
+        .chain(brands.iter().map(|brand| ("/brand", brand.as_str())))
+        .filter(|(_, slug)| !is_slug(slug))
+        .map(|(pointer, slug)| {
+            FieldError::new(pointer, "malformed", format!("{slug:?} is not 1 to 63 of a-z, 0-9 and inner hyphens"))
+        })
+        .collect();
+    if !wrong.is_empty() {
+        return Err(Error::Invalid(wrong));
+    }
+
+    let now = engine.clock.now();
+    let tx = engine.db.begin().await?;
+    rows::insert(&tx, slug, bucket, now).await?;
+    let tenant = rows::find_by_slug(tx.conn(), slug).await?.ok_or(Error::NotFound)?;
+    if bucket.is_some() && tenant.bucket.as_deref() != bucket {
+        let detail = "the tenant is there already, with another bucket: its sessions would not find their objects";
+        return Err(Error::Invalid(vec![FieldError::new("/bucket", "conflict", detail)]));
+    }
+    for brand in brands {
+        rows::insert_brand(&tx, tenant.id, brand, now).await?;
+    }
+    let all = rows::find_brands(tx.conn(), tenant.id, &Brands::All).await?;
+    tx.commit().await?;
+    Ok(Created { tenant_id: tenant.id, brands: all.into_iter().map(|brand| (brand.slug, brand.id)).collect() })
+}
+
+fn is_slug(slug: &str) -> bool {
+    (1..=63).contains(&slug.len())
+        && slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !slug.starts_with('-')
+        && !slug.ends_with('-')
+}
