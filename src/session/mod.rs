@@ -1,5 +1,8 @@
 //! The upload session: `pub use` of its verbs, nothing more.
 
+// A new state or event must be met by every match on it, not fall through one.
+#![warn(clippy::wildcard_enum_match_arm)]
+
 mod activity;
 mod batch;
 mod cancel;
