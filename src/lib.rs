@@ -16,4 +16,9 @@ pub mod error;
 pub mod settings;
 pub mod storage;
 
+pub mod cli;
+pub mod http;
+
 pub mod data_dir;
+pub mod start;
+pub mod telemetry;

@@ -24,8 +24,8 @@ pub use cancel::cancel;
 pub use complete::{Completion, complete};
 pub use initiate::{Initiated, NewUpload, initiate};
 pub use list::{BatchSummary, Page, batch, events, find, list};
-pub use part_urls::{PartUrl, PartUrls, part_url, part_urls};
-pub use resume::{NoResume, Resume, resume};
+pub use part_urls::{PartUrl, PartUrls, Wanted, part_url, part_urls};
+pub use resume::{Held, NoResume, Resume, resume};
 pub use transition::{Change, Outcome, transition};
 
 use entity::upload_session;

@@ -1,0 +1,99 @@
+//! One file for each command. Results go to standard output, logs and progress to standard error.
+
+mod completions;
+mod health;
+mod openapi;
+pub mod push;
+mod serve;
+mod tenant;
+mod token;
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::settings::Settings;
+use crate::start;
+
+/// A session-driven upload server between your web application and S3.
+#[derive(Debug, Parser)]
+#[command(name = "quaymaster", version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  quaymaster serve                                 all in ./data, nothing else needed
+  quaymaster tenant create acme --brand main
+  export QUAYMASTER_TOKEN=$(quaymaster token --tenant acme)
+  quaymaster push photos/ --server http://127.0.0.1:8080
+
+Settings come from the built-in defaults, then one TOML file, then the environment.")]
+struct Cli {
+    /// A TOML file with settings that differ from the defaults
+    #[arg(long, global = true, env = "QUAYMASTER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(serve::Args),
+    /// Make tenants and brands
+    Tenant(tenant::Args),
+    /// Print a token for a tenant
+    Token(token::Args),
+    /// Upload files and folders as one batch; resumes what an earlier run left
+    Push(push::PushArgs),
+    /// Print the OpenAPI document
+    Openapi(openapi::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+    /// Ask a running server whether it is ready; exits with 1 where it is not
+    Health(health::Args),
+}
+
+/// Runs the command that the command line names.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(format_args!("cannot start: {error}")),
+    };
+    runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => serve::run(args, cli.config.as_deref()).await,
+            Command::Tenant(args) => tenant::run(args, cli.config.as_deref()).await,
+            Command::Token(args) => token::run(args, cli.config.as_deref()).await,
+            Command::Push(args) => push::run(args).await,
+            Command::Openapi(args) => openapi::run(&args),
+            Command::Completions(args) => completions::run(&args),
+            Command::Health(args) => health::run(args, cli.config.as_deref()).await,
+        }
+    })
+}
+
+/// Says what went wrong, for a person, and answers the exit code for it.
+fn failed(message: impl Display) -> ExitCode {
+    use std::io::Write as _;
+    // Nobody to tell where standard error is closed.
+    let _ = writeln!(std::io::stderr(), "quaymaster: {message}");
+    ExitCode::FAILURE
+}
+
+/// Writes a result to standard output; a closed pipe (`| head`) is no failure of ours to report.
+fn print(text: &str) -> ExitCode {
+    use std::io::Write as _;
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => failed(format_args!("cannot write to standard output: {error}")),
+    }
+}
+
+/// Reads the settings and opens what a running server has open too.
+async fn open(config: Option<&std::path::Path>) -> Result<crate::engine::Engine, String> {
+    let settings = Settings::load(config).map_err(|error| error.to_string())?;
+    start::open(settings).await.map_err(|error| error.to_string())
+}

@@ -1,0 +1,16 @@
+use std::process::ExitCode;
+
+use super::{failed, print};
+use crate::http;
+
+/// Prints the document that a running server answers at /openapi.json.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  quaymaster openapi > openapi.json")]
+pub(super) struct Args {}
+
+pub(super) fn run(_: &Args) -> ExitCode {
+    match http::openapi_document().to_pretty_json() {
+        Ok(document) => print(&document),
+        Err(error) => failed(error),
+    }
+}

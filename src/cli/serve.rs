@@ -1,0 +1,50 @@
+use std::path::Path;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
+
+use super::failed;
+use crate::clock::Clock;
+use crate::settings::Settings;
+use crate::{start, telemetry};
+
+/// Applies pending migrations, then answers requests until SIGTERM or Ctrl-C, and finishes what runs before it exits.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quaymaster serve
+  PORT=9090 QUAYMASTER_DATA_DIR=/var/lib/quaymaster quaymaster serve
+  DATABASE_URL=postgres://… AWS_BUCKET=uploads JWT_SECRET=… quaymaster serve")]
+pub(super) struct Args {}
+
+pub(super) async fn run(_: Args, config: Option<&Path>) -> ExitCode {
+    let settings = match Settings::load(config) {
+        Ok(settings) => settings,
+        Err(error) => return failed(error),
+    };
+    if let Err(error) = telemetry::init(&settings.log) {
+        return failed(error);
+    }
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return failed("cannot listen for signals");
+    };
+    let mut running = match start::start(settings, Clock::default()).await {
+        Ok(running) => running,
+        Err(error) => return failed(error),
+    };
+    info!(address = %running.addr, "ready");
+    let failure = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        failure = running.failed() => Some(failure),
+    };
+    if let Some(failure) = failure {
+        error!(error = %failure, "the server failed");
+        return ExitCode::FAILURE;
+    }
+    info!("stopping: no new requests, finishing those that run");
+    running.stop().await;
+    info!("stopped");
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,102 @@
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::{failed, open, print};
+use crate::caller::{Brands, Permission};
+use crate::http::auth::{Claims, mint};
+use crate::tenant;
+
+/// Prints an HS256 token and nothing else, signed with the secret of the settings or of the data folder.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  quaymaster token --tenant acme
+  quaymaster token --tenant acme --brand shoes --user ann --permission uploads.create --permission uploads.view --ttl 8h")]
+pub(super) struct Args {
+    /// The tenant's slug
+    #[arg(long, value_name = "SLUG")]
+    tenant: String,
+    /// A brand's slug; all of the tenant's where none is named
+    #[arg(long, value_name = "SLUG")]
+    brand: Vec<String>,
+    /// Recorded as `created_by`
+    #[arg(long, default_value = "cli")]
+    user: String,
+    /// `*` (all but operator) where none is named
+    #[arg(long, value_name = "NAME", value_parser = permission)]
+    permission: Vec<String>,
+    /// How long it is good for: 90s, 15m, 8h, 30d
+    #[arg(long, default_value = "1h", value_parser = duration)]
+    ttl: Duration,
+}
+
+pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
+    match token(args, config).await {
+        Ok(token) => print(&token),
+        Err(error) => failed(error),
+    }
+}
+
+async fn token(args: Args, config: Option<&Path>) -> Result<String, String> {
+    let engine = open(config).await?;
+    let secret = engine.settings.auth.jwt_secret.clone();
+    let secret = secret.ok_or("there is no JWT_SECRET to sign with: tokens come from your own issuer")?;
+    let tenant = tenant::by_slug(&engine, &args.tenant).await.map_err(|error| error.to_string())?;
+    let tenant = tenant.ok_or_else(|| {
+        format!("there is no tenant {:?}; make it with `quaymaster tenant create {}`", args.tenant, args.tenant)
+    })?;
+    let brands = if args.brand.is_empty() {
+        Brands::All
+    } else {
+        let known = tenant::brands_of(&engine, tenant.id).await.map_err(|error| error.to_string())?;
+        let find = |slug: &String| {
+            let brand = known.iter().find(|brand| brand.slug == *slug);
+            brand.map(|brand| brand.id).ok_or_else(|| format!("{} has no brand {slug:?}", args.tenant))
+        };
+        Brands::These(args.brand.iter().map(find).collect::<Result<_, _>>()?)
+    };
+    let permissions = if args.permission.is_empty() { vec!["*".to_owned()] } else { args.permission };
+    let claims = Claims::new(args.user, Some(tenant.id), &brands, permissions, engine.clock.now() + args.ttl);
+    Ok(mint(&secret, &claims))
+}
+
+fn permission(name: &str) -> Result<String, String> {
+    let known: Vec<_> = Permission::ALL.into_iter().map(Permission::name).chain(["*"]).collect();
+    if known.contains(&name) {
+        return Ok(name.to_owned());
+    }
+    Err(format!("not one of {}", known.join(", ")))
+}
+
+/// A whole number and its unit: `90s`, `15m`, `8h`, `30d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "a whole number and s, m, h or d, such as 8h".to_owned();
+    let unit = match text.chars().last().ok_or_else(wrong)? {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    // A century is as long as for ever, and no sum of it overflows.
+    let seconds = number.checked_mul(unit).filter(|seconds| (1..=3_155_760_000).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(|| "between 1s and 36525d".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        assert_eq!(duration("90s").unwrap(), Duration::from_secs(90));
+        assert_eq!(duration("30d").unwrap(), Duration::from_secs(30 * 86_400));
+        for wrong in ["", "h", "0s", "-1h", "1", "1w", "1.5h", "99999999999999999999h", "1ü"] {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! `GET /app/brands`.
+
+use actix_web::HttpResponse;
+use actix_web::web::Data;
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::known_tenant;
+use super::problem::Answer;
+use crate::caller::Caller;
+use crate::engine::Engine;
+use crate::tenant;
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Brand)]
+pub(super) struct BrandView {
+    brand_id: Uuid,
+    slug: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Brands)]
+pub(super) struct BrandsView {
+    /// By slug.
+    data: Vec<BrandView>,
+}
+
+/// `GET /app/brands`: those that the caller holds. Any token will do.
+#[utoipa::path(
+    get, path = "/app/brands", tag = "brands",
+    responses((status = 200, description = "By slug", body = BrandsView)),
+    extensions(("x-permission" = json!(null))),
+)]
+pub(super) async fn list(engine: Data<Engine>, caller: Caller) -> Answer {
+    known_tenant(&engine, &caller).await?;
+    let brands = tenant::list_brands(&engine, &caller).await?;
+    let data = brands.into_iter().map(|brand| BrandView { brand_id: brand.id.0, slug: brand.slug }).collect();
+    Ok(HttpResponse::Ok().json(BrandsView { data }))
+}

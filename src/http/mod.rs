@@ -1,0 +1,99 @@
+//! The web door: the only folder that names actix_web. It parses, authorizes, calls one verb and renders the outcome.
+
+mod assets;
+pub mod auth;
+mod body;
+mod brands;
+mod caller;
+mod health;
+mod list;
+mod middleware;
+mod openapi;
+mod problem;
+mod query;
+mod routes;
+mod rules;
+mod uploads;
+mod views;
+
+use std::io;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::middleware::from_fn;
+use actix_web::web::Data;
+use actix_web::{App, HttpServer};
+use tokio::task::JoinHandle;
+
+pub use openapi::document as openapi_document;
+
+use crate::caller::{Caller, Permission};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::{start, tenant};
+
+/// Whether the caller may do this, and their tenant is one of ours.
+///
+/// # Errors
+/// [`Error::PermissionDenied`].
+async fn admit(engine: &Engine, caller: &Caller, permission: Permission) -> Result<()> {
+    caller.must(permission)?;
+    known_tenant(engine, caller).await
+}
+
+async fn known_tenant(engine: &Engine, caller: &Caller) -> Result<()> {
+    if tenant::exists(engine, caller.tenant).await? {
+        return Ok(());
+    }
+    Err(Error::PermissionDenied("the token's tenant is not known here".to_owned()))
+}
+
+/// An id in a path. What is not an id names nothing.
+///
+/// # Errors
+/// [`Error::NotFound`].
+fn id_of<T: FromStr>(path: &str) -> Result<T> {
+    path.parse().map_err(|_| Error::NotFound)
+}
+
+/// Listens, and answers until the handle says stop.
+///
+/// # Errors
+/// The address is taken or not ours; the tokens' settings cannot be used.
+pub(crate) async fn serve(
+    engine: &Engine,
+) -> Result<(SocketAddr, JoinHandle<io::Result<()>>, ServerHandle), start::Error> {
+    let settings = &engine.settings.server;
+    let verifier = auth::Verifier::new(&engine.settings.auth, engine.clock.clone()).map_err(start::Error::Auth)?;
+    let (engine, verifier) = (Data::new(engine.clone()), Data::new(verifier));
+    let listen = start::resolve(&settings.host, settings.port).await?;
+    let workers = match settings.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    let failed = |error| start::Error::Listen(listen.to_string(), error);
+    let server = HttpServer::new({
+        let engine = engine.clone();
+        move || {
+            App::new()
+                .app_data(engine.clone())
+                .app_data(verifier.clone())
+                .wrap(from_fn(middleware::around))
+                .configure(routes::routes)
+                .default_service(actix_web::web::to(problem::not_found))
+        }
+    })
+    .workers(workers)
+    .max_connections(settings.max_connections)
+    .client_request_timeout(Duration::from_secs(settings.head_timeout_secs))
+    .shutdown_timeout(settings.shutdown_grace_secs)
+    .disable_signals()
+    .bind(listen)
+    .map_err(failed)?;
+    let addr = server.addrs().first().copied().unwrap_or(listen);
+    let server = server.run();
+    let handle = server.handle();
+    Ok((addr, tokio::spawn(server), handle))
+}

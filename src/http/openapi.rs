@@ -1,0 +1,94 @@
+//! The public contract, generated from the handlers.
+
+use actix_web::HttpResponse;
+use actix_web::web::ServiceConfig;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{self, OpenApi as Document, RefOr};
+use utoipa::{Modify, OpenApi};
+use utoipa_swagger_ui::SwaggerUi;
+
+use super::problem::ProblemBody;
+use super::{assets, brands, health, list, uploads};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Quaymaster",
+        description = "A session-driven upload server: open sessions here, send the bytes straight to S3, complete them into assets.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+        contact(),
+    ),
+    paths(
+        uploads::initiate, uploads::initiate_batch, list::list, uploads::find, uploads::part_url, uploads::part_urls,
+        uploads::resume, uploads::activity, uploads::cancel, uploads::events, list::batch, brands::list,
+        assets::complete, assets::find, health::healthz, health::readyz,
+    ),
+    components(schemas(ProblemBody)),
+    security(("bearer" = [])),
+    modifiers(&Bearer, &CommonProblems),
+)]
+struct Api;
+
+/// The document, as a running server answers it at `/openapi.json`.
+pub fn document() -> Document {
+    Api::openapi()
+}
+
+/// `GET /openapi.json`.
+pub(super) async fn answer() -> HttpResponse {
+    HttpResponse::Ok().json(document())
+}
+
+/// `GET /docs/`: the document, to browse; every asset comes from this binary.
+pub(super) fn browser(app: &mut ServiceConfig) {
+    app.service(SwaggerUi::new("/docs/{_:.*}").url("/openapi.json", document()));
+}
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut Document) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The problems that operations have in common, so that none forgets one.
+struct CommonProblems;
+
+impl Modify for CommonProblems {
+    fn modify(&self, document: &mut Document) {
+        for (path, item) in &mut document.paths.paths {
+            let operations = [&mut item.get, &mut item.put, &mut item.post];
+            for operation in operations.into_iter().flatten() {
+                let app = path.starts_with("/app/");
+                let has_body = operation.request_body.is_some();
+                let has_id = path.contains('{');
+                let mut problems = vec![("405", "`method-not-allowed`", true), ("500", "`internal`", true)];
+                problems.extend([
+                    ("401", "`unauthenticated`", app),
+                    ("403", "`permission-denied`", app),
+                    ("503", "`storage-unavailable`, `database-unavailable`", app),
+                    ("404", "`not-found`", has_id || has_body),
+                    ("400", "`malformed-body`", app),
+                    ("408", "`request-timeout`", app),
+                    ("413", "`body-too-large`", app),
+                    ("415", "`unsupported-media-type`", app),
+                    ("422", "`validation-failed`", app),
+                ]);
+                for (status, description, applies) in problems {
+                    if applies && !operation.responses.responses.contains_key(status) {
+                        operation.responses.responses.insert(status.to_owned(), RefOr::T(problem(description)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn problem(description: &str) -> openapi::Response {
+    let schema = openapi::Ref::from_schema_name("Problem");
+    let content = openapi::ContentBuilder::new().schema(Some(schema)).build();
+    openapi::ResponseBuilder::new().description(description).content("application/problem+json", content).build()
+}

@@ -1,0 +1,565 @@
+//! `/app/uploads`: handlers beside their JSON shapes.
+
+use actix_web::http::StatusCode;
+use actix_web::web::{Data, Path};
+use actix_web::{HttpRequest, HttpResponse};
+use entity::BrandId;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use uuid::Uuid;
+use validator::Validate;
+
+use super::body::{self, Body};
+use super::problem::{self, Answer, Problem, ProblemBody, request_id};
+use super::rules;
+use super::views::{EventView, PutView, SessionView, StatusView, Time, put_headers};
+use super::{admit, id_of};
+use crate::caller::{Caller, Permission};
+use crate::engine::Engine;
+use crate::error::{Error, FieldError, Result};
+use crate::session::{self, Initiated, NewUpload, NoResume, PartUrl, Wanted};
+
+/// JSON bodies in general.
+const GENERAL: usize = 64 << 10;
+/// Lists of part numbers and ETags.
+const PARTS: usize = 2 << 20;
+/// A thousand files.
+const BATCH: usize = 8 << 20;
+
+/// The two shapes of a file to upload have one list of fields; alone, it names its batch itself. (serde cannot refuse
+/// unknown fields of a flattened struct.)
+macro_rules! file_request {
+    ($(#[$doc:meta])* $name:ident { $($extra:tt)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Deserialize, Validate, ToSchema)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct $name {
+            /// Kept as it is: 1 to 255 Unicode scalars, no control character, `/` or `\`.
+            #[schema(required, nullable = false, min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f/\\]+$")]
+            #[validate(required, custom(function = "rules::file_name"))]
+            file_name: Option<String>,
+            /// Bytes.
+            #[schema(required, nullable = false, minimum = 1, maximum = 5497558138880_i64)]
+            #[validate(required, range(min = 1))]
+            file_size: Option<i64>,
+            /// An RFC 9110 media type; `application/octet-stream` where not given.
+            #[schema(max_length = 128, pattern = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
+            #[validate(custom(function = "rules::media_type"))]
+            mime_type: Option<String>,
+            /// May be left out where the caller holds exactly one.
+            brand_id: Option<Uuid>,
+            /// The caller's own name for the file; unique with `batch_reference`.
+            #[schema(min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
+            #[validate(custom(function = "rules::reference"))]
+            client_reference: Option<String>,
+            $($extra)*
+            /// Recognises the same file in a later run.
+            #[schema(min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
+            #[validate(custom(function = "rules::reference"))]
+            fingerprint: Option<String>,
+            /// 64 hex digits. For a direct upload the store itself refuses other bytes.
+            #[schema(pattern = "^[0-9A-Fa-f]{64}$")]
+            #[validate(custom(function = "rules::sha256_hex"))]
+            checksum_sha256: Option<String>,
+            /// Up to 4 KiB.
+            #[schema(value_type = Option<Object>)]
+            #[validate(custom(function = "rules::metadata"))]
+            metadata: Option<Map<String, Value>>,
+        }
+
+        impl $name {
+            fn into_new(
+                self,
+                batch_reference: Option<String>,
+                brand: Option<Uuid>,
+                idempotency_key: Option<String>,
+            ) -> NewUpload {
+                NewUpload {
+                    // Name and size are there: `required` has been checked.
+                    file_name: self.file_name.unwrap_or_default(),
+                    file_size: self.file_size.unwrap_or_default().unsigned_abs(),
+                    mime_type: self.mime_type.unwrap_or_else(|| "application/octet-stream".to_owned()),
+                    brand_id: self.brand_id.or(brand).map(BrandId),
+                    client_reference: self.client_reference,
+                    batch_reference,
+                    fingerprint: self.fingerprint,
+                    checksum_sha256: self.checksum_sha256.map(|hex| hex.to_ascii_lowercase()),
+                    metadata: Value::Object(self.metadata.unwrap_or_default()),
+                    idempotency_key,
+                }
+            }
+        }
+    };
+}
+
+file_request! {
+    /// One file of a batch.
+    FileRequest {}
+}
+file_request! {
+    /// A file to upload, on its own.
+    InitiateRequest {
+        /// What the file belongs to.
+        #[schema(min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
+        #[validate(custom(function = "rules::reference"))]
+        batch_reference: Option<String>,
+    }
+}
+
+/// Files to upload, each in its own transaction.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BatchRequest {
+    /// Made where missing.
+    #[schema(min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
+    #[validate(custom(function = "rules::reference"))]
+    batch_reference: Option<String>,
+    /// For the files that name none.
+    brand_id: Option<Uuid>,
+    /// Each is judged on its own, so that one bad file takes no other with it.
+    #[schema(required, nullable = false, min_items = 1, max_items = 1000, value_type = Vec<FileRequest>)]
+    #[validate(required, length(min = 1, max = 1_000))]
+    files: Option<Vec<Value>>,
+}
+
+/// The session, and where to send the bytes of a direct one.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Initiated)]
+pub(super) struct InitiatedView {
+    #[serde(flatten)]
+    session: SessionView,
+    #[serde(flatten)]
+    put: PutView,
+}
+
+impl From<Initiated> for InitiatedView {
+    fn from(initiated: Initiated) -> Self {
+        Self { session: initiated.session.into(), put: initiated.put.into() }
+    }
+}
+
+/// What became of one file of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BatchResult)]
+pub(super) struct BatchItemView {
+    index: usize,
+    client_reference: Option<String>,
+    result: BatchVerdict,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    upload: Option<InitiatedView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    problem: Option<ProblemBody>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum BatchVerdict {
+    Accepted,
+    Rejected,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BatchAnswer)]
+pub(super) struct BatchView {
+    batch_reference: String,
+    accepted: usize,
+    rejected: usize,
+    /// In the order of the files.
+    uploads: Vec<BatchItemView>,
+}
+
+/// `POST /app/uploads/initiate`: open an upload session, or find the one that the same references opened.
+#[utoipa::path(
+    post, path = "/app/uploads/initiate", tag = "uploads", request_body = InitiateRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Up to 128 printable ASCII characters.", max_length = 128, pattern = "^[\\x20-\\x7e]*$")),
+    responses(
+        (status = 201, description = "Opened", body = InitiatedView),
+        (status = 200, description = "There already", body = InitiatedView),
+        (status = 409, description = "`reference-conflict`", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    extensions(("x-permission" = json!("uploads.create"))),
+)]
+pub(super) async fn initiate(
+    engine: Data<Engine>,
+    caller: Caller,
+    request: HttpRequest,
+    body: Body<InitiateRequest, GENERAL>,
+) -> Answer {
+    admit(&engine, &caller, Permission::UploadsCreate).await?;
+    let mut file = body.parse()?;
+    let batch_reference = file.batch_reference.take();
+    let new = file.into_new(batch_reference, None, idempotency_key(&request)?);
+    let done = session::initiate(&engine, &caller, new).await?;
+    let status = if done.created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(HttpResponse::build(status).json(InitiatedView::from(done)))
+}
+
+/// `POST /app/uploads/initiate-batch`: open a session for each file.
+#[utoipa::path(
+    post, path = "/app/uploads/initiate-batch", tag = "uploads", request_body = BatchRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Up to 128 printable ASCII characters; counts for each file by its place.", max_length = 128, pattern = "^[\\x20-\\x7e]*$")),
+    responses(
+        (status = 201, description = "All accepted, at least one of them new", body = BatchView),
+        (status = 200, description = "All were there already", body = BatchView),
+        (status = 207, description = "Some were rejected", body = BatchView),
+    ),
+    extensions(("x-permission" = json!("uploads.create"))),
+)]
+pub(super) async fn initiate_batch(
+    engine: Data<Engine>,
+    caller: Caller,
+    request: HttpRequest,
+    body: Body<BatchRequest, BATCH>,
+) -> Answer {
+    admit(&engine, &caller, Permission::UploadsCreate).await?;
+    let body = body.parse()?;
+    let key = idempotency_key(&request)?;
+    let batch_reference = body.batch_reference.unwrap_or_else(|| Uuid::now_v7().to_string());
+    let files = body.files.unwrap_or_default().into_iter().enumerate().map(|(index, file)| {
+        let client_reference = file.get("client_reference").and_then(Value::as_str).map(str::to_owned);
+        // A line break cannot be in a caller's own key: no key of a single upload is taken for one of these.
+        let key = key.as_ref().map(|key| format!("{key}\n{index}"));
+        let new = body::check::<FileRequest>(file)
+            .map(|file| file.into_new(Some(batch_reference.clone()), body.brand_id, key));
+        (client_reference, new)
+    });
+    let results = session::initiate_batch(&engine, &caller, files.collect()).await;
+    Ok(batch_answer(&request, batch_reference, results))
+}
+
+fn batch_answer(request: &HttpRequest, batch_reference: String, results: Vec<session::BatchItem>) -> HttpResponse {
+    let created = results.iter().any(|item| item.result.as_ref().is_ok_and(|done| done.created));
+    let all_out = results.iter().all(|item| item.result.as_ref().is_err_and(Error::is_outage));
+    let mut outage = None;
+    let uploads: Vec<_> = results
+        .into_iter()
+        .enumerate()
+        .map(|(index, item)| {
+            let (result, upload, problem) = match item.result {
+                Ok(done) => (BatchVerdict::Accepted, Some(done.into()), None),
+                Err(error) => {
+                    let problem = Problem::from(error.within(&format!("/files/{index}")));
+                    let body = problem.body(request_id(request));
+                    outage = all_out.then_some(problem);
+                    (BatchVerdict::Rejected, None, Some(body))
+                }
+            };
+            BatchItemView { index, client_reference: item.client_reference, result, upload, problem }
+        })
+        .collect();
+    let rejected = uploads.iter().filter(|item| item.result == BatchVerdict::Rejected).count();
+    let view = BatchView { batch_reference, accepted: uploads.len() - rejected, rejected, uploads };
+    match (view.accepted, view.rejected) {
+        (_, 0) if created => HttpResponse::Created().json(view),
+        (_, 0) => HttpResponse::Ok().json(view),
+        (0, _) => problem::none_accepted(request, outage, &view),
+        _ => HttpResponse::MultiStatus().json(view),
+    }
+}
+
+/// The `Idempotency-Key` header: 1 to 128 printable ASCII characters.
+fn idempotency_key(request: &HttpRequest) -> Result<Option<String>> {
+    let Some(value) = request.headers().get("idempotency-key") else { return Ok(None) };
+    let printable = |text: &&str| (1..=128).contains(&text.len()) && text.bytes().all(|b| (0x20..0x7f).contains(&b));
+    value.to_str().ok().filter(printable).map(|key| Some(key.to_owned())).ok_or_else(|| {
+        let detail = "Idempotency-Key has 1 to 128 printable ASCII characters";
+        Error::Invalid(vec![FieldError::new("Idempotency-Key", "malformed", detail)])
+    })
+}
+
+/// One part.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PartUrlRequest {
+    /// 1 to the session's `total_parts`.
+    #[schema(required, nullable = false, minimum = 1, maximum = 10000)]
+    #[validate(required)]
+    part_number: Option<i64>,
+}
+
+/// Where one part goes.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PartUrl)]
+pub(super) struct PartUrlView {
+    part_number: u32,
+    upload_url: String,
+    /// `PUT`.
+    upload_method: &'static str,
+    /// Send these exactly.
+    #[schema(value_type = std::collections::HashMap<String, String>)]
+    upload_headers: Map<String, Value>,
+    /// First byte of the part in the file.
+    offset: u64,
+    /// Bytes; the URL takes no other number.
+    size: u64,
+}
+
+impl From<PartUrl> for PartUrlView {
+    fn from(part: PartUrl) -> Self {
+        Self {
+            part_number: part.part_number,
+            upload_url: part.upload_url,
+            upload_method: "PUT",
+            upload_headers: put_headers(vec![]),
+            offset: part.offset,
+            size: part.size,
+        }
+    }
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SinglePartUrl)]
+pub(super) struct SinglePartUrlView {
+    #[serde(flatten)]
+    part: PartUrlView,
+    expires_at: Time,
+}
+
+/// `POST /app/uploads/{id}/multipart-part-url`: where one part goes. No side effect.
+#[utoipa::path(
+    post, path = "/app/uploads/{id}/multipart-part-url", tag = "uploads", request_body = PartUrlRequest,
+    params(("id" = Uuid, Path)),
+    responses(
+        (status = 200, description = "Good for 15 minutes, never longer than the session", body = SinglePartUrlView),
+        (status = 409, description = "`illegal-transition`, `session-expired`", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    extensions(("x-permission" = json!("uploads.create"))),
+)]
+pub(super) async fn part_url(
+    engine: Data<Engine>,
+    caller: Caller,
+    id: Path<String>,
+    body: Body<PartUrlRequest, GENERAL>,
+) -> Answer {
+    admit(&engine, &caller, Permission::UploadsCreate).await?;
+    let number = body.parse()?.part_number.unwrap_or_default();
+    let (part, expires_at) = session::part_url(&engine, &caller, id_of(&id)?, number).await?;
+    Ok(HttpResponse::Ok().json(SinglePartUrlView { part: part.into(), expires_at: Time(expires_at) }))
+}
+
+/// Which parts: `part_numbers`, or `from` and `to`; up to 10,000.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PartUrlsRequest {
+    #[schema(min_items = 1, max_items = 10000)]
+    #[validate(length(min = 1, max = 10_000))]
+    part_numbers: Option<Vec<i64>>,
+    #[schema(minimum = 1, maximum = 10000)]
+    from: Option<i64>,
+    /// Inclusive.
+    #[schema(minimum = 1, maximum = 10000)]
+    to: Option<i64>,
+}
+
+impl PartUrlsRequest {
+    fn wanted(self) -> Result<Wanted> {
+        match (self.part_numbers, self.from, self.to) {
+            (Some(numbers), None, None) => Ok(Wanted::These(numbers)),
+            (None, Some(from), Some(to)) => Ok(Wanted::Range { from, to }),
+            (None, _, None) | (None, None, _) => {
+                let missing = |name: &str| FieldError::new(name, "required", "give part_numbers, or from and to");
+                Err(Error::Invalid(match (self.from, self.to) {
+                    (Some(_), None) => vec![missing("/to")],
+                    (None, Some(_)) => vec![missing("/from")],
+                    _ => vec![missing("/part_numbers")],
+                }))
+            }
+            (Some(_), _, _) => {
+                let detail = "give part_numbers, or from and to, not both";
+                Err(Error::Invalid(vec![FieldError::new("/part_numbers", "conflict", detail)]))
+            }
+        }
+    }
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PartUrls)]
+pub(super) struct PartUrlsView {
+    multipart_upload_id: String,
+    expires_at: Time,
+    /// In the order asked for.
+    parts: Vec<PartUrlView>,
+}
+
+/// `POST /app/uploads/{id}/multipart-part-urls`: where many parts go. No side effect.
+#[utoipa::path(
+    post, path = "/app/uploads/{id}/multipart-part-urls", tag = "uploads", request_body = PartUrlsRequest,
+    params(("id" = Uuid, Path)),
+    responses(
+        (status = 200, description = "Good for 15 minutes, never longer than the session", body = PartUrlsView),
+        (status = 409, description = "`illegal-transition`, `session-expired`", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    extensions(("x-permission" = json!("uploads.create"))),
+)]
+pub(super) async fn part_urls(
+    engine: Data<Engine>,
+    caller: Caller,
+    id: Path<String>,
+    body: Body<PartUrlsRequest, PARTS>,
+) -> Answer {
+    admit(&engine, &caller, Permission::UploadsCreate).await?;
+    let wanted = body.parse()?.wanted()?;
+    let urls = session::part_urls(&engine, &caller, id_of(&id)?, wanted).await?;
+    Ok(HttpResponse::Ok().json(PartUrlsView {
+        multipart_upload_id: urls.multipart_upload_id,
+        expires_at: Time(urls.expires_at),
+        parts: urls.parts.into_iter().map(Into::into).collect(),
+    }))
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UploadedPart)]
+pub(super) struct UploadedPartView {
+    part_number: u32,
+    /// Null where the object is assembled already.
+    etag: Option<String>,
+    size: u64,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = NoResumeReason)]
+pub(super) enum NoResumeView {
+    Terminal,
+    Expired,
+    StorageUploadLost,
+}
+
+impl From<NoResume> for NoResumeView {
+    fn from(reason: NoResume) -> Self {
+        match reason {
+            NoResume::Terminal => Self::Terminal,
+            NoResume::Expired => Self::Expired,
+            NoResume::StorageUploadLost => Self::StorageUploadLost,
+        }
+    }
+}
+
+/// The session, and all that a client needs to go on.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Resume)]
+pub(super) struct ResumeView {
+    #[serde(flatten)]
+    session: SessionView,
+    can_resume: bool,
+    reason: Option<NoResumeView>,
+    /// What the store holds.
+    uploaded_parts: Vec<UploadedPartView>,
+    uploaded_bytes: u64,
+    #[serde(flatten)]
+    put: PutView,
+}
+
+/// `GET /app/uploads/{id}/resume`: what the store holds, from the store itself. Counts as activity.
+#[utoipa::path(
+    get, path = "/app/uploads/{id}/resume", tag = "uploads", params(("id" = Uuid, Path)),
+    responses((status = 200, description = "In any state", body = ResumeView)),
+    extensions(("x-permission" = json!("uploads.view"))),
+)]
+pub(super) async fn resume(engine: Data<Engine>, caller: Caller, id: Path<String>) -> Answer {
+    admit(&engine, &caller, Permission::UploadsView).await?;
+    let resume = session::resume(&engine, &caller, id_of(&id)?).await?;
+    let part = |part: session::Held| UploadedPartView { part_number: part.number, etag: part.etag, size: part.size };
+    Ok(HttpResponse::Ok().json(ResumeView {
+        session: resume.session.into(),
+        can_resume: resume.can_resume,
+        reason: resume.reason.map(Into::into),
+        uploaded_parts: resume.parts.into_iter().map(part).collect(),
+        uploaded_bytes: resume.uploaded_bytes,
+        put: resume.put.into(),
+    }))
+}
+
+/// For a POST or PUT that needs nothing: an empty body, or `{}`.
+#[derive(Debug, Default, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Activity)]
+pub(super) struct ActivityView {
+    upload_session_id: Uuid,
+    status: StatusView,
+    last_activity_at: Time,
+    expires_at: Time,
+}
+
+/// `PUT /app/uploads/{id}/activity`: somebody still works on this.
+#[utoipa::path(
+    put, path = "/app/uploads/{id}/activity", tag = "uploads", params(("id" = Uuid, Path)),
+    request_body = Option<Nothing>,
+    responses(
+        (status = 200, description = "Recorded", body = ActivityView),
+        (status = 409, description = "`illegal-transition`, `session-expired`", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    extensions(("x-permission" = json!("uploads.create"))),
+)]
+pub(super) async fn activity(
+    engine: Data<Engine>,
+    caller: Caller,
+    id: Path<String>,
+    body: Body<Nothing, GENERAL>,
+) -> Answer {
+    admit(&engine, &caller, Permission::UploadsCreate).await?;
+    body.parse_or_default()?;
+    let session = session::touch(&engine, &caller, id_of(&id)?).await?;
+    Ok(HttpResponse::Ok().json(ActivityView {
+        upload_session_id: session.id.0,
+        status: session.status.into(),
+        last_activity_at: Time(session.last_activity_at),
+        expires_at: Time(session.expires_at),
+    }))
+}
+
+/// `POST /app/uploads/{id}/cancel`: nobody wants it any more. Safe to repeat.
+#[utoipa::path(
+    post, path = "/app/uploads/{id}/cancel", tag = "uploads", params(("id" = Uuid, Path)),
+    request_body = Option<Nothing>,
+    responses((status = 200, description = "CANCELLED, or the terminal state it was in", body = SessionView)),
+    extensions(("x-permission" = json!("uploads.cancel"))),
+)]
+pub(super) async fn cancel(
+    engine: Data<Engine>,
+    caller: Caller,
+    id: Path<String>,
+    body: Body<Nothing, GENERAL>,
+) -> Answer {
+    admit(&engine, &caller, Permission::UploadsCancel).await?;
+    body.parse_or_default()?;
+    let session = session::cancel(&engine, &caller, id_of(&id)?).await?;
+    Ok(HttpResponse::Ok().json(SessionView::from(session)))
+}
+
+/// `GET /app/uploads/{id}`: the session as it stands.
+#[utoipa::path(
+    get, path = "/app/uploads/{id}", tag = "uploads", params(("id" = Uuid, Path)),
+    responses((status = 200, description = "The session", body = SessionView)),
+    extensions(("x-permission" = json!("uploads.view"))),
+)]
+pub(super) async fn find(engine: Data<Engine>, caller: Caller, id: Path<String>) -> Answer {
+    admit(&engine, &caller, Permission::UploadsView).await?;
+    let session = session::find(&engine, &caller, id_of(&id)?).await?;
+    Ok(HttpResponse::Ok().json(SessionView::from(session)))
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UploadEvents)]
+pub(super) struct EventsView {
+    /// Oldest first.
+    data: Vec<EventView>,
+}
+
+/// `GET /app/uploads/{id}/events`: the session's history.
+#[utoipa::path(
+    get, path = "/app/uploads/{id}/events", tag = "uploads", params(("id" = Uuid, Path)),
+    responses((status = 200, description = "Oldest first", body = EventsView)),
+    extensions(("x-permission" = json!("uploads.view"))),
+)]
+pub(super) async fn events(engine: Data<Engine>, caller: Caller, id: Path<String>) -> Answer {
+    admit(&engine, &caller, Permission::UploadsView).await?;
+    let events = session::events(&engine, &caller, id_of(&id)?).await?;
+    Ok(HttpResponse::Ok().json(EventsView { data: events.into_iter().map(Into::into).collect() }))
+}

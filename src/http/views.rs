@@ -1,0 +1,278 @@
+//! The JSON shapes that more than one door answers with.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use entity::upload_session::{FailureReason, Status, UploadType};
+use entity::{asset, upload_event};
+use sea_orm::ActiveEnum as _;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::asset::Asset;
+use crate::session::Session;
+use crate::storage::Presigned;
+
+/// A time on the wire: RFC 3339, UTC, always six digits of a second.
+#[derive(Clone, Copy, Debug, ToSchema)]
+#[schema(value_type = String, format = DateTime, example = "2026-01-31T12:00:00.000000Z")]
+pub(super) struct Time(pub(super) DateTime<Utc>);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.to_rfc3339_opts(SecondsFormat::Micros, true))
+    }
+}
+
+/// The states of an upload session.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[schema(as = UploadStatus)]
+pub(super) enum StatusView {
+    Initiating,
+    Uploading,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl From<Status> for StatusView {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Initiating => Self::Initiating,
+            Status::Uploading => Self::Uploading,
+            Status::Completed => Self::Completed,
+            Status::Failed => Self::Failed,
+            Status::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = UploadType)]
+pub(super) enum UploadTypeView {
+    Direct,
+    Multipart,
+}
+
+impl From<UploadType> for UploadTypeView {
+    fn from(upload_type: UploadType) -> Self {
+        match upload_type {
+            UploadType::Direct => Self::Direct,
+            UploadType::Multipart => Self::Multipart,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = FailureReason)]
+pub(super) enum FailureReasonView {
+    Abandoned,
+    Expired,
+    StorageError,
+    VerificationFailed,
+    Operator,
+}
+
+impl From<FailureReason> for FailureReasonView {
+    fn from(reason: FailureReason) -> Self {
+        match reason {
+            FailureReason::Abandoned => Self::Abandoned,
+            FailureReason::Expired => Self::Expired,
+            FailureReason::StorageError => Self::StorageError,
+            FailureReason::VerificationFailed => Self::VerificationFailed,
+            FailureReason::Operator => Self::Operator,
+        }
+    }
+}
+
+/// An upload session as it stands.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = UploadSession)]
+pub(super) struct SessionView {
+    upload_session_id: Uuid,
+    status: StatusView,
+    upload_type: UploadTypeView,
+    brand_id: Uuid,
+    /// The token's `sub`.
+    created_by: String,
+    client_reference: Option<String>,
+    batch_reference: Option<String>,
+    fingerprint: Option<String>,
+    file_name: String,
+    /// Bytes.
+    #[schema(minimum = 1)]
+    file_size: i64,
+    mime_type: String,
+    checksum_sha256: Option<String>,
+    #[schema(value_type = Object)]
+    metadata: Value,
+    /// The store's id; null for a direct session.
+    multipart_upload_id: Option<String>,
+    /// Bytes of every part but the last; null for a direct session.
+    chunk_size: Option<i64>,
+    /// Null for a direct session.
+    total_parts: Option<i32>,
+    failure_reason: Option<FailureReasonView>,
+    /// Null until COMPLETED.
+    asset_id: Option<Uuid>,
+    /// Counts changes of state, from 1.
+    version: i32,
+    created_at: Time,
+    updated_at: Time,
+    last_activity_at: Time,
+    expires_at: Time,
+}
+
+impl From<Session> for SessionView {
+    fn from(session: Session) -> Self {
+        Self {
+            upload_session_id: session.id.0,
+            status: session.status.into(),
+            upload_type: session.upload_type.into(),
+            brand_id: session.brand_id.0,
+            created_by: session.created_by,
+            client_reference: session.client_reference,
+            batch_reference: session.batch_reference,
+            fingerprint: session.fingerprint,
+            file_name: session.file_name,
+            file_size: session.file_size,
+            mime_type: session.mime_type,
+            checksum_sha256: session.checksum_sha256,
+            metadata: session.metadata,
+            multipart_upload_id: session.multipart_upload_id,
+            chunk_size: session.chunk_size,
+            total_parts: session.total_parts,
+            failure_reason: session.failure_reason.map(Into::into),
+            asset_id: (session.status == Status::Completed).then_some(session.asset_id.0),
+            version: session.version,
+            created_at: Time(session.created_at),
+            updated_at: Time(session.updated_at),
+            last_activity_at: Time(session.last_activity_at),
+            expires_at: Time(session.expires_at),
+        }
+    }
+}
+
+/// Where and how to PUT the bytes of a direct session; all null for a multipart one, and where it takes none any more.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+#[schema(as = DirectUpload)]
+pub(super) struct PutView {
+    upload_url: Option<String>,
+    /// `PUT`.
+    upload_method: Option<&'static str>,
+    /// Send these exactly.
+    #[schema(value_type = Option<std::collections::HashMap<String, String>>)]
+    upload_headers: Option<serde_json::Map<String, Value>>,
+    upload_url_expires_at: Option<Time>,
+}
+
+impl From<Option<Presigned>> for PutView {
+    fn from(put: Option<Presigned>) -> Self {
+        let Some(put) = put else { return Self::default() };
+        Self {
+            upload_headers: Some(put_headers(put.headers)),
+            upload_url_expires_at: Some(Time(put.expires_at)),
+            upload_url: Some(put.url),
+            upload_method: Some("PUT"),
+        }
+    }
+}
+
+/// What the client must send with its PUT.
+pub(super) fn put_headers(headers: Vec<(&'static str, String)>) -> serde_json::Map<String, Value> {
+    headers.into_iter().map(|(name, value)| (name.to_owned(), Value::String(value))).collect()
+}
+
+/// What a completed session became.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Asset)]
+pub(super) struct AssetView {
+    asset_id: Uuid,
+    upload_session_id: Uuid,
+    brand_id: Uuid,
+    created_by: String,
+    status: AssetStatusView,
+    title: String,
+    file_name: String,
+    /// Bytes.
+    file_size: i64,
+    mime_type: String,
+    /// The store's, without quotes.
+    etag: String,
+    checksum_sha256: Option<String>,
+    /// Whether the store or this server found the object to have `checksum_sha256`.
+    checksum_verified: bool,
+    #[schema(value_type = Object)]
+    metadata: Value,
+    created_at: Time,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[schema(as = AssetStatus)]
+enum AssetStatusView {
+    Uploaded,
+}
+
+impl From<Asset> for AssetView {
+    fn from(asset: Asset) -> Self {
+        Self {
+            asset_id: asset.id.0,
+            upload_session_id: asset.upload_session_id.0,
+            brand_id: asset.brand_id.0,
+            created_by: asset.created_by,
+            status: match asset.status {
+                asset::Status::Uploaded => AssetStatusView::Uploaded,
+            },
+            title: asset.title,
+            file_name: asset.file_name,
+            file_size: asset.file_size,
+            mime_type: asset.mime_type,
+            etag: asset.etag,
+            checksum_sha256: asset.checksum_sha256,
+            checksum_verified: asset.checksum_verified,
+            metadata: asset.metadata,
+            created_at: Time(asset.created_at),
+        }
+    }
+}
+
+/// One line of a session's history.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = UploadEvent)]
+pub(super) struct EventView {
+    /// Gap-free from 1.
+    seq: i32,
+    at: Time,
+    /// `initiate`, `open`, `complete`, `cancel` or `fail`.
+    event: String,
+    from: Option<StatusView>,
+    to: Option<StatusView>,
+    actor: String,
+    reason: Option<FailureReasonView>,
+    #[schema(value_type = Object)]
+    details: Value,
+}
+
+impl From<upload_event::Model> for EventView {
+    fn from(event: upload_event::Model) -> Self {
+        Self {
+            seq: event.seq,
+            at: Time(event.at),
+            event: event.event,
+            from: event.from_status.map(Into::into),
+            to: event.to_status.map(Into::into),
+            actor: event.actor,
+            reason: event.reason.map(Into::into),
+            details: event.details,
+        }
+    }
+}
+
+/// A status by its name on the wire.
+pub(super) fn parse_status(name: &str) -> Option<Status> {
+    Status::try_from_value(&name.to_owned()).ok()
+}

@@ -1,0 +1,176 @@
+//! From settings to a running server, and back.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use tokio::task::JoinHandle;
+
+use crate::clock::Clock;
+use crate::data_dir::{DataDir, random_hex};
+use crate::database::Database;
+use crate::engine::Engine;
+use crate::http;
+use crate::settings::{self, Provider, Secret, Settings};
+use crate::storage::Storage;
+
+/// Why the server, or a command that opens the same files, could not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the data folder cannot be used: {0}")]
+    DataDir(#[source] io::Error),
+    #[error("the embedded store did not start: {0}")]
+    EmbeddedStore(#[from] embedded_s3::Error),
+    #[error("the database cannot be opened: {0}")]
+    Database(#[source] sea_orm::DbErr),
+    #[error("the database's schema could not be brought up to date: {0}")]
+    Migration(#[source] sea_orm::DbErr),
+    #[error("the store's settings cannot be used: {0}")]
+    Storage(#[from] crate::storage::StartError),
+    #[error("the tokens' settings cannot be used: {0}")]
+    Auth(String),
+    #[error("cannot listen on {0}: {1}")]
+    Listen(String, #[source] io::Error),
+}
+
+/// A server that answers.
+#[derive(Debug)]
+pub struct Running {
+    pub addr: SocketAddr,
+    pub engine: Engine,
+    server: ServerHandle,
+    serving: JoinHandle<io::Result<()>>,
+    store: Option<embedded_s3::Server>,
+    grace: Duration,
+}
+
+/// Starts everything: the embedded store where it is used, the database with its migrations, the door.
+///
+/// # Errors
+/// See [`Error`]. What had started is stopped again.
+pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Error> {
+    let dir = prepare(&mut settings)?;
+    let store = match &dir {
+        Some(dir) if settings.storage.bucket.is_none() => Some(start_store(&mut settings, dir).await?),
+        _ => None,
+    };
+    let grace = Duration::from_secs(settings.server.shutdown_grace_secs);
+    let engine = connect(settings, dir.as_ref(), clock).await?;
+    let (addr, serving, server) = http::serve(&engine).await?;
+    Ok(Running { addr, engine, server, serving, store, grace })
+}
+
+/// Opens database and store without serving, as the commands do that work beside a running server.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn open(mut settings: Settings) -> Result<Engine, Error> {
+    let dir = prepare(&mut settings)?;
+    connect(settings, dir.as_ref(), Clock::default()).await
+}
+
+impl Running {
+    /// Waits until the server ends by itself, which it only does on a failure.
+    pub async fn failed(&mut self) -> io::Error {
+        match (&mut self.serving).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) => io::Error::other("the server stopped"),
+            Err(panic) => io::Error::other(panic),
+        }
+    }
+
+    /// Stops accepting, lets what runs finish within `server.shutdown_grace_secs`, then closes the store and the database.
+    pub async fn stop(self) {
+        if tokio::time::timeout(self.grace, self.server.stop(true)).await.is_err() {
+            self.server.stop(false).await;
+        }
+        if let Some(store) = self.store {
+            store.shutdown(self.grace).await;
+        }
+        if let Err(error) = self.engine.db.close().await {
+            tracing::warn!(%error, "the database was not closed cleanly");
+        }
+    }
+}
+
+/// Fills in what the embedded default makes by itself, from the data folder; `None` where nothing is embedded.
+fn prepare(settings: &mut Settings) -> Result<Option<DataDir>, Error> {
+    if settings.database.url.is_some() && settings.storage.bucket.is_some() {
+        return Ok(None);
+    }
+    let dir = DataDir::open(&settings.embedded.data_dir).map_err(Error::DataDir)?;
+    if !settings.auth.has_key() {
+        let secret = dir.secret("jwt-secret", || random_hex(32)).map_err(Error::DataDir)?;
+        settings.auth.jwt_secret = Some(Secret::new(secret));
+    }
+    if settings.storage.bucket.is_none() {
+        point_at_embedded_store(settings, &dir)?;
+    }
+    Ok(Some(dir))
+}
+
+fn point_at_embedded_store(settings: &mut Settings, dir: &DataDir) -> Result<(), Error> {
+    let embedded = &mut settings.embedded;
+    let (id, secret) = match (&embedded.access_key_id, &embedded.secret_access_key) {
+        (Some(id), Some(secret)) => (id.clone(), secret.clone()),
+        _ => (
+            dir.secret("store-access-key-id", || format!("QM{}", random_hex(9).to_uppercase())).map_err(Error::DataDir)?,
+            Secret::new(dir.secret("store-secret-access-key", || random_hex(32)).map_err(Error::DataDir)?),
+        ),
+    };
+    embedded.access_key_id = Some(id);
+    embedded.secret_access_key = Some(secret);
+    Ok(())
+}
+
+async fn start_store(settings: &mut Settings, dir: &DataDir) -> Result<embedded_s3::Server, Error> {
+    let embedded = &settings.embedded;
+    let listen = resolve(&embedded.host, embedded.port).await?;
+    let server = embedded_s3::start(embedded_s3::Config {
+        root: dir.store(),
+        listen,
+        region: settings.storage.region.clone().unwrap_or_else(|| "us-east-1".to_owned()),
+        access_key_id: embedded.access_key_id.clone().unwrap_or_default(),
+        secret_access_key: embedded.secret_access_key.as_ref().map(|s| s.expose().to_owned()).unwrap_or_default(),
+        buckets: vec![embedded.bucket.clone()],
+    })
+    .await?;
+    // Port 0 took a free one.
+    settings.embedded.port = server.addr().port();
+    Ok(server)
+}
+
+async fn connect(settings: Settings, dir: Option<&DataDir>, clock: Clock) -> Result<Engine, Error> {
+    let file = dir.map(DataDir::database_file);
+    let db = Database::connect(&settings.database, file.as_deref()).await.map_err(Error::Database)?;
+    migration::run(db.conn()).await.map_err(Error::Migration)?;
+    let storage = Storage::connect(&store_settings(&settings)).await?;
+    Ok(Engine::new(db, storage, clock, Arc::new(settings)))
+}
+
+/// The settings of the store in use: the outside one's, or those of the one in this process, which is reached like any.
+fn store_settings(settings: &Settings) -> settings::Storage {
+    if settings.storage.bucket.is_some() {
+        return settings.storage.clone();
+    }
+    let embedded = &settings.embedded;
+    settings::Storage {
+        provider: Some(Provider::Embedded),
+        bucket: Some(embedded.bucket.clone()),
+        endpoint: Some(format!("http://{}:{}", embedded.host, embedded.port)),
+        public_endpoint: embedded.public_url.clone(),
+        access_key_id: embedded.access_key_id.clone(),
+        secret_access_key: embedded.secret_access_key.clone(),
+        session_token: None,
+        path_style: Some(true),
+        ..settings.storage.clone()
+    }
+}
+
+pub(crate) async fn resolve(host: &str, port: u16) -> Result<SocketAddr, Error> {
+    let failed = |error| Error::Listen(format!("{host}:{port}"), error);
+    let found = tokio::net::lookup_host((host, port)).await.map_err(failed)?.next();
+    found.ok_or_else(|| failed(io::Error::other("the name has no address")))
+}
