@@ -1,0 +1,51 @@
+# The working day. Each target installs what it needs and is missing; `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help run test test-embedded test-postgres test-s3 check bench openapi demo deny image clean
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-15s %s\n", $$1, $$2 }'
+
+run: ## start a server with everything embedded, and print a line to try it with (PORT=8080)
+	@scripts/run
+
+test: ## check, then every test on both pairs: SQLite + embedded store, PostgreSQL + Garage
+	@scripts/test
+
+test-embedded: ## the tests on SQLite + embedded store only; installs no server
+	@scripts/setup toolchain
+	cargo test --workspace --locked -- --skip postgres
+
+test-postgres: ## the tests on PostgreSQL + Garage only
+	@scripts/setup toolchain postgres garage
+	@scripts/with-backends cargo test --workspace --locked postgres
+
+test-s3: ## the stories against a real S3, an empty bucket; see scripts/test-s3 for what to set
+	@scripts/setup toolchain postgres
+	@scripts/test-s3
+
+check: ## formatting, lints, published API document; no tests
+	@scripts/setup toolchain
+	@scripts/check
+
+bench: ## the benchmarks
+	@scripts/setup toolchain
+	cargo bench --locked
+
+openapi: ## write docs/openapi.json from the code
+	@scripts/setup toolchain
+	cargo run --locked -- openapi > docs/openapi.json.new && mv docs/openapi.json.new docs/openapi.json
+
+demo: ## kill client and server in the middle of a large upload, and watch it resume (BACKEND=garage)
+	@scripts/setup toolchain python $(if $(filter garage,$(BACKEND)),postgres garage)
+	@scripts/demo $(BACKEND)
+
+deny: ## licences, advisories and duplicates of the dependencies
+	@command -v cargo-deny >/dev/null || { echo "make deny wants cargo-deny: cargo install cargo-deny --locked" >&2; exit 1; }
+	cargo deny check
+
+image: ## the container image
+	docker build -t quaymaster .
+
+clean: ## remove what was built; keeps ./data and the tools in .cache/bin
+	cargo clean
+	rm -rf .cache/sample .cache/demo .cache/garage-build
