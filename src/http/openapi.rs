@@ -1,11 +1,11 @@
 //! The public contract, generated from the handlers.
 
 use actix_web::HttpResponse;
-use actix_web::web::ServiceConfig;
+use actix_web::web::{self, ServiceConfig};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{self, OpenApi as Document, RefOr};
 use utoipa::{Modify, OpenApi};
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::problem::ProblemBody;
 use super::{assets, brands, health, list, uploads};
@@ -41,7 +41,8 @@ pub(super) async fn answer() -> HttpResponse {
 
 /// `GET /docs/`: the document, to browse; every asset comes from this binary.
 pub(super) fn browser(app: &mut ServiceConfig) {
-    app.service(SwaggerUi::new("/docs/{_:.*}").url("/openapi.json", document()));
+    app.service(web::redirect("/docs", "/docs/"))
+        .service(SwaggerUi::new("/docs/{_:.*}").config(Config::from("/openapi.json")));
 }
 
 struct Bearer;
