@@ -24,7 +24,7 @@ use super::error::{Error, Kind, Op, StartError};
 use super::key::Location;
 use super::presign::{Signer, Site};
 use super::profile::{Limits, PART_NUMBER_MAX, Profile};
-use crate::settings;
+use crate::settings::{self, Secret};
 
 /// How long [`Storage::ready`] waits: a probe that is slow is a probe that failed.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -102,8 +102,14 @@ impl Storage {
         let profile = Profile::new(settings, region.clone())?;
         let provider = match (&settings.access_key_id, &settings.secret_access_key) {
             (Some(id), Some(secret)) => {
-                let token = settings.session_token.as_ref().map(|token| token.expose().to_owned());
-                SharedCredentialsProvider::new(Credentials::new(id, secret.expose(), token, None, "settings"))
+                let token = settings.session_token.as_ref().map(Secret::expose).filter(|token| !token.is_empty());
+                SharedCredentialsProvider::new(Credentials::new(
+                    id,
+                    secret.expose(),
+                    token.map(str::to_owned),
+                    None,
+                    "settings",
+                ))
             }
             (None, None) => {
                 let chain = default_provider::credentials::DefaultCredentialsChain::builder();

@@ -212,9 +212,10 @@ impl Endpoint {
         })
     }
 
-    /// For the SDK, which puts the bucket where it belongs by the same rule as [`Self::of_bucket`].
+    /// For the SDK, which puts the bucket where it belongs by the same rule as [`Self::of_bucket`]. With a slash at the
+    /// end: behind an IP address the SDK joins the bucket to the prefix without one of its own.
     pub(super) fn url(&self) -> String {
-        format!("{}://{}{}", self.scheme, self.authority, self.prefix)
+        format!("{}://{}{}/", self.scheme, self.authority, self.prefix)
     }
 
     pub(super) fn path_style(&self) -> bool {
