@@ -4,7 +4,7 @@ use super::Secret;
 
 /// Which S3 to talk to, and how patiently. What is not set comes from the provider's preset.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Storage {
     /// Unset: AWS, or any store of the S3 kind where an endpoint is given.
     pub provider: Option<Provider>,
@@ -35,31 +35,6 @@ pub struct Storage {
     pub min_part_bytes: Option<u64>,
     pub max_part_bytes: Option<u64>,
     pub max_object_bytes: Option<u64>,
-}
-
-impl Default for Storage {
-    fn default() -> Self {
-        Self {
-            provider: None,
-            bucket: None,
-            region: None,
-            endpoint: None,
-            public_endpoint: None,
-            access_key_id: None,
-            secret_access_key: None,
-            session_token: None,
-            path_style: None,
-            provision_strategy: ProvisionStrategy::Shared,
-            connect_timeout_secs: 3,
-            read_timeout_secs: 30,
-            attempt_timeout_secs: 60,
-            max_attempts: 3,
-            max_parts: None,
-            min_part_bytes: None,
-            max_part_bytes: None,
-            max_object_bytes: None,
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -89,8 +89,7 @@ struct Signed {
 fn signed(url: &str) -> Signed {
     let value = |name: &str| {
         let url = Url::parse(url).unwrap();
-        let found = url.query_pairs().find(|(n, _)| n == name).unwrap().1.into_owned();
-        found
+        url.query_pairs().find(|(n, _)| n == name).unwrap().1.into_owned()
     };
     Signed {
         time: NaiveDateTime::parse_from_str(&value("X-Amz-Date"), "%Y%m%dT%H%M%SZ").unwrap().and_utc(),
