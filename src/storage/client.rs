@@ -361,8 +361,14 @@ fn unquoted(etag: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use aws_credential_types::provider::error::CredentialsError;
+    use aws_credential_types::provider::{ProvideCredentials, future};
+
     use super::*;
+    use crate::settings::Provider;
+    use crate::storage::profile;
 
     #[test]
     fn pauses_are_jittered_and_bounded() {
@@ -373,5 +379,34 @@ mod tests {
             assert!(pauses.iter().any(|pause| *pause < bound / 2), "after {attempts}");
             assert!(pauses.iter().any(|pause| *pause > bound / 2), "after {attempts}");
         }
+    }
+
+    #[derive(Debug)]
+    struct Without;
+
+    impl ProvideCredentials for Without {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            future::ProvideCredentials::ready(Err(CredentialsError::not_loaded("nothing here")))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_without_a_credential_says_so() {
+        let settings = profile::tests::settings(Some(Provider::Garage), Some("http://127.0.0.1:1"));
+        let profile = Profile::new(&settings, "garage".to_owned()).unwrap();
+        let storage = Storage::new(&settings, profile, SharedCredentialsProvider::new(Without));
+        let error = storage.ready("uploads").await.unwrap_err();
+        assert_eq!((error.op, error.kind, error.code.as_str()), (Op::Credentials, Kind::Refused, "nothing here"));
+        assert_eq!(storage.signer().await.err().unwrap().op, Op::Credentials);
+    }
+
+    #[tokio::test]
+    async fn half_a_credential_is_a_mistake() {
+        let mut settings = profile::tests::settings(Some(Provider::Garage), Some("http://127.0.0.1:1"));
+        settings.access_key_id = Some("GK".to_owned());
+        assert!(matches!(Storage::connect(&settings).await, Err(StartError::HalfACredential)));
     }
 }

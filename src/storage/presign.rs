@@ -26,7 +26,7 @@ const PATH: &AsciiSet = &QUERY.remove(b'/');
 /// Seven days: `X-Amz-Expires` takes no more.
 const EXPIRES_MAX_SECS: i64 = 604_800;
 
-/// A URL that does one thing for whoever holds it, until it ends.
+/// A URL that does one thing for whoever holds it, until it ends. That makes it a secret, so it has no `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Presigned {
     pub url: String,
@@ -119,7 +119,7 @@ impl Signer {
     }
 
     /// A PUT of exactly `size` bytes of this type, and of this content where a digest is given: the store refuses
-    /// others. `ttl` is cut to what the credential has left to live, and to seven days.
+    /// others. The type must be fit for a header. `ttl` is cut to what the credential has left to live, and to seven days.
     pub fn put_object(
         &self,
         at: &Location,

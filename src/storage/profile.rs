@@ -249,10 +249,10 @@ impl Endpoint {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn settings(provider: Option<Provider>, endpoint: Option<&str>) -> settings::Storage {
+    pub fn settings(provider: Option<Provider>, endpoint: Option<&str>) -> settings::Storage {
         settings::Storage {
             provider,
             bucket: Some("uploads".to_owned()),
