@@ -70,7 +70,8 @@ pub enum Problem {
     Malformed(String),
     Unauthenticated(String),
     NotFound,
-    MethodNotAllowed,
+    /// With the methods that the path takes.
+    MethodNotAllowed(&'static str),
     Timeout,
     TooLarge(usize),
     MediaType(&'static str),
@@ -100,7 +101,7 @@ impl Problem {
             Self::Malformed(_) => row(S::BAD_REQUEST, "malformed-body", "The body is not JSON"),
             Self::Unauthenticated(_) => row(S::UNAUTHORIZED, "unauthenticated", "A valid token is needed"),
             Self::NotFound => row(S::NOT_FOUND, "not-found", "There is no such thing here"),
-            Self::MethodNotAllowed => row(S::METHOD_NOT_ALLOWED, "method-not-allowed", "Not with this method"),
+            Self::MethodNotAllowed(_) => row(S::METHOD_NOT_ALLOWED, "method-not-allowed", "Not with this method"),
             Self::Timeout => row(S::REQUEST_TIMEOUT, "request-timeout", "The request took too long to arrive"),
             Self::TooLarge(_) => row(S::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large"),
             Self::MediaType(_) => {
@@ -136,7 +137,7 @@ impl Problem {
         match self {
             Self::Malformed(detail) | Self::Unauthenticated(detail) => detail.clone(),
             Self::NotFound => Error::NotFound.to_string(),
-            Self::MethodNotAllowed => "the path is here, but does not take this method; see Allow".to_owned(),
+            Self::MethodNotAllowed(allow) => format!("this path takes {allow}"),
             Self::Timeout => "the request's body did not arrive in time".to_owned(),
             Self::TooLarge(most) => format!("at most {most} bytes are taken here"),
             Self::MediaType(detail) => (*detail).to_owned(),
@@ -207,6 +208,9 @@ impl Problem {
         if let Some(seconds) = body.retry_after {
             answer.insert_header((header::RETRY_AFTER, seconds));
         }
+        if let Self::MethodNotAllowed(allow) = self {
+            answer.insert_header((header::ALLOW, *allow));
+        }
         if matches!(self, Self::Unauthenticated(_)) {
             // RFC 6750, section 3.
             answer.insert_header((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
@@ -241,11 +245,6 @@ pub(super) fn none_accepted(request: &HttpRequest, outage: Option<Problem>, batc
         document.extend(members);
     }
     answer.set_body(BoxBody::new(document.to_string()))
-}
-
-/// What a resource answers to a method that it does not take.
-pub(super) async fn method_not_allowed() -> Answer {
-    Err(Problem::MethodNotAllowed)
 }
 
 /// What an unknown path answers.

@@ -23,7 +23,7 @@ pub struct Storage {
     pub secret_access_key: Option<Secret>,
     pub session_token: Option<Secret>,
     /// The bucket in the path rather than in the host name.
-    #[serde(deserialize_with = "number_or_text")]
+    #[serde(default, deserialize_with = "number_or_text")]
     pub path_style: Option<bool>,
     pub provision_strategy: ProvisionStrategy,
     pub connect_timeout_secs: u64,
@@ -34,13 +34,13 @@ pub struct Storage {
     /// Counts the first one.
     pub max_attempts: u32,
     /// These four override the provider's preset.
-    #[serde(deserialize_with = "number_or_text")]
+    #[serde(default, deserialize_with = "number_or_text")]
     pub max_parts: Option<u32>,
-    #[serde(deserialize_with = "number_or_text")]
+    #[serde(default, deserialize_with = "number_or_text")]
     pub min_part_bytes: Option<u64>,
-    #[serde(deserialize_with = "number_or_text")]
+    #[serde(default, deserialize_with = "number_or_text")]
     pub max_part_bytes: Option<u64>,
-    #[serde(deserialize_with = "number_or_text")]
+    #[serde(default, deserialize_with = "number_or_text")]
     pub max_object_bytes: Option<u64>,
 }
 
