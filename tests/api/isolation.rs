@@ -11,7 +11,7 @@ stories![
 
 /// Every route that takes a session's id, asked about one.
 async fn ask_about(actor: &Actor, id: &str) -> Vec<Reply> {
-    let upload = Upload { id: id.to_owned(), session: Value::Null, bytes: Vec::new() };
+    let upload = Upload::without_bytes(json!({"upload_session_id": id}));
     vec![
         actor.session(&upload).await,
         actor.resume(&upload).await,

@@ -53,16 +53,21 @@ impl Upload {
         let size = usize::try_from(session["file_size"].as_u64().expect("a session has a size")).unwrap();
         // Bytes that repeat at no part's length, and differ from one session to the next.
         let mut state = id.bytes().fold(1u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into())) | 1;
-        let bytes = std::iter::repeat_with(|| {
+        let mut bytes = Vec::with_capacity(size + 8);
+        while bytes.len() < size {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            state
-        })
-        .flat_map(u64::to_le_bytes)
-        .take(size)
-        .collect();
+            bytes.extend_from_slice(&state.to_le_bytes());
+        }
+        bytes.truncate(size);
         Self { id, session, bytes }
+    }
+
+    /// One whose bytes nobody will send: a session of any size, or an id that may not be one.
+    pub fn without_bytes(session: Value) -> Self {
+        let id = session["upload_session_id"].as_str().unwrap_or_default().to_owned();
+        Self { id, session, bytes: Vec::new() }
     }
 
     /// Where its object lies: the contract with bucket policies.
