@@ -1,6 +1,7 @@
 //! Quaymaster: a session-driven upload server between a web application and S3.
 
 pub mod caller;
+pub mod cli;
 pub mod clock;
 pub mod error;
 pub mod storage;

@@ -1,0 +1,3 @@
+//! One file, or one folder, per command.
+
+pub mod push;
