@@ -9,6 +9,7 @@ pub mod event;
 pub mod tenant;
 
 pub mod caller;
+pub mod cli;
 pub mod clock;
 pub mod database;
 pub mod engine;
