@@ -51,8 +51,14 @@ impl Permissions {
     /// Names that nobody knows grant nothing; `*` grants all but `operator`.
     pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         names.into_iter().fold(Self::default(), |set, name| match name {
-            "*" => Permission::ALL.into_iter().filter(|p| *p != Permission::Operator).fold(set, Self::with),
-            _ => Permission::ALL.into_iter().filter(|p| p.name() == name).fold(set, Self::with),
+            "*" => Permission::ALL
+                .into_iter()
+                .filter(|p| *p != Permission::Operator)
+                .fold(set, Self::with),
+            _ => Permission::ALL
+                .into_iter()
+                .filter(|p| p.name() == name)
+                .fold(set, Self::with),
         })
     }
 
@@ -99,7 +105,10 @@ impl Caller {
         if self.permissions.has(permission) {
             return Ok(());
         }
-        Err(Error::PermissionDenied(format!("the token does not grant {}", permission.name())))
+        Err(Error::PermissionDenied(format!(
+            "the token does not grant {}",
+            permission.name()
+        )))
     }
 
     /// Whether this caller may know that the session exists: their own, or anyone's with `uploads.manage`, in a

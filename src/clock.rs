@@ -22,6 +22,7 @@ impl Clock {
 
     /// Moves this clock on, or back by a negative span.
     pub fn advance(&self, by: TimeDelta) {
-        self.ahead_micros.fetch_add(by.num_microseconds().unwrap_or(i64::MAX / 2), Ordering::Relaxed);
+        self.ahead_micros
+            .fetch_add(by.num_microseconds().unwrap_or(i64::MAX / 2), Ordering::Relaxed);
     }
 }

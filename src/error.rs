@@ -20,7 +20,11 @@ pub struct FieldError {
 
 impl FieldError {
     pub fn new(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), code, detail: detail.into() }
+        Self {
+            pointer: pointer.into(),
+            code,
+            detail: detail.into(),
+        }
     }
 }
 
@@ -38,7 +42,10 @@ pub enum Error {
     SessionExpired,
     /// Complete was called before every byte had arrived. The session stays UPLOADING.
     #[error("the store does not hold the whole file yet")]
-    UploadIncomplete { missing_parts: Vec<u32>, uploaded_bytes: u64 },
+    UploadIncomplete {
+        missing_parts: Vec<u32>,
+        uploaded_bytes: u64,
+    },
     #[error("{0}")]
     PartsMismatch(String),
     #[error("{0}")]

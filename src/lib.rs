@@ -3,4 +3,5 @@
 pub mod caller;
 pub mod clock;
 pub mod error;
+pub mod settings;
 pub mod storage;

@@ -16,6 +16,9 @@ impl Location {
     /// Where a session's bytes arrive: `temp/uploads/{session id}/original`. The id alone decides it, so that an
     /// effect whose record was lost can be found again. An immutable contract with bucket policies and lifecycle rules.
     pub fn upload(bucket: &str, session: SessionId) -> Self {
-        Self { bucket: bucket.to_owned(), key: format!("{UPLOADS}{session}/original") }
+        Self {
+            bucket: bucket.to_owned(),
+            key: format!("{UPLOADS}{session}/original"),
+        }
     }
 }

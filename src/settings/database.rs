@@ -1,0 +1,30 @@
+use serde::Deserialize;
+
+use super::{Complaints, Secret};
+
+/// The outside database; without a URL the server keeps its own file in `embedded.data_dir`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// A secret, because it holds the password.
+    pub url: Option<Secret>,
+    pub max_connections: u32,
+    pub connect_timeout_secs: u64,
+    /// How long a request waits for a free connection.
+    pub acquire_timeout_secs: u64,
+    /// The database itself ends a statement that takes longer.
+    pub statement_timeout_secs: u64,
+}
+
+impl Database {
+    pub(super) fn check(&self, complaints: &mut Complaints) {
+        let postgres = |url: &str| url.starts_with("postgres://") || url.starts_with("postgresql://");
+        complaints.unless(self.url.as_ref().is_none_or(|url| postgres(url.expose())), || {
+            "database.url (DATABASE_URL) does not start with postgres://".into()
+        });
+        complaints.at_least_one("database.max_connections", self.max_connections.into());
+        complaints.at_least_one("database.connect_timeout_secs", self.connect_timeout_secs);
+        complaints.at_least_one("database.acquire_timeout_secs", self.acquire_timeout_secs);
+        complaints.at_least_one("database.statement_timeout_secs", self.statement_timeout_secs);
+    }
+}

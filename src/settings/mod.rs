@@ -1,0 +1,154 @@
+//! What can be set, read and checked once at the start. One struct for each area, with units in the names.
+//!
+//! `config/default.toml` says what each key means and is itself the first source. The one file named by `--config` or
+//! `QUAYMASTER_CONFIG` comes over it, and the environment over both (`sources.rs`).
+
+mod auth;
+mod cors;
+mod database;
+mod embedded;
+mod error;
+mod log;
+mod secret;
+mod server;
+mod sessions;
+mod sources;
+mod storage;
+mod uploads;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+pub use auth::Auth;
+pub use cors::Cors;
+pub use database::Database;
+pub use embedded::Embedded;
+use error::Complaints;
+pub use error::Error;
+pub use log::{Log, LogFormat};
+pub use secret::Secret;
+pub use server::Server;
+pub use sessions::Sessions;
+use sources::Sources;
+pub use storage::{Provider, ProvisionStrategy, Storage};
+pub use uploads::UploadProfile;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub server: Server,
+    pub log: Log,
+    pub cors: Cors,
+    pub auth: Auth,
+    pub database: Database,
+    pub storage: Storage,
+    pub embedded: Embedded,
+    pub sessions: Sessions,
+    /// By name; `default` is always there. A profile has what `default` has where it says nothing else.
+    pub uploads: BTreeMap<String, UploadProfile>,
+    /// What is allowed but probably not meant; for the log, once there is one.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
+}
+
+impl Settings {
+    /// Reads the defaults, the file (or the one that `QUAYMASTER_CONFIG` names) and this process's environment.
+    ///
+    /// # Errors
+    /// A file that cannot be read, a key that nobody knows, a value of the wrong type, values that contradict one
+    /// another: as many of them as could be found, each with its key.
+    pub fn load(config_file: Option<&Path>) -> Result<Self, Error> {
+        let environment = sources::process_environment()?;
+        let named = || {
+            let value = environment
+                .iter()
+                .find(|(name, value)| name == "QUAYMASTER_CONFIG" && !value.is_empty());
+            value.map(|(_, path)| PathBuf::from(path))
+        };
+        let text = match config_file.map(Path::to_path_buf).or_else(named) {
+            None => None,
+            Some(path) => {
+                let text = std::fs::read_to_string(&path)
+                    .map_err(|error| format!("cannot read the configuration file {}: {error}", path.display()))?;
+                Some(text)
+            }
+        };
+        Self::parse(text.as_deref(), environment)
+    }
+
+    /// The same from texts alone.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn parse(file: Option<&str>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, Error> {
+        let mut complaints = Complaints::default();
+        let sources = Sources::read(file, environment, &mut complaints);
+        complaints.finish()?;
+
+        let (mut settings, warnings): (Self, _) = sources.into_settings()?;
+        settings.warnings = warnings;
+        settings.check()?;
+        settings.warn();
+        Ok(settings)
+    }
+
+    /// The limits of uploads that name no profile.
+    pub fn default_profile(&self) -> &UploadProfile {
+        self.uploads
+            .get("default")
+            .expect("config/default.toml has it, and no source can take a key away")
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let mut complaints = Complaints::default();
+        self.server.check(&mut complaints);
+        self.log.check(&mut complaints);
+        self.cors.check(&mut complaints);
+        self.auth.check(&mut complaints);
+        self.database.check(&mut complaints);
+        self.storage.check(&mut complaints);
+        self.embedded.check(&mut complaints);
+        self.sessions.check(&mut complaints);
+        for (name, profile) in &self.uploads {
+            profile.check(name, &self.sessions, &self.storage, &mut complaints);
+        }
+        // The embedded deployment makes a secret of its own. With an outside database there may be several replicas,
+        // and each would make another one.
+        complaints.unless(self.database.url.is_none() || self.auth.has_key(), || {
+            "database.url (DATABASE_URL) is set without a key for tokens: set auth.jwt_secret (JWT_SECRET), \
+             auth.public_key_file or auth.jwks_url"
+                .into()
+        });
+        let embedded_store = self.storage.bucket.is_none();
+        complaints.unless(
+            !embedded_store || self.server.port != self.embedded.port || self.server.port == 0,
+            || format!("server.port and embedded.port are both {}", self.server.port),
+        );
+        complaints.finish()
+    }
+
+    fn warn(&mut self) {
+        if self.auth.jwks_url.is_some() && self.auth.audience.is_none() {
+            self.warnings.push(
+                "auth.jwks_url is set without auth.audience: a token that the identity provider made for any other \
+                 service is believed here too"
+                    .into(),
+            );
+        }
+        if self
+            .auth
+            .jwks_url
+            .as_deref()
+            .is_some_and(|url| url.starts_with("http:"))
+        {
+            self.warnings
+                .push("auth.jwks_url is not https: whoever sits between can put in keys of their own".into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

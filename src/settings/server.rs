@@ -1,0 +1,57 @@
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::Complaints;
+
+/// The HTTP server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    pub host: String,
+    /// 0 takes a free one.
+    pub port: u16,
+    /// 0 is one for each core.
+    pub workers: usize,
+    /// How long a shutdown waits for requests that are being answered.
+    pub shutdown_grace_secs: u64,
+    /// A client has this long to send a request's line and headers.
+    pub head_timeout_secs: u64,
+    /// And this long for the whole of its body.
+    pub body_timeout_secs: u64,
+    /// Open connections for each worker; more wait in the listen queue.
+    pub max_connections: usize,
+    /// Addresses and networks whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<String>,
+    /// What clients call this server, where that is not what it listens on.
+    pub public_url: Option<String>,
+}
+
+impl Server {
+    /// `trusted_proxies`, parsed; a bare address is a network of one.
+    ///
+    /// # Errors
+    /// The entry that is neither an address nor a network in CIDR form.
+    pub fn trusted_networks(&self) -> Result<Vec<IpNet>, String> {
+        let network =
+            |entry: &String| {
+                let entry = entry.trim();
+                entry.parse().or_else(|_| entry.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
+                format!("server.trusted_proxies: {entry:?} is neither an IP address nor a network such as 10.0.0.0/8")
+            })
+            };
+        self.trusted_proxies.iter().map(network).collect()
+    }
+
+    pub(super) fn check(&self, complaints: &mut Complaints) {
+        complaints.unless(!self.host.trim().is_empty(), || "server.host is empty".into());
+        complaints.at_least_one("server.head_timeout_secs", self.head_timeout_secs);
+        complaints.at_least_one("server.body_timeout_secs", self.body_timeout_secs);
+        complaints.at_least_one("server.max_connections", self.max_connections as u64);
+        complaints.http_url("server.public_url", self.public_url.as_deref());
+        if let Err(complaint) = self.trusted_networks() {
+            complaints.add(complaint);
+        }
+    }
+}
