@@ -9,7 +9,6 @@ pub mod event;
 pub mod tenant;
 
 pub mod caller;
-pub mod cli;
 pub mod clock;
 pub mod database;
 pub mod engine;
