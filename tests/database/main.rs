@@ -5,4 +5,5 @@
 #[macro_use]
 mod kit;
 mod migrations;
+mod plans;
 mod refusals;
