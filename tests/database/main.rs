@@ -7,3 +7,4 @@ mod kit;
 mod migrations;
 mod plans;
 mod refusals;
+mod transitions;

@@ -6,8 +6,11 @@ pub mod rows;
 use std::sync::Arc;
 
 use migration::run;
+use quaymaster::clock::Clock;
 use quaymaster::database::Database;
+use quaymaster::engine::Engine;
 use quaymaster::settings::Settings;
+use quaymaster::storage::Storage;
 use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, Value};
 use tempfile::TempDir;
 
@@ -92,8 +95,22 @@ impl TestDb {
         }
     }
 
+    /// For verbs that ask nothing of the store: there is none.
+    pub async fn engine(&self) -> Engine {
+        let settings = self.settings(CONNECTIONS);
+        let storage = Storage::connect(&settings.storage).await.unwrap();
+        Engine::new(self.as_the_program_opens_it(CONNECTIONS).await, storage, Clock::default(), Arc::new(settings))
+    }
+
     fn settings(&self, connections: u32) -> Settings {
-        let mut environment = vec![("QUAYMASTER_DATABASE__MAX_CONNECTIONS", connections.to_string())];
+        let mut environment = vec![
+            ("QUAYMASTER_DATABASE__MAX_CONNECTIONS", connections.to_string()),
+            ("AWS_BUCKET", "bucket".to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", "none".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "none".to_owned()),
+        ];
         if let Home::Server(_) = self.home {
             environment.push(("DATABASE_URL", self.url.clone()));
             environment.push(("JWT_SECRET", "a secret that is long enough, as secrets go".to_owned()));
