@@ -116,7 +116,8 @@ fn point_at_embedded_store(settings: &mut Settings, dir: &DataDir) -> Result<(),
     let (id, secret) = match (&embedded.access_key_id, &embedded.secret_access_key) {
         (Some(id), Some(secret)) => (id.clone(), secret.clone()),
         _ => (
-            dir.secret("store-access-key-id", || format!("QM{}", random_hex(9).to_uppercase())).map_err(Error::DataDir)?,
+            dir.secret("store-access-key-id", || format!("QM{}", random_hex(9).to_uppercase()))
+                .map_err(Error::DataDir)?,
             Secret::new(dir.secret("store-secret-access-key", || random_hex(32)).map_err(Error::DataDir)?),
         ),
     };

@@ -26,7 +26,8 @@ pub(super) async fn run(_: Args, config: Option<&Path>) -> ExitCode {
     if let Err(error) = telemetry::init(&settings.log) {
         return failed(error);
     }
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return failed("cannot listen for signals");
     };
     let mut running = match start::start(settings, Clock::default()).await {

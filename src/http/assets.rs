@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
-use super::body::Body;
+use super::body::{self, Body};
 use super::problem::{Answer, ProblemBody};
 use super::views::AssetView;
 use super::{admit, id_of, rules};
@@ -47,6 +47,7 @@ pub(super) struct CompleteRequest {
 pub(super) struct CompletedPart {
     #[schema(required, nullable = false, minimum = 1, maximum = 10000)]
     #[validate(required, range(min = 1, max = 10_000))]
+    #[serde(default, deserialize_with = "body::whole")]
     part_number: Option<i64>,
     /// With or without quotes.
     #[schema(required, nullable = false, min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]

@@ -12,8 +12,9 @@ use actix_web::http::header;
 use actix_web::web::{Bytes, BytesMut, Data};
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest};
 use futures_util::StreamExt as _;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::de::{DeserializeOwned, Error as _, Unexpected};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Number, Value};
 use validator::{Validate, ValidationErrors, ValidationErrorsKind};
 
 use super::problem::Problem;
@@ -88,9 +89,10 @@ impl<T: DeserializeOwned + Validate, const LIMIT: usize> Body<T, LIMIT> {
 }
 
 impl<T: DeserializeOwned + Validate + Default, const LIMIT: usize> Body<T, LIMIT> {
-    /// As [`Body::parse`], where an empty body stands for `{}`.
+    /// As [`Body::parse`], where an empty body, and `null`, stand for `{}`.
     pub(super) fn parse_or_default(&self) -> Result<T, Problem> {
-        if self.bytes.is_empty() { Ok(T::default()) } else { self.parse() }
+        let nothing = matches!(self.bytes.trim_ascii(), b"" | b"null");
+        if nothing { Ok(T::default()) } else { self.parse() }
     }
 }
 
@@ -126,7 +128,8 @@ pub(super) fn check<T: DeserializeOwned + Validate>(mut value: Value) -> Result<
                     let known = message.split_once(", ").map_or("", |(_, expected)| expected);
                     wrong.push(FieldError::new(&pointer, "unknown-field", format!("there is no such field; {known}")));
                 } else {
-                    let code = if message.starts_with("invalid value: integer") { "out-of-range" } else { "wrong-type" };
+                    let code =
+                        if message.starts_with("invalid value: integer") { "out-of-range" } else { "wrong-type" };
                     wrong.push(FieldError::new(&pointer, code, message));
                 }
                 if wrong.len() >= ERRORS_MAX || !take_out(&mut value, &pointer, unknown) {
@@ -221,6 +224,32 @@ fn said(error: &validator::ValidationError) -> String {
             let limits: Vec<_> = ["min", "max"].into_iter().filter_map(limit).collect();
             format!("not within its limits: {}", limits.join(", "))
         }
+    }
+}
+
+/// A whole number, also written as `5.0`: to JSON (RFC 8259, section 6) and to a JSON Schema `integer` they are the same.
+pub(super) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    Ok(Option::<Whole>::deserialize(deserializer)?.map(|whole| whole.0))
+}
+
+/// A list of [`whole`] numbers.
+pub(super) fn wholes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<i64>>, D::Error> {
+    let wholes = Option::<Vec<Whole>>::deserialize(deserializer)?;
+    Ok(wholes.map(|wholes| wholes.into_iter().map(|whole| whole.0).collect()))
+}
+
+struct Whole(i64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = Number::deserialize(deserializer)?;
+        // Beyond 2^53 a double does not know its own units.
+        let exact = |float: &f64| float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0;
+        let whole = number.as_i64().or_else(|| number.as_f64().filter(exact).map(|float| float as i64));
+        whole.map(Self).ok_or_else(|| match number.as_u64() {
+            Some(large) => D::Error::invalid_value(Unexpected::Unsigned(large), &"i64"),
+            None => D::Error::invalid_type(Unexpected::Float(number.as_f64().unwrap_or(f64::NAN)), &"a whole number"),
+        })
     }
 }
 

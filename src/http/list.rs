@@ -38,9 +38,9 @@ pub(super) struct PageView {
     params(
         ("status" = Option<String>, Query, description = "States, separated by commas.", pattern = "^(INITIATING|UPLOADING|COMPLETED|FAILED|CANCELLED)(,(INITIATING|UPLOADING|COMPLETED|FAILED|CANCELLED))*$"),
         ("brand_id" = Option<Uuid>, Query),
-        ("batch_reference" = Option<String>, Query, min_length = 1, max_length = 128),
-        ("fingerprint" = Option<String>, Query, min_length = 1, max_length = 128),
-        ("created_by" = Option<String>, Query, min_length = 1, max_length = 128),
+        ("batch_reference" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        ("fingerprint" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        ("created_by" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 200),
         ("cursor" = Option<Uuid>, Query, description = "`next_cursor` of the page before."),
     ),

@@ -1,11 +1,11 @@
 //! The public contract, generated from the handlers.
 
 use actix_web::HttpResponse;
-use actix_web::web::ServiceConfig;
+use actix_web::web::{self, ServiceConfig};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{self, OpenApi as Document, RefOr};
 use utoipa::{Modify, OpenApi};
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::problem::ProblemBody;
 use super::{assets, brands, health, list, uploads};
@@ -41,7 +41,8 @@ pub(super) async fn answer() -> HttpResponse {
 
 /// `GET /docs/`: the document, to browse; every asset comes from this binary.
 pub(super) fn browser(app: &mut ServiceConfig) {
-    app.service(SwaggerUi::new("/docs/{_:.*}").url("/openapi.json", document()));
+    app.service(web::redirect("/docs", "/docs/"))
+        .service(SwaggerUi::new("/docs/{_:.*}").config(Config::from("/openapi.json")));
 }
 
 struct Bearer;
@@ -91,4 +92,32 @@ fn problem(description: &str) -> openapi::Response {
     let schema = openapi::Ref::from_schema_name("Problem");
     let content = openapi::ContentBuilder::new().schema(Some(schema)).build();
     openapi::ResponseBuilder::new().description(description).content("application/problem+json", content).build()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_committed_document_is_the_one_that_the_code_makes() {
+        let committed = include_str!("../../docs/openapi.json");
+        let made = document().to_pretty_json().unwrap();
+        assert!(committed.trim_end() == made, "docs/openapi.json is not up to date: run `make openapi`");
+    }
+
+    #[test]
+    fn every_operation_says_what_it_permits_and_what_can_go_wrong() {
+        for (path, item) in document().paths.paths {
+            for operation in [item.get, item.put, item.post].into_iter().flatten() {
+                assert!(operation.responses.responses.contains_key("405"), "{path}");
+                if path.starts_with("/app/") {
+                    let extensions = operation.extensions.unwrap_or_default();
+                    assert!(extensions.contains_key("x-permission"), "{path} has no x-permission");
+                    assert!(operation.responses.responses.contains_key("401"), "{path}");
+                }
+            }
+        }
+    }
 }

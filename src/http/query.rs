@@ -22,15 +22,15 @@ impl Query {
                 query.refuse(&name, "duplicate", "it is given twice");
             }
         }
-        // An empty parameter is one that was left out, as forms send it.
-        query.left.retain(|_, value| !value.is_empty());
         query
     }
 
     /// 1 to `most` Unicode scalars without control characters.
     pub(super) fn text(&mut self, name: &str, most: usize) -> Option<String> {
         let value = self.left.remove(name)?;
-        if value.chars().count() > most {
+        if value.is_empty() {
+            self.refuse(name, "malformed", "it is empty");
+        } else if value.chars().count() > most {
             self.refuse(name, "too-long", "it is too long");
         } else if value.chars().any(char::is_control) {
             self.refuse(name, "malformed", "it has a control character");

@@ -42,6 +42,7 @@ macro_rules! file_request {
             /// Bytes.
             #[schema(required, nullable = false, minimum = 1, maximum = 5497558138880_i64)]
             #[validate(required, range(min = 1))]
+            #[serde(default, deserialize_with = "body::whole")]
             file_size: Option<i64>,
             /// An RFC 9110 media type; `application/octet-stream` where not given.
             #[schema(max_length = 128, pattern = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
@@ -174,7 +175,7 @@ pub(super) struct BatchView {
 /// `POST /app/uploads/initiate`: open an upload session, or find the one that the same references opened.
 #[utoipa::path(
     post, path = "/app/uploads/initiate", tag = "uploads", request_body = InitiateRequest,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Up to 128 printable ASCII characters.", max_length = 128, pattern = "^[\\x20-\\x7e]*$")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Up to 128 printable ASCII characters.", min_length = 1, max_length = 128, pattern = "^[\\x20-\\x7e]+$")),
     responses(
         (status = 201, description = "Opened", body = InitiatedView),
         (status = 200, description = "There already", body = InitiatedView),
@@ -200,7 +201,7 @@ pub(super) async fn initiate(
 /// `POST /app/uploads/initiate-batch`: open a session for each file.
 #[utoipa::path(
     post, path = "/app/uploads/initiate-batch", tag = "uploads", request_body = BatchRequest,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Up to 128 printable ASCII characters; counts for each file by its place.", max_length = 128, pattern = "^[\\x20-\\x7e]*$")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Up to 128 printable ASCII characters; counts for each file by its place.", min_length = 1, max_length = 128, pattern = "^[\\x20-\\x7e]+$")),
     responses(
         (status = 201, description = "All accepted, at least one of them new", body = BatchView),
         (status = 200, description = "All were there already", body = BatchView),
@@ -277,6 +278,7 @@ pub(super) struct PartUrlRequest {
     /// 1 to the session's `total_parts`.
     #[schema(required, nullable = false, minimum = 1, maximum = 10000)]
     #[validate(required)]
+    #[serde(default, deserialize_with = "body::whole")]
     part_number: Option<i64>,
 }
 
@@ -341,18 +343,51 @@ pub(super) async fn part_url(
 }
 
 /// Which parts: `part_numbers`, or `from` and `to`; up to 10,000.
-#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[derive(Debug, Deserialize, Validate)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PartUrlsRequest {
-    #[schema(min_items = 1, max_items = 10000)]
     #[validate(length(min = 1, max = 10_000))]
+    #[serde(default, deserialize_with = "body::wholes")]
     part_numbers: Option<Vec<i64>>,
-    #[schema(minimum = 1, maximum = 10000)]
+    #[serde(default, deserialize_with = "body::whole")]
     from: Option<i64>,
-    /// Inclusive.
-    #[schema(minimum = 1, maximum = 10000)]
+    #[serde(default, deserialize_with = "body::whole")]
     to: Option<i64>,
 }
+
+/// How the contract writes the two forms of [`PartUrlsRequest`].
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = PartUrlsRequest)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) enum PartUrlsForms {
+    These(TheseParts),
+    Range(PartRange),
+}
+
+/// Parts by their numbers.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) struct TheseParts {
+    #[schema(min_items = 1, max_items = 10000)]
+    part_numbers: Vec<PartNumber>,
+}
+
+/// All parts between two, both included.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) struct PartRange {
+    from: PartNumber,
+    to: PartNumber,
+}
+
+/// 1 to the session's `total_parts`.
+#[derive(Deserialize, ToSchema)]
+#[schema(minimum = 1, maximum = 10000)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) struct PartNumber(i64);
 
 impl PartUrlsRequest {
     fn wanted(self) -> Result<Wanted> {
@@ -386,7 +421,7 @@ pub(super) struct PartUrlsView {
 
 /// `POST /app/uploads/{id}/multipart-part-urls`: where many parts go. No side effect.
 #[utoipa::path(
-    post, path = "/app/uploads/{id}/multipart-part-urls", tag = "uploads", request_body = PartUrlsRequest,
+    post, path = "/app/uploads/{id}/multipart-part-urls", tag = "uploads", request_body = PartUrlsForms,
     params(("id" = Uuid, Path)),
     responses(
         (status = 200, description = "Good for 15 minutes, never longer than the session", body = PartUrlsView),

@@ -22,7 +22,7 @@ pub async fn touch(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Se
             Ok(session)
         }
         None => {
-            drop(tx);
+            tx.rollback().await?;
             let session = find(engine, caller, id).await?;
             must_be_uploading(engine, &session, "record activity on")?;
             Ok(session)

@@ -80,7 +80,10 @@ async fn intend(engine: &Engine, caller: &Caller, id: SessionId, completion: &Co
                 tx.commit().await?;
                 return Ok(Intended::Go(session));
             }
-            None => rows::find(tx.conn(), caller.tenant, id).await?.ok_or(Error::NotFound)?,
+            None => {
+                tx.rollback().await?;
+                find(engine, caller, id).await?
+            }
         }
     } else {
         session

@@ -132,7 +132,10 @@ async fn insert(
 ) -> Result<Option<Session>> {
     let row = row(engine, scope, new, planned, bucket(engine, scope).await?);
     let tx = engine.db.begin().await?;
-    let Some(mut session) = rows::insert(&tx, row).await? else { return Ok(None) };
+    let Some(mut session) = rows::insert(&tx, row).await? else {
+        tx.rollback().await?;
+        return Ok(None);
+    };
     event::rows::append_initiate(&tx, &session).await?;
     if planned == Plan::Direct {
         let change = Change::open(&caller.user, None);

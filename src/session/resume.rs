@@ -138,6 +138,9 @@ async fn touch_seldom(engine: &Engine, session: Session) -> Result<Session> {
             tx.commit().await?;
             Ok(touched)
         }
-        None => rows::find(tx.conn(), session.tenant_id, session.id).await?.ok_or(Error::NotFound),
+        None => {
+            tx.rollback().await?;
+            rows::find(engine.db.conn(), session.tenant_id, session.id).await?.ok_or(Error::NotFound)
+        }
     }
 }

@@ -74,6 +74,8 @@ pub async fn transition(
     if let Outcome::Moved(session) = &outcome {
         also(&tx, session).await?;
         tx.commit().await?;
+    } else {
+        tx.rollback().await?;
     }
     Ok(outcome)
 }

@@ -24,7 +24,7 @@ use super::error::{Error, Kind, Op, StartError};
 use super::key::Location;
 use super::presign::{Signer, Site};
 use super::profile::{Limits, PART_NUMBER_MAX, Profile};
-use crate::settings;
+use crate::settings::{self, Secret};
 
 /// How long [`Storage::ready`] waits: a probe that is slow is a probe that failed.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -102,8 +102,14 @@ impl Storage {
         let profile = Profile::new(settings, region.clone())?;
         let provider = match (&settings.access_key_id, &settings.secret_access_key) {
             (Some(id), Some(secret)) => {
-                let token = settings.session_token.as_ref().map(|token| token.expose().to_owned());
-                SharedCredentialsProvider::new(Credentials::new(id, secret.expose(), token, None, "settings"))
+                let token = settings.session_token.as_ref().map(Secret::expose).filter(|token| !token.is_empty());
+                SharedCredentialsProvider::new(Credentials::new(
+                    id,
+                    secret.expose(),
+                    token.map(str::to_owned),
+                    None,
+                    "settings",
+                ))
             }
             (None, None) => {
                 let chain = default_provider::credentials::DefaultCredentialsChain::builder();
@@ -355,8 +361,14 @@ fn unquoted(etag: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use aws_credential_types::provider::error::CredentialsError;
+    use aws_credential_types::provider::{ProvideCredentials, future};
+
     use super::*;
+    use crate::settings::Provider;
+    use crate::storage::profile;
 
     #[test]
     fn pauses_are_jittered_and_bounded() {
@@ -367,5 +379,34 @@ mod tests {
             assert!(pauses.iter().any(|pause| *pause < bound / 2), "after {attempts}");
             assert!(pauses.iter().any(|pause| *pause > bound / 2), "after {attempts}");
         }
+    }
+
+    #[derive(Debug)]
+    struct Without;
+
+    impl ProvideCredentials for Without {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            future::ProvideCredentials::ready(Err(CredentialsError::not_loaded("nothing here")))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_without_a_credential_says_so() {
+        let settings = profile::tests::settings(Some(Provider::Garage), Some("http://127.0.0.1:1"));
+        let profile = Profile::new(&settings, "garage".to_owned()).unwrap();
+        let storage = Storage::new(&settings, profile, SharedCredentialsProvider::new(Without));
+        let error = storage.ready("uploads").await.unwrap_err();
+        assert_eq!((error.op, error.kind, error.code.as_str()), (Op::Credentials, Kind::Refused, "nothing here"));
+        assert_eq!(storage.signer().await.err().unwrap().op, Op::Credentials);
+    }
+
+    #[tokio::test]
+    async fn half_a_credential_is_a_mistake() {
+        let mut settings = profile::tests::settings(Some(Provider::Garage), Some("http://127.0.0.1:1"));
+        settings.access_key_id = Some("GK".to_owned());
+        assert!(matches!(Storage::connect(&settings).await, Err(StartError::HalfACredential)));
     }
 }

@@ -144,6 +144,9 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+    use crate::storage::key::Location;
+    use crate::storage::presign::{Signer, Site};
+    use crate::storage::profile::Endpoint;
 
     /// Hands out what it was told to, one after the other; the last for ever.
     #[derive(Debug)]
@@ -260,5 +263,30 @@ mod tests {
         let mut current = CurrentCredential::new(SharedCredentialsProvider::new(Hangs));
         current.load_timeout = Duration::from_millis(20);
         assert_eq!(current.get().await.unwrap_err().kind, Kind::TimedOut);
+    }
+
+    /// A URL carries the credential that was current when its signer was made, and ends no later than that.
+    #[tokio::test]
+    async fn urls_follow_a_rotation_and_never_outlive_their_credential() {
+        let (current, _) = current(vec![Ok(key("OLD", 120)), Ok(key("NEW", 3600))]);
+        let endpoint = Endpoint::parse("", "https://s3.example.com", true).unwrap();
+        let site = Arc::new(Site { endpoint, region: "auto".to_owned() });
+        let at = Location { bucket: "uploads".to_owned(), key: "k".to_owned() };
+        let ttl = Duration::from_secs(900);
+
+        let old = Signer::new(site.clone(), current.get().await.unwrap());
+        current.age(ASK_AGAIN);
+        let new = Signer::new(site, current.get().await.unwrap());
+        let end = DateTime::<Utc>::from(key("", 120).expiry().unwrap());
+        for (signer, id, longest) in [(&old, "OLD", end), (&new, "NEW", Utc::now() + ttl)] {
+            let parts = signer.part_urls(&at, "upload", [(1, 1), (2, 1)], ttl);
+            let (put, get) = (signer.put_object(&at, 1, "text/plain", None, ttl), signer.get_object(&at, ttl));
+            let urls = parts.urls.iter().map(|url| (url, parts.expires_at));
+            for (url, expires_at) in urls.chain([(&put.url, put.expires_at), (&get.url, get.expires_at)]) {
+                assert!(url.contains(&format!("X-Amz-Credential={id}%2F")), "{url}");
+                assert!(url.contains("X-Amz-Security-Token=token&"), "{url}");
+                assert!(expires_at <= longest && expires_at > longest - TimeDelta::seconds(5), "{id}: {expires_at}");
+            }
+        }
     }
 }

@@ -78,7 +78,10 @@ impl Error {
                 let kind = if failure.is_timeout() { Kind::TimedOut } else { Kind::Unavailable };
                 Self { op, kind, code: failure.as_connector_error().map_or_else(String::new, |e| root(e)) }
             }
-            SdkError::ResponseError(_) => Self::nonsense(op, "the answer broke off or could not be read"),
+            SdkError::ResponseError(answer) => match answer.raw().status().as_u16() {
+                200..300 => Self::nonsense(op, "the answer broke off or could not be read"),
+                status => Self { op, kind: sort(op, status, None), code: status.to_string() },
+            },
             other @ (SdkError::ConstructionFailure(_) | _) => Self { op, kind: Kind::Invalid, code: root(&other) },
         }
     }

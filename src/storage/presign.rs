@@ -4,7 +4,7 @@
 //! share all but their number and size, so the day's key, the front of the canonical request and the front of the URL
 //! are made once. ("Authenticating Requests: Using Query Parameters (AWS Signature Version 4)", Amazon S3 API.)
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ const PATH: &AsciiSet = &QUERY.remove(b'/');
 /// Seven days: `X-Amz-Expires` takes no more.
 const EXPIRES_MAX_SECS: i64 = 604_800;
 
-/// A URL that does one thing for whoever holds it, until it ends.
+/// A URL that does one thing for whoever holds it, until it ends. That makes it a secret, so it has no `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Presigned {
     pub url: String,
@@ -59,7 +59,6 @@ pub(super) struct Site {
 }
 
 /// A credential, with what can be made of it ahead.
-#[derive(Debug)]
 pub(super) struct Identity {
     credentials: Credentials,
     /// `&X-Amz-Security-Token=…`, or nothing for a credential without one.
@@ -68,11 +67,17 @@ pub(super) struct Identity {
 }
 
 /// The last stop of SigV4's key derivation: good for one day, one region and one service.
-#[derive(Clone, Debug)]
 struct DayKey {
     date: NaiveDate,
     region: String,
     key: Arc<hmac::Key>,
+}
+
+/// Says which credential it is, and no secret: the SDK's type sees to that.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.credentials.fmt(f)
+    }
 }
 
 impl Identity {
@@ -119,7 +124,7 @@ impl Signer {
     }
 
     /// A PUT of exactly `size` bytes of this type, and of this content where a digest is given: the store refuses
-    /// others. `ttl` is cut to what the credential has left to live, and to seven days.
+    /// others. The type must be fit for a header. `ttl` is cut to what the credential has left to live, and to seven days.
     pub fn put_object(
         &self,
         at: &Location,
@@ -272,7 +277,7 @@ fn push_hex(to: &mut String, bytes: &[u8]) {
     }
 }
 
-fn text(to: &mut String, what: std::fmt::Arguments<'_>) {
+fn text(to: &mut String, what: fmt::Arguments<'_>) {
     to.write_fmt(what).expect("a String takes all that is written to it");
 }
 
@@ -334,5 +339,12 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &identity.day_key(one, "garage")));
         assert!(!Arc::ptr_eq(&first, &identity.day_key(two, "garage")));
         assert!(!Arc::ptr_eq(&identity.day_key(two, "garage"), &identity.day_key(two, "auto")));
+    }
+
+    #[test]
+    fn an_identity_in_a_log_tells_no_secret() {
+        let identity = Identity::new(Credentials::new("ID", "SECRET", Some("TOKEN".to_owned()), None, "test"));
+        let shown = format!("{identity:?}");
+        assert!(shown.contains("ID") && !shown.contains("SECRET") && !shown.contains("TOKEN"), "{shown}");
     }
 }

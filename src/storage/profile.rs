@@ -212,9 +212,10 @@ impl Endpoint {
         })
     }
 
-    /// For the SDK, which puts the bucket where it belongs by the same rule as [`Self::of_bucket`].
+    /// For the SDK, which puts the bucket where it belongs by the same rule as [`Self::of_bucket`]. With a slash at the
+    /// end: behind an IP address the SDK joins the bucket to the prefix without one of its own.
     pub(super) fn url(&self) -> String {
-        format!("{}://{}{}", self.scheme, self.authority, self.prefix)
+        format!("{}://{}{}/", self.scheme, self.authority, self.prefix)
     }
 
     pub(super) fn path_style(&self) -> bool {
@@ -243,5 +244,122 @@ impl Endpoint {
                     && label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
             })
             && (self.scheme == "http" || !bucket.contains('.'))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) mod tests {
+    use super::*;
+
+    pub fn settings(provider: Option<Provider>, endpoint: Option<&str>) -> settings::Storage {
+        settings::Storage {
+            provider,
+            bucket: Some("uploads".to_owned()),
+            region: None,
+            endpoint: endpoint.map(str::to_owned),
+            public_endpoint: None,
+            access_key_id: None,
+            secret_access_key: None,
+            session_token: None,
+            path_style: None,
+            provision_strategy: settings::ProvisionStrategy::Shared,
+            connect_timeout_secs: 3,
+            read_timeout_secs: 30,
+            attempt_timeout_secs: 60,
+            max_attempts: 3,
+            max_parts: None,
+            min_part_bytes: None,
+            max_part_bytes: None,
+            max_object_bytes: None,
+        }
+    }
+
+    fn profile(settings: &settings::Storage) -> Result<Profile, StartError> {
+        Profile::new(settings, Profile::region(settings).unwrap_or_else(|| "eu-west-1".to_owned()))
+    }
+
+    /// The whole of a URL in front of a key.
+    fn front(profile: &Profile) -> String {
+        let (host, path) = profile.public.of_bucket("uploads");
+        format!("{}://{host}{path}/", profile.public.scheme())
+    }
+
+    #[test]
+    fn each_provider_has_its_addresses_and_region() {
+        use Provider::{Aws, B2, Ceph, Embedded, Garage, Gcs, Minio, R2, Spaces};
+        for (provider, endpoint, region, urls) in [
+            (None, None, None, "https://uploads.s3.eu-west-1.amazonaws.com/"),
+            (None, Some("https://s3.example.com"), None, "https://s3.example.com/uploads/"),
+            (Some(Aws), None, None, "https://uploads.s3.eu-west-1.amazonaws.com/"),
+            (
+                Some(R2),
+                Some("https://acc.r2.cloudflarestorage.com"),
+                Some("auto"),
+                "https://acc.r2.cloudflarestorage.com/uploads/",
+            ),
+            (Some(Minio), Some("http://minio:9000/"), Some("us-east-1"), "http://minio:9000/uploads/"),
+            (Some(Garage), Some("http://garage:3900"), Some("garage"), "http://garage:3900/uploads/"),
+            (Some(B2), None, None, "https://uploads.s3.eu-west-1.backblazeb2.com/"),
+            (Some(Ceph), Some("https://rgw.example.com/x"), Some("us-east-1"), "https://rgw.example.com/x/uploads/"),
+            (Some(Spaces), None, None, "https://uploads.eu-west-1.digitaloceanspaces.com/"),
+            (Some(Gcs), None, Some("auto"), "https://storage.googleapis.com/uploads/"),
+            (Some(Embedded), Some("http://127.0.0.1:9000"), Some("us-east-1"), "http://127.0.0.1:9000/uploads/"),
+        ] {
+            let settings = settings(provider, endpoint);
+            assert_eq!(Profile::region(&settings).as_deref(), region, "{provider:?}");
+            assert_eq!(front(&profile(&settings).unwrap()), urls, "{provider:?}");
+        }
+        let mut beijing = settings(None, None);
+        beijing.region = Some("cn-north-1".to_owned());
+        assert_eq!(front(&profile(&beijing).unwrap()), "https://uploads.s3.cn-north-1.amazonaws.com.cn/");
+    }
+
+    #[test]
+    fn settings_go_before_presets() {
+        let settings = settings::Storage {
+            region: Some("weur".to_owned()),
+            path_style: Some(false),
+            public_endpoint: Some("https://files.example.com".to_owned()),
+            max_parts: Some(1_000),
+            min_part_bytes: Some(1),
+            max_part_bytes: Some(MIB),
+            max_object_bytes: Some(GIB),
+            ..settings(Some(Provider::R2), Some("https://acc.r2.cloudflarestorage.com"))
+        };
+        let profile = profile(&settings).unwrap();
+        assert_eq!(profile.region, "weur");
+        assert_eq!(front(&profile), "https://uploads.files.example.com/");
+        assert_eq!(profile.endpoint.url(), "https://acc.r2.cloudflarestorage.com/");
+        let expected = Limits {
+            min_part_bytes: 1,
+            max_part_bytes: MIB,
+            max_parts: 1_000,
+            max_object_bytes: GIB,
+            max_direct_bytes: GIB,
+        };
+        assert_eq!(profile.limits, expected);
+    }
+
+    #[test]
+    fn settings_that_make_no_store_are_named() {
+        let why = |settings: settings::Storage| profile(&settings).unwrap_err().to_string();
+        for provider in [Provider::R2, Provider::Minio, Provider::Garage, Provider::Ceph, Provider::Embedded] {
+            assert!(why(settings(Some(provider), None)).contains("storage.endpoint"), "{provider:?}");
+        }
+        assert!(why(settings::Storage { bucket: None, ..settings(None, None) }).contains("storage.bucket"));
+        for endpoint in ["s3.example.com", "ftp://x", "https://u:p@x", "https://x/?a=b", "https://x/#a", "http://"] {
+            let why = why(settings(None, Some(endpoint)));
+            assert!(why.contains("storage.endpoint"), "{endpoint}: {why}");
+            assert!(!why.contains("u:p"), "{why}");
+        }
+        let public = settings::Storage { public_endpoint: Some("x".to_owned()), ..settings(None, None) };
+        assert!(why(public).contains("storage.public_endpoint"));
+        for max_parts in [0, 10_001] {
+            let parts = settings::Storage { max_parts: Some(max_parts), ..settings(None, None) };
+            assert!(why(parts).contains("storage.max_parts"));
+        }
+        let small = settings::Storage { max_part_bytes: Some(MIB), ..settings(None, None) };
+        assert!(why(small).contains("storage.max_part_bytes"));
     }
 }

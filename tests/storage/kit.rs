@@ -1,10 +1,12 @@
 //! The stores that the tests run on, each with a bucket of its own.
 //!
-//! Garage is found by `QUAYMASTER_TEST_S3_*`, or started where `GARAGE_BIN` names its binary. Which stores a test ran
-//! on stands in its output.
+//! Garage is found by `QUAYMASTER_TEST_S3_*`, or started where `GARAGE_BIN` names its binary. The output says which
+//! stores a run had.
 
+use std::io::{self, Write as _};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::Once;
 use std::time::Duration;
 use std::{env, fs};
 
@@ -12,6 +14,8 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, RequestChecksumCa
 use quaymaster::settings::{self, Provider, ProvisionStrategy, Secret};
 use quaymaster::storage::{Location, Storage};
 use tempfile::TempDir;
+
+const ROOT_DOMAIN: &str = "s3.localhost";
 
 /// A store that is really there.
 pub struct Store {
@@ -21,6 +25,8 @@ pub struct Store {
     /// The tests' own way in.
     pub s3: aws_sdk_s3::Client,
     pub http: reqwest::Client,
+    /// Under which the store takes a bucket's name as a subdomain, where the tests have said so to it.
+    pub root_domain: Option<&'static str>,
     _garage: Option<Garage>,
 }
 
@@ -50,7 +56,8 @@ impl Store {
         let s3 = client(&settings);
         s3.create_bucket().bucket(settings.bucket.as_deref().unwrap()).send().await.unwrap();
         let storage = Storage::connect(&settings).await.unwrap();
-        Self { name, settings, storage, s3, http: reqwest::Client::new(), _garage: garage }
+        let root_domain = garage.is_some().then_some(ROOT_DOMAIN);
+        Self { name, settings, storage, s3, http: reqwest::Client::new(), root_domain, _garage: garage }
     }
 }
 
@@ -62,8 +69,11 @@ pub async fn each_store(story: impl AsyncFn(&Store)) {
         story(&store).await;
         ran.push(store.name);
     }
-    println!("ran on: {ran:?}");
     assert!(!ran.is_empty(), "no store to run on");
+    // Past the harness, which keeps what a passing test prints to itself.
+    static SAID: Once = Once::new();
+    let line = format!("the storage tests run on: {}\n", ran.join(", "));
+    SAID.call_once(|| io::stderr().write_all(line.as_bytes()).unwrap());
 }
 
 async fn garage() -> Option<Store> {
@@ -143,7 +153,7 @@ impl Garage {
             "metadata_dir = \"{path}/meta\"\ndata_dir = \"{path}/data\"\ndb_engine = \"lmdb\"\n\
              replication_factor = 1\nrpc_bind_addr = \"127.0.0.1:{rpc}\"\nrpc_public_addr = \"127.0.0.1:{rpc}\"\n\
              rpc_secret = \"{}\"\n[s3_api]\ns3_region = \"garage\"\napi_bind_addr = \"127.0.0.1:{s3}\"\n\
-             root_domain = \".s3.localhost\"\n",
+             root_domain = \".{ROOT_DOMAIN}\"\n",
             hex(32)
         );
         let file = folder.path().join("garage.toml");

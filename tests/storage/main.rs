@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod calls;
+mod faults;
 mod kit;
+mod oracles;
 mod urls;

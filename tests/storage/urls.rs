@@ -1,10 +1,12 @@
 //! Presigned URLs, used as a browser would.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
-use quaymaster::storage::Location;
+use quaymaster::settings;
+use quaymaster::storage::{Location, Storage};
 
 use crate::kit::{Store, each_store};
 
@@ -128,6 +130,33 @@ async fn a_url_ends_when_it_says() {
         tokio::time::sleep(Duration::from_millis(2_100)).await;
         let status = store.put(&put.url, &put.headers, "one").await.status();
         assert!(status.is_client_error(), "{}: {status}", store.name);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn urls_may_name_the_bucket_in_the_host() {
+    each_store(async |store| {
+        let Some(domain) = store.root_domain else {
+            println!("{} takes no bucket from the host here", store.name);
+            return;
+        };
+        let address: SocketAddr = store.settings.endpoint.as_deref().unwrap()["http://".len()..].parse().unwrap();
+        let settings = settings::Storage {
+            public_endpoint: Some(format!("http://{domain}:{}", address.port())),
+            path_style: Some(false),
+            ..store.settings.clone()
+        };
+        let signer = Storage::connect(&settings).await.unwrap().signer().await.unwrap();
+        let at = store.at("temp/uploads/host/original");
+        let put = signer.put_object(&at, 3, "text/plain", None, TTL);
+        assert!(put.url.starts_with(&format!("http://{}.{domain}:", at.bucket)), "{}", put.url);
+        let http = reqwest::Client::builder().resolve(&format!("{}.{domain}", at.bucket), address).build().unwrap();
+        let request = http.put(&put.url).header("content-type", "text/plain").body("one");
+        assert_eq!(request.send().await.unwrap().status(), 200);
+        assert_eq!(stored(store, &at).await, b"one");
+        let got = http.get(signer.get_object(&at, TTL).url).send().await.unwrap();
+        assert_eq!(got.text().await.unwrap(), "one");
     })
     .await;
 }

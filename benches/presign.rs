@@ -1,0 +1,109 @@
+//! How long presigning part URLs takes on one core, beside the SDK's own presigner: `cargo bench --bench presign`.
+//!
+//! A plain driver: what matters is the ratio within one run, in a table that can be pasted into a commit.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::presigning::PresigningConfig;
+use quaymaster::settings::{self, Provider, ProvisionStrategy, Secret};
+use quaymaster::storage::{Location, Storage};
+
+const KEY: &str = "temp/uploads/01997b7e-0000-7000-8000-000000000000/original";
+/// As long as those of AWS.
+const UPLOAD_ID: &str = "VXBsb2FkIElEIGZvciBlbHZpbmcncyBteS1tb3ZpZS5tMnRzIHVwbG9hZA_VXBsb2FkIElEIGZvciBlbHZpbmcncyBteS1tb3ZpZS5tMnRz_0123456789abcdef";
+const TTL: Duration = Duration::from_secs(900);
+const PART_BYTES: u32 = 8 << 20;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    println!(
+        "{:>7}  {:<11}  {:>10}  {:>8}  {:>10}  {:>8}  {:>6}",
+        "URLs", "credential", "here", "per URL", "SDK", "per URL", "ratio"
+    );
+    for (credential, token) in [("long-lived", None), ("temporary", Some("t".repeat(900)))] {
+        let storage = runtime.block_on(Storage::connect(&settings(token.as_deref()))).unwrap();
+        let sdk = sdk(token);
+        for count in [1, 100, 10_000] {
+            let here = median(|| runtime.block_on(here(&storage, count)));
+            let there = median(|| runtime.block_on(there(&sdk, count)));
+            let each = |time: Duration| format!("{:.2} µs", time.as_secs_f64() * 1e6 / f64::from(count));
+            let ratio = there.as_secs_f64() / here.as_secs_f64();
+            println!(
+                "{count:>7}  {credential:<11}  {:>10}  {:>8}  {:>10}  {:>8}  {ratio:>5.1}x",
+                format!("{:.1?}", here),
+                each(here),
+                format!("{:.1?}", there),
+                each(there),
+            );
+        }
+    }
+}
+
+/// A batch as a request has it signed: the credential of the moment first.
+async fn here(storage: &Storage, count: u32) {
+    let at = Location { bucket: "uploads".to_owned(), key: KEY.to_owned() };
+    let parts = (1..=count).map(|number| (number, u64::from(PART_BYTES)));
+    let urls = storage.signer().await.unwrap().part_urls(&at, UPLOAD_ID, parts, TTL).urls;
+    assert_eq!(black_box(urls).len(), count as usize);
+}
+
+async fn there(sdk: &aws_sdk_s3::Client, count: u32) {
+    let mut urls = Vec::new();
+    for number in 1..=count {
+        let request = sdk.upload_part().bucket("uploads").key(KEY).upload_id(UPLOAD_ID);
+        let request = request.part_number(number.try_into().unwrap()).content_length(PART_BYTES.into());
+        let signed = request.presigned(PresigningConfig::expires_in(TTL).unwrap()).await.unwrap();
+        urls.push(signed.uri().to_owned());
+    }
+    assert_eq!(black_box(urls).len(), count as usize);
+}
+
+/// Of as many runs as fit in a second, and of five at least.
+fn median(mut run: impl FnMut()) -> Duration {
+    run();
+    let (begun, mut times) = (Instant::now(), Vec::new());
+    while times.len() < 5 || begun.elapsed() < Duration::from_secs(1) {
+        let one = Instant::now();
+        run();
+        times.push(one.elapsed());
+    }
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn settings(token: Option<&str>) -> settings::Storage {
+    settings::Storage {
+        provider: Some(Provider::Aws),
+        bucket: Some("uploads".to_owned()),
+        region: Some("eu-west-1".to_owned()),
+        endpoint: None,
+        public_endpoint: None,
+        access_key_id: Some("AKIAIOSFODNN7EXAMPLE".to_owned()),
+        secret_access_key: Some(Secret::new("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")),
+        session_token: token.map(Secret::new),
+        path_style: None,
+        provision_strategy: ProvisionStrategy::Shared,
+        connect_timeout_secs: 3,
+        read_timeout_secs: 30,
+        attempt_timeout_secs: 60,
+        max_attempts: 3,
+        max_parts: None,
+        min_part_bytes: None,
+        max_part_bytes: None,
+        max_object_bytes: None,
+    }
+}
+
+fn sdk(token: Option<String>) -> aws_sdk_s3::Client {
+    let credentials =
+        Credentials::new("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", token, None, "bench");
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-west-1"))
+        .credentials_provider(credentials)
+        .build();
+    aws_sdk_s3::Client::from_conf(config)
+}
