@@ -8,12 +8,16 @@ pub struct Migration;
 /// Lists go newest first, which is by descending id, a page at a time. Each index has the columns that a list may fix,
 /// then `status`, then `id`: a list over several states or brands reads each in order and merges them, and no row that
 /// it does not return. A list with no filter at all goes along the primary key.
-const INDEXES: [(&str, &str); 6] = [
+const INDEXES: [(&str, &str); 7] = [
     ("upload_session_by_status", "(tenant_id, status, id)"),
     ("upload_session_by_brand", "(tenant_id, brand_id, status, id)"),
     ("upload_session_by_user", "(tenant_id, created_by, status, id)"),
     ("upload_session_by_user_and_brand", "(tenant_id, created_by, brand_id, status, id)"),
     ("upload_session_by_batch", "(tenant_id, batch_reference, status, id) WHERE batch_reference IS NOT NULL"),
+    (
+        "upload_session_by_batch_and_user",
+        "(tenant_id, batch_reference, created_by, status, id) WHERE batch_reference IS NOT NULL",
+    ),
     ("upload_session_by_fingerprint", "(tenant_id, fingerprint, status, id) WHERE fingerprint IS NOT NULL"),
 ];
 

@@ -5,4 +5,6 @@
 #[macro_use]
 mod kit;
 mod migrations;
+mod plans;
 mod refusals;
+mod transitions;

@@ -6,7 +6,12 @@ pub mod rows;
 use std::sync::Arc;
 
 use migration::run;
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, Statement, Value};
+use quaymaster::clock::Clock;
+use quaymaster::database::Database;
+use quaymaster::engine::Engine;
+use quaymaster::settings::Settings;
+use quaymaster::storage::Storage;
+use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, Value};
 use tempfile::TempDir;
 
 use postgres::Server;
@@ -28,16 +33,20 @@ macro_rules! on_both {
     )+};
 }
 
+/// The name of a SQLite database in its folder.
+const FILE: &str = "test.db";
+const CONNECTIONS: u32 = 8;
+
 /// An empty database and a pool of connections to it.
 pub struct TestDb {
     pub pool: DatabaseConnection,
     url: String,
-    _home: Home,
+    home: Home,
 }
 
 /// What removes the database in the end.
 enum Home {
-    Folder(#[allow(dead_code, reason = "held for its Drop")] TempDir),
+    Folder(TempDir),
     Server(#[allow(dead_code, reason = "held for its Drop")] OneDatabase),
 }
 
@@ -49,8 +58,8 @@ struct OneDatabase {
 impl TestDb {
     pub async fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}?mode=rwc", folder.path().join("test.db").display());
-        Self { pool: connect(&url).await, url, _home: Home::Folder(folder) }
+        let url = format!("sqlite://{}?mode=rwc", folder.path().join(FILE).display());
+        Self { pool: connect(&url, CONNECTIONS).await, url, home: Home::Folder(folder) }
     }
 
     pub async fn postgres() -> Self {
@@ -58,7 +67,7 @@ impl TestDb {
         let name = format!("test_{}", uuid::Uuid::new_v4().simple());
         server.execute(&format!("CREATE DATABASE {name}")).await;
         let url = server.url(&name);
-        Self { pool: connect(&url).await, url, _home: Home::Server(OneDatabase { server, name }) }
+        Self { pool: connect(&url, CONNECTIONS).await, url, home: Home::Server(OneDatabase { server, name }) }
     }
 
     /// With the schema of today.
@@ -69,7 +78,44 @@ impl TestDb {
 
     /// A second pool, as another process would have one.
     pub async fn another_pool(&self) -> DatabaseConnection {
-        connect(&self.url).await
+        connect(&self.url, CONNECTIONS).await
+    }
+
+    /// For what is set for one connection.
+    pub async fn one_connection(&self) -> DatabaseConnection {
+        connect(&self.url, 1).await
+    }
+
+    /// The same database, opened with the settings of a server.
+    pub async fn as_the_program_opens_it(&self, connections: u32) -> Database {
+        let settings = self.settings(connections).database;
+        match &self.home {
+            Home::Folder(folder) => Database::connect(&settings, Some(&folder.path().join(FILE))).await.unwrap(),
+            Home::Server(_) => Database::connect(&settings, None).await.unwrap(),
+        }
+    }
+
+    /// For verbs that ask nothing of the store: there is none.
+    pub async fn engine(&self) -> Engine {
+        let settings = self.settings(CONNECTIONS);
+        let storage = Storage::connect(&settings.storage).await.unwrap();
+        Engine::new(self.as_the_program_opens_it(CONNECTIONS).await, storage, Clock::default(), Arc::new(settings))
+    }
+
+    fn settings(&self, connections: u32) -> Settings {
+        let mut environment = vec![
+            ("QUAYMASTER_DATABASE__MAX_CONNECTIONS", connections.to_string()),
+            ("AWS_BUCKET", "bucket".to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", "none".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "none".to_owned()),
+        ];
+        if let Home::Server(_) = self.home {
+            environment.push(("DATABASE_URL", self.url.clone()));
+            environment.push(("JWT_SECRET", "a secret that is long enough, as secrets go".to_owned()));
+        }
+        Settings::parse(None, environment.into_iter().map(|(name, value)| (name.to_owned(), value))).unwrap()
     }
 
     pub fn backend(&self) -> DbBackend {
@@ -101,11 +147,11 @@ impl Drop for OneDatabase {
     }
 }
 
-async fn connect(url: &str) -> DatabaseConnection {
+async fn connect(url: &str, connections: u32) -> DatabaseConnection {
     let mut options = ConnectOptions::new(url);
-    options.max_connections(8).sqlx_logging(false);
+    options.max_connections(connections).sqlx_logging(false);
     options.map_sqlx_sqlite_opts(|sqlite| {
         sqlite.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal).busy_timeout(std::time::Duration::from_secs(20))
     });
-    Database::connect(options).await.unwrap()
+    sea_orm::Database::connect(options).await.unwrap()
 }

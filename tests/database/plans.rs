@@ -1,0 +1,500 @@
+//! Every query of sessions reads about as many rows as it returns, however many there are.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use entity::upload_session::Status;
+use entity::{BrandId, SessionId, TenantId, brand, tenant, upload_session};
+use quaymaster::caller::{Brands, Caller, Permission, Permissions};
+use quaymaster::session::rows::{self, Filter, Scope};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
+    QueryResult, QuerySelect, QueryTrait, Select, Statement, Value,
+};
+use serde_json::Value as Json;
+use uuid::Uuid;
+
+use crate::kit::TestDb;
+use crate::kit::rows::moment;
+
+on_both!(no_query_reads_much_more_than_it_returns);
+
+const SESSIONS: usize = 100_000;
+
+/// A table of sessions as a few years of use might leave it: one tenant has most, states and brands are skewed, batches
+/// lie close together, some files come again and again.
+struct World {
+    /// The one with most of them.
+    tenant: TenantId,
+    /// The tenant's, the busiest first; the last two have old sessions only, and none.
+    brands: Vec<BrandId>,
+    /// Of all tenants, the newest first.
+    ids: Vec<SessionId>,
+    /// A large one of one user. Another one, `daily`, is used by everybody.
+    batch: String,
+}
+
+/// Numbers that look random and are the same in each run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        // xorshift64*
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % sides
+    }
+
+    /// Small numbers are more frequent: half of all rolls are 0, a quarter 1, and so on, and the rest is even.
+    fn skewed(&mut self, sides: usize) -> usize {
+        let mut n = 0;
+        while n + 1 < sides && self.roll(2) == 1 {
+            n += 1;
+        }
+        if self.roll(20) == 0 { self.roll(sides) } else { n }
+    }
+}
+
+impl World {
+    async fn create(db: &TestDb) -> Self {
+        let id = |n: u128| Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0000 + (n << 80));
+        let is_postgres = db.backend() == DbBackend::Postgres;
+        let literal = |id: Uuid| {
+            if is_postgres { format!("'{id}'") } else { format!("X'{}'", id.simple()) }
+        };
+        let tenants: Vec<_> = (1..=4).map(id).collect();
+        let brands: Vec<Vec<_>> = (1..=4).map(|tenant| (0..10).map(|n| id(100 * tenant + n)).collect()).collect();
+        for (n, (tenant, brands)) in tenants.iter().zip(&brands).enumerate() {
+            let tenant = literal(*tenant);
+            let at = moment().to_rfc3339();
+            db.execute(&format!("INSERT INTO tenant VALUES ({tenant}, 'tenant-{n}', NULL, '{at}')"), []).await.unwrap();
+            for (n, brand) in brands.iter().enumerate() {
+                let brand = literal(*brand);
+                db.execute(&format!("INSERT INTO brand VALUES ({tenant}, {brand}, 'brand-{n}', '{at}')"), [])
+                    .await
+                    .unwrap();
+            }
+        }
+
+        // So many that they are worth an index.
+        let at = moment().to_rfc3339();
+        let more = (1_000..2_000).map(|n| (literal(id(n)), n));
+        let (mut more_tenants, mut more_brands) = (Vec::new(), Vec::new());
+        for (tenant, n) in more {
+            more_tenants.push(format!("({tenant}, 'tenant-{n}', NULL, '{at}')"));
+            more_brands.push(format!("({tenant}, {tenant}, 'main', '{at}')"));
+        }
+        db.execute(&format!("INSERT INTO tenant VALUES {}", more_tenants.join(", ")), []).await.unwrap();
+        db.execute(&format!("INSERT INTO brand VALUES {}", more_brands.join(", ")), []).await.unwrap();
+
+        let mut dice = Dice(7);
+        let mut ids = Vec::new();
+        let (mut batch, mut left) = (0, 0);
+        let mut place = (0, 0, 0);
+        for chunk in (0..SESSIONS).collect::<Vec<_>>().chunks(1_000) {
+            let mut sql =
+                "INSERT INTO upload_session (tenant_id, id, brand_id, created_by, status, version, event_seq, \
+                upload_type, profile, url_ttl_secs, bucket, file_name, file_size, mime_type, metadata, \
+                batch_reference, client_reference, fingerprint, idempotency_key, \
+                asset_id, created_at, updated_at, last_activity_at, expires_at) VALUES "
+                    .to_owned();
+            for n in chunk {
+                let number = *n as u128 + 10_000;
+                if left == 0 {
+                    // A batch of 1 to 1,000 files; every other upload is alone.
+                    batch += 1;
+                    left = if dice.roll(30) == 0 { 1 + dice.roll(1_000) } else { 1 };
+                    let tenant = dice.skewed(4);
+                    let mut brand = dice.skewed(9);
+                    if brand == 8 && *n > SESSIONS / 10 {
+                        brand = 0;
+                    }
+                    place = (tenant, brand, dice.skewed(40));
+                }
+                left -= 1;
+                let (tenant, brand, user) = place;
+                let status = match dice.roll(1_000) {
+                    0..5 if *n > SESSIONS / 2 => "INITIATING",
+                    5..25 if *n > SESSIONS / 2 => "UPLOADING",
+                    25..75 => "FAILED",
+                    75..125 => "CANCELLED",
+                    _ => "COMPLETED",
+                };
+                let batch_reference = match batch % 40 {
+                    1 => "'daily'".to_owned(),
+                    n if n % 2 == 0 => format!("'batch-{batch}'"),
+                    _ => "NULL".to_owned(),
+                };
+                let fingerprint = match dice.roll(10) {
+                    0 => format!("'again-{}'", dice.roll(200)),
+                    1..5 => format!("'print-{n}'"),
+                    _ => "NULL".to_owned(),
+                };
+                ids.push(id(number));
+                let at = (moment() + chrono::TimeDelta::seconds(*n as i64)).to_rfc3339();
+                if !sql.ends_with("VALUES ") {
+                    sql.push_str(",\n");
+                }
+                write!(
+                    sql,
+                    "({}, {}, {}, 'user-{user}', 'INITIATING', 1, 1, 'direct', 'default', 900, 'bucket', \
+                     '{status}', 1000, 'image/png', '{{}}', {batch_reference}, 'row-{n}', {fingerprint}, 'key-{n}', \
+                     {}, '{at}', '{at}', '{at}', '{at}')",
+                    literal(tenants[tenant]),
+                    literal(id(number)),
+                    literal(brands[tenant][brand]),
+                    literal(id(number)),
+                )
+                .unwrap();
+            }
+            db.pool.execute_unprepared(&sql).await.unwrap();
+        }
+        // By legal steps; the file's name says where to.
+        let step = "version = version + 1, event_seq = event_seq + 1";
+        let steps = format!(
+            "UPDATE upload_session SET status = 'UPLOADING', {step} WHERE file_name IN ('UPLOADING', 'COMPLETED');
+             UPDATE upload_session SET status = 'COMPLETED', completed_at = updated_at, {step} WHERE file_name = 'COMPLETED';
+             UPDATE upload_session SET status = 'CANCELLED', cancelled_at = updated_at, {step} WHERE file_name = 'CANCELLED';
+             UPDATE upload_session SET status = 'FAILED', failed_at = updated_at, failure_reason = 'expired', {step}
+                WHERE file_name = 'FAILED'"
+        );
+        db.pool.execute_unprepared(&steps).await.unwrap();
+        ids.reverse();
+        let tenant = TenantId(tenants[0]);
+        let of_tenant = format!("SELECT batch_reference FROM upload_session WHERE tenant_id = {}", literal(tenant.0));
+        let largest = format!("{of_tenant} AND batch_reference <> 'daily' GROUP BY 1 ORDER BY count(*) DESC LIMIT 1");
+        Self {
+            tenant,
+            brands: brands[0].iter().copied().map(BrandId).collect(),
+            ids: ids.into_iter().map(SessionId).collect(),
+            batch: db.texts(&largest).await.remove(0),
+        }
+    }
+}
+
+/// What one run of a query cost.
+#[derive(Debug)]
+struct Cost {
+    returned: u64,
+    /// Rows and index entries that it stepped on.
+    read: u64,
+    plan: String,
+    whole_table: bool,
+}
+
+/// One connection that tells what a query costs.
+struct Probe {
+    connection: DatabaseConnection,
+    /// SQLite's virtual machine counts up with each step to a row, and with each row returned.
+    steps: Arc<AtomicU64>,
+}
+
+const TABLES: [&str; 5] = ["upload_session", "upload_event", "asset", "brand", "tenant"];
+
+/// What SQLite's virtual machine needs at the least to step on one row and to look at one column of it is 3; with a
+/// lookup in the table it is some 10, and some 95 for a row that is merged and returned with all its columns.
+const STEPS_FOR_A_ROW: u64 = 10;
+/// To set up one arm of a merge, with a list of brands in it.
+const STEPS_FOR_AN_ARM: u64 = 200;
+
+impl Probe {
+    async fn new(db: &TestDb) -> Self {
+        let steps = Arc::new(AtomicU64::new(0));
+        if db.backend() == DbBackend::Postgres {
+            // As the program has it, since what it sets for a connection may change a plan.
+            let connection = db.as_the_program_opens_it(1).await.conn().clone();
+            // The driver keeps its statements prepared. After some runs the server would take a plan that is to fit any
+            // values, and ours are skewed.
+            let mode = Statement::from_string(DbBackend::Postgres, "SHOW plan_cache_mode");
+            let mode = connection.query_one_raw(mode).await.unwrap().unwrap();
+            assert_eq!(mode.try_get_by_index::<String>(0).unwrap(), "force_custom_plan");
+            return Self { connection, steps };
+        }
+        let connection = db.one_connection().await;
+        let mut sqlite = connection.get_sqlite_connection_pool().acquire().await.unwrap();
+        let counter = Arc::clone(&steps);
+        sqlite.lock_handle().await.unwrap().set_progress_handler(1, move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            true
+        });
+        drop(sqlite);
+        Self { connection, steps }
+    }
+
+    async fn cost(&self, query: &Statement) -> Cost {
+        if query.db_backend == DbBackend::Postgres {
+            self.on_postgres(query).await
+        } else {
+            self.on_sqlite(query).await
+        }
+    }
+
+    async fn on_sqlite(&self, query: &Statement) -> Cost {
+        // Planning counts as well, and is as long for both.
+        let explain = Statement { sql: format!("EXPLAIN QUERY PLAN {}", query.sql), ..query.clone() };
+        let (lines, planning) = self.stepping(&explain).await;
+        let (rows, steps) = self.stepping(query).await;
+        let lines: Vec<String> = lines.iter().map(|line| line.try_get("", "detail").unwrap()).collect();
+        let (returned, steps) = (rows.len() as u64, steps.saturating_sub(planning));
+        let arms = lines.iter().filter(|line| line.starts_with("SEARCH")).count() as u64;
+        Cost {
+            returned,
+            read: steps.saturating_sub(STEPS_FOR_AN_ARM * arms) / STEPS_FOR_A_ROW,
+            whole_table: lines
+                .iter()
+                .any(|line| line.starts_with("SCAN") && TABLES.iter().any(|t| line[5..].starts_with(t))),
+            plan: lines.join("\n"),
+        }
+    }
+
+    async fn ids(&self, list: &Statement) -> Vec<Uuid> {
+        let rows = self.connection.query_all_raw(list.clone()).await.unwrap();
+        rows.iter().map(|row| row.try_get("", "id").unwrap()).collect()
+    }
+
+    async fn stepping(&self, statement: &Statement) -> (Vec<QueryResult>, u64) {
+        let before = self.steps.load(Ordering::Relaxed);
+        let rows = self.connection.query_all_raw(statement.clone()).await.unwrap();
+        (rows, self.steps.load(Ordering::Relaxed) - before)
+    }
+
+    async fn on_postgres(&self, query: &Statement) -> Cost {
+        let literal =
+            |value: &Value| Statement::from_sql_and_values(DbBackend::Postgres, "$1", [value.clone()]).to_string();
+        let values: Vec<_> = query.values.iter().flat_map(|values| &values.0).map(literal).collect();
+        let arguments = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
+        self.connection.execute_unprepared(&format!("PREPARE q AS {}", query.sql)).await.unwrap();
+        let explain = format!("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE q{arguments}");
+        let explain = Statement::from_string(DbBackend::Postgres, explain);
+        let row = self.connection.query_one_raw(explain).await.unwrap().unwrap();
+        self.connection.execute_unprepared("DEALLOCATE q").await.unwrap();
+
+        let plan: Json = row.try_get_by_index(0).unwrap();
+        let top = &plan[0]["Plan"];
+        let (mut read, mut whole_table) = (0.0, false);
+        walk(top, &mut |node| {
+            let number = |key: &str| node[key].as_f64().unwrap_or(0.0);
+            let kind = node["Node Type"].as_str().unwrap();
+            whole_table |= kind == "Seq Scan";
+            if kind.ends_with("Scan") && kind != "Subquery Scan" {
+                let rows = ["Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck"].map(number);
+                read += rows.iter().sum::<f64>() * number("Actual Loops");
+            }
+        });
+        let returned = top["Actual Rows"].as_f64().unwrap();
+        Cost { returned: returned as u64, read: read as u64, plan: format!("{plan:#}"), whole_table }
+    }
+}
+
+fn walk(node: &Json, see: &mut impl FnMut(&Json)) {
+    see(node);
+    for child in node["Plans"].as_array().into_iter().flatten() {
+        walk(child, see);
+    }
+}
+
+/// A query that the program makes, and how many rows it may read.
+struct Case {
+    label: String,
+    query: Statement,
+    allowance: Allowance,
+    /// Finds the same, without a thought for how long that takes.
+    plain: Option<Statement>,
+}
+
+enum Allowance {
+    /// Ten for each row that it returns, and as many for five rows where it returns fewer.
+    TenForEach,
+    /// So many, because it counts them.
+    Rows(u64),
+}
+
+fn caller(tenant: TenantId, user: &str, brands: Brands, manages: bool) -> Caller {
+    let view = Permissions::default().with(Permission::UploadsView);
+    let permissions = if manages { view.with(Permission::UploadsManage) } else { view };
+    Caller { tenant, user: user.to_owned(), brands, permissions }
+}
+
+/// The lists of callers with many or few brands and sessions, filtered in every way.
+fn lists(world: &World, backend: DbBackend) -> Vec<Case> {
+    let of = |user: &str, brands: Brands, manages: bool| caller(world.tenant, user, brands, manages);
+    let these = |numbers: &[usize]| Brands::These(numbers.iter().map(|n| world.brands[*n]).collect());
+    let with_strangers = |strangers: usize| {
+        let strangers = std::iter::repeat_with(BrandId::new).take(strangers);
+        Brands::These(world.brands.iter().copied().chain(strangers).collect())
+    };
+    let (all, most) = ("all brands, manager", "70 brands, manager");
+    let callers = [
+        (all, of("chief", Brands::All, true)),
+        ("3 brands, manager", of("chief", these(&[0, 4, 8, 4]), true)),
+        ("1 brand, manager", of("chief", these(&[6]), true)),
+        ("30 brands, manager", of("chief", with_strangers(20), true)),
+        (most, of("chief", with_strangers(60), true)),
+        ("all brands, busy user", of("user-0", Brands::All, false)),
+        ("3 brands, busy user", of("user-0", these(&[0, 4, 8]), false)),
+        ("all brands, quiet user", of("user-30", Brands::All, false)),
+        ("1 brand, quiet user", of("user-9", these(&[2]), false)),
+    ];
+    let statuses = [vec![], vec![Status::Uploading], vec![Status::Failed, Status::Cancelled], vec![Status::Completed]];
+    let brands = [None, Some(0), Some(5), Some(8), Some(9)];
+    let users = [None, Some("user-0"), Some("user-30")];
+    let (batch, fingerprint) = (Some(world.batch.as_str()), Some("again-7"));
+    let references = [(None, None), (batch, None), (Some("daily"), None), (None, fingerprint), (batch, fingerprint)];
+    let cursors = [None, Some(world.ids[SESSIONS / 2]), Some(world.ids[SESSIONS - 500])];
+
+    let mut cases = Vec::new();
+    for (who, caller) in &callers {
+        for (statuses, brand, user) in combinations(&statuses, &brands, &users) {
+            let brand = brand.map(|n| world.brands[n]);
+            let visible = brand.is_none_or(|brand| caller.brands.hold(brand));
+            let allowed = user.is_none() || caller.permissions.has(Permission::UploadsManage);
+            // With so many brands each state is one arm, which passes over other brands' sessions.
+            let too_many = *who == most && user.is_some();
+            if !visible || !allowed || too_many {
+                continue;
+            }
+            for (batch, fingerprint) in references {
+                // The rows of a batch or a file that somebody else has are passed over one by one. There are few.
+                let referenced = batch.is_some() || fingerprint.is_some();
+                if referenced && !(*who == all && brand.is_none() && (user.is_none() || batch == Some("daily"))) {
+                    continue;
+                }
+                for before in cursors {
+                    let filter = Filter {
+                        statuses: statuses.clone(),
+                        brand,
+                        created_by: user.map(str::to_owned),
+                        batch_reference: batch.map(str::to_owned),
+                        fingerprint: fingerprint.map(str::to_owned),
+                    };
+                    cases.push(Case {
+                        label: format!("{who}, {filter:?} before {before:?}"),
+                        query: backend.build(&rows::page(backend, caller, &filter, before, 51)),
+                        allowance: Allowance::TenForEach,
+                        plain: Some(plain(caller, &filter, before).build(backend)),
+                    });
+                }
+            }
+        }
+    }
+    cases
+}
+
+fn plain(caller: &Caller, filter: &Filter, before: Option<SessionId>) -> Select<upload_session::Entity> {
+    use upload_session::Column;
+    let mut query = upload_session::Entity::find().filter(Column::TenantId.eq(caller.tenant));
+    let own = (!caller.permissions.has(Permission::UploadsManage)).then_some(&caller.user);
+    if let Some(user) = own.or(filter.created_by.as_ref()) {
+        query = query.filter(Column::CreatedBy.eq(user));
+    }
+    if let Brands::These(brands) = &caller.brands {
+        query = query.filter(Column::BrandId.is_in(brands.clone()));
+    }
+    if !filter.statuses.is_empty() {
+        query = query.filter(Column::Status.is_in(filter.statuses.clone()));
+    }
+    query
+        .apply_if(filter.brand, |query, brand| query.filter(Column::BrandId.eq(brand)))
+        .apply_if(filter.batch_reference.clone(), |query, batch| query.filter(Column::BatchReference.eq(batch)))
+        .apply_if(filter.fingerprint.clone(), |query, print| query.filter(Column::Fingerprint.eq(print)))
+        .apply_if(before, |query, before| query.filter(Column::Id.lt(before)))
+        .order_by_desc(Column::Id)
+        .limit(51)
+}
+
+/// Every combination.
+fn combinations<'a, A, B: Copy, C: Copy>(a: &'a [A], b: &'a [B], c: &'a [C]) -> impl Iterator<Item = (&'a A, B, C)> {
+    a.iter().flat_map(move |a| b.iter().flat_map(move |b| c.iter().map(move |c| (a, *b, *c))))
+}
+
+/// The queries that find something by a key.
+async fn lookups(db: &TestDb, world: &World) -> Vec<Case> {
+    let backend = db.backend();
+    let tenant = world.tenant;
+    let of_tenant = || upload_session::Entity::find().filter(upload_session::Column::TenantId.eq(tenant));
+    let newest = of_tenant().order_by_desc(upload_session::Column::Id).one(&db.pool).await.unwrap().unwrap();
+    let scope = Scope { tenant, brand: newest.brand_id, user: &newest.created_by };
+    let key = newest.idempotency_key.as_deref().unwrap();
+    let (batch, client) = ("daily", "row-99999");
+    let in_batch = |batch: &str| of_tenant().filter(upload_session::Column::BatchReference.eq(batch));
+    let of_user = in_batch(batch).filter(upload_session::Column::CreatedBy.eq("user-4"));
+    let of_user = of_user.count(&db.pool).await.unwrap();
+    let daily = in_batch(batch).count(&db.pool).await.unwrap();
+    let big = in_batch(&world.batch).count(&db.pool).await.unwrap();
+    assert!(big > 500 && daily > 500 && of_user > 0, "{big} {daily} {of_user}");
+    let chief = caller(tenant, "chief", Brands::All, true);
+    let user = caller(tenant, "user-4", Brands::All, false);
+
+    let ten = |label: &str, query: Statement| Case {
+        label: label.to_owned(),
+        query,
+        allowance: Allowance::TenForEach,
+        plain: None,
+    };
+    let counts = |label: &str, query: Statement, rows: u64| {
+        let allowance = Allowance::Rows(rows);
+        Case { label: label.to_owned(), query, allowance, plain: None }
+    };
+    let brands = brand::Entity::find().filter(brand::Column::TenantId.eq(tenant)).order_by_asc(brand::Column::Slug);
+    vec![
+        ten("session by id", rows::by_id(tenant, newest.id).build(backend)),
+        ten("session by key", rows::by_idempotency_key(scope, key).build(backend)),
+        ten("session by references", rows::by_references(scope, batch, client).build(backend)),
+        counts("a batch", rows::batch_summary(&chief, &world.batch).build(backend), big),
+        counts("everybody's batch", rows::batch_summary(&chief, batch).build(backend), daily),
+        counts("a user's part of it", rows::batch_summary(&user, batch).build(backend), of_user),
+        ten("tenant by slug", tenant::Entity::find().filter(tenant::Column::Slug.eq("tenant-1")).build(backend)),
+        ten("tenant by id", tenant::Entity::find_by_id(tenant).build(backend)),
+        ten("brands of a tenant", brands.build(backend)),
+        ten("brand by id", brand::Entity::find_by_id((tenant, newest.brand_id)).build(backend)),
+    ]
+}
+
+async fn no_query_reads_much_more_than_it_returns(db: TestDb) {
+    let db = db.migrated().await;
+    let world = World::create(&db).await;
+    let cases = || async {
+        let mut cases = lists(&world, db.backend());
+        cases.extend(lookups(&db, &world).await);
+        cases
+    };
+    if db.backend() == DbBackend::Sqlite {
+        // An embedded database may never have been analyzed.
+        check(&Probe::new(&db).await, cases().await).await;
+    }
+    let maintenance = if db.backend() == DbBackend::Postgres { "VACUUM ANALYZE" } else { "ANALYZE" };
+    db.pool.execute_unprepared(maintenance).await.unwrap();
+    check(&Probe::new(&db).await, cases().await).await;
+}
+
+async fn check(probe: &Probe, cases: Vec<Case>) {
+    // The probe sees what it is there for.
+    let everything =
+        Statement::from_string(cases[0].query.db_backend, "SELECT count(*) FROM upload_session WHERE file_size = 7");
+    let cost = probe.cost(&everything).await;
+    assert!(cost.whole_table && cost.read >= SESSIONS as u64 / 4, "{cost:?}");
+
+    let mut wrong = Vec::new();
+    let mut full = 0;
+    for (n, Case { label, query, allowance, plain }) in cases.iter().enumerate() {
+        // All of them would take a while.
+        if let Some(plain) = plain.as_ref().filter(|_| n % 10 == 0) {
+            assert_eq!(probe.ids(query).await, probe.ids(plain).await, "{label}");
+        }
+
+        let cost = probe.cost(query).await;
+        let most = match allowance {
+            Allowance::TenForEach => 10 * cost.returned.max(5),
+            // In an index and in the table.
+            Allowance::Rows(rows) => 2 * rows + 10,
+        };
+        full += u64::from(cost.returned == 51);
+        if cost.whole_table || cost.read > most {
+            wrong.push(format!("{label}: read {} for {}\n{}", cost.read, cost.returned, cost.plan));
+        }
+    }
+    assert!(full > 100, "only {full} of the lists have a full page");
+    assert!(wrong.is_empty(), "{} of {} queries:\n{}", wrong.len(), cases.len(), wrong.join("\n\n"));
+}
