@@ -13,11 +13,12 @@ test: ## check, then every test on both pairs: SQLite + embedded store, PostgreS
 
 test-embedded: ## the tests on SQLite + embedded store only; installs no server
 	@scripts/setup toolchain
-	cargo test --workspace --locked -- --skip postgres
+	cargo test --workspace --exclude quaymaster --locked
+	cargo test --lib --bins --test api --test database --test tidy --locked -- --skip postgres
 
 test-postgres: ## the tests on PostgreSQL + Garage only
 	@scripts/setup toolchain postgres garage
-	@scripts/with-backends cargo test --workspace --locked postgres
+	@scripts/with-backends sh -c 'cargo test --test storage --locked && cargo test --test api --test database --locked postgres'
 
 test-s3: ## the stories against a real S3, an empty bucket; see scripts/test-s3 for what to set
 	@scripts/setup toolchain postgres

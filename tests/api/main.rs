@@ -19,4 +19,5 @@ mod isolation;
 mod list;
 mod part_urls;
 mod permissions;
+mod program;
 mod resume;

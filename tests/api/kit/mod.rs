@@ -7,7 +7,7 @@ mod leaks;
 mod log;
 mod proxy;
 mod reply;
-pub mod server;
+mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
@@ -24,6 +24,7 @@ pub use actor::{Actor, Tenant, Upload};
 pub use backends::{Database, Pair, Skipped, Store};
 pub use proxy::{Fault, Op};
 pub use reply::Reply;
+pub use server::free_port;
 
 use server::Server;
 

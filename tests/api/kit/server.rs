@@ -100,7 +100,7 @@ impl TestApp {
 }
 
 async fn program(env: BTreeMap<String, String>, folder: &Path) -> (Child, u16) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let log = folder.join("server.log");
     let stderr = std::fs::File::options().create(true).append(true).open(&log).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_quaymaster"))
@@ -119,4 +119,9 @@ async fn program(env: BTreeMap<String, String>, folder: &Path) -> (Child, u16) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     (child, port)
+}
+
+/// One that nobody listens on just now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -1,0 +1,163 @@
+//! The program itself: its commands, its start, its end; and the embedded default, where store and server die together.
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use crate::kit::{CHUNK, MIB, Op, TestApp, free_port, stories};
+
+stories![a_request_in_flight_is_finished_before_the_server_stops];
+
+async fn a_request_in_flight_is_finished_before_the_server_stops(app: TestApp) {
+    app.run_the_program().await;
+    let ann = app.tenant("acme").user("ann");
+    let reel = ann.initiate("reel.mov", 6 * MIB).await;
+    ann.send_all_parts(&reel).await;
+    let held = app.store.faults().hold_answer(Op::CompleteMultipartUpload);
+    let completing = {
+        let (ann, reel) = (ann.clone(), reel.clone());
+        tokio::spawn(async move { ann.complete(&reel).await })
+    };
+    held.arrived().await;
+    let address = app.url("").trim_start_matches("http://").to_owned();
+    let stopping = {
+        let app = app.clone();
+        tokio::spawn(async move { app.stop_server().await })
+    };
+    // From SIGTERM on nobody new gets in.
+    while tokio::net::TcpStream::connect(&address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    held.release();
+    let asset = completing.await.unwrap().created();
+    stopping.await.unwrap();
+    app.start_server().await;
+    assert_eq!(ann.complete(&reel).await.ok(), asset);
+}
+
+/// A folder with everything in it, and the program that works on it.
+struct Embedded {
+    folder: TempDir,
+    port: u16,
+    store_port: u16,
+    http: reqwest::Client,
+}
+
+impl Embedded {
+    fn new() -> Self {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { folder: tempfile::tempdir().unwrap(), port: free_port(), store_port: free_port(), http }
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quaymaster"));
+        command
+            .args(words)
+            .env_clear()
+            .env("PORT", self.port.to_string())
+            .env("QUAYMASTER_EMBEDDED__PORT", self.store_port.to_string())
+            .env("QUAYMASTER_DATA_DIR", self.folder.path().join("data"))
+            .env("LOG_LEVEL", "warn")
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().await.unwrap()
+    }
+
+    /// Standard output of a command that must succeed, without its last line break.
+    async fn said(&self, words: &[&str]) -> String {
+        let output = self.run(words).await;
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    async fn serve(&self) -> Child {
+        let child = self.command(&["serve"]).stderr(Stdio::inherit()).spawn().unwrap();
+        for _ in 0..600 {
+            let ready = self.http.get(format!("http://127.0.0.1:{}/readyz", self.port)).send().await;
+            if ready.is_ok_and(|answer| answer.status() == 200) {
+                return child;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the server does not become ready");
+    }
+
+    async fn post(&self, token: &str, path: &str, body: &Value) -> (u16, Value) {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let answer = self.http.post(url).bearer_auth(token).json(body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+}
+
+#[tokio::test]
+async fn everything_embedded_survives_a_kill() {
+    let embedded = Embedded::new();
+    embedded.said(&["tenant", "create", "acme"]).await;
+    let token = embedded.said(&["token", "--tenant", "acme"]).await;
+    let mut server = embedded.serve().await;
+
+    let chunk = usize::try_from(CHUNK).unwrap();
+    // The default cuts into 8 MiB: two parts.
+    let size = 2 * chunk;
+    let body = json!({"file_name": "reel.mov", "file_size": size});
+    let (status, session) = embedded.post(&token, "/app/uploads/initiate", &body).await;
+    assert_eq!(status, 201, "{session}");
+    let id = session["upload_session_id"].as_str().unwrap();
+    let bytes: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+    for number in [1, 2] {
+        let path = format!("/app/uploads/{id}/multipart-part-url");
+        let (status, url) = embedded.post(&token, &path, &json!({"part_number": number})).await;
+        assert_eq!(status, 200, "{url}");
+        let from = usize::try_from(url["offset"].as_u64().unwrap()).unwrap();
+        let part = bytes[from..from + usize::try_from(url["size"].as_u64().unwrap()).unwrap()].to_vec();
+        let sent = embedded.http.put(url["upload_url"].as_str().unwrap()).body(part).send().await.unwrap();
+        assert_eq!(sent.status(), 200);
+        // What was answered is there after a kill.
+        server.kill().await.unwrap();
+        server = embedded.serve().await;
+    }
+    let complete = json!({"upload_session_id": id});
+    let (status, asset) = embedded.post(&token, "/app/assets/upload/complete", &complete).await;
+    assert_eq!(status, 201, "{asset}");
+    server.kill().await.unwrap();
+    server = embedded.serve().await;
+    assert_eq!(embedded.post(&token, "/app/assets/upload/complete", &complete).await, (200, asset));
+    server.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_tenant_made_twice_is_one_tenant() {
+    let embedded = Embedded::new();
+    let first: Value = serde_json::from_str(&embedded.said(&["tenant", "create", "acme"]).await).unwrap();
+    let again: Value = serde_json::from_str(&embedded.said(&["tenant", "create", "acme"]).await).unwrap();
+    assert_eq!(first, again);
+    assert!(first["brands"]["main"].is_string(), "{first}");
+    let grown = embedded.said(&["tenant", "create", "acme", "--brand", "shoes"]).await;
+    let grown: Value = serde_json::from_str(&grown).unwrap();
+    assert_eq!(grown["tenant_id"], first["tenant_id"]);
+    assert_eq!(grown["brands"]["main"], first["brands"]["main"]);
+    assert!(grown["brands"]["shoes"].is_string(), "{grown}");
+}
+
+#[tokio::test]
+async fn the_start_is_refused_where_it_could_not_go_well() {
+    let embedded = Embedded::new();
+    for (name, value, says) in [
+        ("DATABASE_URL", "postgres://localhost/x", "JWT_SECRET"),
+        ("QUAYMASTER_SERVER__PROT", "1", "prot"),
+        ("QUAYMASTER_SESSIONS__EXPIRES_AFTER_SECS", "soon", "expires_after_secs"),
+    ] {
+        let output = embedded.command(&["serve"]).env(name, value).output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{name}");
+        assert!(said.to_lowercase().contains(&says.to_lowercase()), "{name}: {said}");
+    }
+    let output = embedded.run(&["token", "--tenant", "nobody"]).await;
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+}
