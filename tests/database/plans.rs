@@ -330,7 +330,7 @@ fn lists(world: &World, backend: DbBackend) -> Vec<Case> {
         (all, of("chief", Brands::All, true)),
         ("3 brands, manager", of("chief", these(&[0, 4, 8, 4]), true)),
         ("1 brand, manager", of("chief", these(&[6]), true)),
-        ("30 brands, manager", of("chief", with_strangers(20), true)),
+        ("12 brands, manager", of("chief", with_strangers(2), true)),
         (most, of("chief", with_strangers(60), true)),
         ("all brands, busy user", of("user-0", Brands::All, false)),
         ("3 brands, busy user", of("user-0", these(&[0, 4, 8]), false)),
