@@ -27,9 +27,8 @@ check: ## formatting, lints, published API document; no tests
 	@scripts/setup toolchain
 	@scripts/check
 
-bench: ## the benchmarks
-	@scripts/setup toolchain
-	cargo bench --locked
+bench: ## what the server costs, beside its limits, in one table; scripts/bench --help for the parts
+	@scripts/bench
 
 openapi: ## write docs/openapi.json from the code
 	@scripts/setup toolchain

@@ -46,6 +46,8 @@ const R2: &[(&str, &str)] = &[
     ("R2_ACCESS_KEY_ID", "storage.access_key_id"),
     ("R2_SECRET_ACCESS_KEY", "storage.secret_access_key"),
 ];
+/// Makes R2's endpoint.
+const R2_ACCOUNT: &str = "R2_ACCOUNT_ID";
 const MINIO: &[(&str, &str)] = &[
     ("MINIO_BUCKET", "storage.bucket"),
     ("MINIO_ENDPOINT", "storage.endpoint"),
@@ -71,7 +73,13 @@ pub(super) fn process_environment() -> Result<Vec<(String, String)>, Error> {
 }
 
 fn is_ours(name: &str) -> bool {
-    name.starts_with(PREFIX) || [FAMILIAR, AWS, R2, MINIO].concat().iter().any(|(familiar, _)| *familiar == name)
+    name.starts_with(PREFIX) || names().contains(&name)
+}
+
+/// The names without the prefix that are read.
+pub(super) fn names() -> Vec<&'static str> {
+    let families = [FAMILIAR, AWS, R2, MINIO].concat();
+    families.into_iter().map(|(name, _)| name).chain([R2_ACCOUNT]).collect()
 }
 
 /// What the sources say together.
@@ -164,9 +172,9 @@ impl Sources {
         for (name, path) in family {
             self.set_from(name, path, &environment);
         }
-        if let (true, Some(account)) = (family == R2, environment.get("R2_ACCOUNT_ID")) {
+        if let (true, Some(account)) = (family == R2, environment.get(R2_ACCOUNT)) {
             let endpoint = format!("https://{account}.r2.cloudflarestorage.com");
-            self.set("storage.endpoint", Value::String(endpoint), "R2_ACCOUNT_ID");
+            self.set("storage.endpoint", Value::String(endpoint), R2_ACCOUNT);
         }
         let unread = others.iter().filter(|name| environment.contains_key(**name));
         self.warnings.extend(unread.map(|name| format!("{name} is set but not read, as STORAGE_PROVIDER is not set")));
@@ -226,8 +234,12 @@ impl Sources {
     }
 
     fn inherit_profiles(&mut self) {
-        let Some(Value::Table(profiles)) = self.merged.get_mut("uploads") else { return };
-        let Some(Value::Table(default)) = profiles.get("default").cloned() else { return };
+        let Some(Value::Table(profiles)) = self.merged.get_mut("uploads") else {
+            return;
+        };
+        let Some(Value::Table(default)) = profiles.get("default").cloned() else {
+            return;
+        };
         for profile in profiles.iter_mut().filter_map(|(_, profile)| profile.as_table_mut()) {
             for (key, value) in &default {
                 profile.entry(key).or_insert_with(|| value.clone());

@@ -151,6 +151,14 @@ fn at() -> Location {
 
 /// Makes the call, and gives back how it failed.
 async fn fails(storage: &Storage, op: Op) -> Error {
+    // A call that never ends is a failure of its own kind.
+    tokio::time::timeout(Duration::from_secs(20), call(storage, op))
+        .await
+        .expect("an end")
+        .expect_err("a call to a store that fails")
+}
+
+async fn call(storage: &Storage, op: Op) -> Result<(), Error> {
     let (at, id) = (at(), "upload-id");
     let part = Part { number: 1, etag: "d41d8cd98f00b204e9800998ecf8427e".to_owned(), size: 1 };
     match op {
@@ -164,7 +172,6 @@ async fn fails(storage: &Storage, op: Op) -> Error {
         Op::Ready => storage.ready("bucket").await,
         Op::Credentials => storage.signer().await.map(drop),
     }
-    .expect_err("a call to a store that fails")
 }
 
 const CALLS: [Op; 8] = [
@@ -385,6 +392,20 @@ async fn a_list_of_uploads_without_an_end_ends() {
         assert_eq!(error.kind, Kind::Unavailable, "{name}: {error}");
         assert_eq!(store.requests().len(), requests_max, "{name}");
     }
+}
+
+#[tokio::test]
+async fn uploads_of_later_keys_are_not_read() {
+    let key = at().key;
+    let uploads = format!(
+        "<Upload><Key>{key}</Key><UploadId>mine</UploadId></Upload>\
+         <Upload><Key>{key}-2</Key><UploadId>a neighbour's</UploadId></Upload>"
+    );
+    let page =
+        format!("<ListMultipartUploadsResult><IsTruncated>true</IsTruncated>{uploads}</ListMultipartUploadsResult>");
+    let store = Faulty::always(Does::Say(200, page)).await;
+    assert_eq!(store.storage().await.list_uploads(&at()).await.unwrap(), ["mine"]);
+    assert_eq!(store.requests().len(), 1);
 }
 
 /// Garage does not say where the next page of uploads begins; the pages here say nothing of it at all.

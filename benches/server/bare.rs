@@ -1,0 +1,78 @@
+//! The databases alone: how many commits of one INSERT each they take.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::PgPoolOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{PgPool, SqlitePool};
+use tokio::sync::Mutex;
+
+use crate::kit::from_backends;
+use crate::load::{Times, keep_asking};
+
+/// About as much as a session's row.
+const ROW: &str = "................................................................................................\
+                   ................................................................................................\
+                   ................................................................................................\
+                   ................................................................................................\
+                   ................................................................................................";
+
+pub enum Bare {
+    /// One writer at a time, as SQLite has it; waiting for the turn here is quicker than its own waiting.
+    Sqlite(SqlitePool, Arc<Mutex<()>>),
+    Postgres(PgPool),
+}
+
+impl Bare {
+    /// A file in `dir`, opened as the server opens its own.
+    pub async fn sqlite(dir: &Path) -> Self {
+        let options = SqliteConnectOptions::new()
+            .filename(dir.join("bare.db"))
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full);
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+        sqlx::query("CREATE TABLE bare (id BLOB PRIMARY KEY, body TEXT NOT NULL)").execute(&pool).await.unwrap();
+        Self::Sqlite(pool, Arc::default())
+    }
+
+    pub async fn postgres(connections: u32) -> Self {
+        let pool = PgPoolOptions::new().max_connections(connections);
+        let pool = pool.connect(&from_backends("QUAYMASTER_TEST_POSTGRES")).await.unwrap();
+        let create = "CREATE TABLE IF NOT EXISTS bare (id uuid PRIMARY KEY, body text NOT NULL)";
+        sqlx::query(create).execute(&pool).await.unwrap();
+        Self::Postgres(pool)
+    }
+
+    pub async fn commits(&self, tasks: usize, lasting: Duration) -> Times {
+        match self {
+            Self::Sqlite(pool, turn) => {
+                let (pool, turn) = (pool.clone(), Arc::clone(turn));
+                keep_asking(tasks, lasting, move |_| {
+                    let (pool, turn) = (pool.clone(), Arc::clone(&turn));
+                    async move {
+                        let _turn = turn.lock().await;
+                        let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+                        let insert = sqlx::query("INSERT INTO bare VALUES (?, ?)").bind(uuid::Uuid::now_v7()).bind(ROW);
+                        insert.execute(&mut *tx).await.unwrap();
+                        tx.commit().await.unwrap();
+                    }
+                })
+                .await
+            }
+            Self::Postgres(pool) => {
+                let pool = pool.clone();
+                keep_asking(tasks, lasting, move |_| {
+                    let pool = pool.clone();
+                    async move {
+                        let insert = sqlx::query("INSERT INTO bare VALUES ($1, $2)");
+                        insert.bind(uuid::Uuid::now_v7()).bind(ROW).execute(&pool).await.unwrap();
+                    }
+                })
+                .await
+            }
+        }
+    }
+}

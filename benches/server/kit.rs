@@ -1,0 +1,334 @@
+//! A server of its own, with the release binary, on a free port and in a temporary folder; and a way to talk to it.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+use reqwest::{Client, Method, StatusCode};
+use rusty_s3::actions::{CreateMultipartUpload, ListParts};
+use rusty_s3::{Bucket, Credentials, S3Action as _, UrlStyle};
+use serde_json::{Value, json};
+use sqlx::Connection as _;
+use tempfile::TempDir;
+
+pub const MIB: u64 = 1 << 20;
+const BINARY: &str = env!("CARGO_BIN_EXE_quaymaster");
+/// What a web application gives its users.
+const PERMISSIONS: [&str; 5] = ["uploads.create", "uploads.view", "uploads.cancel", "assets.create", "assets.view"];
+/// Longer than any answer takes that is not lost.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// The kernel counts processor time for `/proc` in hundredths of a second, on every architecture (`USER_HZ`).
+const TICKS_PER_SEC: f64 = 100.0;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Database {
+    Sqlite,
+    Postgres,
+}
+
+impl Database {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SQLite",
+            Self::Postgres => "PostgreSQL",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// The server's own.
+    Embedded,
+    /// The one that `scripts/with-backends` started.
+    Garage,
+}
+
+/// A place for a server, with a database that is migrated and a tenant in it; nothing runs yet.
+pub struct Site {
+    env: Vec<(String, String)>,
+    dir: TempDir,
+    token: String,
+    pub s3: Option<S3>,
+}
+
+impl Site {
+    /// `settings` come on top of the defaults, by their names in the environment.
+    pub async fn new(database: Database, store: Store, settings: &[(&str, &str)]) -> Self {
+        let dir = tempfile::Builder::new().prefix("quaymaster-bench").tempdir().unwrap();
+        let mut env: Vec<(String, String)> = [
+            ("QUAYMASTER_DATA_DIR", dir.path().join("data").to_str().unwrap()),
+            ("QUAYMASTER_EMBEDDED__PORT", "0"),
+            ("JWT_SECRET", "a-secret-for-benchmarks-that-is-long-enough"),
+        ]
+        .iter()
+        .chain(settings)
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+        if database == Database::Postgres {
+            env.push(("DATABASE_URL".to_owned(), new_postgres_database().await));
+        }
+        let s3 = match store {
+            Store::Embedded => None,
+            Store::Garage => Some(S3::new().await),
+        };
+        env.extend(s3.iter().flat_map(S3::env));
+        let mut site = Self { env, dir, token: String::new(), s3 };
+        site.command(&["tenant", "create", "bench", "--brand", "main"]);
+        let permissions = PERMISSIONS.iter().flat_map(|permission| ["--permission", permission]);
+        let token: Vec<_> = ["token", "--tenant", "bench", "--brand", "main", "--user", "ann", "--ttl", "8h"]
+            .into_iter()
+            .chain(permissions)
+            .collect();
+        site.token = site.command(&token).trim().to_owned();
+        site
+    }
+
+    /// The folder that goes with this value.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The binary, with nothing of this process's environment that could change what it does.
+    pub fn quaymaster(&self) -> Command {
+        let mut command = Command::new(BINARY);
+        command.env_clear().current_dir(self.dir.path()).stdin(Stdio::null());
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Starts a server, and returns at once.
+    pub fn spawn(&self) -> Server {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let log = fs::File::create(self.dir.path().join("server.log")).unwrap();
+        let child =
+            self.quaymaster().arg("serve").env("PORT", port.to_string()).stdout(Stdio::null()).stderr(log).spawn();
+        Server {
+            child: child.unwrap(),
+            url: format!("http://127.0.0.1:{port}"),
+            token: self.token.clone(),
+            // A proxy of the machine's has no part in this.
+            http: Client::builder().no_proxy().tcp_nodelay(true).timeout(ANSWER_WITHIN).build().unwrap(),
+        }
+    }
+
+    /// Starts a server and waits until it is ready.
+    pub async fn start(&self) -> Server {
+        let mut server = self.spawn();
+        if !server.ready_within(Duration::from_secs(30)).await {
+            panic!("the server did not start:\n{}", fs::read_to_string(self.dir.path().join("server.log")).unwrap());
+        }
+        server
+    }
+
+    fn command(&self, args: &[&str]) -> String {
+        let output = self.quaymaster().args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+async fn new_postgres_database() -> String {
+    let url = from_backends("QUAYMASTER_TEST_POSTGRES");
+    let name = format!("bench_{}", uuid::Uuid::new_v4().simple());
+    let mut admin = sqlx::PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut admin).await.unwrap();
+    let (server, _) = url.rsplit_once('/').unwrap();
+    format!("{server}/{name}")
+}
+
+/// What `scripts/with-backends` says of the back ends that it started.
+pub fn from_backends(name: &str) -> String {
+    env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this by scripts/bench"))
+}
+
+/// A process that ends with this value.
+pub struct Server {
+    child: Child,
+    pub url: String,
+    pub token: String,
+    http: Client,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only where it has ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    /// Whether `/readyz` answers 200 within that time, asked each millisecond.
+    pub async fn ready_within(&mut self, time: Duration) -> bool {
+        let begun = Instant::now();
+        let url = format!("{}/readyz", self.url);
+        while begun.elapsed() < time && self.child.try_wait().unwrap().is_none() {
+            if self.http.get(&url).send().await.is_ok_and(|answer| answer.status() == StatusCode::OK) {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        false
+    }
+
+    pub fn client(&self) -> Api {
+        Api { http: self.http.clone(), url: self.url.clone(), token: self.token.clone() }
+    }
+
+    /// Processor time that the process has used so far, its own and the kernel's for it.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // proc_pid_stat(5): utime and stime are fields 14 and 15; the second, a name in brackets, may hold spaces.
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let ticks: f64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<f64>().unwrap()).sum();
+        Duration::from_secs_f64(ticks / TICKS_PER_SEC)
+    }
+
+    /// A field of `/proc/PID/status` that counts KiB, such as `VmRSS`; in MiB.
+    pub fn memory_mib(&self, field: &str) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+    }
+}
+
+/// A caller with a token. Connections are kept and shared by clones.
+#[derive(Clone)]
+pub struct Api {
+    http: Client,
+    url: String,
+    token: String,
+}
+
+impl Api {
+    /// Sends a request, which must succeed.
+    pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
+        let mut request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        let body = answer.bytes().await.unwrap();
+        assert!(status.is_success(), "{path}: {status} {}", String::from_utf8_lossy(&body));
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Value {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    pub async fn initiate(&self, name: &str, bytes: u64) -> Value {
+        self.post("/app/uploads/initiate", &new_upload(name, bytes)).await
+    }
+}
+
+/// The body of a request for a session.
+pub fn new_upload(name: &str, bytes: u64) -> Value {
+    json!({ "file_name": name, "file_size": bytes, "mime_type": "video/quicktime" })
+}
+
+pub fn id_of(session: &Value) -> &str {
+    session["upload_session_id"].as_str().unwrap()
+}
+
+/// A bucket of Garage's, and the calls that Quaymaster makes to it, made without Quaymaster.
+#[derive(Clone)]
+pub struct S3 {
+    bucket: Bucket,
+    credentials: Credentials,
+    http: Client,
+}
+
+const URL_LIVES: Duration = Duration::from_secs(3600);
+
+impl S3 {
+    async fn new() -> Self {
+        let set = |name: &str| from_backends(&format!("QUAYMASTER_TEST_S3_{name}"));
+        let name = format!("bench-{}", uuid::Uuid::new_v4().simple());
+        let endpoint = set("ENDPOINT").parse().unwrap();
+        let bucket = Bucket::new(endpoint, UrlStyle::Path, name, set("REGION")).unwrap();
+        let credentials = Credentials::new(set("ACCESS_KEY"), set("SECRET_KEY"));
+        let http = Client::builder().no_proxy().tcp_nodelay(true).timeout(ANSWER_WITHIN).build().unwrap();
+        let s3 = Self { bucket, credentials, http };
+        let create = s3.bucket.create_bucket(&s3.credentials);
+        s3.send(Method::PUT, create.sign(URL_LIVES), create.body()).await;
+        s3
+    }
+
+    /// What makes a server use this bucket.
+    fn env(&self) -> Vec<(String, String)> {
+        let endpoint = self.bucket.base_url().as_str();
+        let (endpoint, _) = endpoint.split_once(&format!("/{}", self.bucket.name())).unwrap();
+        [
+            ("STORAGE_PROVIDER", "garage"),
+            ("AWS_BUCKET", self.bucket.name()),
+            ("AWS_REGION", self.bucket.region()),
+            ("AWS_ENDPOINT_URL_S3", endpoint),
+            ("AWS_ACCESS_KEY_ID", self.credentials.key()),
+            ("AWS_SECRET_ACCESS_KEY", self.credentials.secret()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec()
+    }
+
+    pub fn bucket_name(&self) -> &str {
+        self.bucket.name()
+    }
+
+    pub async fn create_multipart(&self, key: &str) -> String {
+        let url = self.bucket.create_multipart_upload(Some(&self.credentials), key).sign(URL_LIVES);
+        let answer = self.send(Method::POST, url, String::new()).await;
+        CreateMultipartUpload::parse_response(&answer).unwrap().upload_id().to_owned()
+    }
+
+    /// Sends part 1 and on, all of the same bytes; their ETags.
+    pub async fn put_parts(&self, key: &str, upload_id: &str, count: u16, bytes: &str) -> Vec<String> {
+        let mut etags = Vec::new();
+        for number in 1..=count {
+            let url = self.bucket.upload_part(Some(&self.credentials), key, number, upload_id).sign(URL_LIVES);
+            let answer = self.http.put(url).body(bytes.to_owned()).send().await.unwrap();
+            assert!(answer.status().is_success(), "part {number}: {}", answer.status());
+            etags.push(answer.headers()["etag"].to_str().unwrap().to_owned());
+        }
+        etags
+    }
+
+    /// Lists the parts; how many there are.
+    pub async fn list_parts(&self, key: &str, upload_id: &str) -> usize {
+        let url = self.bucket.list_parts(Some(&self.credentials), key, upload_id).sign(URL_LIVES);
+        ListParts::parse_response(&self.send(Method::GET, url, String::new()).await).unwrap().parts.len()
+    }
+
+    pub async fn complete_multipart(&self, key: &str, upload_id: &str, etags: &[String]) {
+        let etags = etags.iter().map(String::as_str);
+        let complete = self.bucket.complete_multipart_upload(Some(&self.credentials), key, upload_id, etags);
+        let url = complete.sign(URL_LIVES);
+        self.send(Method::POST, url, complete.body()).await;
+    }
+
+    pub async fn head(&self, key: &str) {
+        let url = self.bucket.head_object(Some(&self.credentials), key).sign(URL_LIVES);
+        self.send(Method::HEAD, url, String::new()).await;
+    }
+
+    /// Deletes all that the bucket holds, up to a thousand objects.
+    pub async fn empty(&self) {
+        let url = self.bucket.list_objects_v2(Some(&self.credentials)).sign(URL_LIVES);
+        let listed = self.send(Method::GET, url, String::new()).await;
+        for object in rusty_s3::actions::ListObjectsV2::parse_response(&listed).unwrap().contents {
+            let url = self.bucket.delete_object(Some(&self.credentials), &object.key).sign(URL_LIVES);
+            self.send(Method::DELETE, url, String::new()).await;
+        }
+    }
+
+    async fn send(&self, method: Method, url: url::Url, body: String) -> String {
+        let answer = self.http.request(method.clone(), url).body(body).send().await.unwrap();
+        let status = answer.status();
+        let text = answer.text().await.unwrap();
+        assert!(status.is_success(), "{method}: {status} {text}");
+        text
+    }
+}

@@ -1,0 +1,59 @@
+//! One part URL per request, under load: what a request costs the server in processor time.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::kit::{Database, MIB, Site, Store, id_of};
+use crate::load::{keep_asking, median, millis};
+use crate::table::Row;
+
+const LIMIT_MS: f64 = 0.2;
+const CLIENTS: usize = 16;
+const SESSIONS: usize = 100;
+/// 100 parts each.
+const FILE_BYTES: u64 = 800 * MIB;
+const ROUNDS: usize = 3;
+const ROUND: Duration = Duration::from_secs(4);
+
+pub async fn run() -> Vec<Row> {
+    let site = Site::new(Database::Sqlite, Store::Embedded, &[]).await;
+    let server = site.start().await;
+    let api = server.client();
+    let mut paths = Vec::new();
+    for number in 0..SESSIONS {
+        let session = api.initiate(&format!("reel-{number}.mov"), FILE_BYTES).await;
+        paths.push(format!("/app/uploads/{}/multipart-part-url", id_of(&session)));
+    }
+
+    let (mut each_ms, mut last) = (Vec::new(), None);
+    for round in 0..=ROUNDS {
+        let (api, paths) = (api.clone(), paths.clone());
+        let before = server.cpu();
+        let times = keep_asking(CLIENTS, ROUND, move |number| {
+            let (api, path) = (api.clone(), paths[number % SESSIONS].clone());
+            async move {
+                let part = number / SESSIONS % 100 + 1;
+                api.post(&path, &json!({ "part_number": part })).await;
+            }
+        })
+        .await;
+        // The first round warms up.
+        if round > 0 {
+            each_ms.push(millis(server.cpu() - before) / times.count() as f64);
+            last = Some(times);
+        }
+    }
+    let (each_ms, times) = (median(&each_ms), last.unwrap());
+    let rate = format!(
+        "{:.0} a second, p50 {:.2} ms, p99 {:.2} ms",
+        times.per_second(),
+        millis(times.percentile(50)),
+        millis(times.percentile(99))
+    );
+    vec![
+        Row::new("part URL, processor time of the server", format!("{each_ms:.3} ms"))
+            .limit(format!("{LIMIT_MS} ms"), each_ms <= LIMIT_MS),
+        Row::new(format!("part URL, {CLIENTS} clients on the same machine"), rate),
+    ]
+}

@@ -1,0 +1,390 @@
+//! The calls of the native API that a push makes, with their shapes.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{Client, Method, StatusCode, Url};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::error::{Error, Problem};
+use super::report::plain;
+use super::retry::Retry;
+
+/// The server opens up to 1,000 storage uploads for one batch, and may assemble thousands of parts for one
+/// complete: it answers when it is done. Both may be asked again.
+const ANSWER_WITHIN: Duration = Duration::from_secs(180);
+/// No URL is used for a request that begins this shortly before its end, or in the last quarter of its life.
+const URL_MARGIN: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Status {
+    Initiating,
+    Uploading,
+    Completed,
+    Cancelled,
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UploadType {
+    Direct,
+    Multipart,
+}
+
+/// A session, and the URL of a direct one while it is UPLOADING.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Session {
+    pub upload_session_id: String,
+    pub status: Status,
+    pub upload_type: UploadType,
+    pub chunk_size: Option<u64>,
+    pub total_parts: Option<u32>,
+    pub failure_reason: Option<String>,
+    #[serde(flatten)]
+    pub direct: DirectUrl,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct DirectUrl {
+    pub upload_url: Option<String>,
+    pub upload_headers: Option<HashMap<String, String>>,
+    pub upload_url_expires_at: Option<DateTime<Utc>>,
+    /// The same time by this machine's clock, with a margin.
+    #[serde(skip)]
+    pub good_until: Option<Instant>,
+}
+
+/// One file of a batch, as it is announced.
+#[derive(Clone, Debug, Serialize)]
+pub struct Announcement<'a> {
+    pub file_name: &'a str,
+    pub file_size: u64,
+    pub mime_type: String,
+    pub client_reference: String,
+    pub fingerprint: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checksum_sha256: Option<&'a str>,
+}
+
+#[derive(Debug, Deserialize)]
+struct BatchAnswer {
+    uploads: Vec<BatchItem>,
+}
+
+#[derive(Debug, Deserialize)]
+struct BatchItem {
+    index: usize,
+    upload: Option<Session>,
+    problem: Option<Problem>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Resume {
+    #[serde(flatten)]
+    pub session: Session,
+    pub can_resume: bool,
+    pub reason: Option<String>,
+    #[serde(default)]
+    pub uploaded_parts: Vec<StoredPart>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct StoredPart {
+    pub part_number: u32,
+    pub etag: Option<String>,
+    pub size: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct PartUrl {
+    pub part_number: u32,
+    pub upload_url: String,
+    #[serde(default)]
+    pub upload_headers: HashMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PartUrlsAnswer {
+    expires_at: DateTime<Utc>,
+    parts: Vec<PartUrl>,
+}
+
+/// The asset as the server shows it, and what a push compares.
+#[derive(Clone, Debug)]
+pub struct Asset {
+    pub shown: Value,
+    pub facts: AssetFacts,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Brand {
+    pub brand_id: String,
+    pub slug: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct AssetFacts {
+    pub asset_id: String,
+    pub file_size: u64,
+    pub etag: Option<String>,
+    pub checksum_sha256: Option<String>,
+}
+
+pub struct Api {
+    http: Client,
+    base: String,
+    authorization: HeaderValue,
+    pub retry: Retry,
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+    asked_at: Instant,
+}
+
+impl Api {
+    /// `token` consists of visible ASCII characters. A path in `server` goes before those of the API.
+    pub fn new(http: Client, server: &Url, token: &str, patience: Duration) -> Self {
+        let bearer = HeaderValue::from_str(&format!("Bearer {token}"));
+        let mut authorization = bearer.expect("visible ASCII is fit for a header");
+        authorization.set_sensitive(true);
+        let base = server.as_str().trim_end_matches('/').to_owned();
+        Self { http, base, authorization, retry: Retry::new(patience) }
+    }
+
+    /// Announces up to 1,000 files; the results stand in their order. Asking again with the same references finds
+    /// the same sessions, so a lost answer costs nothing.
+    pub async fn initiate_batch(
+        &self,
+        batch: &str,
+        brand: Option<&str>,
+        files: &[Announcement<'_>],
+    ) -> Result<Vec<Result<Session, Problem>>, Error> {
+        let mut body = json!({ "batch_reference": batch, "files": files });
+        if let Some(brand) = brand {
+            body["brand_id"] = json!(brand);
+        }
+        // 422 where no file is accepted: each still says why, unless it is the batch itself that is wrong.
+        let answer = self.ask(Method::POST, "/app/uploads/initiate-batch", Some(&body), |answer| {
+            answer.status.is_success() || answer.json::<BatchAnswer>().is_ok()
+        });
+        let answer = answer.await?;
+        let mut results: Vec<Option<Result<Session, Problem>>> = files.iter().map(|_| None).collect();
+        for item in answer.json::<BatchAnswer>()?.uploads {
+            let slot = results.get_mut(item.index).ok_or_else(|| nonsense("a result for a file beyond the last"))?;
+            *slot = match (item.upload, item.problem) {
+                (Some(mut session), _) => {
+                    session.direct.good_until = answer.good_until(session.direct.upload_url_expires_at);
+                    Some(Ok(session))
+                }
+                (None, problem) => problem.map(Err),
+            };
+        }
+        results.into_iter().collect::<Option<_>>().ok_or_else(|| nonsense("a file of the batch without a result"))
+    }
+
+    /// What the store holds of a session, and a fresh URL for a direct one.
+    pub async fn resume(&self, id: &str) -> Result<Resume, Error> {
+        let answer = self.ask_session(Method::GET, &format!("/app/uploads/{id}/resume"), None).await?;
+        let mut resume: Resume = answer.json()?;
+        resume.session.direct.good_until = answer.good_until(resume.session.direct.upload_url_expires_at);
+        Ok(resume)
+    }
+
+    /// URLs for these parts, and until when they are good; `None` where the server does not tell its time.
+    pub async fn part_urls(&self, id: &str, numbers: &[u32]) -> Result<(Vec<PartUrl>, Option<Instant>), Error> {
+        let path = format!("/app/uploads/{id}/multipart-part-urls");
+        let body = json!({ "part_numbers": numbers });
+        let answer = self.ask_session(Method::POST, &path, Some(&body)).await?;
+        let urls: PartUrlsAnswer = answer.json()?;
+        Ok((urls.parts, answer.good_until(Some(urls.expires_at))))
+    }
+
+    /// Tells the server that somebody is still at it.
+    pub async fn activity(&self, id: &str) -> Result<(), Error> {
+        self.ask_session(Method::PUT, &format!("/app/uploads/{id}/activity"), None).await.map(drop)
+    }
+
+    /// Makes the asset, or reads the one that was made. With `parts` the server compares the ETags that this
+    /// client saw with those of the store.
+    pub async fn complete(&self, id: &str, parts: Option<&[(u32, String)]>) -> Result<Asset, Error> {
+        let mut body = json!({ "upload_session_id": id });
+        if let Some(parts) = parts {
+            body["parts"] = parts.iter().map(|(n, etag)| json!({ "part_number": n, "etag": etag })).collect();
+        }
+        let answer = self.ask_session(Method::POST, "/app/assets/upload/complete", Some(&body)).await?;
+        Ok(Asset { shown: answer.json()?, facts: answer.json()? })
+    }
+
+    pub async fn cancel(&self, id: &str) -> Result<(), Error> {
+        self.ask_session(Method::POST, &format!("/app/uploads/{id}/cancel"), None).await.map(drop)
+    }
+
+    /// Id and name of the brands that the token holds.
+    pub async fn brands(&self) -> Result<Vec<Brand>, Error> {
+        #[derive(Deserialize)]
+        struct Brands {
+            data: Vec<Brand>,
+        }
+        let answer = self.ask(Method::GET, "/app/brands", None, Answer::is_success).await?;
+        Ok(answer.json::<Brands>()?.data)
+    }
+
+    /// A request about a session. Refusals for its state become [`Error::SessionOver`] or [`Error::Completed`].
+    async fn ask_session(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Error> {
+        self.ask(method, path, body, Answer::is_success).await.map_err(fate)
+    }
+
+    /// One request, tried again while that may help. An answer that is not `wanted` is an error.
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        wanted: impl Fn(&Answer) -> bool,
+    ) -> Result<Answer, Error> {
+        let body = body.map(|body| Bytes::from(body.to_string()));
+        let attempt = async || {
+            let mut request = self.http.request(method.clone(), format!("{}{path}", self.base));
+            request = request.header(AUTHORIZATION, self.authorization.clone()).timeout(ANSWER_WITHIN);
+            if let Some(body) = &body {
+                request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
+            }
+            let asked_at = Instant::now();
+            let response = request.send().await?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            let answer = Answer { status, headers, body: response.bytes().await?, asked_at };
+            if wanted(&answer) { Ok(answer) } else { Err(answer.problem()) }
+        };
+        self.retry.run(attempt).await
+    }
+}
+
+impl Resume {
+    /// # Errors
+    /// [`Error::SessionOver`] or [`Error::Completed`] where no more bytes are taken.
+    pub fn still_open(self) -> Result<Self, Error> {
+        if self.can_resume {
+            return Ok(self);
+        }
+        match (self.session.status, self.reason.as_deref()) {
+            (Status::Completed, _) => Err(Error::Completed),
+            (_, Some("expired")) => Err(Error::SessionOver("has expired".into())),
+            (_, Some("storage_upload_lost")) => Err(Error::SessionOver("was lost by the store".into())),
+            (Status::Cancelled, _) => Err(Error::SessionOver("was cancelled".into())),
+            (_, reason) => {
+                let reason = self.session.failure_reason.as_deref().or(reason).unwrap_or("no reason given");
+                Err(Error::SessionOver(format!("has failed ({})", plain(reason))))
+            }
+        }
+    }
+}
+
+/// What a refusal says of the session.
+fn fate(error: Error) -> Error {
+    let Error::Server(problem) = &error else { return error };
+    match (problem.code.as_str(), problem.upload_status.as_deref()) {
+        ("session-expired", _) => Error::SessionOver("has expired".into()),
+        ("not-found", _) => Error::SessionOver("is gone".into()),
+        ("illegal-transition", Some("COMPLETED")) => Error::Completed,
+        ("illegal-transition", Some(status @ ("CANCELLED" | "FAILED"))) => Error::SessionOver(format!("is {status}")),
+        _ => error,
+    }
+}
+
+impl Answer {
+    fn is_success(&self) -> bool {
+        self.status.is_success()
+    }
+
+    fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_slice(&self.body).map_err(|error| nonsense(&error.to_string()))
+    }
+
+    /// When to stop using what the server says ends at `end`. Counted from the server's own time of answering, so
+    /// that this machine's clock may be wrong.
+    fn good_until(&self, end: Option<DateTime<Utc>>) -> Option<Instant> {
+        let date = DateTime::parse_from_rfc2822(self.headers.get(DATE)?.to_str().ok()?).ok()?;
+        let life = end?.signed_duration_since(date).to_std().unwrap_or(Duration::ZERO);
+        Some(self.asked_at + life - URL_MARGIN.min(life / 4))
+    }
+
+    /// The problem document; of an answer that has none (a proxy's page, a redirect) what can be said of it.
+    fn problem(&self) -> Error {
+        let mut problem = serde_json::from_slice::<Problem>(&self.body).unwrap_or_default();
+        problem.status = self.status.as_u16();
+        if problem.title.is_empty() {
+            problem.title = self.status.canonical_reason().unwrap_or("Unknown answer").to_owned();
+            let elsewhere = self.headers.get(LOCATION).and_then(|location| location.to_str().ok());
+            problem.detail = elsewhere.map(|location| format!("the server is said to be at {location}"));
+        }
+        problem.retry_after = problem.retry_after.or_else(|| retry_after(&self.headers));
+        Error::Server(Box::new(problem))
+    }
+}
+
+/// Seconds; the form with a date (RFC 9110, section 10.2.3) counts as not given.
+pub fn retry_after(headers: &HeaderMap) -> Option<u64> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
+}
+
+fn nonsense(why: &str) -> Error {
+    Error::Nonsense(why.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Answer {
+        let headers = headers.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect();
+        let status = StatusCode::from_u16(status).unwrap();
+        Answer { status, headers, body: Bytes::copy_from_slice(body.as_bytes()), asked_at: Instant::now() }
+    }
+
+    #[test]
+    fn a_url_ends_by_the_servers_clock_with_a_margin() {
+        let end = |text: &str| Some(text.parse::<DateTime<Utc>>().unwrap());
+        // The server lives in 2001; this machine does not.
+        let answer = answer(200, &[("date", "Tue, 02 Jan 2001 03:00:00 GMT")], "{}");
+        let left = |until: Option<Instant>| until.unwrap() - answer.asked_at;
+        assert_eq!(left(answer.good_until(end("2001-01-02T03:15:00Z"))), Duration::from_secs(14 * 60));
+        assert_eq!(left(answer.good_until(end("2001-01-02T03:00:08Z"))), Duration::from_secs(6));
+        assert_eq!(left(answer.good_until(end("2001-01-02T02:00:00Z"))), Duration::ZERO);
+        assert_eq!(answer.good_until(None), None);
+    }
+
+    #[test]
+    fn an_answer_without_a_problem_document_still_says_something() {
+        let Error::Server(page) = answer(502, &[("retry-after", "3")], "<html>").problem() else { panic!() };
+        assert_eq!((page.status, page.title.as_str(), page.retry_after), (502, "Bad Gateway", Some(3)));
+        let Error::Server(moved) = answer(308, &[("location", "https://up.example/")], "").problem() else { panic!() };
+        assert_eq!(moved.detail.as_deref(), Some("the server is said to be at https://up.example/"));
+    }
+
+    #[test]
+    fn a_session_is_read_with_and_without_its_url() {
+        let open = r#"{"upload_session_id": "a", "status": "UPLOADING", "upload_type": "direct", "chunk_size": null,
+            "total_parts": null, "failure_reason": null, "upload_url": "http://s/x", "upload_method": "PUT",
+            "upload_headers": {"content-type": "text/plain"}, "upload_url_expires_at": "2026-01-02T03:04:05.000006Z"}"#;
+        let open: Session = serde_json::from_str(open).unwrap();
+        assert_eq!(open.direct.upload_headers.unwrap()["content-type"], "text/plain");
+        let resume = r#"{"upload_session_id": "b", "status": "UPLOADING", "upload_type": "multipart", "chunk_size": 9,
+            "total_parts": 2, "failure_reason": null, "can_resume": true, "reason": null,
+            "uploaded_parts": [{"part_number": 1, "etag": null, "size": 9}], "uploaded_bytes": 9}"#;
+        let resume: Resume = serde_json::from_str(resume).unwrap();
+        assert_eq!((resume.session.total_parts, resume.uploaded_parts.len()), (Some(2), 1));
+        assert_eq!(resume.session.direct.upload_url, None);
+    }
+}

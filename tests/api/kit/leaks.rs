@@ -1,0 +1,117 @@
+//! What every author forgets to check: at the end of a story, sessions explain all that there is.
+
+use std::collections::BTreeMap;
+
+use entity::upload_session::{Status, UploadType};
+use entity::{asset, upload_event, upload_session};
+use sea_orm::{EntityTrait, QueryOrder};
+
+use super::TestApp;
+
+/// Panics with a line for each row, object or upload that should not be as it is.
+pub async fn check(app: &TestApp) {
+    app.store.heal();
+    app.database.heal().await;
+    let rows = &app.database.rows;
+    let sessions = upload_session::Entity::find().all(rows).await.unwrap();
+    let assets = asset::Entity::find().all(rows).await.unwrap();
+    let events = upload_event::Entity::find().order_by_asc(upload_event::Column::Seq).all(rows).await.unwrap();
+    let objects = app.store.objects().await;
+    let uploads = app.store.uploads().await;
+
+    let mut wrong = Vec::new();
+    if !app.may_leave_bytes() {
+        wrong.extend(app.unexplained_log_lines().into_iter().map(|line| format!("in the log: {line}")));
+    }
+    events_tell_each_session(&sessions, &events, &mut wrong);
+    assets_match_completed_sessions(&sessions, &assets, &objects, &mut wrong);
+    sessions_explain_the_bucket(app, &sessions, &objects, &uploads, &mut wrong);
+    assert!(wrong.is_empty(), "the story leaves behind:\n  {}", wrong.join("\n  "));
+}
+
+/// Numbers without a gap up to `event_seq`, each event from where the last one led, `version` the count of moves.
+fn events_tell_each_session(
+    sessions: &[upload_session::Model],
+    events: &[upload_event::Model],
+    wrong: &mut Vec<String>,
+) {
+    for session in sessions {
+        let own = || events.iter().filter(|e| e.upload_session_id == session.id);
+        if !own().map(|e| e.seq).eq(1..=session.event_seq) {
+            let seqs: Vec<i32> = own().map(|e| e.seq).collect();
+            wrong.push(format!("session {} is at event {}, but has {seqs:?}", session.id, session.event_seq));
+        }
+        let mut status = None;
+        let mut version = 0;
+        for event in own() {
+            if event.from_status != status {
+                wrong.push(format!(
+                    "event {} of session {} starts from {:?} where {status:?} was",
+                    event.seq, session.id, event.from_status
+                ));
+            }
+            if event.to_status != status {
+                version += 1;
+            }
+            status = event.to_status;
+        }
+        if status != Some(session.status) || version != session.version {
+            wrong.push(format!(
+                "session {} is {:?} of version {}, its events say {status:?} of version {version}",
+                session.id, session.status, session.version
+            ));
+        }
+    }
+    let known = |event: &&upload_event::Model| sessions.iter().any(|s| s.id == event.upload_session_id);
+    wrong.extend(events.iter().filter(|e| !known(e)).map(|e| format!("event {e:?} has no session")));
+}
+
+fn assets_match_completed_sessions(
+    sessions: &[upload_session::Model],
+    assets: &[asset::Model],
+    objects: &[(String, u64)],
+    wrong: &mut Vec<String>,
+) {
+    for session in sessions.iter().filter(|s| s.status == Status::Completed) {
+        let own: Vec<_> = assets.iter().filter(|a| a.upload_session_id == session.id).collect();
+        match own.as_slice() {
+            [asset] if asset.id == session.asset_id && asset.file_size == session.file_size => {
+                let size = u64::try_from(asset.file_size).unwrap();
+                if !objects.contains(&(asset.object_key.clone(), size)) {
+                    wrong.push(format!("asset {} has no object of {size} bytes at {}", asset.id, asset.object_key));
+                }
+            }
+            _ => wrong.push(format!("COMPLETED session {} has the assets {own:?}", session.id)),
+        }
+    }
+    let completed = |asset: &&asset::Model| {
+        sessions.iter().any(|s| s.id == asset.upload_session_id && s.status == Status::Completed)
+    };
+    wrong.extend(assets.iter().filter(|a| !completed(a)).map(|a| format!("asset {} has no COMPLETED session", a.id)));
+}
+
+fn sessions_explain_the_bucket(
+    app: &TestApp,
+    sessions: &[upload_session::Model],
+    objects: &[(String, u64)],
+    uploads: &[(String, String)],
+    wrong: &mut Vec<String>,
+) {
+    let by_key: BTreeMap<String, &upload_session::Model> =
+        sessions.iter().map(|s| (format!("temp/uploads/{}/original", s.id), s)).collect();
+    for (key, size) in objects {
+        match by_key.get(key).map(|s| s.status) {
+            Some(Status::Initiating | Status::Uploading | Status::Completed) => {}
+            Some(Status::Failed | Status::Cancelled) if app.may_leave_bytes() => {}
+            status => wrong.push(format!("an object of {size} bytes at {key}, of a session that is {status:?}")),
+        }
+    }
+    for (key, id) in uploads {
+        match by_key.get(key).map(|s| (s.status, s.upload_type, s.multipart_upload_id.as_deref())) {
+            Some((Status::Initiating, UploadType::Multipart, None)) => {}
+            Some((Status::Uploading, UploadType::Multipart, Some(own))) if own == id => {}
+            Some((Status::Failed | Status::Cancelled, UploadType::Multipart, _)) if app.may_leave_bytes() => {}
+            session => wrong.push(format!("the multipart upload {id} at {key}, of a session that is {session:?}")),
+        }
+    }
+}

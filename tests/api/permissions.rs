@@ -1,0 +1,173 @@
+//! Every route of the OpenAPI document, asked by callers who may not.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::kit::{Actor, MIB, Reply, TestApp, stories};
+
+stories![every_route_asks_who_is_calling, every_route_asks_for_its_permission, a_token_is_checked_in_full];
+
+/// One operation of the document, with a body that is good for it and ids put into its path.
+struct Route {
+    method: Method,
+    path: String,
+    /// `None` for any token; routes that take none are left out.
+    permission: Option<String>,
+    body: Option<Value>,
+}
+
+impl Route {
+    async fn ask(&self, app: &TestApp, token: Option<&str>) -> Reply {
+        app.send(self.method.clone(), &self.path, |mut request| {
+            if let Some(token) = token {
+                request = request.bearer_auth(token);
+            }
+            match &self.body {
+                Some(body) => request.json(body),
+                None => request,
+            }
+        })
+        .await
+    }
+}
+
+async fn routes(app: &TestApp, session: &str, asset: &str) -> Vec<Route> {
+    let document = app.send(Method::GET, "/openapi.json", |request| request).await.ok();
+    let mut routes = Vec::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let Some(permission) = operation.get("x-permission") else { continue };
+            let body = match path.as_str() {
+                "/app/uploads/initiate" => Some(json!({"file_name": "a", "file_size": 1})),
+                "/app/uploads/initiate-batch" => Some(json!({"files": [{"file_name": "a", "file_size": 1}]})),
+                "/app/assets/upload/complete" => Some(json!({"upload_session_id": session})),
+                path if path.ends_with("/multipart-part-url") => Some(json!({"part_number": 1})),
+                path if path.ends_with("/multipart-part-urls") => Some(json!({"from": 1, "to": 1})),
+                _ => None,
+            };
+            let id = if path.starts_with("/app/assets") { asset } else { session };
+            let filled = path.replace("{batch_reference}", "b");
+            let filled = filled.split('/').map(|part| if part.starts_with('{') { id } else { part });
+            routes.push(Route {
+                method: method.to_uppercase().parse().unwrap(),
+                path: filled.collect::<Vec<_>>().join("/"),
+                permission: permission.as_str().filter(|name| Permission::is_one(name)).map(str::to_owned),
+                body,
+            });
+        }
+    }
+    let found: BTreeSet<_> = routes.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
+    assert!(found.len() >= 14, "the document has all of API.md's routes: {found:?}");
+    routes
+}
+
+struct Permission;
+
+impl Permission {
+    /// The document may say that any token will do.
+    fn is_one(name: &str) -> bool {
+        name.contains('.') || name == "operator"
+    }
+}
+
+/// A session with an upload, and an asset of another one, both ann's.
+async fn something_to_ask_about(ann: &Actor) -> (String, String) {
+    let body = json!({"file_name": "reel.mov", "file_size": 6 * MIB, "batch_reference": "b"});
+    let session = ann.initiate_with(&body).await.created();
+    let note = ann.initiate("note.txt", 1).await;
+    assert_eq!(ann.send(&note).await, 200);
+    let asset = ann.complete(&note).await.created();
+    (session["upload_session_id"].as_str().unwrap().to_owned(), asset["asset_id"].as_str().unwrap().to_owned())
+}
+
+async fn every_route_asks_who_is_calling(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let (session, asset) = something_to_ask_about(&ann).await;
+    let expired = ann.clone().with("exp", json!(chrono::Utc::now().timestamp() - 120)).token();
+    let unsigned = {
+        let token = ann.token();
+        format!("{}.", &token[..token.rfind('.').unwrap()])
+    };
+    for route in routes(&app, &session, &asset).await {
+        for token in [None, Some(""), Some("x"), Some(expired.as_str()), Some(unsigned.as_str())] {
+            route.ask(&app, token).await.is_problem(401, "unauthenticated");
+        }
+    }
+    assert_eq!(ann.get(&format!("/app/uploads/{session}")).await.ok()["version"], 2);
+}
+
+async fn every_route_asks_for_its_permission(app: TestApp) {
+    let acme = app.tenant("acme");
+    let ann = acme.user("ann");
+    let (session, asset) = something_to_ask_about(&ann).await;
+    let all = ["uploads.create", "uploads.view", "uploads.cancel", "assets.create", "assets.view", "uploads.manage"];
+    let before = ann.list("").await.ok();
+    for route in routes(&app, &session, &asset).await {
+        let Some(needed) = route.permission.as_deref() else {
+            route.ask(&app, Some(&ann.clone().permissions(&[]).token())).await.ok();
+            continue;
+        };
+        let others: Vec<&str> = all.into_iter().filter(|name| *name != needed).collect();
+        for permissions in [others.as_slice(), &[], &["uploads", "UPLOADS.CREATE", "uploads.*"]] {
+            let token = ann.clone().permissions(permissions).token();
+            route.ask(&app, Some(&token)).await.is_problem(403, "permission-denied");
+        }
+        if needed == "operator" {
+            route.ask(&app, Some(&ann.token())).await.is_problem(403, "permission-denied");
+            continue;
+        }
+        // With it, but from elsewhere: never the thing itself, whatever else the answer is.
+        for elsewhere in [app.tenant("globex").user("ann"), acme.user("ann").brands(&["second"])] {
+            let stranger = elsewhere.permissions(&[needed, "uploads.manage"]);
+            let reply = route.ask(&app, Some(&stranger.token())).await;
+            assert!(!String::from_utf8_lossy(&reply.body).contains(&session), "{reply}");
+            let makes_its_own = ["/app/uploads/initiate", "/app/uploads/initiate-batch", "/app/uploads"];
+            if !makes_its_own.contains(&route.path.as_str()) {
+                reply.is_problem(404, "not-found");
+            }
+        }
+    }
+    assert_eq!(ann.list("").await.ok(), before, "nothing has changed for its owner");
+}
+
+async fn a_token_is_checked_in_full(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let refused = |claim: &str, value: Value| {
+        let what = format!("{claim} = {value}");
+        let token = ann.clone().with(claim, value).token();
+        let app = app.clone();
+        async move {
+            let reply = app.send(Method::GET, "/app/uploads", |request| request.bearer_auth(token)).await;
+            assert_eq!(reply.status, 401, "with {what}: {reply}");
+            reply.is_problem(401, "unauthenticated");
+        }
+    };
+    let now = chrono::Utc::now().timestamp();
+    refused("exp", json!(now - 61)).await;
+    refused("exp", json!("tomorrow")).await;
+    refused("nbf", json!(now + 120)).await;
+    refused("sub", Value::Null).await;
+    refused("sub", json!(7)).await;
+    refused("sub", json!("nul\0inside")).await;
+    refused("tenant_id", Value::Null).await;
+    refused("tenant_id", json!("acme")).await;
+    refused("brand_ids", Value::Null).await;
+    refused("brand_ids", json!("all")).await;
+    refused("brand_ids", json!(["main"])).await;
+    refused("permissions", Value::Null).await;
+    refused("permissions", json!("*")).await;
+    // Within the leeway of a minute.
+    ann.clone().with("exp", json!(now - 30)).list("").await.ok();
+    ann.clone().with("nbf", json!(now + 30)).list("").await.ok();
+
+    // Another scheme, and another place for the token.
+    for header in [format!("Basic {}", ann.token()), ann.token(), format!("Bearer  {} x", ann.token())] {
+        let reply = app.send(Method::GET, "/app/uploads", |request| request.header("Authorization", header)).await;
+        reply.is_problem(401, "unauthenticated");
+    }
+    // The scheme's name is case-insensitive (RFC 9110, section 11.1).
+    let bearer = format!("bearer {}", ann.token());
+    app.send(Method::GET, "/app/uploads", |request| request.header("Authorization", bearer)).await.ok();
+}

@@ -1,0 +1,140 @@
+//! The walls of the house: what may be named where in `src/`, by plain text search. A line that breaks one is printed.
+//! Comments and unit tests do not count.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+struct Wall {
+    /// What it says, for the message.
+    says: &'static str,
+    /// Any of these in a line is what it is about.
+    words: &'static [&'static str],
+    /// Files, or folders with a slash at the end, in which they may stand; `*/x.rs` is one of that name in any folder.
+    homes: &'static [&'static str],
+}
+
+const WALLS: &[Wall] = &[
+    Wall {
+        says: "HTTP is served from http/",
+        words: &["actix_web", "actix_cors", "actix_http", "utoipa_swagger_ui"],
+        homes: &["http/"],
+    },
+    Wall {
+        says: "the AWS SDK is spoken in storage/",
+        words: &["aws_sdk_", "aws_config", "aws_credential_types", "aws_smithy", "aws_sigv4"],
+        homes: &["storage/"],
+    },
+    Wall {
+        says: "SQL is written in rows.rs of each noun and in session/transition.rs",
+        words: &["sea_orm", "sea_query", "sqlx"],
+        homes: &["*/rows.rs", "session/transition.rs", "database.rs", "engine.rs", "error.rs"],
+    },
+    Wall { says: "an S3 server is built in embedded-s3, not here", words: &["s3s::", "hyper::"], homes: &[] },
+    Wall { says: "schedules are in schedule/", words: &["tokio_cron_scheduler"], homes: &["schedule/"] },
+    Wall {
+        says: "one statement changes a session's state",
+        words: &[
+            "col_expr(Column::Status",
+            "col_expr(upload_session::Column::Status",
+            ".status = Set",
+            "status: Set(Status::Uploading",
+            "status: Set(Status::Completed",
+            "status: Set(Status::Failed",
+            "status: Set(Status::Cancelled",
+            "SET status",
+        ],
+        homes: &["session/transition.rs"],
+    },
+    Wall {
+        says: "clock.rs tells the time, but for signatures, which a store compares with its own",
+        words: &["Utc::now", "Local::now", "SystemTime::now"],
+        homes: &["clock.rs", "storage/"],
+    },
+    Wall { says: "the environment is read in settings/", words: &["std::env", "env::var"], homes: &["settings/"] },
+];
+
+#[test]
+fn every_crate_stays_in_its_home() {
+    let mut broken = Vec::new();
+    for file in sources(Path::new("src")) {
+        let text = fs::read_to_string(&file).unwrap();
+        let path = file.strip_prefix("src").unwrap().to_str().unwrap();
+        for (number, line) in code_of(&text) {
+            for wall in WALLS.iter().filter(|wall| !wall.homes.iter().any(|home| is_home(path, home))) {
+                if let Some(word) = wall.words.iter().find(|word| holds_word(line, word)) {
+                    let says = wall.says;
+                    broken.push(format!("src/{path}:{number}: `{word}`, but {says}\n    {}", line.trim()));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{} lines break a wall:\n{}", broken.len(), broken.join("\n"));
+}
+
+/// A search that finds nothing anywhere proves nothing: each wall's words must stand in the home they have.
+#[test]
+fn every_wall_has_something_behind_it() {
+    let files = sources(Path::new("src"));
+    for wall in WALLS {
+        for home in wall.homes.iter().filter(|home| !FUTURE_HOMES.contains(home)) {
+            let lived_in = files.iter().any(|file| {
+                let path = file.strip_prefix("src").unwrap().to_str().unwrap();
+                is_home(path, home)
+                    && code_of(&fs::read_to_string(file).unwrap())
+                        .any(|(_, line)| wall.words.iter().any(|word| holds_word(line, word)))
+            });
+            assert!(lived_in, "nothing in {home} is what the wall is about: {}", wall.says);
+        }
+    }
+}
+
+const FUTURE_HOMES: &[&str] = &["schedule/"];
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Lines with their numbers, without comments, up to the unit tests.
+fn code_of(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .enumerate()
+        .take_while(|(_, line)| line.trim() != "#[cfg(test)]")
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+        .map(|(index, line)| (index + 1, line))
+}
+
+/// `s3s::` is not in `embedded_s3s::`.
+fn holds_word(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        word.starts_with('.') || !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
+    })
+}
+
+fn is_home(path: &str, home: &str) -> bool {
+    match home.strip_prefix("*/") {
+        Some(name) => path.rsplit('/').next() == Some(name),
+        None if home.ends_with('/') => path.starts_with(home),
+        None => path == home,
+    }
+}
+
+#[test]
+fn the_search_itself_works() {
+    let text =
+        "use sea_orm::X;\n// sea_orm here is a comment\nlet x = mysea_orm;\n#[cfg(test)]\nmod t { use sea_orm::Y; }";
+    let found: Vec<usize> = code_of(text).filter(|(_, line)| holds_word(line, "sea_orm")).map(|(n, _)| n).collect();
+    assert_eq!(found, [1]);
+    assert!(is_home("session/rows.rs", "*/rows.rs") && is_home("http/x/y.rs", "http/") && !is_home("http.rs", "http/"));
+}
