@@ -21,10 +21,7 @@ impl S3Auth for Key {
         if access_key == self.id {
             Ok(self.secret.clone())
         } else {
-            Err(s3_error!(
-                InvalidAccessKeyId,
-                "The AWS Access Key Id you provided does not exist in our records."
-            ))
+            Err(s3_error!(InvalidAccessKeyId, "The AWS Access Key Id you provided does not exist in our records."))
         }
     }
 }
@@ -46,10 +43,7 @@ impl S3Access for SignedOnly {
 }
 
 fn headers_not_signed(name: &str) -> S3Error {
-    s3_error!(
-        AccessDenied,
-        "There were headers present in the request which were not signed: {name}"
-    )
+    s3_error!(AccessDenied, "There were headers present in the request which were not signed: {name}")
 }
 
 /// An `x-amz-` header that a presigned URL does not sign.
@@ -74,9 +68,7 @@ fn unsigned_header(uri: &Uri, headers: &HeaderMap) -> Option<String> {
 /// most headers out; S3 refuses it in every region opened since 2014.
 pub fn is_version_2(uri: &Uri, headers: &HeaderMap) -> bool {
     let by_query = parameters(uri).any(|(name, _)| name == "Signature" || name == "AWSAccessKeyId");
-    let by_header = headers
-        .get(http::header::AUTHORIZATION)
-        .is_some_and(|value| value.as_bytes().starts_with(b"AWS "));
+    let by_header = headers.get(http::header::AUTHORIZATION).is_some_and(|value| value.as_bytes().starts_with(b"AWS "));
     by_query || by_header
 }
 

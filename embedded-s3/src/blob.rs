@@ -30,10 +30,7 @@ impl BlobId {
     }
 
     pub fn from_row(bytes: &[u8]) -> Result<Self, sqlx::Error> {
-        bytes
-            .try_into()
-            .map(Self)
-            .map_err(|_| sqlx::Error::Decode("a blob's name has 16 bytes".into()))
+        bytes.try_into().map(Self).map_err(|_| sqlx::Error::Decode("a blob's name has 16 bytes".into()))
     }
 
     fn parse(file_name: &str) -> Option<Self> {
@@ -75,10 +72,7 @@ impl Blobs {
             }
         }
         sync_dir(&dir)?;
-        Ok(Self {
-            dir,
-            held: Mutex::default(),
-        })
+        Ok(Self { dir, held: Mutex::default() })
     }
 
     fn path(&self, id: BlobId) -> PathBuf {
@@ -149,10 +143,7 @@ impl Blobs {
             *held.readers.entry(*id).or_default() += 1;
         }
         drop(held);
-        Hold {
-            blobs: Arc::clone(self),
-            ids,
-        }
+        Hold { blobs: Arc::clone(self), ids }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -261,11 +252,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let blobs = Arc::new(Blobs::open(dir.path().join("blobs")).expect("blobs"));
         let (read, unread) = (written(&blobs), written(&blobs));
-        let segment = Segment {
-            blob: read,
-            start: 0,
-            length: 1,
-        };
+        let segment = Segment { blob: read, start: 0, length: 1 };
         let (first, second) = (blobs.hold(&[segment]), blobs.hold(&[segment, segment]));
 
         blobs.discard(&[read, unread]);

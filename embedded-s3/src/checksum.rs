@@ -21,13 +21,8 @@ pub enum Algorithm {
     Sha256,
 }
 
-pub const ALL: [Algorithm; 5] = [
-    Algorithm::Crc32,
-    Algorithm::Crc32c,
-    Algorithm::Crc64Nvme,
-    Algorithm::Sha1,
-    Algorithm::Sha256,
-];
+pub const ALL: [Algorithm; 5] =
+    [Algorithm::Crc32, Algorithm::Crc32c, Algorithm::Crc64Nvme, Algorithm::Sha1, Algorithm::Sha256];
 
 impl Algorithm {
     pub fn header(self) -> &'static str {
@@ -86,11 +81,7 @@ impl Algorithm {
 /// The digest of a hasher with one algorithm, in base64.
 pub fn digest(hasher: ChecksumHasher) -> Option<String> {
     let sum = hasher.finalize();
-    sum.checksum_crc32
-        .or(sum.checksum_crc32c)
-        .or(sum.checksum_crc64nvme)
-        .or(sum.checksum_sha1)
-        .or(sum.checksum_sha256)
+    sum.checksum_crc32.or(sum.checksum_crc32c).or(sum.checksum_crc64nvme).or(sum.checksum_sha1).or(sum.checksum_sha256)
 }
 
 /// Whether a value covers the bytes, or the values of the parts.
@@ -139,18 +130,12 @@ impl Plan {
             None | Some(ChecksumType::COMPOSITE) => Kind::Composite,
             Some(ChecksumType::FULL_OBJECT) => Kind::FullObject,
             Some(_) => {
-                return Err(s3_error!(
-                    InvalidRequest,
-                    "The checksum type is neither COMPOSITE nor FULL_OBJECT."
-                ));
+                return Err(s3_error!(InvalidRequest, "The checksum type is neither COMPOSITE nor FULL_OBJECT."));
             }
         };
         match (algorithm, kind) {
             (Algorithm::Crc64Nvme, Kind::Composite) | (Algorithm::Sha1 | Algorithm::Sha256, Kind::FullObject) => {
-                Err(s3_error!(
-                    InvalidRequest,
-                    "The checksum algorithm does not go with the checksum type."
-                ))
+                Err(s3_error!(InvalidRequest, "The checksum algorithm does not go with the checksum type."))
             }
             _ => Ok(Some(Self { algorithm, kind })),
         }
@@ -180,11 +165,7 @@ impl Plan {
                 BASE64_STANDARD.encode(&whole.to_be_bytes()[8 - width..])
             }
         };
-        Some(Checksum {
-            algorithm: self.algorithm,
-            value,
-            kind: self.kind,
-        })
+        Some(Checksum { algorithm: self.algorithm, value, kind: self.kind })
     }
 }
 
@@ -212,15 +193,10 @@ impl Expected {
         if md5 == Some(None) {
             return Err(s3_error!(InvalidDigest, "The Content-MD5 you specified is not valid."));
         }
-        let trailer = headers
-            .get("x-amz-trailer")
-            .and_then(|names| names.to_str().ok())
-            .unwrap_or_default();
-        let trailing = ALL.into_iter().find(|algorithm| {
-            trailer
-                .split(',')
-                .any(|name| name.trim().eq_ignore_ascii_case(algorithm.header()))
-        });
+        let trailer = headers.get("x-amz-trailer").and_then(|names| names.to_str().ok()).unwrap_or_default();
+        let trailing = ALL
+            .into_iter()
+            .find(|algorithm| trailer.split(',').any(|name| name.trim().eq_ignore_ascii_case(algorithm.header())));
         if trailing.is_some() && given.is_some() {
             return Err(s3_error!(InvalidRequest, "Expecting a single x-amz-checksum- header."));
         }
@@ -235,12 +211,7 @@ impl Expected {
         if let (Some(algorithm), Some(value)) = (algorithm, &value) {
             check_form(algorithm, value)?;
         }
-        Ok(Self {
-            md5: md5.flatten(),
-            algorithm,
-            value,
-            in_trailer: trailing.is_some(),
-        })
+        Ok(Self { md5: md5.flatten(), algorithm, value, in_trailer: trailing.is_some() })
     }
 
     /// Compares what was announced with what arrived.
@@ -249,20 +220,13 @@ impl Expected {
     /// BadDigest; MalformedTrailerError where the announced trailer did not come.
     pub fn check(&self, md5: [u8; 16], computed: Option<&str>, trailers: Option<&HeaderMap>) -> S3Result<()> {
         if self.md5.is_some_and(|expected| expected != md5) {
-            return Err(s3_error!(
-                BadDigest,
-                "The Content-MD5 you specified did not match what we received."
-            ));
+            return Err(s3_error!(BadDigest, "The Content-MD5 you specified did not match what we received."));
         }
         let Some(algorithm) = self.algorithm else { return Ok(()) };
-        let trailing = trailers
-            .and_then(|trailers| trailers.get(algorithm.header()))
-            .and_then(|value| value.to_str().ok());
+        let trailing =
+            trailers.and_then(|trailers| trailers.get(algorithm.header())).and_then(|value| value.to_str().ok());
         if self.in_trailer && trailing.is_none() {
-            return Err(s3_error!(
-                InvalidRequest,
-                "The trailer that x-amz-trailer names did not come."
-            ));
+            return Err(s3_error!(InvalidRequest, "The trailer that x-amz-trailer names did not come."));
         }
         match self.value.as_deref().or(trailing) {
             Some(expected) if Some(expected) != computed => Err(s3_error!(
@@ -286,11 +250,7 @@ fn check_form(algorithm: Algorithm, value: &str) -> S3Result<()> {
     };
     match BASE64_STANDARD.decode(value) {
         Ok(decoded) if decoded.len() == bytes => Ok(()),
-        _ => Err(s3_error!(
-            InvalidRequest,
-            "Value for {} header is invalid.",
-            algorithm.header()
-        )),
+        _ => Err(s3_error!(InvalidRequest, "Value for {} header is invalid.", algorithm.header())),
     }
 }
 
@@ -329,9 +289,7 @@ pub(crate) use {given, put};
 /// # Errors
 /// InvalidRequest where there is more than one.
 pub fn only(given: [(Algorithm, Option<String>); 5]) -> S3Result<Option<(Algorithm, String)>> {
-    let mut given = given
-        .into_iter()
-        .filter_map(|(algorithm, value)| Some((algorithm, value?)));
+    let mut given = given.into_iter().filter_map(|(algorithm, value)| Some((algorithm, value?)));
     let first = given.next();
     match given.next() {
         Some(_) => Err(s3_error!(InvalidRequest, "Expecting a single x-amz-checksum- header.")),
@@ -346,11 +304,7 @@ mod tests {
     fn sum(algorithm: Algorithm, data: &[u8]) -> Checksum {
         let mut hasher = algorithm.hasher();
         hasher.update(data);
-        Checksum {
-            algorithm,
-            value: digest(hasher).expect("one algorithm"),
-            kind: Kind::FullObject,
-        }
+        Checksum { algorithm, value: digest(hasher).expect("one algorithm"), kind: Kind::FullObject }
     }
 
     #[test]
@@ -358,14 +312,9 @@ mod tests {
         let (a, b, c) = (vec![7_u8; 100_003], b"in between".to_vec(), vec![0_u8; 4096]);
         let whole = [a.clone(), b.clone(), c.clone()].concat();
         for algorithm in [Algorithm::Crc32, Algorithm::Crc32c, Algorithm::Crc64Nvme] {
-            let parts: Vec<_> = [&a, &b, &c]
-                .into_iter()
-                .map(|part| (sum(algorithm, part), part.len() as i64))
-                .collect();
-            let plan = Plan {
-                algorithm,
-                kind: Kind::FullObject,
-            };
+            let parts: Vec<_> =
+                [&a, &b, &c].into_iter().map(|part| (sum(algorithm, part), part.len() as i64)).collect();
+            let plan = Plan { algorithm, kind: Kind::FullObject };
             let joined = plan.assemble(parts.iter().map(|(sum, size)| (Some(sum), *size)));
             assert_eq!(joined, Some(sum(algorithm, &whole)), "{algorithm:?}");
         }
@@ -373,16 +322,10 @@ mod tests {
 
     #[test]
     fn a_part_without_its_checksum_leaves_the_whole_without_one() {
-        let plan = Plan {
-            algorithm: Algorithm::Sha256,
-            kind: Kind::Composite,
-        };
+        let plan = Plan { algorithm: Algorithm::Sha256, kind: Kind::Composite };
         let good = sum(Algorithm::Sha256, b"x");
         let other = sum(Algorithm::Crc32, b"x");
-        assert!(
-            plan.assemble([(Some(&good), 1)].into_iter())
-                .is_some_and(|sum| sum.value.ends_with("-1"))
-        );
+        assert!(plan.assemble([(Some(&good), 1)].into_iter()).is_some_and(|sum| sum.value.ends_with("-1")));
         assert_eq!(plan.assemble([(Some(&good), 1), (None, 1)].into_iter()), None);
         assert_eq!(plan.assemble([(Some(&good), 1), (Some(&other), 1)].into_iter()), None);
     }

@@ -67,23 +67,14 @@ impl Store {
 
             let mut orphans = Vec::new();
             let numbers: Vec<_> = parts.iter().map(|part| part.number).collect();
-            for part in stored
-                .iter()
-                .filter(|part| numbers.binary_search(&part.number).is_err())
-            {
+            for part in stored.iter().filter(|part| numbers.binary_search(&part.number).is_err()) {
                 orphans.extend(rows::upload::drop_part(&mut tx, upload.pk, part.number).await?);
             }
             if let Some(old) = &existing {
                 rows::object::detach(&mut tx, old.id).await?;
             }
             let now = now_ms();
-            let object = Object {
-                size,
-                etag,
-                modified_ms: now,
-                headers: upload.headers,
-                checksum,
-            };
+            let object = Object { size, etag, modified_ms: now, headers: upload.headers, checksum };
             let id = rows::object::insert(&mut tx, bucket, &input.key, &object).await?;
             rows::object::take_parts(&mut tx, upload.pk, id).await?;
             rows::upload::complete(&mut tx, upload.pk, now, &object.etag).await?;
@@ -123,10 +114,7 @@ fn named(upload: Option<CompletedMultipartUpload>) -> S3Result<Vec<Named>> {
             "The XML you provided was not well-formed or did not validate against our published schema"
         )
     };
-    let parts = upload
-        .and_then(|upload| upload.parts)
-        .filter(|parts| !parts.is_empty())
-        .ok_or_else(malformed)?;
+    let parts = upload.and_then(|upload| upload.parts).filter(|parts| !parts.is_empty()).ok_or_else(malformed)?;
     let mut named: Vec<Named> = Vec::with_capacity(parts.len());
     for mut part in parts {
         let number = part.part_number.ok_or_else(malformed)?;
@@ -137,11 +125,7 @@ fn named(upload: Option<CompletedMultipartUpload>) -> S3Result<Vec<Named>> {
             ));
         }
         let checksum = checksum::given!(part)?;
-        named.push(Named {
-            number,
-            etag: part.e_tag.ok_or_else(malformed)?,
-            checksum,
-        });
+        named.push(Named { number, etag: part.e_tag.ok_or_else(malformed)?, checksum });
     }
     Ok(named)
 }
@@ -172,10 +156,7 @@ fn chosen(named: &[Named], stored: &[PartRow]) -> S3Result<Vec<PartRow>> {
     }
     let but_the_last = parts.len().saturating_sub(1);
     if parts[..but_the_last].iter().any(|part| part.size < PART_MIN_BYTES) {
-        return Err(s3_error!(
-            EntityTooSmall,
-            "Your proposed upload is smaller than the minimum allowed size"
-        ));
+        return Err(s3_error!(EntityTooSmall, "Your proposed upload is smaller than the minimum allowed size"));
     }
     Ok(parts)
 }
@@ -194,17 +175,11 @@ fn assembled_checksum(
                 // A composite value may come without its "-N".
                 let bare = checksum.value.split('-').next();
                 if value != checksum.value && Some(value.as_str()) != bare {
-                    return Err(s3_error!(
-                        BadDigest,
-                        "The checksum you specified did not match the calculated one."
-                    ));
+                    return Err(s3_error!(BadDigest, "The checksum you specified did not match the calculated one."));
                 }
             }
             _ => {
-                return Err(s3_error!(
-                    InvalidRequest,
-                    "The upload was not created with this checksum algorithm."
-                ));
+                return Err(s3_error!(InvalidRequest, "The upload was not created with this checksum algorithm."));
             }
         }
     }

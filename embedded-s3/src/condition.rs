@@ -33,10 +33,7 @@ impl WriteCondition {
             (None, None) => Ok(Self::None),
             (None, Some(ETagCondition::Any)) => Ok(Self::Absent),
             (Some(etag), None) => Ok(Self::Is(etag)),
-            _ => Err(s3_error!(
-                NotImplemented,
-                "If-None-Match takes * only, and does not go with If-Match."
-            )),
+            _ => Err(s3_error!(NotImplemented, "If-None-Match takes * only, and does not go with If-Match.")),
         }
     }
 
@@ -53,10 +50,7 @@ impl WriteCondition {
 }
 
 fn precondition_failed() -> S3Error {
-    s3_error!(
-        PreconditionFailed,
-        "At least one of the pre-conditions you specified did not hold"
-    )
+    s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold")
 }
 
 /// What a read, or the source of a copy, asks of the object.

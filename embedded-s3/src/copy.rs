@@ -29,10 +29,8 @@ impl Store {
             if_modified_since: input.copy_source_if_modified_since.take(),
             if_unmodified_since: input.copy_source_if_unmodified_since.take(),
         };
-        let replace = input
-            .metadata_directive
-            .as_ref()
-            .is_some_and(|directive| directive.as_str() == MetadataDirective::REPLACE);
+        let replace =
+            input.metadata_directive.as_ref().is_some_and(|directive| directive.as_str() == MetadataDirective::REPLACE);
         if !replace && source_bucket == input.bucket && source_key == input.key {
             let why =
                 "This copy request is illegal because it is trying to copy an object to itself without changing it.";
@@ -82,10 +80,7 @@ impl Store {
                 ..Default::default()
             };
             checksum::put!(&object.checksum => result);
-            Ok(CopyObjectOutput {
-                copy_object_result: Some(result),
-                ..Default::default()
-            })
+            Ok(CopyObjectOutput { copy_object_result: Some(result), ..Default::default() })
         })
         .await
     }
@@ -98,23 +93,12 @@ impl Store {
         algorithm: Algorithm,
     ) -> Result<(Option<i64>, Option<Checksum>)> {
         let (row, segments, hold) = self.open(bucket, key).await?;
-        if row
-            .object
-            .checksum
-            .is_some_and(|checksum| checksum.algorithm == algorithm)
-        {
+        if row.object.checksum.is_some_and(|checksum| checksum.algorithm == algorithm) {
             return Ok((None, None));
         }
         let blobs = Arc::clone(&self.blobs);
         let (_, value) = spawn_blocking(move || read::digest(&blobs, hold, segments, Some(algorithm))).await??;
-        Ok((
-            Some(row.id),
-            value.map(|value| Checksum {
-                algorithm,
-                value,
-                kind: Kind::FullObject,
-            }),
-        ))
+        Ok((Some(row.id), value.map(|value| Checksum { algorithm, value, kind: Kind::FullObject })))
     }
 
     /// Gives a part the bytes of a stretch of an object. They are read for their MD5, unless the
@@ -122,10 +106,7 @@ impl Store {
     pub async fn upload_part_copy(&self, input: UploadPartCopyInput) -> Result<UploadPartCopyOutput> {
         let number = crate::multipart::part_number(input.part_number)?;
         let (source_bucket, source_key) = source(&input.copy_source)?;
-        let plan = self
-            .open_upload(&input.upload_id, &input.bucket, &input.key)
-            .await?
-            .plan;
+        let plan = self.open_upload(&input.upload_id, &input.bucket, &input.key).await?.plan;
         let (from, segments, hold) = self.open(&source_bucket, &source_key).await?;
         let conditions = ReadConditions {
             if_match: input.copy_source_if_match,
@@ -150,18 +131,10 @@ impl Store {
             let (md5, value) = spawn_blocking(move || read::digest(&blobs, hold, segments, algorithm)).await??;
             (hex::encode(md5), value)
         };
-        let checksum = algorithm.zip(checksum).map(|(algorithm, value)| Checksum {
-            algorithm,
-            value,
-            kind: Kind::FullObject,
-        });
-        let part = Part {
-            number,
-            size: (range.end - range.start).cast_signed(),
-            etag,
-            modified_ms: now_ms(),
-            checksum,
-        };
+        let checksum =
+            algorithm.zip(checksum).map(|(algorithm, value)| Checksum { algorithm, value, kind: Kind::FullObject });
+        let part =
+            Part { number, size: (range.end - range.start).cast_signed(), etag, modified_ms: now_ms(), checksum };
 
         let store = self.clone();
         self.detached(async move {
@@ -182,29 +155,19 @@ impl Store {
                 ..Default::default()
             };
             checksum::put!(&part.checksum => result);
-            Ok(UploadPartCopyOutput {
-                copy_part_result: Some(result),
-                ..Default::default()
-            })
+            Ok(UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() })
         })
         .await
     }
 }
 
 fn changed_meanwhile() -> s3s::S3Error {
-    s3_error!(
-        OperationAborted,
-        "The source was replaced or deleted while it was copied. Please try again."
-    )
+    s3_error!(OperationAborted, "The source was replaced or deleted while it was copied. Please try again.")
 }
 
 fn source(source: &CopySource) -> Result<(String, String)> {
     match source {
-        CopySource::Bucket {
-            bucket,
-            key,
-            version_id,
-        } => {
+        CopySource::Bucket { bucket, key, version_id } => {
             only_version(version_id.as_deref())?;
             Ok((bucket.to_string(), key.to_string()))
         }
@@ -216,21 +179,12 @@ fn source(source: &CopySource) -> Result<(String, String)> {
 
 /// `bytes=first-last`, both given and inside the source, as S3 wants it of a copy.
 fn stretch(header: &str, size: u64) -> S3Result<std::ops::Range<u64>> {
-    let wrong = || {
-        s3_error!(
-            InvalidArgument,
-            "The x-amz-copy-source-range value must be of the form bytes=first-last"
-        )
-    };
+    let wrong = || s3_error!(InvalidArgument, "The x-amz-copy-source-range value must be of the form bytes=first-last");
     match Range::parse(header).map_err(|_| wrong())? {
-        Range::Int {
-            first,
-            last: Some(last),
-        } if last < size => Ok(first..last + 1),
-        Range::Int { last: Some(_), .. } => Err(s3_error!(
-            InvalidRange,
-            "Range specified is not valid for source object of size: {size}"
-        )),
+        Range::Int { first, last: Some(last) } if last < size => Ok(first..last + 1),
+        Range::Int { last: Some(_), .. } => {
+            Err(s3_error!(InvalidRange, "Range specified is not valid for source object of size: {size}"))
+        }
         Range::Int { last: None, .. } | Range::Suffix { .. } => Err(wrong()),
     }
 }

@@ -30,32 +30,14 @@ impl Rule {
     fn parse(rule: CORSRule) -> S3Result<Self> {
         const METHODS: [&str; 5] = ["GET", "PUT", "HEAD", "POST", "DELETE"];
         let headers = rule.allowed_headers.unwrap_or_default();
-        if let Some(method) = rule
-            .allowed_methods
-            .iter()
-            .find(|method| !METHODS.contains(&method.as_str()))
-        {
-            return Err(s3_error!(
-                InvalidRequest,
-                "Found unsupported HTTP method in CORS config: {method}"
-            ));
+        if let Some(method) = rule.allowed_methods.iter().find(|method| !METHODS.contains(&method.as_str())) {
+            return Err(s3_error!(InvalidRequest, "Found unsupported HTTP method in CORS config: {method}"));
         }
-        if let Some(pattern) = rule
-            .allowed_origins
-            .iter()
-            .chain(&headers)
-            .find(|one| one.matches('*').count() > 1)
-        {
-            return Err(s3_error!(
-                InvalidRequest,
-                "{pattern} can not have more than one wildcard."
-            ));
+        if let Some(pattern) = rule.allowed_origins.iter().chain(&headers).find(|one| one.matches('*').count() > 1) {
+            return Err(s3_error!(InvalidRequest, "{pattern} can not have more than one wildcard."));
         }
         if rule.allowed_origins.is_empty() || rule.allowed_methods.is_empty() {
-            return Err(s3_error!(
-                MalformedXML,
-                "A rule names at least one origin and one method."
-            ));
+            return Err(s3_error!(MalformedXML, "A rule names at least one origin and one method."));
         }
         Ok(Self {
             id: rule.id,
@@ -82,9 +64,7 @@ impl Rule {
         self.origins.iter().any(|pattern| covers(pattern, origin))
             && self.methods.iter().any(|allowed| allowed == method)
             && headers.iter().all(|header| {
-                self.headers
-                    .iter()
-                    .any(|pattern| covers(&pattern.to_ascii_lowercase(), &header.to_ascii_lowercase()))
+                self.headers.iter().any(|pattern| covers(&pattern.to_ascii_lowercase(), &header.to_ascii_lowercase()))
             })
     }
 }
@@ -93,10 +73,7 @@ impl Rule {
 /// As [`Rule::parse`]; MalformedXML for no rule, or more than 100.
 pub fn parse(rules: Vec<CORSRule>) -> S3Result<Vec<Rule>> {
     if rules.is_empty() || rules.len() > RULES_MAX {
-        return Err(s3_error!(
-            MalformedXML,
-            "A CORS configuration has between 1 and {RULES_MAX} rules."
-        ));
+        return Err(s3_error!(MalformedXML, "A CORS configuration has between 1 and {RULES_MAX} rules."));
     }
     rules.into_iter().map(Rule::parse).collect()
 }
@@ -123,21 +100,12 @@ impl Cors {
     }
 
     pub fn of(&self, bucket: &str) -> Option<Arc<[Rule]>> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(bucket)
-            .cloned()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(bucket).cloned()
     }
 
     /// The answer to OPTIONS.
     pub fn preflight<B>(&self, request: &Request<B>) -> Response<Body> {
-        let text = |name| {
-            request
-                .headers()
-                .get(name)
-                .and_then(|value: &HeaderValue| value.to_str().ok())
-        };
+        let text = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let answer = match (text(header::ORIGIN), text(header::ACCESS_CONTROL_REQUEST_METHOD)) {
             (Some(origin), Some(method)) => {
                 let asked: Vec<_> = text(header::ACCESS_CONTROL_REQUEST_HEADERS)
@@ -148,10 +116,7 @@ impl Cors {
                     .collect();
                 self.grant(request.uri().path(), origin, method, &asked)
             }
-            _ => Err(s3_error!(
-                InvalidRequest,
-                "Insufficient information. Origin request header needed."
-            )),
+            _ => Err(s3_error!(InvalidRequest, "Insufficient information. Origin request header needed.")),
         };
         match answer {
             Ok(headers) => {
@@ -167,15 +132,12 @@ impl Cors {
     /// The headers of any other answer; none where the request has no origin, or no rule allows it.
     pub fn headers<B>(&self, request: &Request<B>) -> Option<HeaderMap> {
         let origin = request.headers().get(header::ORIGIN)?.to_str().ok()?;
-        self.grant(request.uri().path(), origin, request.method().as_str(), &[])
-            .ok()
+        self.grant(request.uri().path(), origin, request.method().as_str(), &[]).ok()
     }
 
     fn grant(&self, path: &str, origin: &str, method: &str, asked: &[&str]) -> S3Result<HeaderMap> {
         let bucket = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-        let rules = self
-            .of(bucket)
-            .ok_or_else(|| forbidden("CORS is not enabled for this bucket."))?;
+        let rules = self.of(bucket).ok_or_else(|| forbidden("CORS is not enabled for this bucket."))?;
         let rule = rules
             .iter()
             .find(|rule| rule.allows(origin, method, asked))
@@ -183,22 +145,10 @@ impl Cors {
 
         let mut headers = HeaderMap::new();
         let anyone = rule.origins.iter().any(|origin| origin == "*");
-        put(
-            &mut headers,
-            header::ACCESS_CONTROL_ALLOW_ORIGIN,
-            if anyone { "*" } else { origin },
-        );
-        put(
-            &mut headers,
-            header::ACCESS_CONTROL_ALLOW_METHODS,
-            &rule.methods.join(", "),
-        );
+        put(&mut headers, header::ACCESS_CONTROL_ALLOW_ORIGIN, if anyone { "*" } else { origin });
+        put(&mut headers, header::ACCESS_CONTROL_ALLOW_METHODS, &rule.methods.join(", "));
         if !asked.is_empty() {
-            put(
-                &mut headers,
-                header::ACCESS_CONTROL_ALLOW_HEADERS,
-                &asked.join(", ").to_ascii_lowercase(),
-            );
+            put(&mut headers, header::ACCESS_CONTROL_ALLOW_HEADERS, &asked.join(", ").to_ascii_lowercase());
         }
         if let Some(secs) = rule.max_age_secs {
             put(&mut headers, header::ACCESS_CONTROL_MAX_AGE, &secs.to_string());
@@ -225,10 +175,8 @@ fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 }
 
 fn forbidden(why: &'static str) -> S3Error {
-    let mut error = S3Error::with_message(
-        S3ErrorCode::Custom("AccessForbidden".into()),
-        format!("CORSResponse: {why}"),
-    );
+    let mut error =
+        S3Error::with_message(S3ErrorCode::Custom("AccessForbidden".into()), format!("CORSResponse: {why}"));
     error.set_status_code(StatusCode::FORBIDDEN);
     error
 }

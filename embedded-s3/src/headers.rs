@@ -55,9 +55,7 @@ macro_rules! say {
         $into.content_encoding = headers.content_encoding;
         $into.content_language = headers.content_language;
         $into.cache_control = headers.cache_control;
-        $into.expires = headers
-            .expires
-            .map(|seconds| $crate::headers::timestamp(seconds.saturating_mul(1000)));
+        $into.expires = headers.expires.map(|seconds| $crate::headers::timestamp(seconds.saturating_mul(1000)));
         $into.metadata = $crate::headers::metadata(headers.metadata);
     }};
 }
@@ -70,18 +68,12 @@ impl Headers {
     pub fn checked(mut self) -> S3Result<Self> {
         let bytes: usize = self.metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
         if bytes > METADATA_MAX_BYTES {
-            return Err(s3_error!(
-                MetadataTooLarge,
-                "Your metadata headers exceed the maximum allowed metadata size."
-            ));
+            return Err(s3_error!(MetadataTooLarge, "Your metadata headers exceed the maximum allowed metadata size."));
         }
         // `aws-chunked` says how the body travelled, not what it is.
         self.content_encoding = self.content_encoding.and_then(|encoding| {
-            let kept: Vec<_> = encoding
-                .split(',')
-                .map(str::trim)
-                .filter(|one| !one.eq_ignore_ascii_case("aws-chunked"))
-                .collect();
+            let kept: Vec<_> =
+                encoding.split(',').map(str::trim).filter(|one| !one.eq_ignore_ascii_case("aws-chunked")).collect();
             (!kept.is_empty()).then(|| kept.join(","))
         });
         Ok(self)
@@ -95,11 +87,7 @@ pub fn metadata(kept: BTreeMap<String, String>) -> Option<Metadata> {
 /// From milliseconds since 1970.
 pub fn timestamp(ms: i64) -> Timestamp {
     let distance = Duration::from_millis(ms.unsigned_abs());
-    let time = if ms < 0 {
-        UNIX_EPOCH.checked_sub(distance)
-    } else {
-        UNIX_EPOCH.checked_add(distance)
-    };
+    let time = if ms < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
     time.unwrap_or(SystemTime::UNIX_EPOCH).into()
 }
 

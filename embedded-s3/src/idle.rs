@@ -33,12 +33,7 @@ pub struct IdleBody {
 impl IdleBody {
     /// `drain` is false for a client that waits for `100 Continue`: it reads the answer first.
     pub fn new(inner: Incoming, limit: Duration, drain: bool) -> Self {
-        Self {
-            inner: Some(inner),
-            limit,
-            timer: Box::pin(sleep(limit)),
-            drain,
-        }
+        Self { inner: Some(inner), limit, timer: Box::pin(sleep(limit)), drain }
     }
 }
 
@@ -71,10 +66,7 @@ impl Body for IdleBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner
-            .as_ref()
-            .map(Body::size_hint)
-            .unwrap_or_else(|| SizeHint::with_exact(0))
+        self.inner.as_ref().map(Body::size_hint).unwrap_or_else(|| SizeHint::with_exact(0))
     }
 }
 
@@ -109,11 +101,7 @@ pub struct IdleWrites {
 
 impl IdleWrites {
     pub fn new(stream: TcpStream, limit: Duration) -> Self {
-        Self {
-            stream,
-            limit,
-            timer: None,
-        }
+        Self { stream, limit, timer: None }
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -123,10 +111,7 @@ impl IdleWrites {
         }
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.limit)));
         ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "the client took nothing for too long",
-        )))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client took nothing for too long")))
     }
 }
 

@@ -139,10 +139,6 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            header_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(60),
-            connections_max: 512,
-        }
+        Self { header_timeout: Duration::from_secs(30), idle_timeout: Duration::from_secs(60), connections_max: 512 }
     }
 }

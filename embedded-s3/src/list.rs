@@ -16,12 +16,7 @@ use crate::store::{Store, bucket_id};
 const PAGE_MAX: i32 = 1000;
 
 /// What `encoding-type=url` leaves alone.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~')
-    .remove(b'/');
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// # Errors
 /// InvalidArgument for a negative size.
@@ -41,10 +36,7 @@ struct Scope {
 
 impl Scope {
     fn new(prefix: Option<String>, delimiter: Option<String>) -> Self {
-        Self {
-            prefix: prefix.unwrap_or_default(),
-            delimiter: delimiter.unwrap_or_default(),
-        }
+        Self { prefix: prefix.unwrap_or_default(), delimiter: delimiter.unwrap_or_default() }
     }
 
     /// The common prefix that stands for `key`, if it is rolled up.
@@ -85,20 +77,13 @@ impl Writing {
         match encoding.map(EncodingType::as_str) {
             None => Ok(Self { url: false }),
             Some(EncodingType::URL) => Ok(Self { url: true }),
-            Some(_) => Err(s3_error!(
-                InvalidArgument,
-                "Invalid Encoding Method specified in Request"
-            )),
+            Some(_) => Err(s3_error!(InvalidArgument, "Invalid Encoding Method specified in Request")),
         }
     }
 
     fn key(&self, key: impl Into<String>) -> String {
         let key = key.into();
-        if self.url {
-            utf8_percent_encode(&key, PLAIN).to_string()
-        } else {
-            key
-        }
+        if self.url { utf8_percent_encode(&key, PLAIN).to_string() } else { key }
     }
 }
 
@@ -136,9 +121,7 @@ impl Store {
                     storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
                     ..Default::default()
                 }),
-                Entry::Prefix(prefix) => prefixes.push(CommonPrefix {
-                    prefix: Some(writing.key(prefix)),
-                }),
+                Entry::Prefix(prefix) => prefixes.push(CommonPrefix { prefix: Some(writing.key(prefix)) }),
             }
         }
         Ok(ListObjectsV2Output {
@@ -214,10 +197,7 @@ impl Store {
         let bucket = bucket_id(&mut tx, &input.bucket).await?;
         let end = scope.end();
         // Without an id the marker stands for all uploads of its key: ids are hex, so "~" is behind them all.
-        let mut from = (
-            key_marker.clone().into_bytes(),
-            id_marker.clone().unwrap_or_else(|| "~".to_owned()),
-        );
+        let mut from = (key_marker.clone().into_bytes(), id_marker.clone().unwrap_or_else(|| "~".to_owned()));
         if key_marker.is_empty() {
             from.1.clear();
         }
@@ -225,10 +205,7 @@ impl Store {
             from = (scope.prefix.clone().into_bytes(), String::new());
         }
         // A page may end with a common prefix, whose uploads all count as seen.
-        if let Some(prefix) = key_marker
-            .starts_with(&scope.prefix)
-            .then(|| scope.roll_up(&key_marker))
-            .flatten()
+        if let Some(prefix) = key_marker.starts_with(&scope.prefix).then(|| scope.roll_up(&key_marker)).flatten()
             && prefix == key_marker
         {
             from = (behind(prefix.as_bytes()).unwrap_or_default(), String::new());
@@ -280,9 +257,7 @@ impl Store {
                     storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
                     ..Default::default()
                 }),
-                Entry::Prefix(prefix) => prefixes.push(CommonPrefix {
-                    prefix: Some(writing.key(prefix)),
-                }),
+                Entry::Prefix(prefix) => prefixes.push(CommonPrefix { prefix: Some(writing.key(prefix)) }),
             }
         }
         let (next_key, next_id) = next.unzip();

@@ -60,19 +60,12 @@ impl Store {
         let number = part_number(input.part_number)?;
         let length = announced(input.content_length, input.body.as_ref())?;
         let given = checksum::given!(input)?;
-        let plan = self
-            .open_upload(&input.upload_id, &input.bucket, &input.key)
-            .await?
-            .plan;
+        let plan = self.open_upload(&input.upload_id, &input.bucket, &input.key).await?.plan;
         let planned = plan.map(|plan| plan.algorithm);
         let asked = planned.map(|algorithm| algorithm.dto()).or(input.checksum_algorithm);
         let expected = Expected::parse(request, input.content_md5.as_deref(), given, asked.as_ref())?;
         if planned.is_some() && expected.algorithm != planned {
-            return Err(s3_error!(
-                InvalidRequest,
-                "The upload was created with another checksum algorithm."
-            )
-            .into());
+            return Err(s3_error!(InvalidRequest, "The upload was created with another checksum algorithm.").into());
         }
 
         let mut received = receive(&self.blobs, input.body.take(), length, expected.algorithm).await?;
@@ -83,14 +76,11 @@ impl Store {
             size: received.size,
             etag: received.etag(),
             modified_ms: now_ms(),
-            checksum: expected
-                .algorithm
-                .zip(received.checksum.take())
-                .map(|(algorithm, value)| Checksum {
-                    algorithm,
-                    value,
-                    kind: Kind::FullObject,
-                }),
+            checksum: expected.algorithm.zip(received.checksum.take()).map(|(algorithm, value)| Checksum {
+                algorithm,
+                value,
+                kind: Kind::FullObject,
+            }),
         };
 
         let store = self.clone();
@@ -105,10 +95,7 @@ impl Store {
             tx.commit().await?;
             store.discard(orphans);
 
-            let mut output = UploadPartOutput {
-                e_tag: Some(etag(&part.etag)),
-                ..Default::default()
-            };
+            let mut output = UploadPartOutput { e_tag: Some(etag(&part.etag)), ..Default::default() };
             checksum::put!(&part.checksum => output);
             Ok(output)
         })
@@ -186,10 +173,7 @@ pub fn part_number(number: i32) -> S3Result<i32> {
     if (1..=10_000).contains(&number) {
         Ok(number)
     } else {
-        Err(s3_error!(
-            InvalidArgument,
-            "Part number must be an integer between 1 and 10000, inclusive"
-        ))
+        Err(s3_error!(InvalidArgument, "Part number must be an integer between 1 and 10000, inclusive"))
     }
 }
 

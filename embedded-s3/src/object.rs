@@ -30,12 +30,8 @@ impl Store {
         let length = announced(input.content_length, input.body.as_ref())?;
         let condition = WriteCondition::parse(input.if_match.take(), input.if_none_match.take())?;
         let given = checksum::given!(input)?;
-        let expected = Expected::parse(
-            request,
-            input.content_md5.as_deref(),
-            given,
-            input.checksum_algorithm.as_ref(),
-        )?;
+        let expected =
+            Expected::parse(request, input.content_md5.as_deref(), given, input.checksum_algorithm.as_ref())?;
         let headers = headers::kept!(input)?;
         {
             let mut tx = self.rows.read().await?;
@@ -47,21 +43,12 @@ impl Store {
         let mut received = receive(&self.blobs, input.body.take(), length, expected.algorithm).await?;
         let trailers = trailers.and_then(|trailers| trailers.take());
         expected.check(received.md5, received.checksum.as_deref(), trailers.as_ref())?;
-        let checksum = expected
-            .algorithm
-            .zip(received.checksum.take())
-            .map(|(algorithm, value)| Checksum {
-                algorithm,
-                value,
-                kind: Kind::FullObject,
-            });
-        let object = Object {
-            size: received.size,
-            etag: received.etag(),
-            modified_ms: now_ms(),
-            headers,
-            checksum,
-        };
+        let checksum = expected.algorithm.zip(received.checksum.take()).map(|(algorithm, value)| Checksum {
+            algorithm,
+            value,
+            kind: Kind::FullObject,
+        });
+        let object = Object { size: received.size, etag: received.etag(), modified_ms: now_ms(), headers, checksum };
 
         let store = self.clone();
         self.detached(async move {
@@ -86,10 +73,7 @@ impl Store {
             tx.commit().await?;
             store.discard(orphans);
 
-            let mut output = PutObjectOutput {
-                e_tag: Some(etag(&object.etag)),
-                ..Default::default()
-            };
+            let mut output = PutObjectOutput { e_tag: Some(etag(&object.etag)), ..Default::default() };
             output.checksum_type = object.checksum.as_ref().map(|checksum| checksum.kind.dto());
             checksum::put!(&object.checksum => output);
             Ok(output)
@@ -175,15 +159,10 @@ impl Store {
         let size = row.object.size.cast_unsigned();
         match (range, part) {
             (None, None) => Ok(Stretch::default()),
-            (Some(range), None) => Ok(Stretch {
-                range: Some(resolve(range, size)?),
-                parts_count: None,
-            }),
-            (Some(_), Some(_)) => Err(s3_error!(
-                InvalidRequest,
-                "Cannot specify both Range header and partNumber query parameter"
-            )
-            .into()),
+            (Some(range), None) => Ok(Stretch { range: Some(resolve(range, size)?), parts_count: None }),
+            (Some(_), Some(_)) => {
+                Err(s3_error!(InvalidRequest, "Cannot specify both Range header and partNumber query parameter").into())
+            }
             (None, Some(number)) => {
                 let sizes = rows::object::part_sizes(&mut *self.rows.read().await?, row.id).await?;
                 let index = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
@@ -192,13 +171,8 @@ impl Store {
                     _ if whole_of_none => Ok(Stretch::default()),
                     Some((index, length)) => {
                         let start = sizes[..index].iter().sum::<i64>().cast_unsigned();
-                        let count = i32::try_from(sizes.len())
-                            .ok()
-                            .filter(|_| row.object.etag.contains('-'));
-                        Ok(Stretch {
-                            range: Some(start..start + length.cast_unsigned()),
-                            parts_count: count,
-                        })
+                        let count = i32::try_from(sizes.len()).ok().filter(|_| row.object.etag.contains('-'));
+                        Ok(Stretch { range: Some(start..start + length.cast_unsigned()), parts_count: count })
                     }
                     None => Err(s3_error!(InvalidRange, "The requested partnumber is not satisfiable").into()),
                 }
@@ -229,11 +203,7 @@ impl Store {
     /// All keys in one transaction: either the answer holds for all of them, or nothing happened.
     pub async fn delete_objects(&self, input: DeleteObjectsInput) -> Result<DeleteObjectsOutput> {
         if input.delete.objects.is_empty() || input.delete.objects.len() > DELETE_MAX_KEYS {
-            return Err(s3_error!(
-                MalformedXML,
-                "Between 1 and {DELETE_MAX_KEYS} keys can be deleted at once."
-            )
-            .into());
+            return Err(s3_error!(MalformedXML, "Between 1 and {DELETE_MAX_KEYS} keys can be deleted at once.").into());
         }
         let store = self.clone();
         self.detached(async move {
@@ -261,10 +231,7 @@ impl Store {
                 if let Some(row) = existing {
                     orphans.extend(rows::object::retire(&mut tx, row.id).await?);
                 }
-                deleted.push(DeletedObject {
-                    key: Some(one.key),
-                    ..Default::default()
-                });
+                deleted.push(DeletedObject { key: Some(one.key), ..Default::default() });
             }
             tx.commit().await?;
             store.discard(orphans);

@@ -29,11 +29,7 @@ pub fn cut(segments: &[Segment], range: Range<u64>) -> Vec<Segment> {
         let from = range.start.max(at);
         let until = range.end.min(at + segment.length);
         if from < until {
-            cut.push(Segment {
-                blob: segment.blob,
-                start: segment.start + (from - at),
-                length: until - from,
-            });
+            cut.push(Segment { blob: segment.blob, start: segment.start + (from - at), length: until - from });
         }
         at += segment.length;
     }
@@ -52,12 +48,7 @@ struct Reader {
 
 impl Reader {
     fn new(blobs: &Arc<Blobs>, hold: Hold, segments: Vec<Segment>) -> Self {
-        Self {
-            blobs: Arc::clone(blobs),
-            segments: segments.into(),
-            open: None,
-            _hold: hold,
-        }
+        Self { blobs: Arc::clone(blobs), segments: segments.into(), open: None, _hold: hold }
     }
 
     /// The next frame, empty at the end. Blocks.
@@ -77,10 +68,7 @@ impl Reader {
         let mut frame = Vec::with_capacity(usize::try_from(wanted).unwrap_or_default());
         (&mut file).take(wanted).read_to_end(&mut frame)?;
         if frame.len() as u64 != wanted {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "a blob is shorter than its row says",
-            ));
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a blob is shorter than its row says"));
         }
         segment.length -= wanted;
         if segment.length == 0 {
@@ -101,10 +89,7 @@ pub struct Body {
 impl Body {
     pub fn new(blobs: &Arc<Blobs>, hold: Hold, segments: Vec<Segment>) -> Self {
         let remaining = segments.iter().map(|segment| segment.length).sum();
-        Self {
-            next: Some(read_on(Reader::new(blobs, hold, segments))),
-            remaining,
-        }
+        Self { next: Some(read_on(Reader::new(blobs, hold, segments))), remaining }
     }
 }
 
@@ -179,51 +164,20 @@ mod tests {
     fn a_cut_covers_its_range_and_nothing_else() {
         let blob = BlobId::range(0).0;
         let segments = [
-            Segment {
-                blob,
-                start: 100,
-                length: 10,
-            },
-            Segment {
-                blob,
-                start: 0,
-                length: 5,
-            },
-            Segment {
-                blob,
-                start: 50,
-                length: 10,
-            },
+            Segment { blob, start: 100, length: 10 },
+            Segment { blob, start: 0, length: 5 },
+            Segment { blob, start: 50, length: 10 },
         ];
         assert_eq!(cut(&segments, 0..25), segments);
         assert_eq!(
             cut(&segments, 9..16),
             [
-                Segment {
-                    blob,
-                    start: 109,
-                    length: 1
-                },
-                Segment {
-                    blob,
-                    start: 0,
-                    length: 5
-                },
-                Segment {
-                    blob,
-                    start: 50,
-                    length: 1
-                },
+                Segment { blob, start: 109, length: 1 },
+                Segment { blob, start: 0, length: 5 },
+                Segment { blob, start: 50, length: 1 },
             ]
         );
-        assert_eq!(
-            cut(&segments, 15..16),
-            [Segment {
-                blob,
-                start: 50,
-                length: 1
-            }]
-        );
+        assert_eq!(cut(&segments, 15..16), [Segment { blob, start: 50, length: 1 }]);
         assert_eq!(cut(&segments, 25..30), []);
     }
 }

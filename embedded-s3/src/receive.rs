@@ -40,11 +40,7 @@ impl Received {
     }
 
     pub fn segments(&self) -> Vec<Segment> {
-        let whole = |blob: &NewBlob| Segment {
-            blob: blob.id(),
-            start: 0,
-            length: self.size.cast_unsigned(),
-        };
+        let whole = |blob: &NewBlob| Segment { blob: blob.id(), start: 0, length: self.size.cast_unsigned() };
         self.blob.iter().map(whole).collect()
     }
 }
@@ -55,19 +51,12 @@ impl Received {
 /// MissingContentLength; EntityTooLarge above 5 GiB.
 pub fn announced(content_length: Option<i64>, body: Option<&StreamingBlob>) -> S3Result<u64> {
     let by_header = content_length.and_then(|length| u64::try_from(length).ok());
-    let by_stream = || {
-        body.and_then(|body| body.remaining_length().exact())
-            .map(|length| length as u64)
-    };
+    let by_stream = || body.and_then(|body| body.remaining_length().exact()).map(|length| length as u64);
     match by_header.or_else(by_stream) {
-        None => Err(s3_error!(
-            MissingContentLength,
-            "You must provide the Content-Length HTTP header."
-        )),
-        Some(length) if length > BODY_MAX_BYTES => Err(s3_error!(
-            EntityTooLarge,
-            "Your proposed upload exceeds the maximum allowed object size."
-        )),
+        None => Err(s3_error!(MissingContentLength, "You must provide the Content-Length HTTP header.")),
+        Some(length) if length > BODY_MAX_BYTES => {
+            Err(s3_error!(EntityTooLarge, "Your proposed upload exceeds the maximum allowed object size."))
+        }
         Some(length) => Ok(length),
     }
 }
@@ -135,20 +124,14 @@ fn body_error(error: &StdError) -> S3Error {
     } else if text.contains("SignatureMismatch") {
         s3_error!(SignatureDoesNotMatch, "The signature of a chunk does not match.")
     } else if text.contains(crate::idle::TOO_SLOW) {
-        s3_error!(
-            RequestTimeout,
-            "Your socket connection to the server was not read from within the time-out period."
-        )
+        s3_error!(RequestTimeout, "Your socket connection to the server was not read from within the time-out period.")
     } else {
         incomplete()
     }
 }
 
 fn incomplete() -> S3Error {
-    s3_error!(
-        IncompleteBody,
-        "You did not provide the number of bytes specified by the Content-Length HTTP header."
-    )
+    s3_error!(IncompleteBody, "You did not provide the number of bytes specified by the Content-Length HTTP header.")
 }
 
 /// The end of the line: a file and the hashes of what went into it.

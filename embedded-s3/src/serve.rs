@@ -106,10 +106,7 @@ fn connection(stream: TcpStream, service: Arc<Service>) -> http1::Connection<Tok
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(BUFFER_BYTES)
-        .serve_connection(
-            TokioIo::new(IdleWrites::new(stream, limits.idle_timeout)),
-            Door(service),
-        )
+        .serve_connection(TokioIo::new(IdleWrites::new(stream, limits.idle_timeout)), Door(service))
 }
 
 impl Service {
@@ -155,17 +152,11 @@ impl Service {
 fn refuse(request: &Request<Incoming>) -> Option<Response<Body>> {
     let form = request.method() == Method::POST
         && request.headers().get(header::CONTENT_TYPE).is_some_and(|value| {
-            value
-                .as_bytes()
-                .get(..19)
-                .is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
+            value.as_bytes().get(..19).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
         });
     if form {
         // s3s reads a whole form into memory before it knows who sends it.
-        return Some(cors::refusal(s3_error!(
-            NotImplemented,
-            "Uploads by HTML form are not implemented."
-        )));
+        return Some(cors::refusal(s3_error!(NotImplemented, "Uploads by HTML form are not implemented.")));
     }
     if auth::is_version_2(request.uri(), request.headers()) {
         let why = "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.";

@@ -73,18 +73,13 @@ pub struct Server {
 /// # Errors
 /// A folder that is in use, unreadable, or has lost its metadata; a port that is taken; an empty key.
 pub async fn start(config: Config) -> Result<Server, Error> {
-    for (name, value) in [
-        ("access_key_id", &config.access_key_id),
-        ("secret_access_key", &config.secret_access_key),
-    ] {
+    for (name, value) in [("access_key_id", &config.access_key_id), ("secret_access_key", &config.secret_access_key)] {
         if value.is_empty() {
             return Err(Error::Config(format!("{name} of the embedded store is empty")));
         }
     }
     if let Some(name) = config.buckets.iter().find(|name| !s3s::path::check_bucket_name(name)) {
-        return Err(Error::Config(format!(
-            "{name:?} is not a name that S3 allows for a bucket"
-        )));
+        return Err(Error::Config(format!("{name:?} is not a name that S3 allows for a bucket")));
     }
     let root = config.root.clone();
     let (lock, blobs, fresh) = spawn_blocking(move || open_folder(&root))
@@ -109,38 +104,20 @@ pub async fn start(config: Config) -> Result<Server, Error> {
     }
     tx.commit().await?;
 
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|error| Error::Listen(config.listen, error))?;
-    let addr = listener
-        .local_addr()
-        .map_err(|error| Error::Listen(config.listen, error))?;
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| Error::Listen(config.listen, error))?;
+    let addr = listener.local_addr().map_err(|error| Error::Listen(config.listen, error))?;
     let store = Store::new(rows, blobs, cors, config.region);
     let mut builder = S3ServiceBuilder::new(store.clone());
     let mut limits = S3Config::default();
     limits.xml_max_body_size = XML_MAX_BYTES;
     builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits))));
-    builder.set_auth(Key {
-        id: config.access_key_id,
-        secret: config.secret_access_key.into(),
-    });
+    builder.set_auth(Key { id: config.access_key_id, secret: config.secret_access_key.into() });
     builder.set_access(SignedOnly);
-    let service = Service {
-        s3: builder.build(),
-        store: store.clone(),
-        limits: config.limits,
-    };
+    let service = Service { s3: builder.build(), store: store.clone(), limits: config.limits };
     let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
     let accepting = tokio::spawn(accept(listener, Arc::new(service), stop.clone(), kill.clone()));
     tracing::info!(%addr, root = %config.root.display(), "the embedded store is listening");
-    Ok(Server {
-        addr,
-        stop: stop.drop_guard(),
-        kill,
-        accepting,
-        store,
-        _lock: lock,
-    })
+    Ok(Server { addr, stop: stop.drop_guard(), kill, accepting, store, _lock: lock })
 }
 
 impl Server {
@@ -156,10 +133,7 @@ impl Server {
         match self.accepting.await {
             Ok((graceful, connections)) => {
                 if timeout(grace, graceful.shutdown()).await.is_err() {
-                    tracing::warn!(
-                        connections = connections.len(),
-                        "cutting connections that outlived the grace"
-                    );
+                    tracing::warn!(connections = connections.len(), "cutting connections that outlived the grace");
                 }
                 self.kill.cancel();
                 connections.close();
@@ -179,12 +153,7 @@ fn open_folder(root: &Path) -> Result<(File, Blobs, bool), Error> {
         return Err(Error::Config("the root of the embedded store is empty".to_owned()));
     }
     make_private(root).map_err(trouble)?;
-    let lock = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(root.join("lock"))
-        .map_err(trouble)?;
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(root.join("lock")).map_err(trouble)?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(Error::InUse(root.to_owned())),
@@ -236,10 +205,7 @@ async fn sweep(rows: &Rows, blobs: &Arc<Blobs>) -> Result<(), SweepError> {
         tracing::info!(removed, "removed blobs that no object and no part names");
     }
     if missing > 0 {
-        tracing::error!(
-            missing,
-            "blobs are gone that objects or parts are made of; reading them will fail"
-        );
+        tracing::error!(missing, "blobs are gone that objects or parts are made of; reading them will fail");
     }
     Ok(())
 }

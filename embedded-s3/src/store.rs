@@ -35,13 +35,7 @@ impl std::ops::Deref for Store {
 
 impl Store {
     pub fn new(rows: Rows, blobs: Arc<Blobs>, cors: Cors, region: String) -> Self {
-        Self(Arc::new(Inner {
-            rows,
-            blobs,
-            cors,
-            region,
-            tasks: TaskTracker::new(),
-        }))
+        Self(Arc::new(Inner { rows, blobs, cors, region, tasks: TaskTracker::new() }))
     }
 
     /// Runs a commit to its end, even when the client hangs up meanwhile: a transaction cut off

@@ -13,29 +13,20 @@ pub struct BucketRow {
 
 /// All buckets, by name.
 pub async fn all(conn: &mut SqliteConnection) -> Result<Vec<BucketRow>, sqlx::Error> {
-    let rows = sqlx::query("SELECT name, created_ms, cors FROM bucket ORDER BY name")
-        .fetch_all(conn)
-        .await?;
+    let rows = sqlx::query("SELECT name, created_ms, cors FROM bucket ORDER BY name").fetch_all(conn).await?;
     rows.iter()
         .map(|row| {
             Ok(BucketRow {
                 name: row.try_get(0)?,
                 created_ms: row.try_get(1)?,
-                cors: row
-                    .try_get::<Option<String>, _>(2)?
-                    .as_deref()
-                    .map(from_json)
-                    .transpose()?,
+                cors: row.try_get::<Option<String>, _>(2)?.as_deref().map(from_json).transpose()?,
             })
         })
         .collect()
 }
 
 pub async fn id(conn: &mut SqliteConnection, name: &str) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query_scalar("SELECT id FROM bucket WHERE name = ?")
-        .bind(name)
-        .fetch_optional(conn)
-        .await
+    sqlx::query_scalar("SELECT id FROM bucket WHERE name = ?").bind(name).fetch_optional(conn).await
 }
 
 /// False where the bucket is there already.
@@ -57,24 +48,14 @@ pub async fn is_empty(conn: &mut SqliteConnection, id: i64) -> Result<bool, sqlx
 
 /// Deletes an empty bucket, with what is remembered of uploads completed in it.
 pub async fn delete(conn: &mut SqliteConnection, id: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM upload WHERE bucket_id = ?")
-        .bind(id)
-        .execute(&mut *conn)
-        .await?;
-    sqlx::query("DELETE FROM bucket WHERE id = ?")
-        .bind(id)
-        .execute(conn)
-        .await?;
+    sqlx::query("DELETE FROM upload WHERE bucket_id = ?").bind(id).execute(&mut *conn).await?;
+    sqlx::query("DELETE FROM bucket WHERE id = ?").bind(id).execute(conn).await?;
     Ok(())
 }
 
 /// `None` removes the rules. False where there is no such bucket.
 pub async fn set_cors(conn: &mut SqliteConnection, name: &str, rules: Option<&[Rule]>) -> Result<bool, sqlx::Error> {
     let json = rules.map(|rules| to_json(&rules)).transpose()?;
-    let done = sqlx::query("UPDATE bucket SET cors = ? WHERE name = ?")
-        .bind(json)
-        .bind(name)
-        .execute(conn)
-        .await?;
+    let done = sqlx::query("UPDATE bucket SET cors = ? WHERE name = ?").bind(json).bind(name).execute(conn).await?;
     Ok(done.rows_affected() == 1)
 }

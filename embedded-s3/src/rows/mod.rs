@@ -47,16 +47,10 @@ impl Rows {
             .statement_cache_capacity(32)
             .pragma("cache_size", "-512") // KiB, per connection
             .pragma("journal_size_limit", "4194304");
-        let writer = SqlitePoolOptions::new()
-            .min_connections(1)
-            .max_connections(1)
-            .connect_with(options.clone())
-            .await?;
+        let writer =
+            SqlitePoolOptions::new().min_connections(1).max_connections(1).connect_with(options.clone()).await?;
         let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-        match sqlx::query_scalar::<_, i64>("PRAGMA user_version")
-            .fetch_one(&mut *tx)
-            .await?
-        {
+        match sqlx::query_scalar::<_, i64>("PRAGMA user_version").fetch_one(&mut *tx).await? {
             0 => {
                 sqlx::raw_sql(include_str!("schema.sql")).execute(&mut *tx).await?;
             }

@@ -33,11 +33,7 @@ pub struct Listed {
 
 pub async fn find(conn: &mut SqliteConnection, bucket: i64, key: &str) -> Result<Option<ObjectRow>, sqlx::Error> {
     let sql = "SELECT id, size, etag, modified_ms, headers, checksum FROM object WHERE bucket_id = ? AND key = ?";
-    let row = sqlx::query(sql)
-        .bind(bucket)
-        .bind(key.as_bytes())
-        .fetch_optional(conn)
-        .await?;
+    let row = sqlx::query(sql).bind(bucket).bind(key.as_bytes()).fetch_optional(conn).await?;
     row.as_ref().map(object_row).transpose()
 }
 
@@ -56,10 +52,7 @@ fn object_row(row: &SqliteRow) -> Result<ObjectRow, sqlx::Error> {
 
 /// Whether this very version is still the one under its key.
 pub async fn is_current(conn: &mut SqliteConnection, id: i64) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM object WHERE id = ?)")
-        .bind(id)
-        .fetch_one(conn)
-        .await
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM object WHERE id = ?)").bind(id).fetch_one(conn).await
 }
 
 /// The bytes of an object, in order.
@@ -85,10 +78,7 @@ pub async fn part_sizes(conn: &mut SqliteConnection, id: i64) -> Result<Vec<i64>
 
 /// Takes the key away from a version, so that the next one can have it. The transaction ends with `retire`.
 pub async fn detach(conn: &mut SqliteConnection, id: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE object SET bucket_id = NULL WHERE id = ?")
-        .bind(id)
-        .execute(conn)
-        .await?;
+    sqlx::query("UPDATE object SET bucket_id = NULL WHERE id = ?").bind(id).execute(conn).await?;
     Ok(())
 }
 
@@ -97,14 +87,8 @@ pub async fn retire(conn: &mut SqliteConnection, id: i64) -> Result<Vec<BlobId>,
     let sql = "SELECT DISTINCT s.blob FROM object_segment s WHERE s.object_id = ?1
                   AND NOT EXISTS (SELECT 1 FROM object_segment o WHERE o.blob = s.blob AND o.object_id <> ?1)
                   AND NOT EXISTS (SELECT 1 FROM part_segment p WHERE p.blob = s.blob)";
-    let orphans = sqlx::query_scalar::<_, Vec<u8>>(sql)
-        .bind(id)
-        .fetch_all(&mut *conn)
-        .await?;
-    sqlx::query("DELETE FROM object WHERE id = ?")
-        .bind(id)
-        .execute(conn)
-        .await?;
+    let orphans = sqlx::query_scalar::<_, Vec<u8>>(sql).bind(id).fetch_all(&mut *conn).await?;
+    sqlx::query("DELETE FROM object WHERE id = ?").bind(id).execute(conn).await?;
     orphans.iter().map(|blob| BlobId::from_row(blob)).collect()
 }
 
@@ -161,13 +145,7 @@ pub async fn page(
 ) -> Result<Vec<Listed>, sqlx::Error> {
     let sql = "SELECT key, size, etag, modified_ms FROM object
                WHERE bucket_id = ?1 AND key >= ?2 AND (?3 IS NULL OR key < ?3) ORDER BY key LIMIT ?4";
-    let rows = sqlx::query(sql)
-        .bind(bucket)
-        .bind(from)
-        .bind(until)
-        .bind(limit)
-        .fetch_all(conn)
-        .await?;
+    let rows = sqlx::query(sql).bind(bucket).bind(from).bind(until).bind(limit).fetch_all(conn).await?;
     rows.iter()
         .map(|row| {
             Ok(Listed {

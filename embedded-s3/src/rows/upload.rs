@@ -63,12 +63,7 @@ pub async fn find(
     key: &str,
 ) -> Result<Option<Upload>, sqlx::Error> {
     let sql = "SELECT pk, headers, checksum, etag FROM upload WHERE id = ? AND bucket_id = ? AND key = ?";
-    let row = sqlx::query(sql)
-        .bind(id)
-        .bind(bucket)
-        .bind(key.as_bytes())
-        .fetch_optional(conn)
-        .await?;
+    let row = sqlx::query(sql).bind(id).bind(bucket).bind(key.as_bytes()).fetch_optional(conn).await?;
     row.map(|row| {
         Ok(Upload {
             pk: row.try_get(0)?,
@@ -82,10 +77,7 @@ pub async fn find(
 
 /// Marks an upload completed and drops its part rows; their blobs belong to an object by now.
 pub async fn complete(conn: &mut SqliteConnection, pk: i64, now_ms: i64, etag: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM part WHERE upload_pk = ?")
-        .bind(pk)
-        .execute(&mut *conn)
-        .await?;
+    sqlx::query("DELETE FROM part WHERE upload_pk = ?").bind(pk).execute(&mut *conn).await?;
     let sql = "UPDATE upload SET completed_ms = ?, etag = ? WHERE pk = ?";
     sqlx::query(sql).bind(now_ms).bind(etag).bind(pk).execute(conn).await?;
     Ok(())
@@ -93,10 +85,7 @@ pub async fn complete(conn: &mut SqliteConnection, pk: i64, now_ms: i64, etag: &
 
 /// Forgets uploads completed before `before_ms`.
 pub async fn forget_completed(conn: &mut SqliteConnection, before_ms: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM upload WHERE completed_ms < ?")
-        .bind(before_ms)
-        .execute(conn)
-        .await?;
+    sqlx::query("DELETE FROM upload WHERE completed_ms < ?").bind(before_ms).execute(conn).await?;
     Ok(())
 }
 
@@ -106,18 +95,9 @@ pub async fn abort(conn: &mut SqliteConnection, pk: i64) -> Result<Vec<BlobId>, 
                   AND NOT EXISTS (SELECT 1 FROM object_segment o WHERE o.blob = s.blob)
                   AND NOT EXISTS (SELECT 1 FROM part_segment t JOIN part q ON q.pk = t.part_pk
                                   WHERE t.blob = s.blob AND q.upload_pk <> ?1)";
-    let orphans = sqlx::query_scalar::<_, Vec<u8>>(sql)
-        .bind(pk)
-        .fetch_all(&mut *conn)
-        .await?;
-    sqlx::query("DELETE FROM part WHERE upload_pk = ?")
-        .bind(pk)
-        .execute(&mut *conn)
-        .await?;
-    sqlx::query("DELETE FROM upload WHERE pk = ?")
-        .bind(pk)
-        .execute(conn)
-        .await?;
+    let orphans = sqlx::query_scalar::<_, Vec<u8>>(sql).bind(pk).fetch_all(&mut *conn).await?;
+    sqlx::query("DELETE FROM part WHERE upload_pk = ?").bind(pk).execute(&mut *conn).await?;
+    sqlx::query("DELETE FROM upload WHERE pk = ?").bind(pk).execute(conn).await?;
     orphans.iter().map(|blob| BlobId::from_row(blob)).collect()
 }
 
@@ -134,10 +114,7 @@ pub async fn put_part(
         .fetch_optional(&mut *conn)
         .await?;
     if let Some(old) = old {
-        sqlx::query("UPDATE part SET upload_pk = NULL WHERE pk = ?")
-            .bind(old)
-            .execute(&mut *conn)
-            .await?;
+        sqlx::query("UPDATE part SET upload_pk = NULL WHERE pk = ?").bind(old).execute(&mut *conn).await?;
     }
     let sql = "INSERT INTO part (upload_pk, number, size, etag, modified_ms, checksum)
                VALUES (?, ?, ?, ?, ?, ?) RETURNING pk";
@@ -180,14 +157,8 @@ async fn retire_part(conn: &mut SqliteConnection, pk: i64) -> Result<Vec<BlobId>
     let sql = "SELECT DISTINCT s.blob FROM part_segment s WHERE s.part_pk = ?1
                   AND NOT EXISTS (SELECT 1 FROM object_segment o WHERE o.blob = s.blob)
                   AND NOT EXISTS (SELECT 1 FROM part_segment t WHERE t.blob = s.blob AND t.part_pk <> ?1)";
-    let orphans = sqlx::query_scalar::<_, Vec<u8>>(sql)
-        .bind(pk)
-        .fetch_all(&mut *conn)
-        .await?;
-    sqlx::query("DELETE FROM part WHERE pk = ?")
-        .bind(pk)
-        .execute(conn)
-        .await?;
+    let orphans = sqlx::query_scalar::<_, Vec<u8>>(sql).bind(pk).fetch_all(&mut *conn).await?;
+    sqlx::query("DELETE FROM part WHERE pk = ?").bind(pk).execute(conn).await?;
     orphans.iter().map(|blob| BlobId::from_row(blob)).collect()
 }
 
@@ -195,12 +166,7 @@ async fn retire_part(conn: &mut SqliteConnection, pk: i64) -> Result<Vec<BlobId>
 pub async fn parts(conn: &mut SqliteConnection, upload: i64, after: i32, limit: i64) -> Result<Vec<Part>, sqlx::Error> {
     let sql = "SELECT number, size, etag, modified_ms, checksum FROM part
                WHERE upload_pk = ? AND number > ? ORDER BY number LIMIT ?";
-    let rows = sqlx::query(sql)
-        .bind(upload)
-        .bind(after)
-        .bind(limit)
-        .fetch_all(conn)
-        .await?;
+    let rows = sqlx::query(sql).bind(upload).bind(after).bind(limit).fetch_all(conn).await?;
     rows.iter().map(part).collect()
 }
 
@@ -226,14 +192,8 @@ pub async fn page(
     let sql = "SELECT key, id, created_ms, checksum FROM upload
                WHERE bucket_id = ?1 AND completed_ms IS NULL AND (key, id) > (?2, ?3) AND (?4 IS NULL OR key < ?4)
                ORDER BY key, id LIMIT ?5";
-    let rows = sqlx::query(sql)
-        .bind(bucket)
-        .bind(after.0)
-        .bind(after.1)
-        .bind(until)
-        .bind(limit)
-        .fetch_all(conn)
-        .await?;
+    let rows =
+        sqlx::query(sql).bind(bucket).bind(after.0).bind(after.1).bind(until).bind(limit).fetch_all(conn).await?;
     rows.iter()
         .map(|row| {
             Ok(Listed {

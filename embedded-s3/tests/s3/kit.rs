@@ -41,12 +41,7 @@ impl TestStore {
         let dir = tempfile::tempdir().unwrap();
         let server = embedded_s3::start(config(dir.path(), limits)).await.unwrap();
         let s3 = client(&format!("http://{}", server.addr()));
-        Self {
-            dir,
-            server: Some(server),
-            s3,
-            http: reqwest::Client::new(),
-        }
+        Self { dir, server: Some(server), s3, http: reqwest::Client::new() }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -60,9 +55,7 @@ impl TestStore {
     /// Stops the server, and starts another over the same folder.
     pub async fn restart(&mut self) {
         self.stop(Duration::from_secs(5)).await;
-        let server = embedded_s3::start(config(self.dir.path(), Limits::default()))
-            .await
-            .unwrap();
+        let server = embedded_s3::start(config(self.dir.path(), Limits::default())).await.unwrap();
         self.s3 = client(&format!("http://{}", server.addr()));
         self.server = Some(server);
     }
@@ -73,15 +66,7 @@ impl TestStore {
 
     pub async fn put(&self, key: &str, body: impl Into<Vec<u8>>) -> String {
         let body = ByteStream::from(body.into());
-        let put = self
-            .s3
-            .put_object()
-            .bucket(BUCKET)
-            .key(key)
-            .body(body)
-            .send()
-            .await
-            .unwrap();
+        let put = self.s3.put_object().bucket(BUCKET).key(key).body(body).send().await.unwrap();
         put.e_tag.unwrap()
     }
 
@@ -91,45 +76,21 @@ impl TestStore {
     }
 
     pub async fn create(&self, key: &str) -> String {
-        let created = self
-            .s3
-            .create_multipart_upload()
-            .bucket(BUCKET)
-            .key(key)
-            .send()
-            .await
-            .unwrap();
+        let created = self.s3.create_multipart_upload().bucket(BUCKET).key(key).send().await.unwrap();
         created.upload_id.unwrap()
     }
 
     pub async fn part(&self, key: &str, id: &str, number: i32, body: impl Into<Vec<u8>>) -> CompletedPart {
         let body = ByteStream::from(body.into());
-        let sent = self
-            .s3
-            .upload_part()
-            .bucket(BUCKET)
-            .key(key)
-            .upload_id(id)
-            .part_number(number)
-            .body(body)
-            .send()
-            .await;
-        CompletedPart::builder()
-            .part_number(number)
-            .e_tag(sent.unwrap().e_tag.unwrap())
-            .build()
+        let sent =
+            self.s3.upload_part().bucket(BUCKET).key(key).upload_id(id).part_number(number).body(body).send().await;
+        CompletedPart::builder().part_number(number).e_tag(sent.unwrap().e_tag.unwrap()).build()
     }
 
     pub async fn complete(&self, key: &str, id: &str, parts: Vec<CompletedPart>) -> Result<String, String> {
         let list = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
-        let done = self
-            .s3
-            .complete_multipart_upload()
-            .bucket(BUCKET)
-            .key(key)
-            .upload_id(id)
-            .multipart_upload(list)
-            .send();
+        let done =
+            self.s3.complete_multipart_upload().bucket(BUCKET).key(key).upload_id(id).multipart_upload(list).send();
         done.await.map(|done| done.e_tag.unwrap()).map_err(code)
     }
 
@@ -195,9 +156,7 @@ pub fn client_of(endpoint: &str, id: &str, secret: &str) -> Client {
 /// The S3 code of an error; for an answer without a body, its status.
 pub fn code<E: ProvideErrorMetadata>(error: SdkError<E>) -> String {
     let status = error.raw_response().map(|raw| raw.status().as_u16().to_string());
-    let code = error
-        .as_service_error()
-        .and_then(|error| error.code().map(str::to_owned));
+    let code = error.as_service_error().and_then(|error| error.code().map(str::to_owned));
     code.or(status).unwrap_or_else(|| "no answer".into())
 }
 
@@ -205,9 +164,7 @@ pub fn code<E: ProvideErrorMetadata>(error: SdkError<E>) -> String {
 pub async fn code_of(response: reqwest::Response) -> (u16, String) {
     let status = response.status().as_u16();
     let text = response.text().await.unwrap();
-    let code = text
-        .split_once("<Code>")
-        .and_then(|(_, rest)| rest.split_once("</Code>"));
+    let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
     (status, code.map(|(code, _)| code.to_owned()).unwrap_or(text))
 }
 

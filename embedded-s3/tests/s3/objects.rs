@@ -25,10 +25,8 @@ async fn parts_become_an_object() {
     let store = TestStore::start().await;
     let (one, two) = (noise(1, PART), noise(2, MIB));
     let id = store.create("reel.mov").await;
-    let parts = vec![
-        store.part("reel.mov", &id, 1, one.clone()).await,
-        store.part("reel.mov", &id, 2, two.clone()).await,
-    ];
+    let parts =
+        vec![store.part("reel.mov", &id, 1, one.clone()).await, store.part("reel.mov", &id, 2, two.clone()).await];
     let etag = store.complete("reel.mov", &id, parts).await.unwrap();
     assert!(etag.ends_with("-2\""), "{etag}");
     assert_eq!(store.get("reel.mov").await, [one, two].concat());
@@ -37,15 +35,7 @@ async fn parts_become_an_object() {
 #[tokio::test]
 async fn a_presigned_put_needs_no_key() {
     let store = TestStore::start().await;
-    let url = store
-        .s3
-        .put_object()
-        .bucket(BUCKET)
-        .key("k")
-        .content_length(5)
-        .presigned(minutes(5))
-        .await
-        .unwrap();
+    let url = store.s3.put_object().bucket(BUCKET).key("k").content_length(5).presigned(minutes(5)).await.unwrap();
     assert_eq!(store.send(&url, "hello").await.status(), 200);
     assert_eq!(store.get("k").await, b"hello");
     let list = store.s3.list_objects_v2().bucket(BUCKET).send().await.unwrap();
