@@ -36,7 +36,6 @@ pub enum Error {
 }
 
 /// A server that answers.
-#[derive(Debug)]
 pub struct Running {
     pub addr: SocketAddr,
     pub engine: Engine,
@@ -136,6 +135,7 @@ async fn start_store(settings: &mut Settings, dir: &DataDir) -> Result<embedded_
         access_key_id: embedded.access_key_id.clone().unwrap_or_default(),
         secret_access_key: embedded.secret_access_key.as_ref().map(|s| s.expose().to_owned()).unwrap_or_default(),
         buckets: vec![embedded.bucket.clone()],
+        ..embedded_s3::Config::default()
     })
     .await?;
     // Port 0 took a free one.

@@ -60,8 +60,8 @@ async fn nothing_pending_costs_little(db: TestDb) {
         run(&db.pool).await.unwrap();
         fastest = fastest.min(start.elapsed());
     }
-    // A tenth of what a start may take until the server is ready.
-    assert!(fastest < Duration::from_millis(15), "{fastest:?}");
+    // A fifth of what a start may take until the server is ready.
+    assert!(fastest < Duration::from_millis(30), "{fastest:?}");
 }
 
 async fn a_failure_leaves_nothing(db: TestDb) {

@@ -330,7 +330,7 @@ fn lists(world: &World, backend: DbBackend) -> Vec<Case> {
         (all, of("chief", Brands::All, true)),
         ("3 brands, manager", of("chief", these(&[0, 4, 8, 4]), true)),
         ("1 brand, manager", of("chief", these(&[6]), true)),
-        ("30 brands, manager", of("chief", with_strangers(20), true)),
+        ("12 brands, manager", of("chief", with_strangers(2), true)),
         (most, of("chief", with_strangers(60), true)),
         ("all brands, busy user", of("user-0", Brands::All, false)),
         ("3 brands, busy user", of("user-0", these(&[0, 4, 8]), false)),
@@ -350,9 +350,7 @@ fn lists(world: &World, backend: DbBackend) -> Vec<Case> {
             let brand = brand.map(|n| world.brands[n]);
             let visible = brand.is_none_or(|brand| caller.brands.hold(brand));
             let allowed = user.is_none() || caller.permissions.has(Permission::UploadsManage);
-            // With so many brands each state is one arm, which passes over other brands' sessions.
-            let too_many = *who == most && user.is_some();
-            if !visible || !allowed || too_many {
+            if !visible || !allowed {
                 continue;
             }
             for (batch, fingerprint) in references {
@@ -372,7 +370,9 @@ fn lists(world: &World, backend: DbBackend) -> Vec<Case> {
                     cases.push(Case {
                         label: format!("{who}, {filter:?} before {before:?}"),
                         query: backend.build(&rows::page(backend, caller, &filter, before, 51)),
-                        allowance: Allowance::TenForEach,
+                        // With so many brands each state is one arm, which passes over other brands' sessions, or collects
+                        // what matches and sorts it.
+                        allowance: if *who == most { Allowance::Rows(1_000) } else { Allowance::TenForEach },
                         plain: Some(plain(caller, &filter, before).build(backend)),
                     });
                 }

@@ -16,7 +16,7 @@ const SECRET: &str = "not-for-any-log";
 
 /// What the store does with a request.
 #[derive(Clone)]
-enum Does {
+pub enum Does {
     /// Answers with this status and body.
     Say(u16, String),
     /// Answers with the first half of a 200, and hangs up.
@@ -35,8 +35,8 @@ fn error(status: u16, code: &str) -> Does {
 }
 
 /// A store on a port of its own, which ends when this is dropped.
-struct Faulty {
-    address: SocketAddr,
+pub struct Faulty {
+    pub address: SocketAddr,
     /// The first line of each request.
     requests: Arc<Mutex<Vec<String>>>,
     accepting: JoinHandle<()>,
@@ -44,7 +44,7 @@ struct Faulty {
 
 impl Faulty {
     /// `plan` says what to do with the request of this number, counted from 0, and this first line.
-    async fn start(plan: impl Fn(usize, &str) -> Does + Send + Sync + 'static) -> Self {
+    pub async fn start(plan: impl Fn(usize, &str) -> Does + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -71,7 +71,7 @@ impl Faulty {
         Storage::connect(&settings(&format!("http://{}", self.address))).await.unwrap()
     }
 
-    fn requests(&self) -> Vec<String> {
+    pub fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 }

@@ -3,6 +3,7 @@
 //! Garage is found by `QUAYMASTER_TEST_S3_*`, or started where `GARAGE_BIN` names its binary. The output says which
 //! stores a run had.
 
+use std::any::Any;
 use std::io::{self, Write as _};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -27,7 +28,8 @@ pub struct Store {
     pub http: reqwest::Client,
     /// Under which the store takes a bucket's name as a subdomain, where the tests have said so to it.
     pub root_domain: Option<&'static str>,
-    _garage: Option<Garage>,
+    /// What the store runs in, and ends with.
+    _process: Box<dyn Any>,
 }
 
 impl Store {
@@ -52,39 +54,59 @@ impl Store {
         answer.headers()["etag"].to_str().unwrap().trim_matches('"').to_owned()
     }
 
-    async fn new(name: &'static str, settings: settings::Storage, garage: Option<Garage>) -> Self {
+    async fn new(name: &'static str, settings: settings::Storage, process: impl Any) -> Self {
         let s3 = client(&settings);
         s3.create_bucket().bucket(settings.bucket.as_deref().unwrap()).send().await.unwrap();
         let storage = Storage::connect(&settings).await.unwrap();
-        let root_domain = garage.is_some().then_some(ROOT_DOMAIN);
-        Self { name, settings, storage, s3, http: reqwest::Client::new(), root_domain, _garage: garage }
+        Self {
+            name,
+            settings,
+            storage,
+            s3,
+            http: reqwest::Client::new(),
+            root_domain: None,
+            _process: Box::new(process),
+        }
     }
 }
 
-/// Every store that this run knows of, one after the other. At least one, or the test fails.
+/// The embedded store, and Garage where this run has one.
 pub async fn each_store(story: impl AsyncFn(&Store)) {
-    let stores = [garage().await];
     let mut ran = Vec::new();
-    for store in stores.into_iter().flatten() {
+    for store in [Some(embedded().await), garage().await].into_iter().flatten() {
         story(&store).await;
         ran.push(store.name);
     }
-    assert!(!ran.is_empty(), "no store to run on");
     // Past the harness, which keeps what a passing test prints to itself.
     static SAID: Once = Once::new();
     let line = format!("the storage tests run on: {}\n", ran.join(", "));
     SAID.call_once(|| io::stderr().write_all(line.as_bytes()).unwrap());
 }
 
+async fn embedded() -> Store {
+    let folder = tempfile::tempdir().unwrap();
+    let config = embedded_s3::Config {
+        root: folder.path().join("store"),
+        access_key_id: "AKIDEMBEDDED".to_owned(),
+        secret_access_key: "a-long-random-secret".to_owned(),
+        ..Default::default()
+    };
+    let server = embedded_s3::start(config.clone()).await.unwrap();
+    let endpoint = format!("http://{}", server.addr());
+    let settings = settings(Provider::Embedded, &endpoint, &config.access_key_id, &config.secret_access_key);
+    Store::new("embedded", settings, (server, folder)).await
+}
+
 async fn garage() -> Option<Store> {
     if let Ok(endpoint) = env::var("QUAYMASTER_TEST_S3_ENDPOINT") {
         let set = |name: &str| env::var(format!("QUAYMASTER_TEST_S3_{name}")).unwrap();
         let settings = settings(Provider::Garage, &endpoint, &set("ACCESS_KEY"), &set("SECRET_KEY"));
-        return Some(Store::new("garage", settings::Storage { region: Some(set("REGION")), ..settings }, None).await);
+        return Some(Store::new("garage", settings::Storage { region: Some(set("REGION")), ..settings }, ()).await);
     }
     let garage = Garage::start(&env::var("GARAGE_BIN").ok()?).await;
     let settings = settings(Provider::Garage, &garage.endpoint, &garage.key, &garage.secret);
-    Some(Store::new("garage", settings, Some(garage)).await)
+    let store = Store::new("garage", settings, garage).await;
+    Some(Store { root_domain: Some(ROOT_DOMAIN), ..store })
 }
 
 /// Settings for a store in path style, with a new bucket's name and the defaults for the rest.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod calls;
+mod chain;
 mod faults;
 mod kit;
 mod oracles;

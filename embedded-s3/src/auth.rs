@@ -1,0 +1,112 @@
+//! Who may ask: the holder of the one key, or of a URL that it signed.
+
+use std::borrow::Cow;
+
+use async_trait::async_trait;
+use http::{HeaderMap, Uri};
+use percent_encoding::percent_decode_str;
+use s3s::access::{S3Access, S3AccessContext};
+use s3s::auth::{S3Auth, SecretKey};
+use s3s::{S3Error, S3Result, s3_error};
+
+/// The one key.
+pub struct Key {
+    pub id: String,
+    pub secret: SecretKey,
+}
+
+#[async_trait]
+impl S3Auth for Key {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        if access_key == self.id {
+            Ok(self.secret.clone())
+        } else {
+            Err(s3_error!(InvalidAccessKeyId, "The AWS Access Key Id you provided does not exist in our records."))
+        }
+    }
+}
+
+/// Looks at a request whose signature is right.
+pub struct SignedOnly;
+
+#[async_trait]
+impl S3Access for SignedOnly {
+    async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
+        if cx.credentials().is_none() {
+            return Err(s3_error!(AccessDenied, "Access Denied"));
+        }
+        match unsigned_header(cx.uri(), cx.headers()) {
+            Some(name) => Err(headers_not_signed(&name)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn headers_not_signed(name: &str) -> S3Error {
+    s3_error!(AccessDenied, "There were headers present in the request which were not signed: {name}")
+}
+
+/// An `x-amz-` header that a presigned URL does not sign.
+///
+/// `s3s` verifies the signed headers and acts on all of them. Without this check the holder of a URL for one PUT
+/// could add `x-amz-copy-source` to it, and read any object. S3 refuses such headers too.
+/// `x-amz-content-sha256` only adds a check of the body.
+fn unsigned_header(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+    let (_, signed) = parameters(uri).find(|(name, _)| name == "X-Amz-SignedHeaders")?;
+    headers
+        .keys()
+        .map(|name| name.as_str())
+        .find(|name| {
+            name.starts_with("x-amz-")
+                && *name != "x-amz-content-sha256"
+                && !signed.split(';').any(|signed| signed == *name)
+        })
+        .map(str::to_owned)
+}
+
+/// Whether a request is signed by Signature Version 2, which `s3s` would take. It rests on SHA-1 and leaves
+/// most headers out; S3 refuses it in every region opened since 2014.
+pub fn is_version_2(uri: &Uri, headers: &HeaderMap) -> bool {
+    let by_query = parameters(uri).any(|(name, _)| name == "Signature" || name == "AWSAccessKeyId");
+    let by_header = headers.get(http::header::AUTHORIZATION).is_some_and(|value| value.as_bytes().starts_with(b"AWS "));
+    by_query || by_header
+}
+
+/// The parameters of the query, decoded: an encoded name means the same to the signature.
+fn parameters(uri: &Uri) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    let decode = |text| percent_decode_str(text).decode_utf8_lossy();
+    uri.query().unwrap_or_default().split('&').map(move |pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(name), decode(value))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_that_the_url_does_not_sign_is_found() {
+        let uri = Uri::from_static("/b/k?X-Amz-SignedHeaders=content-length%3Bhost%3Bx-amz-meta-a&X-Amz-Signature=0");
+        let mut headers = HeaderMap::new();
+        headers.insert("x-amz-meta-a", "1".parse().expect("a value"));
+        headers.insert("x-amz-content-sha256", "1".parse().expect("a value"));
+        headers.insert("content-type", "1".parse().expect("a value"));
+        assert_eq!(unsigned_header(&uri, &headers), None);
+        headers.insert("x-amz-copy-source", "/b/other".parse().expect("a value"));
+        assert_eq!(unsigned_header(&uri, &headers), Some("x-amz-copy-source".into()));
+        let disguised = Uri::from_static("/b/k?X%2DAmz-SignedHeaders=host%3Bx-amz-meta-a&X-Amz-Signature=0");
+        assert_eq!(unsigned_header(&disguised, &headers), Some("x-amz-copy-source".into()));
+    }
+
+    #[test]
+    fn version_2_is_known_by_query_and_by_header() {
+        let none = HeaderMap::new();
+        assert!(is_version_2(&Uri::from_static("/b/k?Expires=1&Signature=x"), &none));
+        assert!(is_version_2(&Uri::from_static("/b/k?%53ignature=x"), &none));
+        assert!(!is_version_2(&Uri::from_static("/b/k?X-Amz-Signature=x"), &none));
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", "AWS key:signature".parse().expect("a value"));
+        assert!(is_version_2(&Uri::from_static("/"), &headers));
+    }
+}

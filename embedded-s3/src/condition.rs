@@ -1,0 +1,122 @@
+//! Conditional requests (RFC 9110, section 13), as S3 has them.
+
+use http::{HeaderMap, HeaderValue, header};
+use s3s::dto::{ETag, ETagCondition, Timestamp};
+use s3s::{S3Error, S3Result, s3_error};
+
+use crate::headers::seconds;
+use crate::rows::object::Object;
+
+fn matches(condition: &ETagCondition, etag: &str) -> bool {
+    match condition {
+        ETagCondition::Any => true,
+        ETagCondition::ETag(wanted) => wanted.value() == etag,
+    }
+}
+
+/// On what a write insists about the object it replaces. Checked before the body is read,
+/// and again inside the transaction that commits.
+#[derive(Clone)]
+pub enum WriteCondition {
+    None,
+    /// `If-None-Match: *`
+    Absent,
+    /// `If-Match`
+    Is(ETagCondition),
+}
+
+impl WriteCondition {
+    /// # Errors
+    /// NotImplemented for what S3 does not have either: an ETag in If-None-Match, or both headers at once.
+    pub fn parse(if_match: Option<ETagCondition>, if_none_match: Option<ETagCondition>) -> S3Result<Self> {
+        match (if_match, if_none_match) {
+            (None, None) => Ok(Self::None),
+            (None, Some(ETagCondition::Any)) => Ok(Self::Absent),
+            (Some(etag), None) => Ok(Self::Is(etag)),
+            _ => Err(s3_error!(NotImplemented, "If-None-Match takes * only, and does not go with If-Match.")),
+        }
+    }
+
+    /// # Errors
+    /// PreconditionFailed, or NoSuchKey where If-Match finds nothing to match.
+    pub fn check(&self, existing: Option<&Object>) -> S3Result<()> {
+        match (self, existing) {
+            (Self::None, _) | (Self::Absent, None) => Ok(()),
+            (Self::Is(_), None) => Err(s3_error!(NoSuchKey, "The specified key does not exist.")),
+            (Self::Is(wanted), Some(object)) if matches(wanted, &object.etag) => Ok(()),
+            _ => Err(precondition_failed()),
+        }
+    }
+}
+
+fn precondition_failed() -> S3Error {
+    s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold")
+}
+
+/// What a read, or the source of a copy, asks of the object.
+#[derive(Default)]
+pub struct ReadConditions {
+    pub if_match: Option<ETagCondition>,
+    pub if_none_match: Option<ETagCondition>,
+    pub if_modified_since: Option<Timestamp>,
+    pub if_unmodified_since: Option<Timestamp>,
+}
+
+enum Outcome {
+    Holds,
+    NotModified,
+    Failed,
+}
+
+impl ReadConditions {
+    /// In the order of RFC 9110, section 13.2.2: an ETag outranks a date.
+    fn outcome(&self, object: &Object) -> Outcome {
+        let modified = object.modified_ms / 1000;
+        let kept = match (&self.if_match, &self.if_unmodified_since) {
+            (Some(etag), _) => matches(etag, &object.etag),
+            (None, Some(date)) => modified <= seconds(date.clone()),
+            (None, None) => true,
+        };
+        let changed = match (&self.if_none_match, &self.if_modified_since) {
+            (Some(etag), _) => !matches(etag, &object.etag),
+            (None, Some(date)) => modified > seconds(date.clone()),
+            (None, None) => true,
+        };
+        match (kept, changed) {
+            (false, _) => Outcome::Failed,
+            (true, false) => Outcome::NotModified,
+            (true, true) => Outcome::Holds,
+        }
+    }
+
+    /// # Errors
+    /// PreconditionFailed (412) or NotModified (304, with the ETag, as caches need it).
+    pub fn check_read(&self, object: &Object) -> S3Result<()> {
+        match self.outcome(object) {
+            Outcome::Holds => Ok(()),
+            Outcome::Failed => Err(precondition_failed()),
+            Outcome::NotModified => {
+                let mut error = s3_error!(NotModified);
+                let mut headers = HeaderMap::new();
+                if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", object.etag)) {
+                    headers.insert(header::ETAG, etag);
+                }
+                error.set_headers(headers);
+                Err(error)
+            }
+        }
+    }
+
+    /// # Errors
+    /// PreconditionFailed: a copy knows no 304.
+    pub fn check_copy(&self, object: &Object) -> S3Result<()> {
+        match self.outcome(object) {
+            Outcome::Holds => Ok(()),
+            Outcome::NotModified | Outcome::Failed => Err(precondition_failed()),
+        }
+    }
+}
+
+pub fn etag(value: &str) -> ETag {
+    ETag::Strong(value.to_owned())
+}

@@ -1,0 +1,83 @@
+//! Why a request failed: a refusal the client may read, or trouble of ours that belongs in the log.
+
+use std::cell::RefCell;
+use std::error::Error as StdError;
+use std::io;
+
+use http::StatusCode;
+use s3s::{S3Error, S3ErrorCode, s3_error};
+use tokio::task::JoinError;
+
+/// What every verb returns in place of a result.
+pub type Result<T> = std::result::Result<T, Fault>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The client's to read.
+    #[error(transparent)]
+    Refused(S3Error),
+    #[error("the metadata did not answer")]
+    Sql(#[from] sqlx::Error),
+    #[error("the disk did not answer")]
+    Io(#[from] io::Error),
+    #[error("a piece of work ended without an answer")]
+    Lost(#[from] JoinError),
+}
+
+impl From<S3Error> for Fault {
+    fn from(error: S3Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<S3ErrorCode> for Fault {
+    fn from(code: S3ErrorCode) -> Self {
+        Self::Refused(code.into())
+    }
+}
+
+tokio::task_local! {
+    /// What went wrong while answering this request. `s3s` runs without a log (see `serve.rs`), so
+    /// trouble is carried past it, to be logged by the one who gives up on it.
+    static TROUBLE: RefCell<Option<String>>;
+}
+
+/// Runs `answer`, and says what trouble of ours it met.
+pub async fn watch<F: Future>(answer: F) -> (F::Output, Option<String>) {
+    TROUBLE
+        .scope(RefCell::default(), async {
+            let output = answer.await;
+            (output, TROUBLE.with(RefCell::take))
+        })
+        .await
+}
+
+impl From<Fault> for S3Error {
+    fn from(fault: Fault) -> Self {
+        let full = matches!(&fault, Fault::Io(error) if error.kind() == io::ErrorKind::StorageFull);
+        if let Fault::Refused(error) = fault {
+            return error;
+        }
+        let text = with_causes(&fault);
+        if TROUBLE.try_with(|trouble| trouble.replace(Some(text.clone()))).is_err() {
+            tracing::error!(error = text, "a request failed");
+        }
+        if full {
+            // RFC 4918, section 11.5. S3 has no code for it: its disks are never full.
+            let mut error = S3Error::with_message(S3ErrorCode::Custom("StorageFull".into()), "The disk is full.");
+            error.set_status_code(StatusCode::INSUFFICIENT_STORAGE);
+            return error;
+        }
+        s3_error!(InternalError, "We encountered an internal error. Please try again.")
+    }
+}
+
+fn with_causes(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

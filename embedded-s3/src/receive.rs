@@ -1,0 +1,186 @@
+//! From a request's body to a durable blob, hashed on the way.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::StatusCode;
+use s3s::checksum::ChecksumHasher;
+use s3s::crypto::{Checksum as _, Md5};
+use s3s::dto::StreamingBlob;
+use s3s::stream::ByteStream as _;
+use s3s::{S3Error, S3ErrorCode, S3Result, StdError, s3_error};
+use tokio::task::spawn_blocking;
+
+use crate::blob::{Blobs, NewBlob, Segment};
+use crate::checksum::{self, Algorithm};
+use crate::fault::Result;
+
+/// What one body may have at most: S3's limit on a PUT and on a part.
+const BODY_MAX_BYTES: u64 = 5 * 1024 * 1024 * 1024;
+
+/// Frames are gathered into batches of this many bytes before a thread hashes and writes them.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// A body, on the disk to stay.
+pub struct Received {
+    /// `None` for an empty body.
+    pub blob: Option<NewBlob>,
+    pub size: i64,
+    pub md5: [u8; 16],
+    /// By the algorithm asked for.
+    pub checksum: Option<String>,
+}
+
+impl Received {
+    pub fn etag(&self) -> String {
+        hex::encode(self.md5)
+    }
+
+    pub fn segments(&self) -> Vec<Segment> {
+        let whole = |blob: &NewBlob| Segment { blob: blob.id(), start: 0, length: self.size.cast_unsigned() };
+        self.blob.iter().map(whole).collect()
+    }
+}
+
+/// How many bytes the body is announced to have.
+///
+/// # Errors
+/// MissingContentLength; EntityTooLarge above 5 GiB.
+pub fn announced(content_length: Option<i64>, body: Option<&StreamingBlob>) -> S3Result<u64> {
+    let by_header = content_length.and_then(|length| u64::try_from(length).ok());
+    let by_stream = || body.and_then(|body| body.remaining_length().exact()).map(|length| length as u64);
+    match by_header.or_else(by_stream) {
+        None => Err(s3_error!(MissingContentLength, "You must provide the Content-Length HTTP header.")),
+        Some(length) if length > BODY_MAX_BYTES => {
+            Err(s3_error!(EntityTooLarge, "Your proposed upload exceeds the maximum allowed object size."))
+        }
+        Some(length) => Ok(length),
+    }
+}
+
+/// Writes a body of `length` bytes into a new blob.
+///
+/// Each batch is hashed and written by a thread of the blocking pool while the next one is gathered,
+/// so a slow client holds no thread, and a body holds two batches of memory whatever its size.
+/// Nothing is left behind unless the answer is kept.
+///
+/// # Errors
+/// IncompleteBody, and what the stream says: a wrong payload hash, a client that stopped sending.
+pub async fn receive(
+    blobs: &Arc<Blobs>,
+    body: Option<StreamingBlob>,
+    length: u64,
+    algorithm: Option<Algorithm>,
+) -> Result<Received> {
+    let blobs = Arc::clone(blobs);
+    // The file is made inside the thread, and travels with its guard: a request that is dropped here
+    // cannot leave one behind.
+    let mut work = spawn_blocking(move || Sink::new(&blobs, length, algorithm));
+    if let Some(mut body) = body {
+        loop {
+            let batch = gather(&mut body).await?;
+            if batch.is_empty() {
+                break;
+            }
+            let sink = work.await??;
+            work = spawn_blocking(move || sink.absorb(&batch));
+        }
+    }
+    let sink = work.await??;
+    if sink.size != length {
+        return Err(incomplete().into());
+    }
+    Ok(spawn_blocking(move || sink.finish()).await??)
+}
+
+/// The next frames, together a batch; fewer bytes at the end of the body, none after it.
+async fn gather(body: &mut StreamingBlob) -> S3Result<Vec<Bytes>> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while bytes < BATCH_BYTES {
+        match body.next().await {
+            Some(Ok(frame)) if frame.is_empty() => {}
+            Some(Ok(frame)) => {
+                bytes += frame.len();
+                batch.push(frame);
+            }
+            Some(Err(error)) => return Err(body_error(&error)),
+            None => break,
+        }
+    }
+    Ok(batch)
+}
+
+/// `s3s` keeps the types of its body errors to itself, so their text has to tell.
+fn body_error(error: &StdError) -> S3Error {
+    let text = error.to_string();
+    if text.contains("Sha256Mismatch") {
+        let why = "The provided 'x-amz-content-sha256' header does not match what was computed.";
+        let mut error = S3Error::with_message(S3ErrorCode::Custom("XAmzContentSHA256Mismatch".into()), why);
+        error.set_status_code(StatusCode::BAD_REQUEST);
+        error
+    } else if text.contains("SignatureMismatch") {
+        s3_error!(SignatureDoesNotMatch, "The signature of a chunk does not match.")
+    } else if text.contains(crate::idle::TOO_SLOW) {
+        s3_error!(RequestTimeout, "Your socket connection to the server was not read from within the time-out period.")
+    } else {
+        incomplete()
+    }
+}
+
+fn incomplete() -> S3Error {
+    s3_error!(IncompleteBody, "You did not provide the number of bytes specified by the Content-Length HTTP header.")
+}
+
+/// The end of the line: a file and the hashes of what went into it.
+struct Sink {
+    file: Option<(NewBlob, File)>,
+    size: u64,
+    md5: Md5,
+    hasher: Option<ChecksumHasher>,
+}
+
+impl Sink {
+    fn new(blobs: &Blobs, length: u64, algorithm: Option<Algorithm>) -> io::Result<Self> {
+        Ok(Self {
+            file: if length > 0 { Some(blobs.create()?) } else { None },
+            size: 0,
+            md5: Md5::new(),
+            hasher: algorithm.map(Algorithm::hasher),
+        })
+    }
+
+    fn absorb(mut self, batch: &[Bytes]) -> io::Result<Self> {
+        for frame in batch {
+            self.size += frame.len() as u64;
+            self.md5.update(frame);
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(frame);
+            }
+            if let Some((_, file)) = &mut self.file {
+                file.write_all(frame)?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// The bytes first, then the name: a name without its bytes must not survive a power cut.
+    fn finish(self) -> io::Result<Received> {
+        let blob = match self.file {
+            Some((blob, file)) => {
+                file.sync_all()?;
+                blob.sync_name()?;
+                Some(blob)
+            }
+            None => None,
+        };
+        Ok(Received {
+            blob,
+            size: self.size.cast_signed(),
+            md5: self.md5.finalize(),
+            checksum: self.hasher.and_then(checksum::digest),
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! The metadata: which bucket holds which key, made of which pieces of which blobs.
+//!
+//! SQLite in WAL mode with `synchronous=FULL`: a commit that returned is on the disk. One
+//! connection writes, a few read; all are kept small, because the store lives inside a server
+//! that has better uses for its memory.
+
+pub mod bucket;
+pub mod object;
+pub mod sweep;
+pub mod upload;
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Sqlite, Transaction};
+
+/// What `PRAGMA user_version` says of the schema below.
+const SCHEMA_VERSION: i64 = 1;
+
+pub type Tx = Transaction<'static, Sqlite>;
+
+pub struct Rows {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+/// Why the metadata did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+    #[error("its schema has version {0}, newer than this program")]
+    Newer(i64),
+}
+
+impl Rows {
+    /// Opens the database at `path`, and makes it where it is missing.
+    pub async fn open(path: &Path) -> Result<Self, OpenError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10))
+            .statement_cache_capacity(32)
+            .pragma("cache_size", "-512") // KiB, per connection
+            .pragma("journal_size_limit", "4194304");
+        let writer =
+            SqlitePoolOptions::new().min_connections(1).max_connections(1).connect_with(options.clone()).await?;
+        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+        match sqlx::query_scalar::<_, i64>("PRAGMA user_version").fetch_one(&mut *tx).await? {
+            0 => {
+                sqlx::raw_sql(include_str!("schema.sql")).execute(&mut *tx).await?;
+            }
+            SCHEMA_VERSION => {}
+            other => return Err(OpenError::Newer(other)),
+        }
+        tx.commit().await?;
+        let readers = SqlitePoolOptions::new()
+            .min_connections(1)
+            .max_connections(4)
+            .idle_timeout(Duration::from_secs(60))
+            .connect_with(options)
+            .await?;
+        Ok(Self { writer, readers })
+    }
+
+    /// A snapshot to read from.
+    pub async fn read(&self) -> Result<Tx, sqlx::Error> {
+        self.readers.begin().await
+    }
+
+    /// The one write transaction; others wait for it to end.
+    ///
+    /// Commit it in a task that nobody cancels (`Store::detached`): a future dropped while COMMIT
+    /// runs cannot know whether its blobs are named by now.
+    pub async fn write(&self) -> Result<Tx, sqlx::Error> {
+        self.writer.begin_with("BEGIN IMMEDIATE").await
+    }
+
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await; // the last one to close checkpoints the WAL
+    }
+}
+
+/// Milliseconds since 1970, as the rows keep time.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// JSON of a column; a row that does not parse was not written by us.
+fn from_json<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, sqlx::Error> {
+    serde_json::from_str(json).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<String, sqlx::Error> {
+    serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))
+}

@@ -1,0 +1,211 @@
+//! Start and stop.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::server::graceful::GracefulShutdown;
+use s3s::config::{S3Config, StaticConfigProvider};
+use s3s::service::S3ServiceBuilder;
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::Config;
+use crate::auth::{Key, SignedOnly};
+use crate::blob::{Blobs, sync_dir};
+use crate::cors::Cors;
+use crate::rows::{self, OpenError, Rows, now_ms};
+use crate::serve::{Service, accept};
+use crate::store::Store;
+
+/// S3's limit on the XML of one request is 1 to 2 MiB; ten thousand parts with checksums take that much.
+const XML_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// Why the store did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    Config(String),
+    #[error("another process uses the store in {}", .0.display())]
+    InUse(PathBuf),
+    #[error("cannot use {}", .0.display())]
+    Folder(PathBuf, #[source] io::Error),
+    #[error("there are blobs in {} but no metadata.db that says what they are; put it back, or move the blobs away", .0.display())]
+    MetadataLost(PathBuf),
+    #[error("cannot open the metadata: {0}")]
+    Metadata(String),
+    #[error("cannot listen on {0}")]
+    Listen(SocketAddr, #[source] io::Error),
+}
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        Self::Metadata(error.to_string())
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Metadata(error.to_string())
+    }
+}
+
+/// A running endpoint. Dropped, it stops accepting and leaves its connections to the runtime;
+/// [`Server::shutdown`] waits for them.
+pub struct Server {
+    addr: SocketAddr,
+    stop: DropGuard,
+    kill: CancellationToken,
+    accepting: JoinHandle<(GracefulShutdown, TaskTracker)>,
+    store: Store,
+    /// Held as long as the store is in use.
+    _lock: File,
+}
+
+/// Opens the store, removes what a dead process left behind, and listens.
+///
+/// # Errors
+/// A folder that is in use, unreadable, or has lost its metadata; a port that is taken; an empty key.
+pub async fn start(config: Config) -> Result<Server, Error> {
+    for (name, value) in [("access_key_id", &config.access_key_id), ("secret_access_key", &config.secret_access_key)] {
+        if value.is_empty() {
+            return Err(Error::Config(format!("{name} of the embedded store is empty")));
+        }
+    }
+    if let Some(name) = config.buckets.iter().find(|name| !s3s::path::check_bucket_name(name)) {
+        return Err(Error::Config(format!("{name:?} is not a name that S3 allows for a bucket")));
+    }
+    let root = config.root.clone();
+    let (lock, blobs, fresh) = spawn_blocking(move || open_folder(&root))
+        .await
+        .map_err(|error| Error::Folder(config.root.clone(), io::Error::other(error)))??;
+    let blobs = Arc::new(blobs);
+    let rows = Rows::open(&config.root.join("metadata.db")).await?;
+    sync_dir(&config.root).map_err(|error| Error::Folder(config.root.clone(), error))?;
+    if !fresh {
+        sweep(&rows, &blobs).await.map_err(|error| match error {
+            SweepError::Sql(error) => error.into(),
+            SweepError::Io(error) => Error::Folder(config.root.join("blobs"), error),
+        })?;
+    }
+    let cors = Cors::default();
+    let mut tx = rows.write().await?;
+    for name in &config.buckets {
+        rows::bucket::insert(&mut tx, name, now_ms()).await?;
+    }
+    for bucket in rows::bucket::all(&mut tx).await? {
+        cors.set(&bucket.name, bucket.cors);
+    }
+    tx.commit().await?;
+
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| Error::Listen(config.listen, error))?;
+    let addr = listener.local_addr().map_err(|error| Error::Listen(config.listen, error))?;
+    let store = Store::new(rows, blobs, cors, config.region);
+    let mut builder = S3ServiceBuilder::new(store.clone());
+    let mut limits = S3Config::default();
+    limits.xml_max_body_size = XML_MAX_BYTES;
+    builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits))));
+    builder.set_auth(Key { id: config.access_key_id, secret: config.secret_access_key.into() });
+    builder.set_access(SignedOnly);
+    let service = Service { s3: builder.build(), store: store.clone(), limits: config.limits };
+    let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
+    let accepting = tokio::spawn(accept(listener, Arc::new(service), stop.clone(), kill.clone()));
+    tracing::info!(%addr, root = %config.root.display(), "the embedded store is listening");
+    Ok(Server { addr, stop: stop.drop_guard(), kill, accepting, store, _lock: lock })
+}
+
+impl Server {
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Stops accepting, lets what runs finish for up to `grace`, cuts the rest, and closes the store.
+    /// Commits that are under way finish whatever the grace.
+    pub async fn shutdown(self, grace: Duration) {
+        drop(self.stop);
+        match self.accepting.await {
+            Ok((graceful, connections)) => {
+                if timeout(grace, graceful.shutdown()).await.is_err() {
+                    tracing::warn!(connections = connections.len(), "cutting connections that outlived the grace");
+                }
+                self.kill.cancel();
+                connections.close();
+                connections.wait().await;
+            }
+            Err(error) => tracing::error!(%error, "the accept loop broke"),
+        }
+        self.store.close().await;
+        tracing::info!(addr = %self.addr, "the embedded store has stopped");
+    }
+}
+
+/// The lock, the blobs, and whether the store is new. Blocks.
+fn open_folder(root: &Path) -> Result<(File, Blobs, bool), Error> {
+    let trouble = |error| Error::Folder(root.to_owned(), error);
+    if root.as_os_str().is_empty() {
+        return Err(Error::Config("the root of the embedded store is empty".to_owned()));
+    }
+    make_private(root).map_err(trouble)?;
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(root.join("lock")).map_err(trouble)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(Error::InUse(root.to_owned())),
+        Err(TryLockError::Error(error)) => return Err(trouble(error)),
+    }
+    let blobs = Blobs::open(root.join("blobs")).map_err(trouble)?;
+    let fresh = !fs::exists(root.join("metadata.db")).map_err(trouble)?;
+    if fresh && !blobs.is_empty().map_err(trouble)? {
+        return Err(Error::MetadataLost(root.to_owned()));
+    }
+    Ok((lock, blobs, fresh))
+}
+
+fn make_private(root: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(root)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum SweepError {
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Removes blobs that no row names: what a process left that died between blob and commit, or between
+/// commit and unlink. A row without its blob is damage from outside; it is reported, not repaired.
+async fn sweep(rows: &Rows, blobs: &Arc<Blobs>) -> Result<(), SweepError> {
+    let (mut removed, mut missing) = (0, 0);
+    for shard in 0..=u8::MAX {
+        let named = rows::sweep::named(&mut *rows.read().await?, shard).await?;
+        let blobs = Arc::clone(blobs);
+        let (litter, found) = spawn_blocking(move || {
+            let found = blobs.list(shard)?;
+            let litter: Vec<_> = found.iter().copied().filter(|blob| !named.contains(blob)).collect();
+            blobs.discard(&litter);
+            io::Result::Ok((litter.len(), named.len() - (found.len() - litter.len())))
+        })
+        .await
+        .map_err(io::Error::other)??;
+        removed += litter;
+        missing += found;
+    }
+    if removed > 0 {
+        tracing::info!(removed, "removed blobs that no object and no part names");
+    }
+    if missing > 0 {
+        tracing::error!(missing, "blobs are gone that objects or parts are made of; reading them will fail");
+    }
+    Ok(())
+}
