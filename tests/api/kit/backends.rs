@@ -3,7 +3,7 @@
 
 use std::env;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, RequestChecksumCalculation};
 use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection};
@@ -27,8 +27,8 @@ pub struct Skipped(pub &'static str);
 /// The database, with the line to it that a story may cut.
 #[derive(Debug)]
 pub struct Database {
-    /// What the server is told to connect to.
-    pub url: String,
+    /// What the server is told of it.
+    pub env: (&'static str, String),
     /// The kit's own way to the rows, past the line.
     pub rows: DatabaseConnection,
     gone: Gone,
@@ -62,17 +62,18 @@ pub struct Store {
 }
 
 impl Database {
-    pub async fn start(pair: Pair, folder: &std::path::Path) -> Self {
+    pub async fn start(pair: Pair, folder: &Path) -> Self {
         match pair {
-            Pair::Embedded => Self::sqlite(folder.join("quaymaster.db")).await,
+            Pair::Embedded => Self::sqlite(&folder.join("data")).await,
             Pair::Postgres => Self::postgres().await,
         }
     }
 
-    async fn sqlite(file: PathBuf) -> Self {
-        let url = format!("sqlite://{}?mode=rwc", file.display());
-        let rows = connect(&url).await;
-        Self { gone: Gone::Locked { url: url.clone(), lock: Mutex::default() }, url, rows }
+    async fn sqlite(data_dir: &Path) -> Self {
+        std::fs::create_dir(data_dir).unwrap();
+        let url = format!("sqlite://{}?mode=rwc", data_dir.join("quaymaster.db").display());
+        let env = ("QUAYMASTER_DATA_DIR", data_dir.to_str().expect("a temporary folder's name is UTF-8").to_owned());
+        Self { env, rows: connect(&url).await, gone: Gone::Locked { url, lock: Mutex::default() } }
     }
 
     async fn postgres() -> Self {
@@ -85,7 +86,11 @@ impl Database {
         let mut url = direct.clone();
         url.set_ip_host(line.addr.ip()).unwrap();
         url.set_port(Some(line.addr.port())).unwrap();
-        Self { url: url.to_string(), rows: connect(direct.as_str()).await, gone: Gone::Cut { line, name, admin } }
+        Self {
+            env: ("DATABASE_URL", url.to_string()),
+            rows: connect(direct.as_str()).await,
+            gone: Gone::Cut { line, name, admin },
+        }
     }
 
     /// From here on the database does nothing for the server: PostgreSQL is out of reach, SQLite's file is locked for
@@ -94,7 +99,7 @@ impl Database {
         match &self.gone {
             Gone::Cut { line, .. } => line.cut(),
             Gone::Locked { url, lock } => {
-                let other = connect(url).await;
+                let other = connect_with(url, 1).await;
                 other.execute_unprepared("BEGIN EXCLUSIVE").await.unwrap();
                 *lock.lock().await = Some(other);
             }
@@ -123,7 +128,7 @@ impl Database {
 }
 
 impl Store {
-    pub async fn start(pair: Pair, folder: &std::path::Path) -> Self {
+    pub async fn start(pair: Pair, folder: &Path) -> Self {
         let embedded = match pair {
             Pair::Embedded => Some(EmbeddedStore::start(&folder.join("store")).await),
             Pair::Postgres => None,
@@ -272,8 +277,12 @@ async fn address_of(url: &Url, default_port: u16) -> SocketAddr {
 }
 
 async fn connect(url: &str) -> DatabaseConnection {
+    connect_with(url, 2).await
+}
+
+async fn connect_with(url: &str, connections: u32) -> DatabaseConnection {
     let mut options = ConnectOptions::new(url);
-    options.max_connections(2).sqlx_logging(false);
+    options.max_connections(connections).sqlx_logging(false);
     sea_orm::Database::connect(options).await.unwrap()
 }
 

@@ -116,7 +116,7 @@ impl TestApp {
         let database = Database::start(pair, folder.path()).await;
         let store = Store::start(pair, folder.path()).await;
         let mut env: BTreeMap<String, String> = [
-            ("DATABASE_URL", database.url.as_str()),
+            (database.env.0, database.env.1.as_str()),
             ("JWT_SECRET", JWT_SECRET),
             ("QUAYMASTER_SERVER__WORKERS", "1"),
             ("QUAYMASTER_UPLOADS__DEFAULT__CHUNK_BYTES", "5242880"),

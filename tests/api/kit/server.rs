@@ -38,7 +38,7 @@ impl EmbeddedStore {
             region: "us-east-1".to_owned(),
             access_key_id: access_key_id.clone(),
             secret_access_key: secret_access_key.clone(),
-            buckets: Vec::new(),
+            ..embedded_s3::Config::default()
         })
         .await
         .unwrap();
