@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{Reply, TestApp};
 
 /// A tenant with its brands, by slug.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Tenant {
     pub app: TestApp,
     pub id: Uuid,
@@ -31,7 +31,7 @@ impl Tenant {
 }
 
 /// Somebody with a token. Its `exp` is always an hour away on the app's clock, unless `claims` says otherwise.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Actor {
     pub app: TestApp,
     pub tenant: Tenant,

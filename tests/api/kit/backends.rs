@@ -50,7 +50,6 @@ enum Gone {
 }
 
 /// The bucket, with the proxy that the server reaches it through.
-#[derive(Debug)]
 pub struct Store {
     faults: Option<StoreProxy>,
     pub bucket: String,

@@ -77,10 +77,9 @@ pub fn tell<F: Future<Output = ()>>(pair: Pair, story: impl FnOnce(TestApp) -> F
 type TenantIds = (uuid::Uuid, BTreeMap<String, uuid::Uuid>);
 
 /// A running server with its back ends; clones are the same one.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TestApp(Arc<App>);
 
-#[derive(Debug)]
 pub struct App {
     pub pair: Pair,
     pub clock: Clock,

@@ -14,14 +14,12 @@ use uuid::Uuid;
 
 use super::TestApp;
 
-#[derive(Debug)]
 pub enum Server {
     InProcess(Box<Running>),
     Program(Child),
 }
 
 /// The embedded store by itself, so that a proxy fits between it and the server.
-#[derive(Debug)]
 pub struct EmbeddedStore {
     pub addr: SocketAddr,
     pub access_key_id: String,
@@ -58,7 +56,7 @@ impl TestApp {
     pub async fn kill_server(&self) {
         match self.server.lock().await.take() {
             Some(Server::Program(mut child)) => child.kill().await.unwrap(),
-            other => panic!("only the program can be killed, not {other:?}"),
+            Some(Server::InProcess(_)) | None => panic!("only the program can be killed, and only while it runs"),
         }
     }
 
