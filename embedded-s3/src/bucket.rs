@@ -21,7 +21,6 @@ impl Store {
             tx.commit().await?;
             Ok(CreateBucketOutput {
                 location: Some(format!("/{name}")),
-                ..Default::default()
             })
         })
         .await
