@@ -19,9 +19,7 @@ impl Store {
                 return Err(S3ErrorCode::BucketAlreadyOwnedByYou.into());
             }
             tx.commit().await?;
-            Ok(CreateBucketOutput {
-                location: Some(format!("/{name}")),
-            })
+            Ok(CreateBucketOutput { location: Some(format!("/{name}")) })
         })
         .await
     }
@@ -32,11 +30,9 @@ impl Store {
             let mut tx = store.rows.write().await?;
             let id = bucket_id(&mut tx, &input.bucket).await?;
             if !rows::bucket::is_empty(&mut tx, id).await? {
-                return Err(s3_error!(
-                    BucketNotEmpty,
-                    "The bucket holds objects, or uploads that are still open."
-                )
-                .into());
+                return Err(
+                    s3_error!(BucketNotEmpty, "The bucket holds objects, or uploads that are still open.").into()
+                );
             }
             rows::bucket::delete(&mut tx, id).await?;
             tx.commit().await?;
@@ -48,19 +44,14 @@ impl Store {
 
     pub async fn head_bucket(&self, input: HeadBucketInput) -> Result<HeadBucketOutput> {
         bucket_id(&mut *self.rows.read().await?, &input.bucket).await?;
-        Ok(HeadBucketOutput {
-            bucket_region: Some(self.region.clone()),
-            ..Default::default()
-        })
+        Ok(HeadBucketOutput { bucket_region: Some(self.region.clone()), ..Default::default() })
     }
 
     pub async fn get_bucket_location(&self, input: GetBucketLocationInput) -> Result<GetBucketLocationOutput> {
         bucket_id(&mut *self.rows.read().await?, &input.bucket).await?;
         // S3 says nothing for its oldest region.
         let region = (self.region != "us-east-1").then(|| BucketLocationConstraint::from(self.region.clone()));
-        Ok(GetBucketLocationOutput {
-            location_constraint: region,
-        })
+        Ok(GetBucketLocationOutput { location_constraint: region })
     }
 
     pub async fn list_buckets(&self, input: ListBucketsInput) -> Result<ListBucketsOutput> {
@@ -75,10 +66,7 @@ impl Store {
                 ..Default::default()
             })
             .collect();
-        Ok(ListBucketsOutput {
-            buckets: Some(buckets),
-            ..Default::default()
-        })
+        Ok(ListBucketsOutput { buckets: Some(buckets), ..Default::default() })
     }
 
     pub async fn get_bucket_cors(&self, input: GetBucketCorsInput) -> Result<GetBucketCorsOutput> {
@@ -87,9 +75,7 @@ impl Store {
             .cors
             .of(&input.bucket)
             .ok_or_else(|| s3_error!(NoSuchCORSConfiguration, "The CORS configuration does not exist"))?;
-        Ok(GetBucketCorsOutput {
-            cors_rules: Some(rules.iter().map(cors::Rule::dto).collect()),
-        })
+        Ok(GetBucketCorsOutput { cors_rules: Some(rules.iter().map(cors::Rule::dto).collect()) })
     }
 
     pub async fn put_bucket_cors(&self, input: PutBucketCorsInput) -> Result<PutBucketCorsOutput> {

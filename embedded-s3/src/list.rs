@@ -16,12 +16,7 @@ use crate::store::{Store, bucket_id};
 pub const PAGE_MAX: i32 = 1000;
 
 /// What `encoding-type=url` leaves alone.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~')
-    .remove(b'/');
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// # Errors
 /// InvalidArgument for a negative size.
@@ -41,10 +36,7 @@ pub struct Scope {
 
 impl Scope {
     pub fn new(prefix: Option<String>, delimiter: Option<String>) -> Self {
-        Self {
-            prefix: prefix.unwrap_or_default(),
-            delimiter: delimiter.unwrap_or_default(),
-        }
+        Self { prefix: prefix.unwrap_or_default(), delimiter: delimiter.unwrap_or_default() }
     }
 
     /// The common prefix that stands for `key`, if it is rolled up.
@@ -85,20 +77,13 @@ impl Writing {
         match encoding.map(EncodingType::as_str) {
             None => Ok(Self { url: false }),
             Some(EncodingType::URL) => Ok(Self { url: true }),
-            Some(_) => Err(s3_error!(
-                InvalidArgument,
-                "Invalid Encoding Method specified in Request"
-            )),
+            Some(_) => Err(s3_error!(InvalidArgument, "Invalid Encoding Method specified in Request")),
         }
     }
 
     pub fn key(&self, key: impl Into<String>) -> String {
         let key = key.into();
-        if self.url {
-            utf8_percent_encode(&key, PLAIN).to_string()
-        } else {
-            key
-        }
+        if self.url { utf8_percent_encode(&key, PLAIN).to_string() } else { key }
     }
 }
 
@@ -136,9 +121,7 @@ impl Store {
                     storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
                     ..Default::default()
                 }),
-                Entry::Prefix(prefix) => prefixes.push(CommonPrefix {
-                    prefix: Some(writing.key(prefix)),
-                }),
+                Entry::Prefix(prefix) => prefixes.push(CommonPrefix { prefix: Some(writing.key(prefix)) }),
             }
         }
         Ok(ListObjectsV2Output {
@@ -175,11 +158,7 @@ impl Store {
             return Ok((entries, None));
         }
         // With a delimiter many keys may become one entry.
-        let batch_max = if scope.delimiter.is_empty() {
-            limit + 1
-        } else {
-            PAGE_MAX as usize
-        };
+        let batch_max = if scope.delimiter.is_empty() { limit + 1 } else { PAGE_MAX as usize };
         loop {
             let batch = rows::object::page(&mut tx, bucket, &from, end.as_deref(), batch_max as i64).await?;
             let exhausted = batch.len() < batch_max;

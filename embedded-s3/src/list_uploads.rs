@@ -40,9 +40,7 @@ impl Store {
                     storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
                     ..Default::default()
                 }),
-                Entry::Prefix(prefix) => prefixes.push(CommonPrefix {
-                    prefix: Some(writing.key(prefix)),
-                }),
+                Entry::Prefix(prefix) => prefixes.push(CommonPrefix { prefix: Some(writing.key(prefix)) }),
             }
         }
         Ok(ListMultipartUploadsOutput {
@@ -121,8 +119,5 @@ fn start(scope: &Scope, key: Option<&str>, id: Option<&str>) -> Marker {
 }
 
 fn behind_prefix(prefix: &str) -> Marker {
-    (
-        behind(prefix.as_bytes()).expect("a common prefix ends with its delimiter"),
-        String::new(),
-    )
+    (behind(prefix.as_bytes()).expect("a common prefix ends with its delimiter"), String::new())
 }

@@ -30,7 +30,8 @@ async fn a_body_that_is_not_what_was_announced_replaces_nothing() {
     let store = TestStore::start().await;
     store.put("a", "before").await;
     let url = store.url(&format!("/{BUCKET}/a"));
-    let put = |headers: &[(&str, &str)]| signed(&store.http, "PUT", &url, "UNSIGNED-PAYLOAD", headers).body(BODY).send();
+    let put =
+        |headers: &[(&str, &str)]| signed(&store.http, "PUT", &url, "UNSIGNED-PAYLOAD", headers).body(BODY).send();
 
     let wrong_md5 = base64::<Md5>(b"other");
     let mut wrong = vec![("content-md5", wrong_md5)];
@@ -101,10 +102,7 @@ async fn the_sdk_checks_what_it_reads() {
         put.body(ByteStream::from_static(BODY)).send().await.unwrap();
         let get = || store.s3.get_object().bucket(BUCKET).key("a").checksum_mode(ChecksumMode::Enabled);
         let got = get().send().await.unwrap();
-        assert!(
-            got.checksum_crc32().or(got.checksum_crc64_nvme()).or(got.checksum_sha256()).is_some(),
-            "{algorithm}"
-        );
+        assert!(got.checksum_crc32().or(got.checksum_crc64_nvme()).or(got.checksum_sha256()).is_some(), "{algorithm}");
         assert_eq!(got.checksum_type(), Some(&ChecksumType::FullObject));
         assert_eq!(got.body.collect().await.unwrap().to_vec(), BODY);
         let part = get().range("bytes=0-3").send().await.unwrap();

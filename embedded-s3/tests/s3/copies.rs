@@ -79,17 +79,13 @@ async fn parts_can_be_stretches_of_objects() {
     // The source is itself made of parts, and the stretch crosses them.
     let (one, two) = (noise(1, PART), noise(2, PART));
     let id = store.create("source").await;
-    let parts = vec![
-        store.part("source", &id, 1, one.clone()).await,
-        store.part("source", &id, 2, two.clone()).await,
-    ];
+    let parts = vec![store.part("source", &id, 1, one.clone()).await, store.part("source", &id, 2, two.clone()).await];
     let source_etag = store.complete("source", &id, parts).await.unwrap();
     let whole = [one, two].concat();
 
     let id = store.create("target").await;
-    let copy = |number: i32| {
-        store.s3.upload_part_copy().bucket(BUCKET).key("target").upload_id(&id).part_number(number)
-    };
+    let copy =
+        |number: i32| store.s3.upload_part_copy().bucket(BUCKET).key("target").upload_id(&id).part_number(number);
     let first = copy(1).copy_source(source("source")).copy_source_range(format!("bytes=1-{}", PART + MIB));
     let first = first.copy_source_if_match(&source_etag).send().await.unwrap();
     let first = first.copy_part_result().unwrap().e_tag().unwrap().to_owned();

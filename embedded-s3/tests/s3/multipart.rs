@@ -107,7 +107,8 @@ async fn an_upload_id_belongs_to_its_bucket_and_its_key() {
     store.s3.create_bucket().bucket("other").send().await.unwrap();
     let id = store.create("a").await;
     let part = store.part("a", &id, 1, "x").await;
-    for (bucket, key, id) in [(BUCKET, "b", id.as_str()), ("other", "a", &id), (BUCKET, "a", "none"), (BUCKET, "a", "../x")]
+    for (bucket, key, id) in
+        [(BUCKET, "b", id.as_str()), ("other", "a", &id), (BUCKET, "a", "none"), (BUCKET, "a", "../x")]
     {
         let list = aws_sdk_s3::types::CompletedMultipartUpload::builder().parts(part.clone()).build();
         let s3 = &store.s3;

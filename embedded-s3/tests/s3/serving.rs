@@ -12,11 +12,7 @@ use tokio::time::timeout;
 use crate::kit::*;
 
 fn quick() -> Limits {
-    Limits {
-        header_timeout: Duration::from_millis(300),
-        idle_timeout: Duration::from_millis(300),
-        ..Limits::default()
-    }
+    Limits { header_timeout: Duration::from_millis(300), idle_timeout: Duration::from_millis(300), ..Limits::default() }
 }
 
 /// Reads until the server closes the connection.

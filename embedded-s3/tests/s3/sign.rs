@@ -26,7 +26,8 @@ pub fn signed(
     let query = url.query().unwrap_or_default();
     let canonical = format!("{method}\n{}\n{query}\n{lines}\n{names}\n{payload_hash}", url.path());
     let scope = format!("{day}/us-east-1/s3/aws4_request");
-    let to_sign = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{}", hex::encode(Sha256::checksum(canonical.as_bytes())));
+    let to_sign =
+        format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{}", hex::encode(Sha256::checksum(canonical.as_bytes())));
     let mut key = hmac(format!("AWS4{SECRET}").as_bytes(), day.as_bytes());
     for step in ["us-east-1", "s3", "aws4_request"] {
         key = hmac(&key, step.as_bytes());

@@ -15,7 +15,9 @@ fn from(start: SystemTime, secs: u64) -> PresigningConfig {
 async fn without_a_signature_nothing_goes() {
     let store = TestStore::start().await;
     store.put("a", "x").await;
-    for (method, path) in [("GET", "/assets/a"), ("PUT", "/assets/a"), ("DELETE", "/assets/a"), ("GET", "/"), ("PUT", "/new")] {
+    for (method, path) in
+        [("GET", "/assets/a"), ("PUT", "/assets/a"), ("DELETE", "/assets/a"), ("GET", "/"), ("PUT", "/new")]
+    {
         let answer = store.http.request(method.parse().unwrap(), store.url(path)).send().await.unwrap();
         assert_eq!(code_of(answer).await, (403, "AccessDenied".into()), "{method} {path}");
     }
