@@ -204,9 +204,7 @@ impl Expected {
             Some((algorithm, value)) => (Some(algorithm), Some(value)),
             None => (trailing, None),
         };
-        let by_sdk = headers
-            .get("x-amz-sdk-checksum-algorithm")
-            .and_then(|name| name.to_str().ok());
+        let by_sdk = headers.get("x-amz-sdk-checksum-algorithm").and_then(|name| name.to_str().ok());
         let by_sdk = by_sdk.map(|name| ChecksumAlgorithm::from(name.to_owned()));
         let algorithm = match algorithm {
             Some(algorithm) => Some(algorithm),

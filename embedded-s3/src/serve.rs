@@ -165,16 +165,10 @@ fn refuse(request: &Request<Incoming>) -> Option<Response<Body>> {
         // s3s reads a whole form into memory before it knows who sends it.
         return Some(cors::refusal(s3_error!(NotImplemented, "Uploads by HTML form are not implemented.")));
     }
-    let length = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse().ok());
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if request.method() == Method::POST && length.is_some_and(|length: u64| length > XML_MAX_BYTES as u64) {
         // Every POST we know carries XML. s3s has the same limit, and answers 500 above it.
-        return Some(cors::refusal(s3_error!(
-            MaxMessageLengthExceeded,
-            "Your request was too large."
-        )));
+        return Some(cors::refusal(s3_error!(MaxMessageLengthExceeded, "Your request was too large.")));
     }
     if auth::is_version_2(request.uri(), request.headers()) {
         let why = "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.";

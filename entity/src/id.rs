@@ -1,17 +1,34 @@
 //! Ids as types: a tenant's id does not fit where a session's is asked for.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 
 use sea_orm::{DbErr, DeriveValueType, TryFromU64};
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
+
+/// Reads an id from text.
+struct Hyphenated<T>(PhantomData<T>);
+
+impl<T: FromStr> Visitor<'_> for Hyphenated<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a UUID in its hyphenated form")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(|_| E::custom("not a UUID in its hyphenated form"))
+    }
+}
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, DeriveValueType,
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, DeriveValueType,
         )]
         #[serde(transparent)]
         pub struct $name(pub Uuid);
@@ -39,6 +56,12 @@ macro_rules! id {
             // sea-orm asks this of every key type, for databases that number rows themselves.
             fn try_from_u64(_: u64) -> Result<Self, DbErr> {
                 Err(DbErr::ConvertFromU64(stringify!($name)))
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_str(Hyphenated(PhantomData))
             }
         }
 

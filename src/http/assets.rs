@@ -6,7 +6,6 @@ use entity::SessionId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
-use uuid::Uuid;
 use validator::Validate;
 
 use super::body::{self, Body};
@@ -16,14 +15,15 @@ use super::{admit, id_of, rules};
 use crate::asset;
 use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
+use crate::error::Error;
 use crate::session::{self, Completion};
 
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CompleteRequest {
-    #[schema(required, nullable = false)]
+    #[schema(required, nullable = false, value_type = uuid::Uuid)]
     #[validate(required)]
-    upload_session_id: Option<Uuid>,
+    upload_session_id: Option<SessionId>,
     /// Must agree with what the store holds, where given.
     #[schema(max_items = 10000)]
     #[validate(length(max = 10_000), nested)]
@@ -69,7 +69,7 @@ pub(super) async fn complete(
 ) -> Answer {
     admit(&engine, &caller, Permission::AssetsCreate).await?;
     let body = body.parse()?;
-    let id = SessionId(body.upload_session_id.unwrap_or_default());
+    let id = body.upload_session_id.ok_or(Error::NotFound)?;
     let completion = Completion {
         parts: body.parts.map(|parts| {
             parts.into_iter().map(|p| (p.part_number.unwrap_or_default(), p.etag.unwrap_or_default())).collect()
@@ -84,7 +84,7 @@ pub(super) async fn complete(
 
 /// `GET /app/assets/{id}`: the asset, for everyone who holds its brand.
 #[utoipa::path(
-    get, path = "/app/assets/{id}", tag = "assets", params(("id" = Uuid, Path)),
+    get, path = "/app/assets/{id}", tag = "assets", params(("id" = uuid::Uuid, Path)),
     responses((status = 200, description = "The asset", body = AssetView)),
     extensions(("x-permission" = json!("assets.view"))),
 )]

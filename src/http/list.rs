@@ -8,10 +8,9 @@ use entity::{BrandId, SessionId};
 use sea_orm::ActiveEnum as _;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use uuid::Uuid;
 use validator::Validate;
 
-use super::problem::Answer;
+use super::problem::{Answer, Problem};
 use super::query::Query;
 use super::views::{SessionView, Time, parse_status};
 use super::{admit, rules};
@@ -37,12 +36,12 @@ pub(super) struct PageView {
     get, path = "/app/uploads", tag = "uploads",
     params(
         ("status" = Option<String>, Query, description = "States, separated by commas.", pattern = "^(INITIATING|UPLOADING|COMPLETED|FAILED|CANCELLED)(,(INITIATING|UPLOADING|COMPLETED|FAILED|CANCELLED))*$"),
-        ("brand_id" = Option<Uuid>, Query),
+        ("brand_id" = Option<uuid::Uuid>, Query),
         ("batch_reference" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("fingerprint" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("created_by" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 200),
-        ("cursor" = Option<Uuid>, Query, description = "`next_cursor` of the page before."),
+        ("cursor" = Option<uuid::Uuid>, Query, description = "`next_cursor` of the page before."),
     ),
     responses((status = 200, description = "One page", body = PageView)),
     extensions(("x-permission" = json!("uploads.view"))),
@@ -50,7 +49,7 @@ pub(super) struct PageView {
 pub(super) async fn list(engine: Data<Engine>, caller: Caller, query: Query<ListQuery>) -> Answer {
     admit(&engine, &caller, Permission::UploadsView).await?;
     let query = query.parse()?;
-    let (before, limit) = (query.cursor.map(SessionId), query.limit.unwrap_or(LIMIT_DEFAULT));
+    let (before, limit) = (query.cursor, query.limit.unwrap_or(LIMIT_DEFAULT));
     let page = session::list(&engine, &caller, &query.filter()?, before, limit).await?;
     Ok(HttpResponse::Ok().json(PageView {
         data: page.sessions.into_iter().map(Into::into).collect(),
@@ -63,7 +62,7 @@ pub(super) async fn list(engine: Data<Engine>, caller: Caller, query: Query<List
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     status: Option<String>,
-    brand_id: Option<Uuid>,
+    brand_id: Option<BrandId>,
     #[validate(custom(function = "rules::reference"))]
     batch_reference: Option<String>,
     #[validate(custom(function = "rules::reference"))]
@@ -72,7 +71,7 @@ pub(super) struct ListQuery {
     created_by: Option<String>,
     #[validate(range(min = 1, max = 200))]
     limit: Option<u64>,
-    cursor: Option<Uuid>,
+    cursor: Option<SessionId>,
 }
 
 impl ListQuery {
@@ -85,7 +84,7 @@ impl ListQuery {
         })?;
         Ok(Filter {
             statuses,
-            brand: self.brand_id.map(BrandId),
+            brand: self.brand_id,
             batch_reference: self.batch_reference,
             fingerprint: self.fingerprint,
             created_by: self.created_by,
@@ -116,6 +115,9 @@ pub(super) struct BatchSummaryView {
 )]
 pub(super) async fn batch(engine: Data<Engine>, caller: Caller, reference: Path<String>) -> Answer {
     admit(&engine, &caller, Permission::UploadsView).await?;
+    if rules::reference(&reference).is_err() {
+        return Err(Problem::not_found());
+    }
     let batch = session::batch(&engine, &caller, &reference).await?;
     Ok(HttpResponse::Ok().json(BatchSummaryView {
         batch_reference: reference.into_inner(),

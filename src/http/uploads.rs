@@ -44,7 +44,8 @@ macro_rules! file_request {
             #[validate(custom(function = "rules::media_type"))]
             mime_type: Option<String>,
             /// May be left out where the caller holds exactly one.
-            brand_id: Option<Uuid>,
+            #[schema(value_type = Option<Uuid>)]
+            brand_id: Option<BrandId>,
             /// The caller's own name for the file; unique with `batch_reference`.
             #[schema(min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
             #[validate(custom(function = "rules::reference"))]
@@ -68,7 +69,7 @@ macro_rules! file_request {
             fn into_new(
                 self,
                 batch_reference: Option<String>,
-                brand: Option<Uuid>,
+                brand: Option<BrandId>,
                 idempotency_key: Option<String>,
             ) -> NewUpload {
                 NewUpload {
@@ -76,7 +77,7 @@ macro_rules! file_request {
                     file_name: self.file_name.unwrap_or_default(),
                     file_size: self.file_size.unwrap_or_default().unsigned_abs(),
                     mime_type: self.mime_type.unwrap_or_else(|| "application/octet-stream".to_owned()),
-                    brand_id: self.brand_id.or(brand).map(BrandId),
+                    brand_id: self.brand_id.or(brand),
                     client_reference: self.client_reference,
                     batch_reference,
                     fingerprint: self.fingerprint,
@@ -112,7 +113,8 @@ pub(super) struct BatchRequest {
     #[validate(custom(function = "rules::reference"))]
     batch_reference: Option<String>,
     /// For the files that name none.
-    brand_id: Option<Uuid>,
+    #[schema(value_type = Option<Uuid>)]
+    brand_id: Option<BrandId>,
     /// Each is judged on its own, so that one bad file takes no other with it.
     #[schema(required, nullable = false, min_items = 1, max_items = 1000, value_type = Vec<FileRequest>)]
     #[validate(required, length(min = 1, max = 1_000))]
