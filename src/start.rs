@@ -30,7 +30,7 @@ pub enum Error {
     #[error("the store's settings cannot be used: {0}")]
     Storage(#[from] crate::storage::StartError),
     #[error("the tokens' settings cannot be used: {0}")]
-    Auth(String),
+    Auth(#[from] http::auth::StartError),
     #[error("cannot listen on {0}: {1}")]
     Listen(String, #[source] io::Error),
 }

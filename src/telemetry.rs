@@ -1,23 +1,66 @@
-//! What is logged, where and how.
+//! The log: to standard error, because standard output belongs to what commands print.
+//!
+//! Names in it: spans are `noun.verb`, fields `noun.field` (`session.id`, `tenant.id`, `request.id`, `http.status`).
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal};
+use std::panic;
 
+use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::settings::{Log, LogFormat};
 
-/// Logs to standard error from here on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("log.level cannot be read")]
+    Level(#[from] tracing_subscriber::filter::ParseError),
+    #[error("a log is there already")]
+    Twice(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Starts the log of this process, and sends panics into it.
 ///
 /// # Errors
-/// A log level that cannot be read, or a second call.
-pub fn init(settings: &Log) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&settings.level).map_err(|error| error.to_string())?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let pretty = match settings.format {
-        LogFormat::Auto => std::io::stderr().is_terminal(),
-        LogFormat::Pretty => true,
-        LogFormat::Json => false,
+/// The level cannot be read, or a log has been started before.
+pub fn init(settings: &Log) -> Result<(), Error> {
+    let terminal = io::stderr().is_terminal();
+    let json = match settings.format {
+        LogFormat::Json => true,
+        LogFormat::Pretty => false,
+        LogFormat::Auto => !terminal,
     };
-    let result = if pretty { builder.try_init() } else { builder.json().flatten_event(true).try_init() };
-    result.map_err(|error| error.to_string())
+    subscriber(&settings.level, json, terminal, io::stderr)?.try_init()?;
+    panic::set_hook(Box::new(|info| {
+        let payload = info.payload();
+        let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref().map(String::as_str));
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(panic.place = place, panic.message = text.unwrap_or("no message"), "panic");
+    }));
+    Ok(())
+}
+
+/// What writes lines: in JSON, with the span's fields under `span`, or for eyes.
+///
+/// # Errors
+/// The level cannot be read.
+pub(crate) fn subscriber<W>(
+    level: &str,
+    json: bool,
+    colours: bool,
+    writer: W,
+) -> Result<impl Subscriber + use<W>, Error>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = if json {
+        lines.json().flatten_event(true).with_span_list(false).boxed()
+    } else {
+        lines.with_ansi(colours).boxed()
+    };
+    Ok(tracing_subscriber::registry().with(EnvFilter::try_new(level)?).with(lines))
 }

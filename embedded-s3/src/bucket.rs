@@ -19,7 +19,7 @@ impl Store {
                 return Err(S3ErrorCode::BucketAlreadyOwnedByYou.into());
             }
             tx.commit().await?;
-            Ok(CreateBucketOutput { location: Some(format!("/{name}")), ..Default::default() })
+            Ok(CreateBucketOutput { location: Some(format!("/{name}")) })
         })
         .await
     }

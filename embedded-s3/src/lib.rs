@@ -64,6 +64,7 @@ mod fault;
 mod headers;
 mod idle;
 mod list;
+mod list_uploads;
 mod multipart;
 mod object;
 mod read;

@@ -1,4 +1,4 @@
-//! Listings: objects, and open multipart uploads, page by page in the order of the keys' bytes.
+//! ListObjectsV2, and what all listings share: pages in the order of the keys' bytes, prefixes, delimiters.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -13,7 +13,7 @@ use crate::rows;
 use crate::store::{Store, bucket_id};
 
 /// S3's largest page.
-const PAGE_MAX: i32 = 1000;
+pub const PAGE_MAX: i32 = 1000;
 
 /// What `encoding-type=url` leaves alone.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
@@ -29,18 +29,18 @@ pub fn page_size(asked: Option<i32>) -> S3Result<i32> {
 }
 
 /// Which keys a listing is about, and which of them it rolls up.
-struct Scope {
-    prefix: String,
-    delimiter: String,
+pub struct Scope {
+    pub prefix: String,
+    pub delimiter: String,
 }
 
 impl Scope {
-    fn new(prefix: Option<String>, delimiter: Option<String>) -> Self {
+    pub fn new(prefix: Option<String>, delimiter: Option<String>) -> Self {
         Self { prefix: prefix.unwrap_or_default(), delimiter: delimiter.unwrap_or_default() }
     }
 
     /// The common prefix that stands for `key`, if it is rolled up.
-    fn roll_up<'k>(&self, key: &'k str) -> Option<&'k str> {
+    pub fn roll_up<'k>(&self, key: &'k str) -> Option<&'k str> {
         if self.delimiter.is_empty() {
             return None;
         }
@@ -49,14 +49,14 @@ impl Scope {
     }
 
     /// The first key behind all that start with the prefix.
-    fn end(&self) -> Option<Vec<u8>> {
+    pub fn end(&self) -> Option<Vec<u8>> {
         behind(self.prefix.as_bytes())
     }
 }
 
 /// The first key behind all that start with `prefix`; `None` where every key starts with it.
 /// UTF-8 has no byte 0xff, so the last one can always be counted up.
-fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
+pub fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix.to_vec();
     *end.last_mut()? += 1;
     Some(end)
@@ -68,12 +68,12 @@ fn after(key: &[u8]) -> Vec<u8> {
 }
 
 /// How the keys of an answer are written.
-struct Writing {
+pub struct Writing {
     url: bool,
 }
 
 impl Writing {
-    fn parse(encoding: Option<&EncodingType>) -> S3Result<Self> {
+    pub fn parse(encoding: Option<&EncodingType>) -> S3Result<Self> {
         match encoding.map(EncodingType::as_str) {
             None => Ok(Self { url: false }),
             Some(EncodingType::URL) => Ok(Self { url: true }),
@@ -81,20 +81,20 @@ impl Writing {
         }
     }
 
-    fn key(&self, key: impl Into<String>) -> String {
+    pub fn key(&self, key: impl Into<String>) -> String {
         let key = key.into();
         if self.url { utf8_percent_encode(&key, PLAIN).to_string() } else { key }
     }
 }
 
 /// One entry of a page.
-enum Entry<T> {
+pub enum Entry<T> {
     Line(String, T),
     Prefix(String),
 }
 
 /// The key of a row. We only ever store text.
-fn text(key: Vec<u8>) -> std::result::Result<String, sqlx::Error> {
+pub fn text(key: Vec<u8>) -> std::result::Result<String, sqlx::Error> {
     String::from_utf8(key).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
@@ -157,9 +157,11 @@ impl Store {
         if limit == 0 {
             return Ok((entries, None));
         }
+        // With a delimiter many keys may become one entry.
+        let batch_max = if scope.delimiter.is_empty() { limit + 1 } else { PAGE_MAX as usize };
         loop {
-            let batch = rows::object::page(&mut tx, bucket, &from, end.as_deref(), i64::from(PAGE_MAX) + 1).await?;
-            let exhausted = batch.len() <= PAGE_MAX as usize;
+            let batch = rows::object::page(&mut tx, bucket, &from, end.as_deref(), batch_max as i64).await?;
+            let exhausted = batch.len() < batch_max;
             for row in batch {
                 if row.key < from {
                     continue; // below a prefix that is rolled up already
@@ -170,7 +172,7 @@ impl Store {
                 let key = text(row.key.clone())?;
                 match scope.roll_up(&key) {
                     Some(prefix) => {
-                        from = behind(prefix.as_bytes()).unwrap_or_else(|| after(&row.key));
+                        from = behind(prefix.as_bytes()).expect("a common prefix ends with its delimiter");
                         entries.push(Entry::Prefix(prefix.to_owned()));
                     }
                     None => {
@@ -183,99 +185,6 @@ impl Store {
                 return Ok((entries, None));
             }
         }
-    }
-
-    pub async fn list_multipart_uploads(&self, input: ListMultipartUploadsInput) -> Result<ListMultipartUploadsOutput> {
-        let limit = page_size(input.max_uploads)? as usize;
-        let writing = Writing::parse(input.encoding_type.as_ref())?;
-        let scope = Scope::new(input.prefix.clone(), input.delimiter.clone());
-        let key_marker = input.key_marker.clone().unwrap_or_default();
-        // S3 ignores an upload id without its key.
-        let id_marker = input.upload_id_marker.clone().filter(|_| !key_marker.is_empty());
-
-        let mut tx = self.rows.read().await?;
-        let bucket = bucket_id(&mut tx, &input.bucket).await?;
-        let end = scope.end();
-        // Without an id the marker stands for all uploads of its key: ids are hex, so "~" is behind them all.
-        let mut from = (key_marker.clone().into_bytes(), id_marker.clone().unwrap_or_else(|| "~".to_owned()));
-        if key_marker.is_empty() {
-            from.1.clear();
-        }
-        if from.0 < scope.prefix.clone().into_bytes() {
-            from = (scope.prefix.clone().into_bytes(), String::new());
-        }
-        // A page may end with a common prefix, whose uploads all count as seen.
-        if let Some(prefix) = key_marker.starts_with(&scope.prefix).then(|| scope.roll_up(&key_marker)).flatten()
-            && prefix == key_marker
-        {
-            from = (behind(prefix.as_bytes()).unwrap_or_default(), String::new());
-        }
-        let mut entries: Vec<Entry<rows::upload::Listed>> = Vec::new();
-        let mut truncated = false;
-        'pages: while limit > 0 {
-            let batch =
-                rows::upload::page(&mut tx, bucket, (&from.0, &from.1), end.as_deref(), i64::from(PAGE_MAX)).await?;
-            if batch.is_empty() {
-                break;
-            }
-            for row in batch {
-                if row.key < from.0 {
-                    continue;
-                }
-                if entries.len() == limit {
-                    truncated = true;
-                    break 'pages;
-                }
-                let key = text(row.key.clone())?;
-                match scope.roll_up(&key) {
-                    Some(prefix) => {
-                        from = (behind(prefix.as_bytes()).unwrap_or_default(), String::new());
-                        entries.push(Entry::Prefix(prefix.to_owned()));
-                    }
-                    None => {
-                        from = (row.key.clone(), row.id.clone());
-                        entries.push(Entry::Line(key, row));
-                    }
-                }
-            }
-        }
-        drop(tx);
-
-        let next = entries.last().filter(|_| truncated).map(|entry| match entry {
-            Entry::Line(key, row) => (key.clone(), row.id.clone()),
-            Entry::Prefix(prefix) => (prefix.clone(), String::new()),
-        });
-        let (mut uploads, mut prefixes) = (Vec::new(), Vec::new());
-        for entry in entries {
-            match entry {
-                Entry::Line(key, row) => uploads.push(MultipartUpload {
-                    key: Some(writing.key(key)),
-                    upload_id: Some(row.id),
-                    initiated: Some(timestamp(row.created_ms)),
-                    checksum_algorithm: row.plan.map(|plan| plan.algorithm.dto()),
-                    checksum_type: row.plan.map(|plan| plan.kind.dto()),
-                    storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
-                    ..Default::default()
-                }),
-                Entry::Prefix(prefix) => prefixes.push(CommonPrefix { prefix: Some(writing.key(prefix)) }),
-            }
-        }
-        let (next_key, next_id) = next.unzip();
-        Ok(ListMultipartUploadsOutput {
-            bucket: Some(input.bucket),
-            prefix: Some(writing.key(scope.prefix)),
-            delimiter: input.delimiter.map(|delimiter| writing.key(delimiter)),
-            key_marker: Some(writing.key(key_marker)),
-            upload_id_marker: input.upload_id_marker,
-            max_uploads: i32::try_from(limit).ok(),
-            is_truncated: Some(truncated),
-            next_key_marker: next_key.map(|key| writing.key(key)),
-            next_upload_id_marker: next_id,
-            uploads: Some(uploads),
-            common_prefixes: (!prefixes.is_empty()).then_some(prefixes),
-            encoding_type: input.encoding_type,
-            ..Default::default()
-        })
     }
 }
 

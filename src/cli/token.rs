@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{failed, open, print};
 use crate::caller::{Brands, Permission};
-use crate::http::auth::{Claims, mint};
+use crate::http::auth::{Grant, mint};
 use crate::tenant;
 
 /// Prints an HS256 token and nothing else, signed with the secret of the settings or of the data folder.
@@ -57,8 +57,18 @@ async fn token(args: Args, config: Option<&Path>) -> Result<String, String> {
         Brands::These(args.brand.iter().map(find).collect::<Result<_, _>>()?)
     };
     let permissions = if args.permission.is_empty() { vec!["*".to_owned()] } else { args.permission };
-    let claims = Claims::new(args.user, Some(tenant.id), &brands, permissions, engine.clock.now() + args.ttl);
-    Ok(mint(&secret, &claims))
+    Ok(mint(
+        &secret,
+        &Grant {
+            user: &args.user,
+            tenant: Some(tenant.id),
+            brands,
+            permissions: &permissions,
+            expires_at: engine.clock.now() + args.ttl,
+            issuer: engine.settings.auth.issuer.as_deref(),
+            audience: engine.settings.auth.audience.as_deref(),
+        },
+    ))
 }
 
 fn permission(name: &str) -> Result<String, String> {

@@ -4,22 +4,19 @@ use actix_web::HttpResponse;
 use actix_web::web::{Data, Path};
 use entity::SessionId;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
 use super::body::{self, Body};
-use super::problem::{Answer, ProblemBody};
+use super::problem::{Answer, Document};
 use super::views::AssetView;
 use super::{admit, id_of, rules};
 use crate::asset;
 use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::session::{self, Completion};
-
-/// 10,000 parts with their ETags.
-const COMPLETE: usize = 2 << 20;
 
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -33,12 +30,12 @@ pub(super) struct CompleteRequest {
     parts: Option<Vec<CompletedPart>>,
     /// The file's name where not given.
     #[schema(min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
-    #[validate(custom(function = "rules::title"))]
+    #[validate(length(min = 1, max = 255), custom(function = "rules::no_control"))]
     title: Option<String>,
     /// Its members replace the session's of the same name.
     #[schema(value_type = Option<Object>)]
     #[validate(custom(function = "rules::metadata"))]
-    metadata: Option<Map<String, Value>>,
+    metadata: Option<rules::Object>,
 }
 
 // `Serialize` is what validator asks of a nested shape.
@@ -51,7 +48,7 @@ pub(super) struct CompletedPart {
     part_number: Option<i64>,
     /// With or without quotes.
     #[schema(required, nullable = false, min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
-    #[validate(required, custom(function = "rules::etag"))]
+    #[validate(required, length(min = 1, max = 256), custom(function = "rules::no_control"))]
     etag: Option<String>,
 }
 
@@ -61,11 +58,15 @@ pub(super) struct CompletedPart {
     responses(
         (status = 201, description = "Made", body = AssetView),
         (status = 200, description = "Made before", body = AssetView),
-        (status = 409, description = "`upload-incomplete`, `parts-mismatch`, `illegal-transition`, `session-expired`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "`upload-incomplete`, `parts-mismatch`, `illegal-transition`, `session-expired`", body = Document, content_type = "application/problem+json"),
     ),
     extensions(("x-permission" = json!("assets.create"))),
 )]
-pub(super) async fn complete(engine: Data<Engine>, caller: Caller, body: Body<CompleteRequest, COMPLETE>) -> Answer {
+pub(super) async fn complete(
+    engine: Data<Engine>,
+    caller: Caller,
+    body: Body<CompleteRequest, { body::PARTS }>,
+) -> Answer {
     admit(&engine, &caller, Permission::AssetsCreate).await?;
     let body = body.parse()?;
     let id = SessionId(body.upload_session_id.unwrap_or_default());
@@ -74,7 +75,7 @@ pub(super) async fn complete(engine: Data<Engine>, caller: Caller, body: Body<Co
             parts.into_iter().map(|p| (p.part_number.unwrap_or_default(), p.etag.unwrap_or_default())).collect()
         }),
         title: body.title,
-        metadata: body.metadata.map(Value::Object),
+        metadata: body.metadata.map(|metadata| Value::Object(metadata.0)),
     };
     let (asset, made) = session::complete(&engine, &caller, id, &completion).await?;
     let mut answer = if made { HttpResponse::Created() } else { HttpResponse::Ok() };

@@ -1,28 +1,68 @@
-//! Who asks: the token of a request.
+//! Who asks: handlers take a [`Caller`], and without one there is nothing that they could ask the engine for.
 
-use std::pin::Pin;
+use std::rc::Rc;
 
 use actix_web::dev::Payload;
-use actix_web::http::header;
-use actix_web::web::Data;
-use actix_web::{FromRequest, HttpRequest};
+use actix_web::http::header::{AUTHORIZATION, HeaderMap};
+use actix_web::{FromRequest, HttpMessage, HttpRequest};
+use futures_util::future::LocalBoxFuture;
+use tracing::Span;
 
-use super::auth::Verifier;
-use super::problem::Problem;
+use super::auth::{Identity, Rejection};
+use super::door::Door;
+use super::problem::{self, Problem};
 use crate::caller::Caller;
 
 impl FromRequest for Caller {
-    type Error = Problem;
-    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+    type Error = actix_web::Error;
+    type Future = LocalBoxFuture<'static, Result<Self, actix_web::Error>>;
 
-    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let verifier = request.app_data::<Data<Verifier>>().cloned();
-        let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = header.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
+    fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let req = req.clone();
         Box::pin(async move {
-            let token = token.ok_or_else(|| Problem::Unauthenticated("send Authorization: Bearer".to_owned()))?;
-            let verifier = verifier.ok_or(Problem::Internal)?;
-            verifier.verify(&token).await.map_err(Problem::Unauthenticated)
+            let identity = authenticate(&req).await?;
+            let Some(tenant) = identity.tenant else {
+                return Err(Problem::new(&problem::PERMISSION_DENIED, "the token is of no tenant").into());
+            };
+            Span::current().record("tenant.id", tracing::field::display(tenant));
+            Ok(Self {
+                tenant,
+                user: identity.user.clone(),
+                brands: identity.brands.clone(),
+                permissions: identity.permissions,
+            })
         })
     }
+}
+
+/// Checks the request's token, once for each request, whoever asks first.
+///
+/// # Errors
+/// 401, or 503 where the identity provider's keys cannot be had.
+pub(super) async fn authenticate(req: &HttpRequest) -> Result<Rc<Identity>, Problem> {
+    if let Some(identity) = req.extensions().get::<Rc<Identity>>() {
+        return Ok(Rc::clone(identity));
+    }
+    let token = bearer(req.headers())?;
+    let identity = Door::of(req).verifier.verify(token).await.map_err(|rejection| match rejection {
+        Rejection::Invalid(reason) => Problem::unauthenticated(Some(reason)),
+        Rejection::KeysUnavailable => Problem::keys_unavailable(),
+    })?;
+    let identity = Rc::new(identity);
+    req.extensions_mut().insert(Rc::clone(&identity));
+    Ok(identity)
+}
+
+/// The token of `Authorization: Bearer …` (RFC 6750, section 2.1).
+fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+    let mut lines = headers.get_all(AUTHORIZATION);
+    let line = lines.next().ok_or_else(|| Problem::unauthenticated(None))?;
+    if lines.next().is_some() {
+        return Err(Problem::unauthenticated(Some("there are two Authorization headers")));
+    }
+    let (scheme, token) = line.to_str().ok().and_then(|line| line.split_once(' ')).unwrap_or_default();
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(Problem::unauthenticated(None));
+    }
+    Ok(token.trim())
 }

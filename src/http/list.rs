@@ -2,26 +2,26 @@
 
 use std::collections::BTreeMap;
 
+use actix_web::HttpResponse;
 use actix_web::web::{Data, Path};
-use actix_web::{HttpRequest, HttpResponse};
 use entity::{BrandId, SessionId};
 use sea_orm::ActiveEnum as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
+use validator::Validate;
 
-use super::admit;
 use super::problem::Answer;
 use super::query::Query;
 use super::views::{SessionView, Time, parse_status};
+use super::{admit, rules};
 use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, FieldError, Result};
 use crate::session;
 use crate::session::rows::Filter;
 
 const LIMIT_DEFAULT: u64 = 50;
-const LIMIT_MAX: u64 = 200;
 
 /// One page of sessions, newest first.
 #[derive(Debug, Serialize, ToSchema)]
@@ -47,29 +47,50 @@ pub(super) struct PageView {
     responses((status = 200, description = "One page", body = PageView)),
     extensions(("x-permission" = json!("uploads.view"))),
 )]
-pub(super) async fn list(engine: Data<Engine>, caller: Caller, request: HttpRequest) -> Answer {
+pub(super) async fn list(engine: Data<Engine>, caller: Caller, query: Query<ListQuery>) -> Answer {
     admit(&engine, &caller, Permission::UploadsView).await?;
-    let (filter, before, limit) = read(&request)?;
-    let page = session::list(&engine, &caller, &filter, before, limit).await?;
+    let query = query.parse()?;
+    let (before, limit) = (query.cursor.map(SessionId), query.limit.unwrap_or(LIMIT_DEFAULT));
+    let page = session::list(&engine, &caller, &query.filter()?, before, limit).await?;
     Ok(HttpResponse::Ok().json(PageView {
         data: page.sessions.into_iter().map(Into::into).collect(),
         next_cursor: page.next.map(|id| id.to_string()),
     }))
 }
 
-fn read(request: &HttpRequest) -> Result<(Filter, Option<SessionId>, u64)> {
-    let mut query = Query::of(request);
-    let filter = Filter {
-        statuses: query.list("status", parse_status).unwrap_or_default(),
-        brand: query.one::<Uuid>("brand_id").map(BrandId),
-        batch_reference: query.text("batch_reference", 128),
-        fingerprint: query.text("fingerprint", 128),
-        created_by: query.text("created_by", 128),
-    };
-    let limit = query.range("limit", 1..=LIMIT_MAX).unwrap_or(LIMIT_DEFAULT);
-    let before = query.one::<Uuid>("cursor").map(SessionId);
-    query.finish()?;
-    Ok((filter, before, limit))
+/// What a list may ask for.
+#[derive(Debug, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    status: Option<String>,
+    brand_id: Option<Uuid>,
+    #[validate(custom(function = "rules::reference"))]
+    batch_reference: Option<String>,
+    #[validate(custom(function = "rules::reference"))]
+    fingerprint: Option<String>,
+    #[validate(custom(function = "rules::reference"))]
+    created_by: Option<String>,
+    #[validate(range(min = 1, max = 200))]
+    limit: Option<u64>,
+    cursor: Option<Uuid>,
+}
+
+impl ListQuery {
+    fn filter(self) -> Result<Filter> {
+        let statuses: Option<Vec<_>> =
+            self.status.iter().flat_map(|names| names.split(',')).map(parse_status).collect();
+        let statuses = statuses.ok_or_else(|| {
+            let detail = "names of states, separated by commas";
+            Error::Invalid(vec![FieldError::new("?status", "invalid-format", detail)])
+        })?;
+        Ok(Filter {
+            statuses,
+            brand: self.brand_id.map(BrandId),
+            batch_reference: self.batch_reference,
+            fingerprint: self.fingerprint,
+            created_by: self.created_by,
+        })
+    }
 }
 
 /// How a batch stands.

@@ -1,66 +1,185 @@
-//! What happens around every request: its id, its span, its problem document, its line in the log.
+//! What happens around every request: an id, a span, one line in the log, and the last word on failures.
 
+use std::future::{Ready, ready};
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
-use actix_web::body::{BoxBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_cors::Cors;
+use actix_web::body::{BoxBody, EitherBody, MessageBody};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage as _};
-use tracing::{Instrument as _, error, field, info, info_span, warn};
+use actix_web::{Error, FromRequest, HttpMessage, HttpRequest};
+use futures_util::FutureExt;
+use tracing::{Instrument, field};
 use uuid::Uuid;
 
-use super::problem::{Problem, RequestId};
+use super::door::Door;
+use super::problem::{CONTENT_TYPE, Problem};
+use crate::settings;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Gives the request an id, runs it in a task of its own, and renders whatever problem came of it.
-///
-/// In a task of its own, because a client that hangs up must not stop a verb halfway, and a panic must hurt nobody else.
-pub(super) async fn around(
-    request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
-    let id = request_id(&request);
-    let (method, path) = (request.method().to_string(), request.path().to_owned());
-    request.extensions_mut().insert(RequestId(id.clone()));
-    let span = info_span!("http.request", request.id = %id, http.method = %method, http.path = %path);
-    let started = Instant::now();
-    let served = actix_web::rt::spawn(next.call(request).instrument(span.clone())).await;
-    let _entered = span.entered();
-    let mut answer = match served {
-        Ok(answer) => answer?.map_into_boxed_body(),
-        Err(_) => {
-            error!("a handler panicked");
-            return Err(Problem::Internal.into());
+/// The request's id: the client's own, or a new one. Handlers that render a problem within an answer extract it.
+#[derive(Clone, Debug)]
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// A client's id counts if it is 1 to 128 visible ASCII characters; anything else could forge a line in a log.
+    fn of(headers: &HeaderMap) -> Self {
+        let sane = |id: &&HeaderValue| (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
+        match headers.get(REQUEST_ID).filter(sane) {
+            Some(id) => Self(id.clone()),
+            None => Self(HeaderValue::try_from(Uuid::now_v7().to_string()).expect("a UUID is ASCII")),
         }
-    };
-    let problem = answer.response().error().and_then(|error| error.as_error::<Problem>()).map(|problem| {
-        if let (true, Some(cause)) = (answer.status().is_server_error(), problem.cause()) {
-            warn!(error = cause, "not done");
-        }
-        problem.answer(id.clone())
-    });
-    if let Some(mut rendered) = problem {
-        // A wrong method names the right ones in a header that the resource has set.
-        for (name, value) in answer.headers() {
-            if !rendered.headers().contains_key(name) {
-                rendered.headers_mut().insert(name.clone(), value.clone());
-            }
-        }
-        answer = answer.into_response(rendered);
     }
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        answer.headers_mut().insert(REQUEST_ID, id);
+
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
     }
-    let status = answer.status().as_u16();
-    info!(http.status = status, duration_ms = field::display(started.elapsed().as_millis()), "answered");
-    Ok(answer)
 }
 
-/// The caller's own, where it is short and plain; else a new one.
-fn request_id(request: &ServiceRequest) -> String {
-    let theirs = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
-    let sane = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
-    theirs.filter(sane).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+impl FromRequest for RequestId {
+    type Error = Error;
+    type Future = Ready<Result<Self, Error>>;
+
+    fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let id = req.extensions().get::<Self>().cloned();
+        ready(id.ok_or_else(|| {
+            Problem::internal(Some("the request has no id: `observe` is not wrapped around it".into())).into()
+        }))
+    }
 }
+
+/// The outermost middleware: `App::wrap(from_fn(observe))`, as the last `wrap`.
+///
+/// Handlers add `session.id` to the span by `Span::current().record(…)`. Neither the query string nor any header but
+/// the id is logged: they may hold what must not be read there.
+pub async fn observe(
+    req: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<EitherBody<impl MessageBody>>, Error> {
+    let started = Instant::now();
+    let id = RequestId::of(req.headers());
+    let client = Door::of(req.request()).proxies.client(req.peer_addr(), req.headers());
+    let route = req.match_pattern();
+    let span = tracing::info_span!(
+        "http.request",
+        request.id = id.as_str(),
+        http.method = req.method().as_str(),
+        http.route = route.as_deref().unwrap_or("unknown"),
+        client.address = client.map(field::display),
+        tenant.id = field::Empty,
+        session.id = field::Empty,
+    );
+    req.extensions_mut().insert(id.clone());
+    let result = next.call(req).instrument(span.clone()).await;
+
+    let entered = span.enter();
+    let quiet = matches!(route.as_deref(), Some("/healthz" | "/readyz"));
+    let answer = match result {
+        Ok(response) => Ok(finish(response, &id)),
+        Err(error) => Err(error),
+    };
+    let status = match &answer {
+        Ok(response) => response.status(),
+        Err(error) => error.as_response_error().status_code(),
+    };
+    if let Err(error) = &answer
+        && let Some(problem) = error.as_error::<Problem>()
+    {
+        problem.log();
+    }
+    log(status, started, quiet);
+    drop(entered);
+
+    answer.map_err(|mut error| {
+        // The request is gone with what failed: its answer is made from the error alone, further out.
+        let body = error.as_error::<Problem>().map(|problem| problem.body(Some(id.as_str())));
+        error.add_response_mapper(move |mut response| {
+            if let Some(body) = &body {
+                response = response.set_body(BoxBody::new(body.clone()));
+            }
+            add_headers(response.headers_mut(), &id);
+            response
+        });
+        error
+    })
+}
+
+fn finish<B: MessageBody>(response: ServiceResponse<B>, id: &RequestId) -> ServiceResponse<EitherBody<B>> {
+    let body = response.response().error().and_then(|error| match error.as_error::<Problem>() {
+        Some(problem) => {
+            problem.log();
+            Some(problem.body(Some(id.as_str())))
+        }
+        // A path that actix itself could not read leads nowhere either.
+        None if response.status() == StatusCode::NOT_FOUND => Some(Problem::not_found().body(Some(id.as_str()))),
+        None => None,
+    });
+    let mut response = match body {
+        None => response.map_into_left_body(),
+        Some(body) => {
+            let mut response = response.map_body(|_, _| EitherBody::right(BoxBody::new(body)));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+            response
+        }
+    };
+    add_headers(response.headers_mut(), id);
+    response
+}
+
+fn add_headers(headers: &mut HeaderMap, id: &RequestId) {
+    headers.insert(REQUEST_ID, id.0.clone());
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+}
+
+fn log(status: StatusCode, started: Instant, quiet: bool) {
+    let duration_ms = started.elapsed().as_secs_f64() * 1e3;
+    let status = status.as_u16();
+    match status {
+        500 => tracing::error!(http.status = status, duration_ms, "request"),
+        501.. => tracing::warn!(http.status = status, duration_ms, "request"),
+        _ if quiet => tracing::debug!(http.status = status, duration_ms, "request"),
+        _ => tracing::info!(http.status = status, duration_ms, "request"),
+    }
+}
+
+/// The innermost middleware: `App::wrap(from_fn(catch_panic))`, as the first `wrap`. A handler that panics answers 500,
+/// and its worker goes on with all the other requests.
+pub async fn catch_panic<B: MessageBody + 'static>(
+    req: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    // What a handler shares with others sits behind locks that are taken over when poisoned, or in the database.
+    match AssertUnwindSafe(next.call(req)).catch_unwind().await {
+        Ok(result) => result,
+        // The panic hook has logged what happened, and where.
+        Err(_) => Err(Problem::internal(None).into()),
+    }
+}
+
+/// Lets web pages of the configured origins call the server. Goes between the other two.
+pub fn cors(settings: &settings::Cors) -> Cors {
+    let cors = Cors::default()
+        .allowed_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allowed_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            HeaderName::from_static("idempotency-key"),
+            REQUEST_ID,
+        ])
+        .expose_headers([REQUEST_ID, header::RETRY_AFTER, header::WWW_AUTHENTICATE])
+        .max_age(3600);
+    if settings.allowed_origins.iter().any(|origin| origin == "*") {
+        return cors.allow_any_origin().send_wildcard();
+    }
+    settings.allowed_origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,12 @@ pub mod auth;
 mod body;
 mod brands;
 mod caller;
+mod client_address;
+mod door;
+mod fields;
 mod health;
+mod idempotency_key;
+mod jwks;
 mod list;
 mod middleware;
 mod openapi;
@@ -28,6 +33,8 @@ use actix_web::{App, HttpServer};
 use tokio::task::JoinHandle;
 
 pub use openapi::document as openapi_document;
+
+use door::Door;
 
 use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
@@ -66,8 +73,8 @@ pub(crate) async fn serve(
     engine: &Engine,
 ) -> Result<(SocketAddr, JoinHandle<io::Result<()>>, ServerHandle), start::Error> {
     let settings = &engine.settings.server;
-    let verifier = auth::Verifier::new(&engine.settings.auth, engine.clock.clone()).map_err(start::Error::Auth)?;
-    let (engine, verifier) = (Data::new(engine.clone()), Data::new(verifier));
+    let door = Data::new(Door::new(&engine.settings, engine.clock.clone())?);
+    let engine = Data::new(engine.clone());
     let listen = start::resolve(&settings.host, settings.port).await?;
     let workers = match settings.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -79,10 +86,13 @@ pub(crate) async fn serve(
         move || {
             App::new()
                 .app_data(engine.clone())
-                .app_data(verifier.clone())
-                .wrap(from_fn(middleware::around))
+                .app_data(door.clone())
+                // Read from below: the last one is the outermost.
+                .wrap(from_fn(middleware::catch_panic))
+                .wrap(middleware::cors(&engine.settings.cors))
+                .wrap(from_fn(middleware::observe))
                 .configure(routes::routes)
-                .default_service(actix_web::web::to(problem::not_found))
+                .default_service(problem::unknown_path())
         }
     })
     .workers(workers)

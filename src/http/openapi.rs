@@ -3,11 +3,11 @@
 use actix_web::HttpResponse;
 use actix_web::web::{self, ServiceConfig};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{self, OpenApi as Document, RefOr};
+use utoipa::openapi::{self, Content, OpenApi as Document, RefOr, Required};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::problem::ProblemBody;
+use super::problem::Document as Problem;
 use super::{assets, brands, health, list, uploads};
 
 #[derive(OpenApi)]
@@ -23,7 +23,7 @@ use super::{assets, brands, health, list, uploads};
         uploads::resume, uploads::activity, uploads::cancel, uploads::events, list::batch, brands::list,
         assets::complete, assets::find, health::healthz, health::readyz,
     ),
-    components(schemas(ProblemBody)),
+    components(schemas(Problem)),
     security(("bearer" = [])),
     modifiers(&Bearer, &CommonProblems),
 )]
@@ -63,6 +63,12 @@ impl Modify for CommonProblems {
         for (path, item) in &mut document.paths.paths {
             let operations = [&mut item.get, &mut item.put, &mut item.post];
             for operation in operations.into_iter().flatten() {
+                // What an empty body can stand for need not be sent.
+                if let Some(RefOr::T(body)) = &mut operation.request_body
+                    && body.content.values().any(is_nothing)
+                {
+                    body.required = Some(Required::False);
+                }
                 let app = path.starts_with("/app/");
                 let has_body = operation.request_body.is_some();
                 let has_id = path.contains('{');
@@ -86,6 +92,11 @@ impl Modify for CommonProblems {
             }
         }
     }
+}
+
+fn is_nothing(content: &RefOr<Content>) -> bool {
+    let RefOr::T(content) = content else { return false };
+    matches!(&content.schema, Some(RefOr::Ref(schema)) if schema.ref_location.ends_with("/Nothing"))
 }
 
 fn problem(description: &str) -> openapi::Response {

@@ -1,253 +1,429 @@
-//! What an error means on the wire, written once (RFC 9457).
+//! Why a request was not answered as asked: `application/problem+json` (RFC 9457). What each error is on the wire is
+//! written here and nowhere else.
 
+use std::error::Error as StdError;
 use std::fmt;
 
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, HeaderValue};
-use actix_web::{HttpRequest, HttpResponse, ResponseError};
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::{HttpResponse, ResponseError, Route, web};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::views::StatusView;
 use crate::error::{Error, FieldError};
+use crate::session::state;
+
+pub const CONTENT_TYPE: &str = "application/problem+json";
+
+/// What a 503 asks a client to wait. Longer than a failover of most databases' proxies takes to show.
+const RETRY_AFTER_SECS: u64 = 5;
 
 /// What a handler answers.
 pub(super) type Answer = Result<HttpResponse, Problem>;
 
-/// How long a client waits before it asks a store or database again that was away, in seconds.
-const RETRY_AFTER_SECS: u32 = 2;
+/// At most this many of a session's missing parts are named.
+const MISSING_PARTS_MAX: usize = 1_000;
 
-/// A field of the request and what is wrong with it.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct FieldProblem {
-    /// A JSON pointer into the body, `?name` for a query parameter, or a header's name.
-    pointer: String,
-    /// For programs: `required`, `out-of-range`, …
-    code: &'static str,
-    detail: String,
+/// One kind of problem: what stays the same whenever it occurs.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Kind {
+    pub status: StatusCode,
+    /// Stable, for programs; the end of `type`.
+    pub code: &'static str,
+    pub title: &'static str,
 }
 
-/// `application/problem+json`, RFC 9457.
+macro_rules! kinds {
+    ($($name:ident = $status:ident, $code:literal, $title:literal;)*) => {
+        $(pub const $name: Kind = Kind { status: StatusCode::$status, code: $code, title: $title };)*
+
+        #[cfg(test)]
+        pub const KINDS: &[Kind] = &[$($name),*];
+    };
+}
+
+kinds! {
+    MALFORMED_BODY = BAD_REQUEST, "malformed-body", "The body is not the JSON that it should be";
+    UNAUTHENTICATED = UNAUTHORIZED, "unauthenticated", "A valid token is needed";
+    PERMISSION_DENIED = FORBIDDEN, "permission-denied", "The token does not allow this";
+    NOT_FOUND = NOT_FOUND, "not-found", "There is no such thing here";
+    METHOD_NOT_ALLOWED = METHOD_NOT_ALLOWED, "method-not-allowed", "The method does not fit this path";
+    REQUEST_TIMEOUT = REQUEST_TIMEOUT, "request-timeout", "The request took too long to arrive";
+    ILLEGAL_TRANSITION = CONFLICT, "illegal-transition", "The session's state does not allow this";
+    SESSION_EXPIRED = CONFLICT, "session-expired", "The session has expired";
+    UPLOAD_INCOMPLETE = CONFLICT, "upload-incomplete", "The store does not hold the whole file yet";
+    PARTS_MISMATCH = CONFLICT, "parts-mismatch", "The list of parts is not the store's";
+    REFERENCE_CONFLICT = CONFLICT, "reference-conflict", "The reference belongs to another upload";
+    BODY_TOO_LARGE = PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
+    UNSUPPORTED_MEDIA_TYPE = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be plain JSON";
+    VALIDATION_FAILED = UNPROCESSABLE_ENTITY, "validation-failed", "The input is not valid";
+    INTERNAL = INTERNAL_SERVER_ERROR, "internal", "Something went wrong in the server";
+    STORAGE_UNAVAILABLE = SERVICE_UNAVAILABLE, "storage-unavailable", "The object store cannot be reached";
+    KEYS_UNAVAILABLE = SERVICE_UNAVAILABLE, "keys-unavailable", "The identity provider cannot be reached";
+    DATABASE_UNAVAILABLE = SERVICE_UNAVAILABLE, "database-unavailable", "The database cannot be reached";
+}
+
+/// The body of every answer that is not a success.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
-pub(super) struct ProblemBody {
-    /// `/problems/{code}`.
+pub struct Document {
+    /// `/problems/{code}`
     #[serde(rename = "type")]
+    #[schema(example = "/problems/not-found")]
     kind: String,
     title: &'static str,
     status: u16,
+    /// For people; what is particular to this occurrence.
     detail: String,
-    /// The request's id.
-    instance: String,
+    /// The request's id, which the server's log has too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
+    /// Stable, for programs.
+    #[schema(example = "not-found")]
     code: &'static str,
-    /// The state that refused.
+    /// With `illegal-transition`: the state that refused.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    upload_status: Option<StatusView>,
-    /// Every field that is wrong, all at once.
+    upload_status: Option<&'static str>,
+    /// With `validation-failed`: every field that is wrong, missing or unknown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    errors: Vec<Field>,
+    /// With `upload-incomplete`: the first 1,000.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    errors: Option<Vec<FieldProblem>>,
-    /// Up to the first 1,000.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     missing_parts: Option<Vec<u32>>,
+    /// With `upload-incomplete`: what the store holds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     uploaded_bytes: Option<u64>,
-    /// Seconds.
+    /// Seconds after which it makes sense to ask again; the `Retry-After` header too.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    retry_after: Option<u32>,
+    retry_after: Option<u64>,
+    /// Members of one operation alone.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    more: Map<String, Value>,
 }
 
-/// A request that was not done, by the verb or by the door.
+/// A field that is wrong.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProblemField)]
+pub struct Field {
+    /// A JSON pointer (RFC 6901) into the body, or `?name` for a query parameter.
+    #[schema(example = "/files/3/file_size")]
+    pointer: String,
+    /// Stable, for programs.
+    #[schema(example = "out-of-range")]
+    code: &'static str,
+    detail: String,
+}
+
+/// A refusal or a failure on its way to a client.
+///
+/// Returned from handlers and extractors. The outermost middleware writes the body, because it knows the request's id,
+/// and logs the cause, once.
 #[derive(Debug)]
-pub enum Problem {
-    Verb(Error),
-    Malformed(String),
-    Unauthenticated(String),
-    NotFound,
-    /// With the methods that the path takes.
-    MethodNotAllowed(&'static str),
-    Timeout,
-    TooLarge(usize),
-    MediaType(&'static str),
-    Internal,
+pub struct Problem {
+    kind: &'static Kind,
+    document: Box<Document>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    cause: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Problem {
+    pub fn new(kind: &'static Kind, detail: impl Into<String>) -> Self {
+        let document = Document {
+            kind: format!("/problems/{}", kind.code),
+            title: kind.title,
+            status: kind.status.as_u16(),
+            detail: detail.into(),
+            instance: None,
+            code: kind.code,
+            upload_status: None,
+            errors: Vec::new(),
+            missing_parts: None,
+            uploaded_bytes: None,
+            retry_after: None,
+            more: Map::new(),
+        };
+        Self { kind, document: Box::new(document), headers: Vec::new(), cause: None }
+    }
+
+    pub fn malformed_body(detail: impl Into<String>) -> Self {
+        Self::new(&MALFORMED_BODY, detail)
+    }
+
+    pub fn body_too_large(limit_bytes: usize) -> Self {
+        Self::new(&BODY_TOO_LARGE, format!("the body may have {limit_bytes} bytes here"))
+    }
+
+    /// The answer of every path that leads nowhere; like that of every id that does.
+    pub fn not_found() -> Self {
+        Error::NotFound.into()
+    }
+
+    pub fn method_not_allowed(allowed: &[&str]) -> Self {
+        let allowed = allowed.join(", ");
+        let allow = HeaderValue::from_str(&allowed).expect("method names are ASCII letters");
+        Self::new(&METHOD_NOT_ALLOWED, format!("this path takes {allowed}")).with_header(header::ALLOW, allow)
+    }
+
+    /// `rejected` is what is wrong with the token, or `None` where there is none: then the challenge must not name an
+    /// error (RFC 6750, section 3.1).
+    pub fn unauthenticated(rejected: Option<&'static str>) -> Self {
+        let (detail, challenge) = match rejected {
+            None => ("the request has no bearer token", r#"Bearer realm="quaymaster""#.to_owned()),
+            Some(reason) => {
+                let error =
+                    format!(r#"Bearer realm="quaymaster", error="invalid_token", error_description="{reason}""#);
+                (reason, error)
+            }
+        };
+        let challenge = HeaderValue::try_from(challenge).expect("the reasons are plain ASCII");
+        Self::new(&UNAUTHENTICATED, detail).with_header(header::WWW_AUTHENTICATE, challenge)
+    }
+
+    /// The token may be good, but nobody can tell: an honest client must not be sent to log in again.
+    pub fn keys_unavailable() -> Self {
+        Self::new(&KEYS_UNAVAILABLE, "the keys that would prove the token cannot be fetched")
+            .retry_after(RETRY_AFTER_SECS)
+    }
+
+    /// Somebody else is not there now: try again later.
+    pub fn unavailable(kind: &'static Kind) -> Self {
+        Self::new(kind, "nothing is half done: the same request can be sent again").retry_after(RETRY_AFTER_SECS)
+    }
+
+    /// A bug. The cause, unless it has been logged where it occurred, goes to the log; nothing of it to the caller.
+    pub fn internal(cause: Option<Box<dyn StdError + Send + Sync>>) -> Self {
+        let mut problem = Self::new(&INTERNAL, "the server's log has more under the id in `instance`");
+        problem.cause = cause;
+        problem
+    }
+
+    /// Adds a member beside the standard ones, such as a batch's `uploads`.
+    pub fn with(mut self, member: &str, value: Value) -> Self {
+        self.document.more.insert(member.to_owned(), value);
+        self
+    }
+
+    pub fn kind(&self) -> &'static Kind {
+        self.kind
+    }
+
+    pub fn code(&self) -> &'static str {
+        self.document.code
+    }
+
+    /// The problem as an object within another answer, such as one file's of a batch. Its cause is logged here,
+    /// because no one else will see it.
+    pub fn into_value(mut self, request_id: &str) -> Value {
+        self.log();
+        self.document.instance = Some(request_id.to_owned());
+        serde_json::to_value(&self.document).unwrap_or_default()
+    }
+
+    /// The body; `instance` is the request's id.
+    pub(super) fn body(&self, instance: Option<&str>) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Instanced<'a> {
+            #[serde(flatten)]
+            document: &'a Document,
+            instance: Option<&'a str>,
+        }
+        serde_json::to_vec(&Instanced { document: &self.document, instance }).unwrap_or_default()
+    }
+
+    /// Says once in the log why a 5xx was answered.
+    pub(super) fn log(&self) {
+        let Some(cause) = &self.cause else { return };
+        let cause = chain(cause.as_ref());
+        if self.kind.status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(problem.code = self.code(), error = cause, "internal error");
+        } else {
+            tracing::warn!(problem.code = self.code(), error = cause, "not available");
+        }
+    }
+
+    fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    fn retry_after(mut self, secs: u64) -> Self {
+        self.document.retry_after = Some(secs);
+        self.with_header(header::RETRY_AFTER, HeaderValue::from(secs))
+    }
+
+    fn caused_by(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
 }
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        Self::Verb(error)
-    }
-}
-
-struct Row {
-    status: StatusCode,
-    code: &'static str,
-    title: &'static str,
-}
-
-const fn row(status: StatusCode, code: &'static str, title: &'static str) -> Row {
-    Row { status, code, title }
-}
-
-impl Problem {
-    fn row(&self) -> Row {
-        use StatusCode as S;
-        match self {
-            Self::Malformed(_) => row(S::BAD_REQUEST, "malformed-body", "The body is not JSON"),
-            Self::Unauthenticated(_) => row(S::UNAUTHORIZED, "unauthenticated", "A valid token is needed"),
-            Self::NotFound => row(S::NOT_FOUND, "not-found", "There is no such thing here"),
-            Self::MethodNotAllowed(_) => row(S::METHOD_NOT_ALLOWED, "method-not-allowed", "Not with this method"),
-            Self::Timeout => row(S::REQUEST_TIMEOUT, "request-timeout", "The request took too long to arrive"),
-            Self::TooLarge(_) => row(S::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large"),
-            Self::MediaType(_) => {
-                row(S::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is not application/json")
+        let detail = error.to_string();
+        // No `_` arm: a new error asks here for its status.
+        match error {
+            Error::NotFound => Self::new(&NOT_FOUND, detail),
+            Error::PermissionDenied(_) => Self::new(&PERMISSION_DENIED, detail),
+            Error::IllegalTransition { status, what: _ } => {
+                let mut problem = Self::new(&ILLEGAL_TRANSITION, detail);
+                problem.document.upload_status = Some(state::name(status));
+                problem
             }
-            Self::Internal => row(S::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here"),
-            Self::Verb(error) => match error {
-                Error::NotFound => row(S::NOT_FOUND, "not-found", "There is no such thing here"),
-                Error::PermissionDenied(_) => row(S::FORBIDDEN, "permission-denied", "Not allowed"),
-                Error::IllegalTransition { .. } => {
-                    row(S::CONFLICT, "illegal-transition", "The session's state does not allow it")
-                }
-                Error::SessionExpired => row(S::CONFLICT, "session-expired", "The session has expired"),
-                Error::UploadIncomplete { .. } => row(S::CONFLICT, "upload-incomplete", "Bytes are missing"),
-                Error::PartsMismatch(_) => row(S::CONFLICT, "parts-mismatch", "The list and the store disagree"),
-                Error::ReferenceConflict(_) => {
-                    row(S::CONFLICT, "reference-conflict", "The reference is another file's")
-                }
-                Error::Invalid(_) => row(S::UNPROCESSABLE_ENTITY, "validation-failed", "The input is not valid"),
-                Error::Storage(_) | Error::NoBucket(_) => {
-                    row(S::SERVICE_UNAVAILABLE, "storage-unavailable", "The store is not available")
-                }
-                Error::DbUnavailable(_) => {
-                    row(S::SERVICE_UNAVAILABLE, "database-unavailable", "The database is not available")
-                }
-                Error::Db(_) => row(S::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here"),
-            },
+            Error::SessionExpired => Self::new(&SESSION_EXPIRED, detail),
+            Error::UploadIncomplete { mut missing_parts, uploaded_bytes } => {
+                missing_parts.truncate(MISSING_PARTS_MAX);
+                let mut problem = Self::new(&UPLOAD_INCOMPLETE, detail);
+                problem.document.missing_parts = Some(missing_parts);
+                problem.document.uploaded_bytes = Some(uploaded_bytes);
+                problem
+            }
+            Error::PartsMismatch(_) => Self::new(&PARTS_MISMATCH, detail),
+            Error::ReferenceConflict(_) => Self::new(&REFERENCE_CONFLICT, detail),
+            Error::Invalid(fields) => {
+                let mut problem = Self::new(&VALIDATION_FAILED, detail);
+                problem.document.errors = fields.into_iter().map(Field::from).collect();
+                problem
+            }
+            Error::Storage(cause) => {
+                Self::new(&STORAGE_UNAVAILABLE, detail).retry_after(RETRY_AFTER_SECS).caused_by(cause)
+            }
+            Error::NoBucket(_) => Self::new(&STORAGE_UNAVAILABLE, "the store is not set up for this tenant")
+                .retry_after(RETRY_AFTER_SECS)
+                .caused_by(detail),
+            Error::DbUnavailable(cause) => {
+                Self::new(&DATABASE_UNAVAILABLE, detail).retry_after(RETRY_AFTER_SECS).caused_by(cause)
+            }
+            Error::Db(cause) => Self::internal(Some(cause.into())),
         }
     }
-
-    /// For the caller. Causes of our own stay in the log.
-    fn detail(&self) -> String {
-        match self {
-            Self::Malformed(detail) | Self::Unauthenticated(detail) => detail.clone(),
-            Self::NotFound => Error::NotFound.to_string(),
-            Self::MethodNotAllowed(allow) => format!("this path takes {allow}"),
-            Self::Timeout => "the request's body did not arrive in time".to_owned(),
-            Self::TooLarge(most) => format!("at most {most} bytes are taken here"),
-            Self::MediaType(detail) => (*detail).to_owned(),
-            Self::Internal | Self::Verb(Error::Db(_)) => "the log has more under this request's id".to_owned(),
-            Self::Verb(Error::Storage(_) | Error::NoBucket(_)) => {
-                "nothing is half done: the same request can be sent again".to_owned()
-            }
-            Self::Verb(error) => error.to_string(),
-        }
-    }
-
-    /// The document itself, for an answer that holds several.
-    pub(super) fn body(&self, instance: String) -> ProblemBody {
-        let row = self.row();
-        let mut body = ProblemBody {
-            kind: format!("/problems/{}", row.code),
-            title: row.title,
-            status: row.status.as_u16(),
-            detail: self.detail(),
-            instance,
-            code: row.code,
-            upload_status: None,
-            errors: None,
-            missing_parts: None,
-            uploaded_bytes: None,
-            retry_after: (row.status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECS),
-        };
-        match self {
-            Self::Verb(Error::IllegalTransition { status, .. }) => body.upload_status = Some((*status).into()),
-            Self::Verb(Error::Invalid(fields)) => body.errors = Some(fields.iter().map(field).collect()),
-            Self::Verb(Error::UploadIncomplete { missing_parts, uploaded_bytes }) => {
-                body.missing_parts = Some(missing_parts.clone());
-                body.uploaded_bytes = Some(*uploaded_bytes);
-            }
-            _ => {}
-        }
-        body
-    }
 }
 
-fn field(error: &FieldError) -> FieldProblem {
-    FieldProblem { pointer: error.pointer.clone(), code: error.code, detail: error.detail.clone() }
+impl From<FieldError> for Field {
+    fn from(error: FieldError) -> Self {
+        Self { pointer: error.pointer, code: error.code, detail: error.detail }
+    }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.detail())
+        write!(f, "{}: {}", self.document.code, self.document.detail)
     }
 }
 
 impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
-        self.row().status
+        self.kind.status
     }
 
-    /// Only where no middleware could render it with the request's id.
     fn error_response(&self) -> HttpResponse<BoxBody> {
-        self.answer(String::new())
+        let mut response = HttpResponse::build(self.kind.status);
+        for header in &self.headers {
+            response.insert_header(header.clone());
+        }
+        response.content_type(CONTENT_TYPE).body(self.body(None))
     }
 }
 
-impl Problem {
-    /// The answer to the request with this id.
-    pub(super) fn answer(&self, instance: String) -> HttpResponse {
-        let body = self.body(instance);
-        let mut answer = HttpResponse::build(self.status_code());
-        answer.content_type("application/problem+json");
-        if let Some(seconds) = body.retry_after {
-            answer.insert_header((header::RETRY_AFTER, seconds));
-        }
-        if let Self::MethodNotAllowed(allow) = self {
-            answer.insert_header((header::ALLOW, *allow));
-        }
-        if matches!(self, Self::Unauthenticated(_)) {
-            // RFC 6750, section 3.
-            answer.insert_header((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
-        }
-        answer.body(serde_json::to_string(&body).unwrap_or_default())
-    }
-
-    /// Why, for the log: what the answer does not say.
-    pub(super) fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Verb(error) => Some(error),
-            _ => None,
-        }
-    }
+/// Answers every path that no route has: `App::default_service(unknown_path())`.
+pub fn unknown_path() -> Route {
+    web::route().to(async || Err::<HttpResponse, _>(Problem::not_found()))
 }
 
-/// The id that the middleware gave this request.
-#[derive(Clone, Debug)]
-pub(super) struct RequestId(pub(super) String);
-
-pub(super) fn request_id(request: &HttpRequest) -> String {
-    use actix_web::HttpMessage as _;
-    request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default()
+/// Answers the methods that a resource does not have: `.default_service(only(&["GET", "PUT"]))`.
+pub fn only(methods: &'static [&'static str]) -> Route {
+    web::route().to(async move || Err::<HttpResponse, _>(Problem::method_not_allowed(methods)))
 }
 
-/// A batch of which nothing was accepted: a problem with the batch's own members beside it.
-pub(super) fn none_accepted(request: &HttpRequest, outage: Option<Problem>, batch: &impl Serialize) -> HttpResponse {
-    let problem = outage.unwrap_or_else(|| Problem::Verb(Error::Invalid(vec![])));
-    let answer = problem.answer(request_id(request));
-    let mut document = json!(problem.body(request_id(request)));
-    if let (Value::Object(document), Value::Object(members)) = (&mut document, json!(batch)) {
-        document.extend(members);
+/// An error and what it came from, in one line.
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
     }
-    answer.set_body(BoxBody::new(document.to_string()))
+    text
 }
 
-/// What an unknown path answers.
-pub(super) async fn not_found() -> Answer {
-    Err(Problem::NotFound)
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use entity::upload_session::Status;
+
+    use super::*;
+    use crate::storage;
+
+    fn body(problem: impl Into<Problem>) -> Value {
+        serde_json::from_slice(&problem.into().body(Some("req-1"))).unwrap()
+    }
+
+    #[test]
+    fn a_problem_has_the_members_of_rfc_9457_and_its_own() {
+        assert_eq!(
+            body(Error::IllegalTransition { status: Status::Completed, what: "it is over".into() }),
+            json!({
+                "type": "/problems/illegal-transition", "title": "The session's state does not allow this",
+                "status": 409, "detail": "it is over", "instance": "req-1", "code": "illegal-transition",
+                "upload_status": "COMPLETED",
+            })
+        );
+        let invalid = body(Error::Invalid(vec![FieldError::new("/file_size", "out-of-range", "too small")]));
+        assert_eq!(
+            invalid["errors"],
+            json!([{"pointer": "/file_size", "code": "out-of-range", "detail": "too small"}])
+        );
+        let incomplete = body(Error::UploadIncomplete { missing_parts: (1..=1_500).collect(), uploaded_bytes: 7 });
+        assert_eq!(incomplete["missing_parts"].as_array().unwrap().len(), 1_000);
+        assert_eq!(incomplete["uploaded_bytes"], 7);
+        assert_eq!(body(Problem::not_found().with("accepted", json!(0)))["accepted"], 0);
+    }
+
+    #[test]
+    fn a_failure_says_when_to_come_back_and_nothing_of_its_cause() {
+        let store =
+            storage::Error { op: storage::Op::Head, kind: storage::Kind::TimedOut, code: "secret-cause".into() };
+        let problem = Problem::from(Error::Storage(store));
+        let response = problem.error_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers().get(header::RETRY_AFTER).unwrap(), "5");
+        let body_of_503 = body(problem);
+        assert_eq!(body_of_503["retry_after"], 5);
+        assert!(!body_of_503.to_string().contains("secret-cause"));
+
+        let bug = Problem::internal(Some("secret-cause".into()));
+        assert_eq!(bug.status_code(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!body(bug).to_string().contains("secret-cause"));
+    }
+
+    #[test]
+    fn headers_that_belong_to_a_status_go_with_it() {
+        let response = Problem::method_not_allowed(&["GET", "PUT"]).error_response();
+        assert_eq!(response.headers().get(header::ALLOW).unwrap(), "GET, PUT");
+        assert_eq!(response.headers().get(header::CONTENT_TYPE).unwrap(), CONTENT_TYPE);
+
+        let challenge = |reason| {
+            Problem::unauthenticated(reason).error_response().headers().get(header::WWW_AUTHENTICATE).unwrap().clone()
+        };
+        assert_eq!(challenge(None), r#"Bearer realm="quaymaster""#);
+        assert_eq!(
+            challenge(Some("the token has expired")),
+            r#"Bearer realm="quaymaster", error="invalid_token", error_description="the token has expired""#
+        );
+    }
+
+    #[test]
+    fn codes_are_unique() {
+        let codes: BTreeSet<_> = KINDS.iter().map(|kind| kind.code).collect();
+        assert_eq!(codes.len(), KINDS.len());
+    }
 }

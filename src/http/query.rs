@@ -1,80 +1,111 @@
-//! Query strings, as strict as bodies: every wrong and unknown parameter at once.
+//! A request's query string, as strict as its body: what is not known is an error, and all errors are told at once.
 
-use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
-use std::str::FromStr;
+use std::future::{Ready, ready};
+use std::marker::PhantomData;
 
-use actix_web::HttpRequest;
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use url::form_urlencoded;
+use validator::Validate;
 
-use crate::error::{Error, FieldError, Result};
+use super::body::invalid;
+use super::fields::{self, Form};
+use super::problem::Problem;
+use crate::error::FieldError;
 
-#[derive(Debug)]
-pub(super) struct Query {
-    left: BTreeMap<String, String>,
-    wrong: Vec<FieldError>,
+/// The query string, not yet looked at: permissions come first.
+pub struct Query<T> {
+    text: String,
+    shape: PhantomData<fn() -> T>,
 }
 
-impl Query {
-    pub(super) fn of(request: &HttpRequest) -> Self {
-        let mut query = Self { left: BTreeMap::new(), wrong: Vec::new() };
-        for (name, value) in url::form_urlencoded::parse(request.query_string().as_bytes()) {
-            if query.left.insert(name.to_string(), value.to_string()).is_some() {
-                query.refuse(&name, "duplicate", "it is given twice");
+impl<T> FromRequest for Query<T> {
+    type Error = actix_web::Error;
+    type Future = Ready<Result<Self, actix_web::Error>>;
+
+    fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(Ok(Self { text: req.query_string().to_owned(), shape: PhantomData }))
+    }
+}
+
+impl<T: DeserializeOwned + Validate> Query<T> {
+    /// # Errors
+    /// `validation-failed` with every parameter that is unknown, occurs twice or is wrong; pointers are `?name`.
+    pub fn parse(self) -> Result<T, Problem> {
+        let mut parameters = Map::new();
+        let mut twice = Vec::new();
+        for (name, value) in form_urlencoded::parse(self.text.as_bytes()) {
+            if parameters.insert(name.to_string(), Value::String(value.into_owned())).is_some() {
+                twice.push(FieldError::new(format!("?{name}"), "duplicate", "occurs twice"));
             }
         }
-        query
-    }
-
-    /// 1 to `most` Unicode scalars without control characters.
-    pub(super) fn text(&mut self, name: &str, most: usize) -> Option<String> {
-        let value = self.left.remove(name)?;
-        if value.is_empty() {
-            self.refuse(name, "malformed", "it is empty");
-        } else if value.chars().count() > most {
-            self.refuse(name, "too-long", "it is too long");
-        } else if value.chars().any(char::is_control) {
-            self.refuse(name, "malformed", "it has a control character");
+        match fields::read(&Value::Object(parameters), Form::Query) {
+            Ok(read) if twice.is_empty() => Ok(read),
+            Ok(_) => Err(invalid(twice)),
+            Err(mut errors) => {
+                errors.append(&mut twice);
+                Err(invalid(errors))
+            }
         }
-        Some(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde::Deserialize;
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize, Validate)]
+    #[serde(deny_unknown_fields)]
+    struct Page {
+        status: Option<String>,
+        brand_id: Option<Uuid>,
+        #[validate(range(min = 1, max = 200))]
+        limit: Option<u32>,
+        #[validate(length(max = 5))]
+        cursor: Option<String>,
     }
 
-    pub(super) fn one<T: FromStr>(&mut self, name: &str) -> Option<T> {
-        let value = self.left.remove(name)?;
-        let parsed = value.parse().ok();
-        if parsed.is_none() {
-            self.refuse(name, "malformed", "it is not of the right form");
-        }
-        parsed
+    fn parse(text: &str) -> Result<Page, Value> {
+        let query = Query { text: text.to_owned(), shape: PhantomData };
+        query.parse().map_err(|problem| serde_json::from_slice::<Value>(&problem.body(None)).unwrap()["errors"].clone())
     }
 
-    /// Values separated by commas.
-    pub(super) fn list<T>(&mut self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
-        let value = self.left.remove(name)?;
-        let parsed: Option<Vec<T>> = value.split(',').map(parse).collect();
-        if parsed.is_none() {
-            self.refuse(name, "malformed", "one of its values is not known");
-        }
-        parsed
+    fn wrong(text: &str) -> Vec<(String, String)> {
+        let errors = parse(text).unwrap_err();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        errors.as_array().unwrap().iter().map(|error| (text(&error["pointer"]), text(&error["code"]))).collect()
     }
 
-    pub(super) fn range(&mut self, name: &str, range: RangeInclusive<u64>) -> Option<u64> {
-        let number = self.one::<u64>(name)?;
-        if !range.contains(&number) {
-            self.refuse(name, "out-of-range", &format!("it is not {} to {}", range.start(), range.end()));
-        }
-        Some(number)
+    #[test]
+    fn a_list_is_asked_for() {
+        let page = parse("status=UPLOADING%2CFAILED&limit=200&cursor=a+b").unwrap();
+        assert_eq!(page.status.as_deref(), Some("UPLOADING,FAILED"));
+        assert_eq!((page.brand_id, page.limit, page.cursor.as_deref()), (None, Some(200), Some("a b")));
+        assert!(parse("").unwrap().limit.is_none());
     }
 
-    fn refuse(&mut self, name: &str, code: &'static str, detail: &str) {
-        self.wrong.push(FieldError::new(format!("?{name}"), code, detail));
-    }
-
-    /// # Errors
-    /// [`Error::Invalid`] with what was wrong, and what nobody asked for.
-    pub(super) fn finish(mut self) -> Result<()> {
-        for name in std::mem::take(&mut self.left).into_keys() {
-            self.refuse(&name, "unknown-field", "there is no such parameter");
-        }
-        if self.wrong.is_empty() { Ok(()) } else { Err(Error::Invalid(self.wrong)) }
+    #[test]
+    fn every_wrong_parameter_is_named() {
+        let pairs = |expected: Value| serde_json::from_value::<Vec<(String, String)>>(expected).unwrap();
+        assert_eq!(
+            wrong("colour=red&limit=many&brand_id=x&cursor=abcdef"),
+            pairs(json!([
+                ["?brand_id", "invalid-format"],
+                ["?colour", "unknown-field"],
+                ["?limit", "wrong-type"],
+                ["?cursor", "too-long"],
+            ]))
+        );
+        assert_eq!(wrong("limit=0"), pairs(json!([["?limit", "out-of-range"]])));
+        assert_eq!(wrong("limit=-1"), pairs(json!([["?limit", "out-of-range"]])));
+        assert_eq!(wrong("limit=1&limit=2"), pairs(json!([["?limit", "duplicate"]])));
     }
 }

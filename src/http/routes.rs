@@ -1,34 +1,33 @@
 //! Every path on one page, with the one method that it takes.
 
 use actix_web::web::{ServiceConfig, get, post, put};
-use actix_web::{HttpResponse, Resource, web};
+use actix_web::{Resource, web};
 
-use super::problem::Problem;
+use super::problem;
 use super::{assets, brands, health, list, openapi, uploads};
 
 pub(super) fn routes(app: &mut ServiceConfig) {
-    app.service(resource("/app/uploads", "GET").route(get().to(list::list)))
-        .service(resource("/app/uploads/initiate", "POST").route(post().to(uploads::initiate)))
-        .service(resource("/app/uploads/initiate-batch", "POST").route(post().to(uploads::initiate_batch)))
-        .service(resource("/app/uploads/{id}", "GET").route(get().to(uploads::find)))
-        .service(resource("/app/uploads/{id}/multipart-part-url", "POST").route(post().to(uploads::part_url)))
-        .service(resource("/app/uploads/{id}/multipart-part-urls", "POST").route(post().to(uploads::part_urls)))
-        .service(resource("/app/uploads/{id}/resume", "GET").route(get().to(uploads::resume)))
-        .service(resource("/app/uploads/{id}/activity", "PUT").route(put().to(uploads::activity)))
-        .service(resource("/app/uploads/{id}/cancel", "POST").route(post().to(uploads::cancel)))
-        .service(resource("/app/uploads/{id}/events", "GET").route(get().to(uploads::events)))
-        .service(resource("/app/batches/{batch_reference}", "GET").route(get().to(list::batch)))
-        .service(resource("/app/brands", "GET").route(get().to(brands::list)))
-        .service(resource("/app/assets/upload/complete", "POST").route(post().to(assets::complete)))
-        .service(resource("/app/assets/{id}", "GET").route(get().to(assets::find)))
-        .service(resource("/healthz", "GET").route(get().to(health::healthz)))
-        .service(resource("/readyz", "GET").route(get().to(health::readyz)))
-        .service(resource("/openapi.json", "GET").route(get().to(openapi::answer)))
+    app.service(resource("/app/uploads", &["GET"]).route(get().to(list::list)))
+        .service(resource("/app/uploads/initiate", &["POST"]).route(post().to(uploads::initiate)))
+        .service(resource("/app/uploads/initiate-batch", &["POST"]).route(post().to(uploads::initiate_batch)))
+        .service(resource("/app/uploads/{id}", &["GET"]).route(get().to(uploads::find)))
+        .service(resource("/app/uploads/{id}/multipart-part-url", &["POST"]).route(post().to(uploads::part_url)))
+        .service(resource("/app/uploads/{id}/multipart-part-urls", &["POST"]).route(post().to(uploads::part_urls)))
+        .service(resource("/app/uploads/{id}/resume", &["GET"]).route(get().to(uploads::resume)))
+        .service(resource("/app/uploads/{id}/activity", &["PUT"]).route(put().to(uploads::activity)))
+        .service(resource("/app/uploads/{id}/cancel", &["POST"]).route(post().to(uploads::cancel)))
+        .service(resource("/app/uploads/{id}/events", &["GET"]).route(get().to(uploads::events)))
+        .service(resource("/app/batches/{batch_reference}", &["GET"]).route(get().to(list::batch)))
+        .service(resource("/app/brands", &["GET"]).route(get().to(brands::list)))
+        .service(resource("/app/assets/upload/complete", &["POST"]).route(post().to(assets::complete)))
+        .service(resource("/app/assets/{id}", &["GET"]).route(get().to(assets::find)))
+        .service(resource("/healthz", &["GET"]).route(get().to(health::healthz)))
+        .service(resource("/readyz", &["GET"]).route(get().to(health::readyz)))
+        .service(resource("/openapi.json", &["GET"]).route(get().to(openapi::answer)))
         .configure(openapi::browser);
 }
 
 /// A path that answers any other method with 405 and the one it takes in `Allow` (RFC 9110, section 15.5.6).
-fn resource(path: &str, allow: &'static str) -> Resource {
-    web::resource(path)
-        .default_service(web::to(move || async move { Err::<HttpResponse, _>(Problem::MethodNotAllowed(allow)) }))
+fn resource(path: &str, allow: &'static [&'static str]) -> Resource {
+    web::resource(path).default_service(problem::only(allow))
 }

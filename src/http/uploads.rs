@@ -1,17 +1,19 @@
 //! `/app/uploads`: handlers beside their JSON shapes.
 
+use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::web::{Data, Path};
-use actix_web::{HttpRequest, HttpResponse};
 use entity::BrandId;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
-use super::body::{self, Body};
-use super::problem::{self, Answer, Problem, ProblemBody, request_id};
+use super::body::{self, Body, Nothing};
+use super::idempotency_key::IdempotencyKey;
+use super::middleware::RequestId;
+use super::problem::{self, Answer, Document, Problem};
 use super::rules;
 use super::views::{EventView, PutView, SessionView, StatusView, Time, put_headers};
 use super::{admit, id_of};
@@ -19,13 +21,6 @@ use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
 use crate::session::{self, Initiated, NewUpload, NoResume, PartUrl, Wanted};
-
-/// JSON bodies in general.
-const GENERAL: usize = 64 << 10;
-/// Lists of part numbers and ETags.
-const PARTS: usize = 2 << 20;
-/// A thousand files.
-const BATCH: usize = 8 << 20;
 
 /// The two shapes of a file to upload have one list of fields; alone, it names its batch itself. (serde cannot refuse
 /// unknown fields of a flattened struct.)
@@ -66,7 +61,7 @@ macro_rules! file_request {
             /// Up to 4 KiB.
             #[schema(value_type = Option<Object>)]
             #[validate(custom(function = "rules::metadata"))]
-            metadata: Option<Map<String, Value>>,
+            metadata: Option<rules::Object>,
         }
 
         impl $name {
@@ -86,7 +81,7 @@ macro_rules! file_request {
                     batch_reference,
                     fingerprint: self.fingerprint,
                     checksum_sha256: self.checksum_sha256.map(|hex| hex.to_ascii_lowercase()),
-                    metadata: Value::Object(self.metadata.unwrap_or_default()),
+                    metadata: Value::Object(self.metadata.map(|metadata| metadata.0).unwrap_or_default()),
                     idempotency_key,
                 }
             }
@@ -151,8 +146,8 @@ pub(super) struct BatchItemView {
     #[schema(nullable = false)]
     upload: Option<InitiatedView>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    problem: Option<ProblemBody>,
+    #[schema(nullable = false, value_type = Option<Document>)]
+    problem: Option<Value>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -179,20 +174,20 @@ pub(super) struct BatchView {
     responses(
         (status = 201, description = "Opened", body = InitiatedView),
         (status = 200, description = "There already", body = InitiatedView),
-        (status = 409, description = "`reference-conflict`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "`reference-conflict`", body = Document, content_type = "application/problem+json"),
     ),
     extensions(("x-permission" = json!("uploads.create"))),
 )]
 pub(super) async fn initiate(
     engine: Data<Engine>,
     caller: Caller,
-    request: HttpRequest,
-    body: Body<InitiateRequest, GENERAL>,
+    key: IdempotencyKey,
+    body: Body<InitiateRequest>,
 ) -> Answer {
     admit(&engine, &caller, Permission::UploadsCreate).await?;
     let mut file = body.parse()?;
     let batch_reference = file.batch_reference.take();
-    let new = file.into_new(batch_reference, None, idempotency_key(&request)?);
+    let new = file.into_new(batch_reference, None, key.parse()?);
     let done = session::initiate(&engine, &caller, new).await?;
     let status = if done.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(HttpResponse::build(status).json(InitiatedView::from(done)))
@@ -212,63 +207,65 @@ pub(super) async fn initiate(
 pub(super) async fn initiate_batch(
     engine: Data<Engine>,
     caller: Caller,
-    request: HttpRequest,
-    body: Body<BatchRequest, BATCH>,
+    id: RequestId,
+    key: IdempotencyKey,
+    body: Body<BatchRequest, { body::BATCH }>,
 ) -> Answer {
     admit(&engine, &caller, Permission::UploadsCreate).await?;
     let body = body.parse()?;
-    let key = idempotency_key(&request)?;
+    let key = key.parse()?;
     let batch_reference = body.batch_reference.unwrap_or_else(|| Uuid::now_v7().to_string());
     let files = body.files.unwrap_or_default().into_iter().enumerate().map(|(index, file)| {
         let client_reference = file.get("client_reference").and_then(Value::as_str).map(str::to_owned);
         // A line break cannot be in a caller's own key: no key of a single upload is taken for one of these.
         let key = key.as_ref().map(|key| format!("{key}\n{index}"));
-        let new = body::check::<FileRequest>(file)
+        let new = body::parse_value::<FileRequest>(&file)
             .map(|file| file.into_new(Some(batch_reference.clone()), body.brand_id, key));
         (client_reference, new)
     });
     let results = session::initiate_batch(&engine, &caller, files.collect()).await;
-    Ok(batch_answer(&request, batch_reference, results))
+    batch_answer(&id, batch_reference, results)
 }
 
-fn batch_answer(request: &HttpRequest, batch_reference: String, results: Vec<session::BatchItem>) -> HttpResponse {
+fn batch_answer(id: &RequestId, batch_reference: String, results: Vec<session::BatchItem>) -> Answer {
     let created = results.iter().any(|item| item.result.as_ref().is_ok_and(|done| done.created));
-    let all_out = results.iter().all(|item| item.result.as_ref().is_err_and(Error::is_outage));
-    let mut outage = None;
-    let uploads: Vec<_> = results
-        .into_iter()
-        .enumerate()
-        .map(|(index, item)| {
-            let (result, upload, problem) = match item.result {
-                Ok(done) => (BatchVerdict::Accepted, Some(done.into()), None),
-                Err(error) => {
-                    let problem = Problem::from(error.within(&format!("/files/{index}")));
-                    let body = problem.body(request_id(request));
-                    outage = all_out.then_some(problem);
-                    (BatchVerdict::Rejected, None, Some(body))
-                }
-            };
-            BatchItemView { index, client_reference: item.client_reference, result, upload, problem }
-        })
-        .collect();
-    let rejected = uploads.iter().filter(|item| item.result == BatchVerdict::Rejected).count();
-    let view = BatchView { batch_reference, accepted: uploads.len() - rejected, rejected, uploads };
+    let outage = results.iter().all(|item| item.result.as_ref().is_err_and(Error::is_outage));
+    let mut rejected = Vec::new();
+    let mut uploads = Vec::with_capacity(results.len());
+    for (index, item) in results.into_iter().enumerate() {
+        let (result, upload, problem) = match item.result {
+            Ok(done) => (BatchVerdict::Accepted, Some(done.into()), None),
+            Err(error) => {
+                let problem = Problem::from(error.within(&format!("/files/{index}")));
+                let kind = problem.kind();
+                let value = problem.into_value(id.as_str());
+                rejected.push(kind);
+                (BatchVerdict::Rejected, None, Some(value))
+            }
+        };
+        uploads.push(BatchItemView { index, client_reference: item.client_reference, result, upload, problem });
+    }
+    let view =
+        BatchView { batch_reference, accepted: uploads.len() - rejected.len(), rejected: rejected.len(), uploads };
     match (view.accepted, view.rejected) {
-        (_, 0) if created => HttpResponse::Created().json(view),
-        (_, 0) => HttpResponse::Ok().json(view),
-        (0, _) => problem::none_accepted(request, outage, &view),
-        _ => HttpResponse::MultiStatus().json(view),
+        (_, 0) if created => Ok(HttpResponse::Created().json(view)),
+        (_, 0) => Ok(HttpResponse::Ok().json(view)),
+        (0, _) => Err(none_accepted(rejected.first().copied().filter(|_| outage), &view)),
+        _ => Ok(HttpResponse::MultiStatus().json(view)),
     }
 }
 
-/// The `Idempotency-Key` header: 1 to 128 printable ASCII characters.
-fn idempotency_key(request: &HttpRequest) -> Result<Option<String>> {
-    let Some(value) = request.headers().get("idempotency-key") else { return Ok(None) };
-    let printable = |text: &&str| (1..=128).contains(&text.len()) && text.bytes().all(|b| (0x20..0x7f).contains(&b));
-    value.to_str().ok().filter(printable).map(|key| Some(key.to_owned())).ok_or_else(|| {
-        let detail = "Idempotency-Key has 1 to 128 printable ASCII characters";
-        Error::Invalid(vec![FieldError::new("Idempotency-Key", "malformed", detail)])
-    })
+/// A batch of which nothing was accepted: a problem with the batch's own members beside it.
+fn none_accepted(outage: Option<&'static problem::Kind>, batch: &BatchView) -> Problem {
+    let problem = match outage {
+        Some(kind) => Problem::unavailable(kind),
+        None => Problem::new(&problem::VALIDATION_FAILED, "none of the files was accepted"),
+    };
+    problem
+        .with("batch_reference", json!(batch.batch_reference))
+        .with("accepted", json!(batch.accepted))
+        .with("rejected", json!(batch.rejected))
+        .with("uploads", json!(batch.uploads))
 }
 
 /// One part.
@@ -326,7 +323,7 @@ pub(super) struct SinglePartUrlView {
     params(("id" = Uuid, Path)),
     responses(
         (status = 200, description = "Good for 15 minutes, never longer than the session", body = SinglePartUrlView),
-        (status = 409, description = "`illegal-transition`, `session-expired`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "`illegal-transition`, `session-expired`", body = Document, content_type = "application/problem+json"),
     ),
     extensions(("x-permission" = json!("uploads.create"))),
 )]
@@ -334,7 +331,7 @@ pub(super) async fn part_url(
     engine: Data<Engine>,
     caller: Caller,
     id: Path<String>,
-    body: Body<PartUrlRequest, GENERAL>,
+    body: Body<PartUrlRequest>,
 ) -> Answer {
     admit(&engine, &caller, Permission::UploadsCreate).await?;
     let number = body.parse()?.part_number.unwrap_or_default();
@@ -425,7 +422,7 @@ pub(super) struct PartUrlsView {
     params(("id" = Uuid, Path)),
     responses(
         (status = 200, description = "Good for 15 minutes, never longer than the session", body = PartUrlsView),
-        (status = 409, description = "`illegal-transition`, `session-expired`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "`illegal-transition`, `session-expired`", body = Document, content_type = "application/problem+json"),
     ),
     extensions(("x-permission" = json!("uploads.create"))),
 )]
@@ -433,7 +430,7 @@ pub(super) async fn part_urls(
     engine: Data<Engine>,
     caller: Caller,
     id: Path<String>,
-    body: Body<PartUrlsRequest, PARTS>,
+    body: Body<PartUrlsRequest, { body::PARTS }>,
 ) -> Answer {
     admit(&engine, &caller, Permission::UploadsCreate).await?;
     let wanted = body.parse()?.wanted()?;
@@ -508,11 +505,6 @@ pub(super) async fn resume(engine: Data<Engine>, caller: Caller, id: Path<String
     }))
 }
 
-/// For a POST or PUT that needs nothing: an empty body, or `{}`.
-#[derive(Debug, Default, Deserialize, Validate, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Nothing {}
-
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Activity)]
 pub(super) struct ActivityView {
@@ -525,21 +517,16 @@ pub(super) struct ActivityView {
 /// `PUT /app/uploads/{id}/activity`: somebody still works on this.
 #[utoipa::path(
     put, path = "/app/uploads/{id}/activity", tag = "uploads", params(("id" = Uuid, Path)),
-    request_body = Option<Nothing>,
+    request_body = Nothing,
     responses(
         (status = 200, description = "Recorded", body = ActivityView),
-        (status = 409, description = "`illegal-transition`, `session-expired`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "`illegal-transition`, `session-expired`", body = Document, content_type = "application/problem+json"),
     ),
     extensions(("x-permission" = json!("uploads.create"))),
 )]
-pub(super) async fn activity(
-    engine: Data<Engine>,
-    caller: Caller,
-    id: Path<String>,
-    body: Body<Nothing, GENERAL>,
-) -> Answer {
+pub(super) async fn activity(engine: Data<Engine>, caller: Caller, id: Path<String>, body: Body<Nothing>) -> Answer {
     admit(&engine, &caller, Permission::UploadsCreate).await?;
-    body.parse_or_default()?;
+    body.parse()?;
     let session = session::touch(&engine, &caller, id_of(&id)?).await?;
     Ok(HttpResponse::Ok().json(ActivityView {
         upload_session_id: session.id.0,
@@ -552,18 +539,13 @@ pub(super) async fn activity(
 /// `POST /app/uploads/{id}/cancel`: nobody wants it any more. Safe to repeat.
 #[utoipa::path(
     post, path = "/app/uploads/{id}/cancel", tag = "uploads", params(("id" = Uuid, Path)),
-    request_body = Option<Nothing>,
+    request_body = Nothing,
     responses((status = 200, description = "CANCELLED, or the terminal state it was in", body = SessionView)),
     extensions(("x-permission" = json!("uploads.cancel"))),
 )]
-pub(super) async fn cancel(
-    engine: Data<Engine>,
-    caller: Caller,
-    id: Path<String>,
-    body: Body<Nothing, GENERAL>,
-) -> Answer {
+pub(super) async fn cancel(engine: Data<Engine>, caller: Caller, id: Path<String>, body: Body<Nothing>) -> Answer {
     admit(&engine, &caller, Permission::UploadsCancel).await?;
-    body.parse_or_default()?;
+    body.parse()?;
     let session = session::cancel(&engine, &caller, id_of(&id)?).await?;
     Ok(HttpResponse::Ok().json(SessionView::from(session)))
 }

@@ -2,7 +2,7 @@ use entity::SessionId;
 use entity::upload_session::Status;
 use tracing::instrument;
 
-use super::{Session, find, rows};
+use super::{Session, find, rows, state};
 use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -44,15 +44,5 @@ pub(super) fn must_be_uploading(engine: &Engine, session: &Session, what: &str) 
 
 pub(super) fn refusal(session: &Session, what: &str) -> Error {
     let status = session.status;
-    Error::IllegalTransition { status, what: format!("cannot {what} a session that is {}", status_name(status)) }
-}
-
-pub(super) fn status_name(status: Status) -> &'static str {
-    match status {
-        Status::Initiating => "INITIATING",
-        Status::Uploading => "UPLOADING",
-        Status::Completed => "COMPLETED",
-        Status::Failed => "FAILED",
-        Status::Cancelled => "CANCELLED",
-    }
+    Error::IllegalTransition { status, what: format!("cannot {what} a session that is {}", state::name(status)) }
 }

@@ -3,10 +3,10 @@ use entity::SessionId;
 use entity::upload_session::UploadType;
 use tracing::instrument;
 
-use super::activity::{must_be_uploading, status_name};
+use super::activity::must_be_uploading;
 use super::initiate::url_ttl;
 use super::plan::part_range;
-use super::{Session, find, location};
+use super::{Session, find, location, state};
 use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
@@ -98,7 +98,7 @@ async fn sign(
     let (UploadType::Multipart, Some(upload_id), Some(chunk)) =
         (session.upload_type, &session.multipart_upload_id, session.chunk_size)
     else {
-        let what = format!("a direct session that is {} has no parts", status_name(session.status));
+        let what = format!("a direct session that is {} has no parts", state::name(session.status));
         return Err(Error::IllegalTransition { status: session.status, what });
     };
     let numbers = wanted(&session)?;

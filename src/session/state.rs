@@ -78,6 +78,17 @@ pub fn judge(state: Status, event: Event) -> Verdict {
     }
 }
 
+/// The name on the wire.
+pub const fn name(state: Status) -> &'static str {
+    match state {
+        Initiating => "INITIATING",
+        Uploading => "UPLOADING",
+        Completed => "COMPLETED",
+        Failed => "FAILED",
+        Cancelled => "CANCELLED",
+    }
+}
+
 /// Whether nothing can happen to a session any more.
 pub const fn is_terminal(state: Status) -> bool {
     match state {

@@ -51,6 +51,11 @@ fn the_file_goes_over_the_defaults_and_the_environment_over_the_file() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_is_named() {
+    refused(Settings::load(Some(Path::new("/nonexistent/quay.toml"))), &["/nonexistent/quay.toml"]);
+}
+
+#[test]
 fn empty_is_not_set() {
     let settings = from_environment(&[("PORT", ""), ("DATABASE_URL", ""), ("QUAYMASTER_LOG__LEVEL", "")]).unwrap();
     assert_eq!((settings.server.port, settings.log.level.as_str()), (8080, "info"));

@@ -1,6 +1,20 @@
 //! Stories about the embedded store, told by the AWS SDK and by plain HTTP with presigned URLs.
 #![allow(clippy::unwrap_used)]
 
+mod child;
 mod kit;
+mod sign;
 
+mod buckets;
+mod checksums;
+mod copies;
+mod cors;
+mod crash;
+mod keys;
+mod limits;
+mod listings;
+mod memory;
+mod multipart;
 mod objects;
+mod serving;
+mod signatures;

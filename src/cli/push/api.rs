@@ -1,6 +1,5 @@
-//! The calls of the native API that a push makes, with their shapes.
+//! The calls of the native API that a push makes.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,134 +7,17 @@ use chrono::{DateTime, Utc};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, StatusCode, Url};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::error::{Error, Problem};
-use super::report::plain;
 use super::retry::Retry;
+use super::wire::{Announcement, Asset, BatchAnswer, Brand, Brands, PartUrl, PartUrlsAnswer, Resume, Session};
 
 /// The server opens up to 1,000 storage uploads for one batch, and may assemble thousands of parts for one
 /// complete: it answers when it is done. Both may be asked again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(180);
 /// No URL is used for a request that begins this shortly before its end, or in the last quarter of its life.
 const URL_MARGIN: Duration = Duration::from_secs(60);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Status {
-    Initiating,
-    Uploading,
-    Completed,
-    Cancelled,
-    Failed,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum UploadType {
-    Direct,
-    Multipart,
-}
-
-/// A session, and the URL of a direct one while it is UPLOADING.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Session {
-    pub upload_session_id: String,
-    pub status: Status,
-    pub upload_type: UploadType,
-    pub chunk_size: Option<u64>,
-    pub total_parts: Option<u32>,
-    pub failure_reason: Option<String>,
-    #[serde(flatten)]
-    pub direct: DirectUrl,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct DirectUrl {
-    pub upload_url: Option<String>,
-    pub upload_headers: Option<HashMap<String, String>>,
-    pub upload_url_expires_at: Option<DateTime<Utc>>,
-    /// The same time by this machine's clock, with a margin.
-    #[serde(skip)]
-    pub good_until: Option<Instant>,
-}
-
-/// One file of a batch, as it is announced.
-#[derive(Clone, Debug, Serialize)]
-pub struct Announcement<'a> {
-    pub file_name: &'a str,
-    pub file_size: u64,
-    pub mime_type: String,
-    pub client_reference: String,
-    pub fingerprint: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub checksum_sha256: Option<&'a str>,
-}
-
-#[derive(Debug, Deserialize)]
-struct BatchAnswer {
-    uploads: Vec<BatchItem>,
-}
-
-#[derive(Debug, Deserialize)]
-struct BatchItem {
-    index: usize,
-    upload: Option<Session>,
-    problem: Option<Problem>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct Resume {
-    #[serde(flatten)]
-    pub session: Session,
-    pub can_resume: bool,
-    pub reason: Option<String>,
-    #[serde(default)]
-    pub uploaded_parts: Vec<StoredPart>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct StoredPart {
-    pub part_number: u32,
-    pub etag: Option<String>,
-    pub size: u64,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct PartUrl {
-    pub part_number: u32,
-    pub upload_url: String,
-    #[serde(default)]
-    pub upload_headers: HashMap<String, String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct PartUrlsAnswer {
-    expires_at: DateTime<Utc>,
-    parts: Vec<PartUrl>,
-}
-
-/// The asset as the server shows it, and what a push compares.
-#[derive(Clone, Debug)]
-pub struct Asset {
-    pub shown: Value,
-    pub facts: AssetFacts,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct Brand {
-    pub brand_id: String,
-    pub slug: String,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct AssetFacts {
-    pub asset_id: String,
-    pub file_size: u64,
-    pub etag: Option<String>,
-    pub checksum_sha256: Option<String>,
-}
 
 pub struct Api {
     http: Client,
@@ -231,10 +113,6 @@ impl Api {
 
     /// Id and name of the brands that the token holds.
     pub async fn brands(&self) -> Result<Vec<Brand>, Error> {
-        #[derive(Deserialize)]
-        struct Brands {
-            data: Vec<Brand>,
-        }
         let answer = self.ask(Method::GET, "/app/brands", None, Answer::is_success).await?;
         Ok(answer.json::<Brands>()?.data)
     }
@@ -266,26 +144,6 @@ impl Api {
             if wanted(&answer) { Ok(answer) } else { Err(answer.problem()) }
         };
         self.retry.run(attempt).await
-    }
-}
-
-impl Resume {
-    /// # Errors
-    /// [`Error::SessionOver`] or [`Error::Completed`] where no more bytes are taken.
-    pub fn still_open(self) -> Result<Self, Error> {
-        if self.can_resume {
-            return Ok(self);
-        }
-        match (self.session.status, self.reason.as_deref()) {
-            (Status::Completed, _) => Err(Error::Completed),
-            (_, Some("expired")) => Err(Error::SessionOver("has expired".into())),
-            (_, Some("storage_upload_lost")) => Err(Error::SessionOver("was lost by the store".into())),
-            (Status::Cancelled, _) => Err(Error::SessionOver("was cancelled".into())),
-            (_, reason) => {
-                let reason = self.session.failure_reason.as_deref().or(reason).unwrap_or("no reason given");
-                Err(Error::SessionOver(format!("has failed ({})", plain(reason))))
-            }
-        }
     }
 }
 
@@ -371,20 +229,5 @@ mod tests {
         assert_eq!((page.status, page.title.as_str(), page.retry_after), (502, "Bad Gateway", Some(3)));
         let Error::Server(moved) = answer(308, &[("location", "https://up.example/")], "").problem() else { panic!() };
         assert_eq!(moved.detail.as_deref(), Some("the server is said to be at https://up.example/"));
-    }
-
-    #[test]
-    fn a_session_is_read_with_and_without_its_url() {
-        let open = r#"{"upload_session_id": "a", "status": "UPLOADING", "upload_type": "direct", "chunk_size": null,
-            "total_parts": null, "failure_reason": null, "upload_url": "http://s/x", "upload_method": "PUT",
-            "upload_headers": {"content-type": "text/plain"}, "upload_url_expires_at": "2026-01-02T03:04:05.000006Z"}"#;
-        let open: Session = serde_json::from_str(open).unwrap();
-        assert_eq!(open.direct.upload_headers.unwrap()["content-type"], "text/plain");
-        let resume = r#"{"upload_session_id": "b", "status": "UPLOADING", "upload_type": "multipart", "chunk_size": 9,
-            "total_parts": 2, "failure_reason": null, "can_resume": true, "reason": null,
-            "uploaded_parts": [{"part_number": 1, "etag": null, "size": 9}], "uploaded_bytes": 9}"#;
-        let resume: Resume = serde_json::from_str(resume).unwrap();
-        assert_eq!((resume.session.total_parts, resume.uploaded_parts.len()), (Some(2), 1));
-        assert_eq!(resume.session.direct.upload_url, None);
     }
 }

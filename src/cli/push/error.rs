@@ -154,7 +154,7 @@ fn after_colon(said: &str) -> String {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", plain(&self.title), self.status)?;
-        if let Some(detail) = self.detail.as_deref().filter(|d| !d.is_empty() && *d != self.title) {
+        if let Some(detail) = self.detail.as_deref().filter(|d| !d.eq_ignore_ascii_case(&self.title)) {
             write!(f, ": {}", plain(detail))?;
         }
         for e in &self.errors {

@@ -1,6 +1,7 @@
 //! `quaymaster push`: files to assets over the native API, through outages and from where an earlier run stopped.
 
 mod api;
+mod args;
 mod error;
 mod open;
 mod plan;
@@ -11,30 +12,31 @@ mod scan;
 mod store;
 mod upload;
 mod urls;
+mod wire;
 
-use std::io::stdout;
+use std::io::{ErrorKind, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use clap::Args;
 use futures_util::{StreamExt, stream};
-use reqwest::{Client, Url, redirect};
+use reqwest::{Client, redirect};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use api::{Api, Session};
+pub use args::PushArgs;
+
+use api::Api;
 use error::Error;
 use open::Item;
 use progress::Progress;
 use report::{Outcome, Summary};
 use scan::LocalFile;
 use store::Store;
+use wire::Session;
 
-/// The batch of all pushes that name none: a file pushed again, alone or among others, is found there.
-const DEFAULT_BATCH: &str = "quaymaster-push";
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 const FAILED: u8 = 1;
@@ -42,85 +44,6 @@ const NOTHING_TO_DO: u8 = 2;
 const REFUSED: u8 = 3;
 /// As a shell has it for a program that SIGINT ended.
 const INTERRUPTED: u8 = 130;
-
-/// Upload files and folders, and print the assets they became
-#[derive(Debug, Args)]
-#[command(long_about = LONG_ABOUT, after_help = EXAMPLES)]
-pub struct PushArgs {
-    /// Files, and folders to be walked
-    ///
-    /// Folders are walked in order of names. In them, names that begin with a dot are left out (see --hidden), and
-    /// so are symbolic links. What is named here is sent as it is: a hidden file, or the file that a link points to.
-    #[arg(value_name = "FILE|FOLDER", required = true)]
-    paths: Vec<PathBuf>,
-
-    /// The server's address
-    #[arg(long, value_name = "URL", env = "QUAYMASTER_SERVER", value_parser = server_url)]
-    server: Url,
-
-    /// The token to show; better given in the environment, where other users of the machine do not see it
-    #[arg(long, env = "QUAYMASTER_TOKEN", hide_env_values = true, value_parser = bearer_token)]
-    token: Token,
-
-    /// The brand's id; may be left out where the token holds one brand
-    #[arg(long, value_name = "ID")]
-    brand: Option<String>,
-
-    /// Put the files into this batch
-    ///
-    /// A file is looked for, and resumed, in the batch that it was pushed to. Another REF sends it again.
-    #[arg(long, value_name = "REF", default_value = DEFAULT_BATCH, value_parser = batch_reference)]
-    batch: String,
-
-    /// Requests with file contents in flight, over all files
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
-    parallel: u16,
-
-    /// Keep trying a request that fails for the moment until the pauses between the tries add up to this
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    retry_for: u64,
-
-    /// In folders, take names that begin with a dot too
-    #[arg(long)]
-    hidden: bool,
-
-    /// Print a line of JSON for each file, and one that sums up, instead of a table
-    #[arg(long)]
-    json: bool,
-
-    /// No progress on standard error, only errors
-    #[arg(long, short)]
-    quiet: bool,
-}
-
-const LONG_ABOUT: &str = "\
-Upload files and folders, and print the assets they became.
-
-Run again, the same command goes on where it stopped, whatever ended it: what is an asset already is printed and not \
-sent, of a file that was on its way only the missing parts are. Files up to 5 MiB are known again by path and content, \
-larger ones by path, size, time of last change and both ends. A file that changes while it is sent fails, and is a new \
-file next time.
-
-Each asset's size is compared with the file's, and its content as far as the store gives means to. VERIFIED says how: \
-\"sha256\", the store has compared the bytes with their SHA-256 when it took them (files sent by one request); \"md5\", \
-the ETags of all parts and of the whole are the MD5s of what was read here; \"size\", neither, because the store's ETags \
-are no MD5s (as under encryption with a KMS key) or because an earlier run had completed it. Parts that an earlier run \
-sent are read again and compared too, and sent again where they differ.
-
-Results go to standard output, progress and errors to standard error.";
-
-const EXAMPLES: &str = "\
-Examples:
-  quaymaster push reel.mov --server https://uploads.example.com
-  quaymaster push photos/ --batch spring-2026 --parallel 8
-  quaymaster push photos/ --json | jq -r 'select(.asset) | .asset.asset_id'
-
-Exit codes:
-  0    every file is an asset
-  1    a file failed; the others are assets
-  2    wrong usage, or no file to push
-  3    the token is missing, wrong, over, or not allowed to do this
-  130  stopped by Ctrl-C; the same command goes on from there";
 
 /// What all files of a run share.
 struct Push {
@@ -176,7 +99,10 @@ pub async fn run(args: PushArgs) -> ExitCode {
         report::write_table(&mut stdout().lock(), &outcomes)
     };
     push.progress.note(&report::sentence(&outcomes, &summary));
-    if let Err(error) = printed {
+    if let Err(error) = printed
+        && error.kind() != ErrorKind::BrokenPipe
+    // `| head` has seen enough
+    {
         eprintln!("cannot print the results: {error}");
         return ExitCode::from(FAILED);
     }
@@ -278,7 +204,7 @@ impl Push {
         {
             self.progress.error(&format!("{}: {error}", report::shown(&outcome.path)));
         }
-        self.progress.finish(&outcome.line());
+        self.progress.finish(outcome.result.is_ok().then(|| outcome.line()));
         outcomes.set(index, outcome);
     }
 
@@ -336,8 +262,8 @@ fn exit_code(outcomes: &[Outcome]) -> ExitCode {
 }
 
 fn left_out(scan: &scan::Scan) -> Option<String> {
-    let hidden = (scan.hidden > 0).then(|| format!("{} hidden files and folders (see --hidden)", scan.hidden));
-    let special = (scan.special > 0).then(|| format!("{} links and special files", scan.special));
+    let hidden = (scan.hidden > 0).then(|| format!("{} hidden (see --hidden)", scan.hidden));
+    let special = (scan.special > 0).then(|| format!("{} links or special files", scan.special));
     let both: Vec<_> = hidden.into_iter().chain(special).collect();
     (!both.is_empty()).then(|| format!("left out in folders: {}", both.join(", ")))
 }
@@ -346,31 +272,4 @@ async fn ctrl_c() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending().await // no handler: then Ctrl-C ends the process, and the sessions stay as well
     }
-}
-
-/// A token that a header can carry.
-#[derive(Clone)]
-struct Token(String);
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[token]")
-    }
-}
-
-fn bearer_token(text: &str) -> Result<Token, &'static str> {
-    let text = text.trim();
-    let fits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if fits { Ok(Token(text.to_owned())) } else { Err("not a token") }
-}
-
-fn server_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| error.to_string())?;
-    if matches!(url.scheme(), "http" | "https") { Ok(url) } else { Err("must begin with http:// or https://".into()) }
-}
-
-/// The server's rule.
-fn batch_reference(text: &str) -> Result<String, &'static str> {
-    let fits = (1..=128).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-    if fits { Ok(text.to_owned()) } else { Err("must have 1 to 128 characters, no control character") }
 }

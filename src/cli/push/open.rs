@@ -5,9 +5,9 @@
 //! cancelled or failed: the next attempt is announced as `{fingerprint}-2`, and so on.
 
 use super::Push;
-use super::api::{Announcement, Session, Status};
 use super::error::{Again, Error};
 use super::scan::{HASHED_MAX_BYTES, Identity, LocalFile};
+use super::wire::{Announcement, Session, Status};
 
 /// As many as one request may announce.
 const BATCH_FILES: usize = 1_000;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use md5::{Digest, Md5};
 
-use super::api::{Session, StoredPart};
 use super::error::Error;
+use super::wire::{Session, StoredPart};
 
 /// Bytes `offset..offset + size` of the file. A direct upload is one of these, from 0 to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -73,11 +73,11 @@ impl Progress {
         FileBar(Arc::new(FileBarInner { total, bar, there: AtomicU64::new(0), shown }))
     }
 
-    /// One file is over, well or not.
-    pub fn finish(&self, line: &str) {
+    /// One file is over, well (then with a line for a log) or not.
+    pub fn finish(&self, line: Option<String>) {
         let finished = self.finished.fetch_add(1, Ordering::Relaxed) + 1;
         self.total.set_message(format!(", {finished} of {} files", self.files));
-        if self.mode == Mode::Lines {
+        if let Some(line) = line.filter(|_| self.mode == Mode::Lines) {
             eprintln!("{line}");
         }
     }

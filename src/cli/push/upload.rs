@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::Push;
-use super::api::{Asset, Session, Status, UploadType};
 use super::error::Error;
 use super::open::{Item, open};
 use super::plan::{self, Held, Md5Sum, Part, Plan};
@@ -14,6 +13,7 @@ use super::report::{Done, Outcome, Verified, shown};
 use super::scan::LocalFile;
 use super::store::{Receipt, md5_of};
 use super::urls::Urls;
+use super::wire::{Asset, Session, Status, UploadType};
 
 /// How often a part is sent whose URL is refused or whose bytes arrive garbled, and how often a file is completed
 /// that the server finds incomplete.

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use tokio::sync::Mutex;
 
-use super::api::{Api, DirectUrl, PartUrl};
+use super::api::Api;
 use super::error::Error;
+use super::wire::{DirectUrl, PartUrl};
 
 /// As many as are asked for at a time: 2 GiB in parts of 8 MiB, to be sent in the URLs' 15 minutes.
 const SLICE: usize = 256;

@@ -1,0 +1,37 @@
+//! What extractors and middleware share: built once at the start, found in the application's data.
+
+use std::time::Duration;
+
+use actix_web::{HttpRequest, web};
+
+use super::auth::{self, Verifier};
+use super::client_address::TrustedProxies;
+use crate::clock::Clock;
+use crate::settings::Settings;
+
+/// Belongs into `App::app_data` as `web::Data<Door>`, one for all workers: keys that one has fetched serve the others.
+pub struct Door {
+    pub(super) verifier: Verifier,
+    pub(super) proxies: TrustedProxies,
+    body_timeout: Duration,
+}
+
+impl Door {
+    /// # Errors
+    /// No key for tokens is set, or one cannot be read.
+    pub fn new(settings: &Settings, clock: Clock) -> Result<Self, auth::StartError> {
+        Ok(Self {
+            verifier: Verifier::new(&settings.auth, clock)?,
+            proxies: TrustedProxies::new(settings.server.trusted_networks().map_err(auth::StartError::Settings)?),
+            body_timeout: Duration::from_secs(settings.server.body_timeout_secs),
+        })
+    }
+
+    pub(super) fn of(req: &HttpRequest) -> &Self {
+        req.app_data::<web::Data<Self>>().expect("the server is assembled with a door")
+    }
+
+    pub(super) fn body_timeout(&self) -> Duration {
+        self.body_timeout
+    }
+}

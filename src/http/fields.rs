@@ -1,0 +1,521 @@
+//! Reads a document into a struct and names every field that does not fit, all at once.
+//!
+//! serde stops at the first misfit. The deserializer here notes it instead, hands over a stand-in (0, an empty text) and
+//! goes on, so that one pass over the document finds all of them, however many. The rules of the struct
+//! (`validator::Validate`) are then checked on what did fit.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::value::StrDeserializer;
+use serde::de::{
+    self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess,
+    SeqAccess, VariantAccess, Visitor,
+};
+use serde_json::Value;
+use validator::{Validate, ValidationError, ValidationErrors, ValidationErrorsKind};
+
+use crate::error::FieldError;
+
+/// No more errors than this are collected; whoever gets a thousand wrong has other work to do first.
+const ERRORS_MAX: usize = 1_000;
+
+/// Characters of a client's own key that a pointer repeats.
+const KEY_CHARS_MAX: usize = 128;
+
+/// A value whose own type refuses it (a UUID, say) costs another pass; after this many the rest goes unnamed.
+const PASSES_MAX: usize = 16;
+
+/// What the document is written in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Json,
+    /// Parameters of a query string: values are text, numbers too, and there is one level.
+    Query,
+}
+
+/// # Errors
+/// Every field that is unknown, of the wrong type, or against a rule of `T`.
+pub(super) fn read<T: DeserializeOwned + Validate>(document: &Value, form: Form) -> Result<T, Vec<FieldError>> {
+    let mut refused = HashSet::new();
+    let mut errors = Vec::new();
+    for _ in 0..PASSES_MAX {
+        let notes = Notes { form, refused, found: RefCell::default() };
+        let result = T::deserialize(Reader { value: document, at: Pointer::Root, notes: &notes });
+        let Notes { refused: before, found, .. } = notes;
+        let found = found.into_inner();
+        refused = before;
+        match (result, found.refused) {
+            // The value's own type refused it: leave it out and look at the rest again.
+            (Err(_), Some(error)) => {
+                let again = refused.insert(error.pointer.clone());
+                errors.push(error);
+                if !again {
+                    break;
+                }
+            }
+            (result, _) => {
+                errors.extend(found.errors);
+                if let Ok(read) = result {
+                    return check(read, form, errors);
+                }
+                break;
+            }
+        }
+    }
+    Err(errors)
+}
+
+/// Checks the rules of a struct that was read without a misfit.
+///
+/// # Errors
+/// Every field that is against one.
+pub(super) fn check<T: Validate>(read: T, form: Form, mut errors: Vec<FieldError>) -> Result<T, Vec<FieldError>> {
+    if let Err(against) = read.validate() {
+        let misfits: HashSet<String> = errors.iter().map(|error| error.pointer.clone()).collect();
+        flatten(&Pointer::Root, form, &against, &misfits, &mut errors);
+    }
+    if errors.is_empty() { Ok(read) } else { Err(errors) }
+}
+
+/// A place in the document, as a chain from the leaf to the root, so that it costs nothing until it is printed.
+enum Pointer<'a> {
+    Root,
+    Member(&'a Pointer<'a>, &'a str),
+    Element(&'a Pointer<'a>, usize),
+}
+
+impl Pointer<'_> {
+    /// RFC 6901; `?name` for a query parameter.
+    fn text(&self, form: Form) -> String {
+        match self {
+            Self::Root => String::new(),
+            Self::Member(Self::Root, name) if form == Form::Query => format!("?{}", shortened(name)),
+            Self::Member(parent, name) => {
+                format!("{}/{}", parent.text(form), shortened(name).replace('~', "~0").replace('/', "~1"))
+            }
+            Self::Element(parent, index) => format!("{}/{index}", parent.text(form)),
+        }
+    }
+}
+
+fn shortened(key: &str) -> String {
+    match key.char_indices().nth(KEY_CHARS_MAX) {
+        None => key.to_owned(),
+        Some((end, _)) => format!("{}…", &key[..end]),
+    }
+}
+
+struct Notes {
+    form: Form,
+    /// Pointers of values that their own types refused in an earlier pass; read as if they were not there.
+    refused: HashSet<String>,
+    found: RefCell<Found>,
+}
+
+#[derive(Default)]
+struct Found {
+    errors: Vec<FieldError>,
+    /// What ended this pass.
+    refused: Option<FieldError>,
+}
+
+impl Notes {
+    fn add(&self, at: &Pointer, code: &'static str, detail: impl Into<String>) {
+        let mut found = self.found.borrow_mut();
+        if found.errors.len() < ERRORS_MAX {
+            found.errors.push(FieldError::new(at.text(self.form), code, detail));
+        }
+    }
+
+    fn skips(&self, at: &Pointer) -> bool {
+        !self.refused.is_empty() && self.refused.contains(&at.text(self.form))
+    }
+}
+
+/// Ends a pass. What it means is noted where it happened.
+#[derive(Debug)]
+struct Misfit {
+    detail: String,
+    missing: Option<&'static str>,
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for Misfit {}
+
+impl de::Error for Misfit {
+    fn custom<T: fmt::Display>(detail: T) -> Self {
+        Self { detail: detail.to_string(), missing: None }
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self { detail: format!("{field} is missing"), missing: Some(field) }
+    }
+}
+
+struct Reader<'a> {
+    value: &'a Value,
+    at: Pointer<'a>,
+    notes: &'a Notes,
+}
+
+impl Reader<'_> {
+    fn wrong_type(&self, expected: &str) {
+        self.notes.add(&self.at, "wrong-type", format!("expected {expected}, found {}", kind(self.value)));
+    }
+
+    /// Notes where a value was refused by the type that asked for it, unless a deeper one has been noted already.
+    fn settle<T>(&self, result: Result<T, Misfit>) -> Result<T, Misfit> {
+        if let Err(misfit) = &result {
+            let mut found = self.notes.found.borrow_mut();
+            if found.refused.is_none() {
+                found.refused = Some(match misfit.missing {
+                    None => FieldError::new(self.at.text(self.notes.form), "invalid-format", misfit.detail.clone()),
+                    Some(field) => FieldError::new(
+                        Pointer::Member(&self.at, field).text(self.notes.form),
+                        "required",
+                        misfit.detail.clone(),
+                    ),
+                });
+            }
+        }
+        result
+    }
+
+    fn integer(&self, least: i128, most: i128) -> i128 {
+        let (whole, huge) = match self.value {
+            Value::Number(number) => (
+                number.as_i128(),
+                // A whole number of more than 64 bits has been read as floating point.
+                number.as_f64().filter(|float| float.abs() >= i64::MAX as f64),
+            ),
+            Value::String(text) if self.notes.form == Form::Query => (text.parse().ok(), None),
+            Value::String(_) | Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => (None, None),
+        };
+        match whole {
+            Some(whole) if (least..=most).contains(&whole) => return whole,
+            None if huge.is_none() => self.wrong_type("a whole number"),
+            Some(_) | None => self.notes.add(&self.at, "out-of-range", format!("not within {least} and {most}")),
+        }
+        0
+    }
+
+    fn float(&self) -> f64 {
+        let text = if self.notes.form == Form::Query { self.value.as_str() } else { None };
+        self.value.as_f64().or_else(|| text?.parse().ok()).unwrap_or_else(|| {
+            self.wrong_type("a number");
+            0.0
+        })
+    }
+
+    fn elements(&self) -> &[Value] {
+        self.value.as_array().map_or_else(
+            || {
+                self.wrong_type("a list");
+                &[][..]
+            },
+            Vec::as_slice,
+        )
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+macro_rules! integers {
+    ($($method:ident $visit:ident $type:ty;)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+            let whole = self.integer(<$type>::MIN.into(), <$type>::MAX.into());
+            let result = visitor.$visit(<$type>::try_from(whole).unwrap_or_default());
+            self.settle(result)
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for Reader<'_> {
+    type Error = Misfit;
+
+    integers! {
+        deserialize_u8 visit_u8 u8;
+        deserialize_u16 visit_u16 u16;
+        deserialize_u32 visit_u32 u32;
+        deserialize_u64 visit_u64 u64;
+        deserialize_i8 visit_i8 i8;
+        deserialize_i16 visit_i16 i16;
+        deserialize_i32 visit_i32 i32;
+        deserialize_i64 visit_i64 i64;
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+        let result = visitor.visit_f64(self.float());
+        self.settle(result)
+    }
+
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+        self.deserialize_f64(visitor)
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+        let text = if self.notes.form == Form::Query { self.value.as_str() } else { None };
+        let truth = self.value.as_bool().or_else(|| text?.parse().ok()).unwrap_or_else(|| {
+            self.wrong_type("true or false");
+            false
+        });
+        let result = visitor.visit_bool(truth);
+        self.settle(result)
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+        let Some(text) = self.value.as_str() else {
+            self.wrong_type("text");
+            // Should the type refuse the stand-in too, then the note just made is the one that counts.
+            return visitor.visit_str("").inspect_err(|_| {
+                let mut found = self.notes.found.borrow_mut();
+                found.refused = found.errors.pop();
+            });
+        };
+        let result = visitor.visit_str(text);
+        self.settle(result)
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+        if self.value.is_null() || self.notes.skips(&self.at) { visitor.visit_none() } else { visitor.visit_some(self) }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Misfit> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+        let elements = Elements { at: &self.at, notes: self.notes, rest: self.elements().iter().enumerate() };
+        let result = visitor.visit_seq(elements);
+        self.settle(result)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+        let result = visitor.visit_map(Members::new(&self, None));
+        self.settle(result)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Misfit> {
+        let result = visitor.visit_map(Members::new(&self, Some(fields)));
+        self.settle(result)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Misfit> {
+        let known = self.value.as_str().and_then(|text| variants.iter().find(|variant| **variant == text));
+        let variant = known.or(variants.first()).copied().unwrap_or_default();
+        if known.is_none() {
+            self.notes.add(&self.at, "invalid-format", format!("expected one of {}", variants.join(", ")));
+        }
+        let result = visitor.visit_enum(Variant(variant));
+        self.settle(result)
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+        let result = self.value.clone().deserialize_any(visitor).map_err(Misfit::custom);
+        self.settle(result)
+    }
+
+    serde::forward_to_deserialize_any! {
+        i128 u128 char bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
+    }
+}
+
+struct Elements<'a> {
+    at: &'a Pointer<'a>,
+    notes: &'a Notes,
+    rest: std::iter::Enumerate<std::slice::Iter<'a, Value>>,
+}
+
+impl<'de> SeqAccess<'de> for Elements<'_> {
+    type Error = Misfit;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Misfit> {
+        let (at, notes) = (self.at, self.notes);
+        match self.rest.find(|(index, _)| !notes.skips(&Pointer::Element(at, *index))) {
+            None => Ok(None),
+            Some((index, value)) => {
+                seed.deserialize(Reader { value, at: Pointer::Element(at, index), notes }).map(Some)
+            }
+        }
+    }
+}
+
+struct Members<'a> {
+    at: &'a Pointer<'a>,
+    notes: &'a Notes,
+    rest: Option<serde_json::map::Iter<'a>>,
+    /// What the struct knows; a map knows any.
+    fields: Option<&'static [&'static str]>,
+    current: Option<(&'a str, &'a Value)>,
+}
+
+impl<'a> Members<'a> {
+    fn new(reader: &'a Reader<'a>, fields: Option<&'static [&'static str]>) -> Self {
+        let object = reader.value.as_object();
+        if object.is_none() {
+            reader.wrong_type("an object");
+        }
+        Self { at: &reader.at, notes: reader.notes, rest: object.map(serde_json::Map::iter), fields, current: None }
+    }
+}
+
+impl<'de> MapAccess<'de> for Members<'_> {
+    type Error = Misfit;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Misfit> {
+        while let Some((name, value)) = self.rest.as_mut().and_then(Iterator::next) {
+            if self.fields.is_none_or(|fields| fields.contains(&name.as_str())) {
+                self.current = Some((name, value));
+                let key: StrDeserializer<'_, Misfit> = name.as_str().into_deserializer();
+                return seed.deserialize(key).map(Some);
+            }
+            self.notes.add(&Pointer::Member(self.at, name), "unknown-field", "there is no such field");
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Misfit> {
+        let (name, value) =
+            self.current.take().ok_or_else(|| Misfit::custom("a value was asked for before its key"))?;
+        seed.deserialize(Reader { value, at: Pointer::Member(self.at, name), notes: self.notes })
+    }
+}
+
+struct Variant(&'static str);
+
+impl<'de> EnumAccess<'de> for Variant {
+    type Error = Misfit;
+    type Variant = Self;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Misfit> {
+        let name: StrDeserializer<'_, Misfit> = self.0.into_deserializer();
+        Ok((seed.deserialize(name)?, self))
+    }
+}
+
+/// Only names: no field of a request is an enum with contents.
+impl<'de> VariantAccess<'de> for Variant {
+    type Error = Misfit;
+
+    fn unit_variant(self) -> Result<(), Misfit> {
+        Ok(())
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, _: S) -> Result<S::Value, Misfit> {
+        Err(Misfit::custom("expected a name alone"))
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Misfit> {
+        Err(Misfit::custom("expected a name alone"))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, Misfit> {
+        Err(Misfit::custom("expected a name alone"))
+    }
+}
+
+/// `validator`'s tree of errors as a list, in a steady order, without what lies at or under a misfit: a stand-in that
+/// breaks a rule is no news.
+fn flatten(
+    at: &Pointer,
+    form: Form,
+    against: &ValidationErrors,
+    misfits: &HashSet<String>,
+    errors: &mut Vec<FieldError>,
+) {
+    if misfits.contains(&at.text(form)) {
+        return;
+    }
+    let mut fields: Vec<_> = against.errors().iter().collect();
+    fields.sort_by_key(|(name, _)| *name);
+    for (name, kind) in fields {
+        // A rule over several fields says nothing while one of them is a stand-in.
+        let whole = name == "__all__";
+        if whole && !misfits.is_empty() {
+            continue;
+        }
+        let member = Pointer::Member(at, name);
+        let place = if whole { at } else { &member };
+        if misfits.contains(&place.text(form)) {
+            continue;
+        }
+        match kind {
+            ValidationErrorsKind::Struct(inner) => flatten(place, form, inner, misfits, errors),
+            ValidationErrorsKind::List(elements) => {
+                for (index, inner) in elements {
+                    flatten(&Pointer::Element(place, *index), form, inner, misfits, errors);
+                }
+            }
+            ValidationErrorsKind::Field(broken) => {
+                let room = ERRORS_MAX.saturating_sub(errors.len());
+                errors.extend(broken.iter().take(room).map(|error| {
+                    let (code, detail) = say(error);
+                    FieldError::new(place.text(form), code, detail)
+                }));
+            }
+        }
+    }
+}
+
+/// Our code and words for a broken rule. Those of `http/rules.rs` bring their own.
+fn say(error: &ValidationError) -> (&'static str, String) {
+    let bounds = || {
+        let bound = |name: &str| error.params.get(name).filter(|bound| !bound.is_null());
+        match (bound("min"), bound("max")) {
+            (Some(min), Some(max)) => format!("{min} to {max}"),
+            (Some(min), None) => format!("{min} or more"),
+            (None, Some(max)) => format!("{max} or less"),
+            (None, None) => "of another size".to_owned(),
+        }
+    };
+    let size = match error.params.get("value") {
+        Some(Value::String(text)) => text.chars().count(),
+        Some(Value::Array(elements)) => elements.len(),
+        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) | None => 0,
+    };
+    let least = error.params.get("min").and_then(Value::as_u64).unwrap_or(0);
+    match error.code.as_ref() {
+        "required" => ("required", "is needed".to_owned()),
+        "range" => ("out-of-range", format!("must be {}", bounds())),
+        "length" if (size as u64) < least => ("too-short", format!("its length must be {}", bounds())),
+        "length" => ("too-long", format!("its length must be {}", bounds())),
+        _ => {
+            let code = match error.code {
+                std::borrow::Cow::Borrowed(code) => code,
+                std::borrow::Cow::Owned(_) => "invalid-format",
+            };
+            let detail = error.message.as_ref().map_or_else(|| "is not valid".to_owned(), ToString::to_string);
+            (code, detail)
+        }
+    }
+}
