@@ -40,13 +40,13 @@ async fn fields_are_named_one_by_one(app: TestApp) {
     let long_reference = "x".repeat(129);
     let table: &[(&str, Value, &str)] = &[
         ("file_name", Value::Null, "required"),
-        ("file_name", json!(""), "malformed"),
+        ("file_name", json!(""), "too-short"),
         ("file_name", json!(long), "too-long"),
-        ("file_name", json!("a/b"), "malformed"),
-        ("file_name", json!("a\\b"), "malformed"),
-        ("file_name", json!("a\u{7}b"), "malformed"),
-        ("file_name", json!("a\nb"), "malformed"),
-        ("file_name", json!("a\u{85}b"), "malformed"),
+        ("file_name", json!("a/b"), "invalid-character"),
+        ("file_name", json!("a\\b"), "invalid-character"),
+        ("file_name", json!("a\u{7}b"), "invalid-character"),
+        ("file_name", json!("a\nb"), "invalid-character"),
+        ("file_name", json!("a\u{85}b"), "invalid-character"),
         ("file_name", json!(7), "wrong-type"),
         ("file_name", json!(["a"]), "wrong-type"),
         ("file_size", Value::Null, "required"),
@@ -58,20 +58,20 @@ async fn fields_are_named_one_by_one(app: TestApp) {
         ("file_size", json!((5u64 << 40) + 1), "file-too-large"),
         ("file_size", json!((1u64 << 53) + 1), "file-too-large"),
         ("file_size", json!(u64::MAX), "out-of-range"),
-        ("mime_type", json!("video"), "malformed"),
-        ("mime_type", json!("video/quick time"), "malformed"),
-        ("mime_type", json!("video/\u{e4}"), "malformed"),
+        ("mime_type", json!("video"), "invalid-format"),
+        ("mime_type", json!("video/quick time"), "invalid-format"),
+        ("mime_type", json!("video/\u{e4}"), "invalid-character"),
         ("mime_type", json!(format!("video/{}", "x".repeat(128))), "too-long"),
         ("mime_type", json!(7), "wrong-type"),
-        ("brand_id", json!("main"), "wrong-type"),
+        ("brand_id", json!("main"), "invalid-format"),
         ("brand_id", json!(7), "wrong-type"),
         ("client_reference", json!(long_reference), "too-long"),
-        ("client_reference", json!("a\tb"), "malformed"),
+        ("client_reference", json!("a\tb"), "invalid-character"),
         ("batch_reference", json!(long_reference), "too-long"),
         ("fingerprint", json!(long_reference), "too-long"),
         ("fingerprint", json!({}), "wrong-type"),
-        ("checksum_sha256", json!("ab"), "malformed"),
-        ("checksum_sha256", json!("xy".repeat(32)), "malformed"),
+        ("checksum_sha256", json!("ab"), "invalid-format"),
+        ("checksum_sha256", json!("xy".repeat(32)), "invalid-format"),
         ("metadata", json!([]), "wrong-type"),
         ("metadata", json!("{}"), "wrong-type"),
         ("metadata", json!({"x": "y".repeat(4096)}), "too-long"),
@@ -233,7 +233,7 @@ async fn ids_have_one_spelling(app: TestApp) {
         ann.post(&format!("/app/uploads/{id}/cancel"), &json!({})).await.is_problem(404, "not-found");
     }
     for id in ["x", "", simple.as_str(), urn.as_str()] {
-        ann.complete_with(&json!({"upload_session_id": id})).await.is_invalid(&[("/upload_session_id", "wrong-type")]);
+        ann.complete_with(&json!({"upload_session_id": id})).await.is_invalid(&[("/upload_session_id", "invalid-format")]);
     }
     assert_eq!(ann.status(&note).await, "UPLOADING");
 }
