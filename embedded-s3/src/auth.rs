@@ -50,7 +50,8 @@ fn headers_not_signed(name: &str) -> S3Error {
 ///
 /// `s3s` verifies the signed headers and acts on all of them. Without this check the holder of a URL for one PUT
 /// could add `x-amz-copy-source` to it, and read any object. S3 refuses such headers too.
-/// `x-amz-content-sha256` only adds a check of the body.
+/// Two are harmless: one adds a check of the body, the other asks for a checksum in the answer (and the AWS SDK
+/// for Rust does not sign it).
 fn unsigned_header(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     let (_, signed) = parameters(uri).find(|(name, _)| name == "X-Amz-SignedHeaders")?;
     headers
@@ -58,7 +59,7 @@ fn unsigned_header(uri: &Uri, headers: &HeaderMap) -> Option<String> {
         .map(|name| name.as_str())
         .find(|name| {
             name.starts_with("x-amz-")
-                && *name != "x-amz-content-sha256"
+                && !["x-amz-content-sha256", "x-amz-checksum-mode"].contains(name)
                 && !signed.split(';').any(|signed| signed == *name)
         })
         .map(str::to_owned)

@@ -179,7 +179,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// `asked` is the algorithm named without a value, by `x-amz-sdk-checksum-algorithm` or by the upload.
+    /// `asked` is an algorithm named without a value, by the request or by its upload; SDKs name theirs in a header.
     ///
     /// # Errors
     /// InvalidDigest for a Content-MD5 that is none; InvalidRequest for two checksums, or a value of the wrong form.
@@ -204,9 +204,13 @@ impl Expected {
             Some((algorithm, value)) => (Some(algorithm), Some(value)),
             None => (trailing, None),
         };
+        let by_sdk = headers
+            .get("x-amz-sdk-checksum-algorithm")
+            .and_then(|name| name.to_str().ok());
+        let by_sdk = by_sdk.map(|name| ChecksumAlgorithm::from(name.to_owned()));
         let algorithm = match algorithm {
             Some(algorithm) => Some(algorithm),
-            None => asked.map(Algorithm::parse).transpose()?,
+            None => asked.or(by_sdk.as_ref()).map(Algorithm::parse).transpose()?,
         };
         if let (Some(algorithm), Some(value)) = (algorithm, &value) {
             check_form(algorithm, value)?;

@@ -24,15 +24,6 @@ macro_rules! calls {
                 let S3Request { input, headers, trailing_headers, .. } = request;
                 Ok(S3Response::new(Store::upload_part(self, input, &headers, trailing_headers).await?))
             }
-
-            async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
-                let output = Store::head_object(self, request.input).await?;
-                // s3s answers 200 to a HEAD, whatever it says of a range.
-                let status = output.content_range.is_some().then_some(http::StatusCode::PARTIAL_CONTENT);
-                let mut response = S3Response::new(output);
-                response.status = status;
-                Ok(response)
-            }
         }
     };
 }
@@ -48,6 +39,7 @@ calls! {
     delete_bucket_cors: DeleteBucketCorsInput => DeleteBucketCorsOutput;
 
     get_object: GetObjectInput => GetObjectOutput;
+    head_object: HeadObjectInput => HeadObjectOutput;
     delete_object: DeleteObjectInput => DeleteObjectOutput;
     delete_objects: DeleteObjectsInput => DeleteObjectsOutput;
     copy_object: CopyObjectInput => CopyObjectOutput;

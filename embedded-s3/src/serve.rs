@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,6 +28,9 @@ use crate::{Limits, auth, cors, fault};
 
 /// hyper's buffer for one connection. Larger ones buy nothing, smaller ones cost CPU.
 const BUFFER_BYTES: usize = 256 * 1024;
+
+/// S3's limit on the XML of one request is 1 to 2 MiB; ten thousand parts with checksums take that much.
+pub const XML_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 pub struct Service {
     pub s3: S3Service,
@@ -129,6 +132,10 @@ impl Service {
         };
 
         let mut response = answer?;
+        if method == Method::HEAD && response.headers().contains_key(header::CONTENT_RANGE) {
+            // s3s answers 200, whatever its answer says of a range.
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        }
         let headers = response.headers_mut();
         for (name, value) in cors.into_iter().flatten() {
             if let Some(name) = name {
@@ -157,6 +164,17 @@ fn refuse(request: &Request<Incoming>) -> Option<Response<Body>> {
     if form {
         // s3s reads a whole form into memory before it knows who sends it.
         return Some(cors::refusal(s3_error!(NotImplemented, "Uploads by HTML form are not implemented.")));
+    }
+    let length = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse().ok());
+    if request.method() == Method::POST && length.is_some_and(|length: u64| length > XML_MAX_BYTES as u64) {
+        // Every POST we know carries XML. s3s has the same limit, and answers 500 above it.
+        return Some(cors::refusal(s3_error!(
+            MaxMessageLengthExceeded,
+            "Your request was too large."
+        )));
     }
     if auth::is_version_2(request.uri(), request.headers()) {
         let why = "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.";

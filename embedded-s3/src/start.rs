@@ -21,11 +21,8 @@ use crate::auth::{Key, SignedOnly};
 use crate::blob::{Blobs, sync_dir};
 use crate::cors::Cors;
 use crate::rows::{self, OpenError, Rows, now_ms};
-use crate::serve::{Service, accept};
+use crate::serve::{Service, XML_MAX_BYTES, accept};
 use crate::store::Store;
-
-/// S3's limit on the XML of one request is 1 to 2 MiB; ten thousand parts with checksums take that much.
-const XML_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Why the store did not start.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,17 @@ use crate::kit::*;
 #[tokio::test]
 async fn a_bucket_lives_and_dies() {
     let mut store = TestStore::start().await;
-    assert_eq!(store.s3.head_bucket().bucket("films").send().await.map_err(code).unwrap_err(), "NotFound");
+    assert_eq!(
+        store
+            .s3
+            .head_bucket()
+            .bucket("films")
+            .send()
+            .await
+            .map_err(code)
+            .unwrap_err(),
+        "NotFound"
+    );
     store.s3.create_bucket().bucket("films").send().await.unwrap();
     let again = store.s3.create_bucket().bucket("films").send().await;
     assert_eq!(again.map_err(code).unwrap_err(), "BucketAlreadyOwnedByYou");
@@ -19,15 +29,37 @@ async fn a_bucket_lives_and_dies() {
     let names: Vec<_> = list.buckets().iter().map(|bucket| bucket.name().unwrap()).collect();
     assert_eq!(names, [BUCKET, "films"]);
     let location = store.s3.get_bucket_location().bucket("films").send().await.unwrap();
-    assert_eq!(location.location_constraint().map(|region| region.as_str()).unwrap_or_default(), "");
+    assert_eq!(
+        location
+            .location_constraint()
+            .map(|region| region.as_str())
+            .unwrap_or_default(),
+        ""
+    );
 
     store.s3.put_object().bucket("films").key("a").send().await.unwrap();
     let delete = || store.s3.delete_bucket().bucket("films");
     assert_eq!(delete().send().await.map_err(code).unwrap_err(), "BucketNotEmpty");
     store.s3.delete_object().bucket("films").key("a").send().await.unwrap();
-    let upload = store.s3.create_multipart_upload().bucket("films").key("b").send().await.unwrap();
-    assert_eq!(delete().send().await.map_err(code).unwrap_err(), "BucketNotEmpty", "an upload is open");
-    let abort = store.s3.abort_multipart_upload().bucket("films").key("b").upload_id(upload.upload_id().unwrap());
+    let upload = store
+        .s3
+        .create_multipart_upload()
+        .bucket("films")
+        .key("b")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        delete().send().await.map_err(code).unwrap_err(),
+        "BucketNotEmpty",
+        "an upload is open"
+    );
+    let abort = store
+        .s3
+        .abort_multipart_upload()
+        .bucket("films")
+        .key("b")
+        .upload_id(upload.upload_id().unwrap());
     abort.send().await.unwrap();
     delete().send().await.unwrap();
     assert_eq!(delete().send().await.map_err(code).unwrap_err(), "NoSuchBucket");
@@ -39,15 +71,66 @@ async fn without_a_bucket_nothing_goes() {
     let s3 = &store.s3;
     let none = "no-such-bucket";
     let answers = [
-        s3.put_object().bucket(none).key("a").send().await.map(drop).map_err(code),
-        s3.get_object().bucket(none).key("a").send().await.map(drop).map_err(code),
-        s3.delete_object().bucket(none).key("a").send().await.map(drop).map_err(code),
+        s3.put_object()
+            .bucket(none)
+            .key("a")
+            .send()
+            .await
+            .map(drop)
+            .map_err(code),
+        s3.get_object()
+            .bucket(none)
+            .key("a")
+            .send()
+            .await
+            .map(drop)
+            .map_err(code),
+        s3.delete_object()
+            .bucket(none)
+            .key("a")
+            .send()
+            .await
+            .map(drop)
+            .map_err(code),
         s3.list_objects_v2().bucket(none).send().await.map(drop).map_err(code),
-        s3.create_multipart_upload().bucket(none).key("a").send().await.map(drop).map_err(code),
-        s3.upload_part().bucket(none).key("a").upload_id("x").part_number(1).send().await.map(drop).map_err(code),
-        s3.list_parts().bucket(none).key("a").upload_id("x").send().await.map(drop).map_err(code),
-        s3.list_multipart_uploads().bucket(none).send().await.map(drop).map_err(code),
-        s3.abort_multipart_upload().bucket(none).key("a").upload_id("x").send().await.map(drop).map_err(code),
+        s3.create_multipart_upload()
+            .bucket(none)
+            .key("a")
+            .send()
+            .await
+            .map(drop)
+            .map_err(code),
+        s3.upload_part()
+            .bucket(none)
+            .key("a")
+            .upload_id("x")
+            .part_number(1)
+            .send()
+            .await
+            .map(drop)
+            .map_err(code),
+        s3.list_parts()
+            .bucket(none)
+            .key("a")
+            .upload_id("x")
+            .send()
+            .await
+            .map(drop)
+            .map_err(code),
+        s3.list_multipart_uploads()
+            .bucket(none)
+            .send()
+            .await
+            .map(drop)
+            .map_err(code),
+        s3.abort_multipart_upload()
+            .bucket(none)
+            .key("a")
+            .upload_id("x")
+            .send()
+            .await
+            .map(drop)
+            .map_err(code),
         s3.get_bucket_cors().bucket(none).send().await.map(drop).map_err(code),
     ];
     for (n, answer) in answers.into_iter().enumerate() {
@@ -61,7 +144,9 @@ async fn one_process_at_a_time() {
     let second = embedded_s3::start(config(store.dir.path(), Limits::default())).await;
     assert!(matches!(second, Err(Error::InUse(_))));
     store.stop(Duration::from_secs(1)).await;
-    let third = embedded_s3::start(config(store.dir.path(), Limits::default())).await.unwrap();
+    let third = embedded_s3::start(config(store.dir.path(), Limits::default()))
+        .await
+        .unwrap();
     third.shutdown(Duration::from_secs(1)).await;
 }
 
@@ -96,10 +181,22 @@ async fn a_wrong_setting_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let good = config(dir.path(), Limits::default());
     let wrong = [
-        Config { access_key_id: String::new(), ..good.clone() },
-        Config { secret_access_key: String::new(), ..good.clone() },
-        Config { buckets: vec!["Not_A_Bucket".into()], ..good.clone() },
-        Config { root: "".into(), ..good.clone() },
+        Config {
+            access_key_id: String::new(),
+            ..good.clone()
+        },
+        Config {
+            secret_access_key: String::new(),
+            ..good.clone()
+        },
+        Config {
+            buckets: vec!["Not_A_Bucket".into()],
+            ..good.clone()
+        },
+        Config {
+            root: "".into(),
+            ..good.clone()
+        },
     ];
     for config in wrong {
         assert!(matches!(embedded_s3::start(config).await, Err(Error::Config(_))));
@@ -107,5 +204,8 @@ async fn a_wrong_setting_is_named() {
     assert!(!format!("{good:?}").contains(SECRET), "a secret in the log");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap();
-    assert!(matches!(embedded_s3::start(Config { listen, ..good }).await, Err(Error::Listen(..))));
+    assert!(matches!(
+        embedded_s3::start(Config { listen, ..good }).await,
+        Err(Error::Listen(..))
+    ));
 }

@@ -17,10 +17,15 @@ const LISTENS: &str = "child listens on ";
 #[ignore = "the child of other stories"]
 async fn serve() {
     let Ok(root) = std::env::var(ROOT) else { return };
-    let server = embedded_s3::start(config(Path::new(&root), Limits::default())).await.unwrap();
+    let server = embedded_s3::start(config(Path::new(&root), Limits::default()))
+        .await
+        .unwrap();
     println!("\n{LISTENS}{}", server.addr());
     // Until the parent goes, or kills us.
-    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()))
+        .await
+        .unwrap()
+        .unwrap();
     server.shutdown(Duration::from_secs(5)).await;
 }
 
@@ -33,7 +38,13 @@ pub struct StoreProcess {
 impl StoreProcess {
     pub fn start(root: &Path) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child::serve", "--ignored", "--nocapture", "--test-threads=1"])
+            .args([
+                "--exact",
+                "child::serve",
+                "--ignored",
+                "--nocapture",
+                "--test-threads=1",
+            ])
             .env(ROOT, root)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -48,7 +59,11 @@ impl StoreProcess {
         };
         let stdin = child.stdin.take().unwrap();
         std::thread::spawn(move || lines.for_each(drop)); // it must not block on a full pipe
-        Self { child, _stdin: stdin, endpoint: format!("http://{addr}") }
+        Self {
+            child,
+            _stdin: stdin,
+            endpoint: format!("http://{addr}"),
+        }
     }
 
     /// SIGKILL.

@@ -44,7 +44,9 @@ impl Upload {
     fn list(&self) -> CompletedMultipartUpload {
         let parts = self.parts.iter();
         let parts = parts.map(|(number, etag)| CompletedPart::builder().part_number(*number).e_tag(etag).build());
-        CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build()
+        CompletedMultipartUpload::builder()
+            .set_parts(Some(parts.collect()))
+            .build()
     }
 }
 
@@ -95,14 +97,27 @@ async fn put(s3: &Client, world: &World, key: &str, dice: &mut Dice) -> Option<(
     let length = dice.roll(600_000) as usize;
     let body = noise(dice.roll(u64::MAX), length);
     attempt(world, key, Some(body.clone()));
-    s3.put_object().bucket(BUCKET).key(key).body(body.into()).send().await.map_err(killed).ok()?;
+    s3.put_object()
+        .bucket(BUCKET)
+        .key(key)
+        .body(body.into())
+        .send()
+        .await
+        .map_err(killed)
+        .ok()?;
     settle(world, key);
     Some(())
 }
 
 async fn delete(s3: &Client, world: &World, key: &str) -> Option<()> {
     attempt(world, key, None);
-    s3.delete_object().bucket(BUCKET).key(key).send().await.map_err(killed).ok()?;
+    s3.delete_object()
+        .bucket(BUCKET)
+        .key(key)
+        .send()
+        .await
+        .map_err(killed)
+        .ok()?;
     settle(world, key);
     Some(())
 }
@@ -111,14 +126,31 @@ async fn delete(s3: &Client, world: &World, key: &str) -> Option<()> {
 /// then it is completed, aborted, or left open until the next time.
 async fn upload(s3: &Client, world: &World, key: &str, dice: &mut Dice) -> Option<()> {
     if let Some(left) = with(world, key, |known| known.upload.clone()) {
-        let abort = s3.abort_multipart_upload().bucket(BUCKET).key(key).upload_id(&left.id).send();
+        let abort = s3
+            .abort_multipart_upload()
+            .bucket(BUCKET)
+            .key(key)
+            .upload_id(&left.id)
+            .send();
         // Nobody reads the outcome of an abort that was not answered; the upload is given up either way.
         with(world, key, |known| known.upload = None);
         abort.await.map_err(killed).ok()?;
     }
-    let created = s3.create_multipart_upload().bucket(BUCKET).key(key).send().await.map_err(killed).ok()?;
+    let created = s3
+        .create_multipart_upload()
+        .bucket(BUCKET)
+        .key(key)
+        .send()
+        .await
+        .map_err(killed)
+        .ok()?;
     let id = created.upload_id.unwrap();
-    let opened = Upload { id: id.clone(), parts: BTreeMap::new(), sending: None, completing: false };
+    let opened = Upload {
+        id: id.clone(),
+        parts: BTreeMap::new(),
+        sending: None,
+        completing: false,
+    };
     with(world, key, |known| known.upload = Some(opened));
     let change = |change: &dyn Fn(&mut Upload)| with(world, key, |known| change(known.upload.as_mut().unwrap()));
     let confirmed = |number: i32, etag: String| {
@@ -129,8 +161,18 @@ async fn upload(s3: &Client, world: &World, key: &str, dice: &mut Dice) -> Optio
     };
 
     change(&|upload| upload.sending = Some(1));
-    let copy = s3.upload_part_copy().bucket(BUCKET).key(key).upload_id(&id).part_number(1);
-    let copied = copy.copy_source(format!("{BUCKET}/source")).send().await.map_err(killed).ok()?;
+    let copy = s3
+        .upload_part_copy()
+        .bucket(BUCKET)
+        .key(key)
+        .upload_id(&id)
+        .part_number(1);
+    let copied = copy
+        .copy_source(format!("{BUCKET}/source"))
+        .send()
+        .await
+        .map_err(killed)
+        .ok()?;
     confirmed(1, copied.copy_part_result().unwrap().e_tag().unwrap().to_owned());
     let mut tail = Vec::new();
     for _ in 0..=dice.roll(2) {
@@ -139,7 +181,13 @@ async fn upload(s3: &Client, world: &World, key: &str, dice: &mut Dice) -> Optio
             upload.sending = Some(2);
             upload.parts.remove(&2);
         });
-        let part = s3.upload_part().bucket(BUCKET).key(key).upload_id(&id).part_number(2).body(tail.clone().into());
+        let part = s3
+            .upload_part()
+            .bucket(BUCKET)
+            .key(key)
+            .upload_id(&id)
+            .part_number(2)
+            .body(tail.clone().into());
         confirmed(2, part.send().await.map_err(killed).ok()?.e_tag.unwrap());
     }
     if dice.roll(4) == 0 {
@@ -148,7 +196,12 @@ async fn upload(s3: &Client, world: &World, key: &str, dice: &mut Dice) -> Optio
     attempt(world, key, Some([source(), tail].concat()));
     change(&|upload| upload.completing = true);
     let list = with(world, key, |known| known.upload.as_ref().unwrap().list());
-    let complete = s3.complete_multipart_upload().bucket(BUCKET).key(key).upload_id(&id).multipart_upload(list);
+    let complete = s3
+        .complete_multipart_upload()
+        .bucket(BUCKET)
+        .key(key)
+        .upload_id(&id)
+        .multipart_upload(list);
     complete.send().await.map_err(killed).ok()?;
     settle(world, key);
     with(world, key, |known| known.upload = None);
@@ -168,7 +221,11 @@ async fn verify(s3: &Client, world: &World) {
         with(world, &key, |known| {
             let answered = there == known.settled;
             let asked_for = known.attempt.as_ref() == Some(&there);
-            assert!(answered || asked_for, "{key}: {:?} bytes that nobody asked for", there.as_ref().map(Vec::len));
+            assert!(
+                answered || asked_for,
+                "{key}: {:?} bytes that nobody asked for",
+                there.as_ref().map(Vec::len)
+            );
         });
         let Some(upload) = with(world, &key, |known| known.upload.clone()) else {
             with(world, &key, |known| (known.settled, known.attempt) = (there, None));
@@ -176,23 +233,46 @@ async fn verify(s3: &Client, world: &World) {
         };
         if upload.completing {
             // Completed or not: the same call again ends it.
-            let complete = s3.complete_multipart_upload().bucket(BUCKET).key(&key).upload_id(&upload.id);
-            complete.multipart_upload(upload.list()).send().await.map_err(code).unwrap();
+            let complete = s3
+                .complete_multipart_upload()
+                .bucket(BUCKET)
+                .key(&key)
+                .upload_id(&upload.id);
+            complete
+                .multipart_upload(upload.list())
+                .send()
+                .await
+                .map_err(code)
+                .unwrap();
             let wanted = with(world, &key, |known| known.attempt.take().unwrap());
             assert!(read(s3, &key).await == wanted, "{key}: not what was completed");
             with(world, &key, |known| (known.settled, known.upload) = (wanted, None));
             continue;
         }
-        let listed = s3.list_parts().bucket(BUCKET).key(&key).upload_id(&upload.id).send().await.map_err(code).unwrap();
-        let mut listed: BTreeMap<_, _> =
-            listed.parts().iter().map(|part| (part.part_number().unwrap(), part.e_tag().unwrap().to_owned())).collect();
-        if let Some(number) = upload.sending {
-            listed.remove(&number);
-        }
-        assert_eq!(listed, upload.parts, "{key}: parts that were answered");
+        let listed = s3
+            .list_parts()
+            .bucket(BUCKET)
+            .key(&key)
+            .upload_id(&upload.id)
+            .send()
+            .await
+            .map_err(code)
+            .unwrap();
+        let all: BTreeMap<_, _> = listed
+            .parts()
+            .iter()
+            .map(|part| (part.part_number().unwrap(), part.e_tag().unwrap().to_owned()))
+            .collect();
+        let mut answered = all.clone();
+        answered.retain(|number, _| upload.sending != Some(*number));
+        assert_eq!(answered, upload.parts, "{key}: parts that were answered");
         with(world, &key, |known| {
             (known.settled, known.attempt) = (there, None);
-            known.upload.as_mut().unwrap().sending = None;
+            known.upload = Some(Upload {
+                parts: all,
+                sending: None,
+                ..upload
+            });
         });
     }
 }
@@ -209,10 +289,17 @@ async fn read(s3: &Client, key: &str) -> Version {
 
 /// Every blob on the disk has a row, and every row its blob.
 async fn disk_and_rows_agree(root: &Path) {
-    let options = SqliteConnectOptions::new().filename(root.join("metadata.db")).read_only(true);
+    let options = SqliteConnectOptions::new()
+        .filename(root.join("metadata.db"))
+        .read_only(true);
     let mut rows = SqliteConnection::connect_with(&options).await.unwrap();
     let sql = "SELECT lower(hex(blob)) FROM object_segment UNION SELECT lower(hex(blob)) FROM part_segment";
-    let named: BTreeSet<String> = sqlx::query_scalar(sql).fetch_all(&mut rows).await.unwrap().into_iter().collect();
+    let named: BTreeSet<String> = sqlx::query_scalar(sql)
+        .fetch_all(&mut rows)
+        .await
+        .unwrap()
+        .into_iter()
+        .collect();
     let mut found = BTreeSet::new();
     for shard in std::fs::read_dir(root.join("blobs")).unwrap() {
         for blob in std::fs::read_dir(shard.unwrap().path()).unwrap() {
@@ -220,14 +307,19 @@ async fn disk_and_rows_agree(root: &Path) {
         }
     }
     assert_eq!(found, named);
-    let check: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut rows).await.unwrap();
+    let check: String = sqlx::query_scalar("PRAGMA integrity_check")
+        .fetch_one(&mut rows)
+        .await
+        .unwrap();
     assert_eq!(check, "ok");
     rows.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_server_loses_nothing_that_it_answered() {
-    let rounds = std::env::var("EMBEDDED_S3_CRASH_ROUNDS").ok().map_or(12, |rounds| rounds.parse().unwrap());
+    let rounds = std::env::var("EMBEDDED_S3_CRASH_ROUNDS")
+        .ok()
+        .map_or(12, |rounds| rounds.parse().unwrap());
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     println!("seed {seed}");
     let mut dice = Dice(seed);
@@ -236,7 +328,13 @@ async fn a_killed_server_loses_nothing_that_it_answered() {
     {
         let process = StoreProcess::start(dir.path());
         let s3 = client(&process.endpoint);
-        s3.put_object().bucket(BUCKET).key("source").body(source().into()).send().await.unwrap();
+        s3.put_object()
+            .bucket(BUCKET)
+            .key("source")
+            .body(source().into())
+            .send()
+            .await
+            .unwrap();
         process.kill();
     }
     for round in 0..rounds {
@@ -260,5 +358,10 @@ async fn a_killed_server_loses_nothing_that_it_answered() {
 }
 
 fn open(world: &World) -> usize {
-    world.lock().unwrap().values().filter(|known| known.upload.is_some()).count()
+    world
+        .lock()
+        .unwrap()
+        .values()
+        .filter(|known| known.upload.is_some())
+        .count()
 }

@@ -42,7 +42,14 @@ async fn any_text_up_to_1024_bytes_is_a_key() {
 
     let mut sorted: Vec<_> = keys.iter().map(|key| key.as_bytes()).collect();
     sorted.sort_unstable();
-    let list = store.s3.list_objects_v2().bucket(BUCKET).encoding_type("url".into()).send().await.unwrap();
+    let list = store
+        .s3
+        .list_objects_v2()
+        .bucket(BUCKET)
+        .encoding_type("url".into())
+        .send()
+        .await
+        .unwrap();
     let listed: Vec<Vec<u8>> = list
         .contents()
         .iter()
@@ -50,7 +57,14 @@ async fn any_text_up_to_1024_bytes_is_a_key() {
         .collect();
     assert_eq!(listed, sorted);
 
-    let too_long = store.s3.put_object().bucket(BUCKET).key("x".repeat(1025)).send().await.map_err(code);
+    let too_long = store
+        .s3
+        .put_object()
+        .bucket(BUCKET)
+        .key("x".repeat(1025))
+        .send()
+        .await
+        .map_err(code);
     assert_eq!(too_long.unwrap_err(), "KeyTooLongError");
 }
 
@@ -58,7 +72,14 @@ async fn any_text_up_to_1024_bytes_is_a_key() {
 async fn a_presigned_url_works_for_a_difficult_key() {
     let store = TestStore::start().await;
     for key in ["a b/ä+%41", "x//y", "quote\"<&>'"] {
-        let url = store.s3.put_object().bucket(BUCKET).key(key).presigned(minutes(5)).await.unwrap();
+        let url = store
+            .s3
+            .put_object()
+            .bucket(BUCKET)
+            .key(key)
+            .presigned(minutes(5))
+            .await
+            .unwrap();
         assert_eq!(store.send(&url, "hello").await.status(), 200, "{key:?}");
         assert_eq!(store.get(key).await, b"hello");
     }
@@ -68,10 +89,26 @@ async fn a_presigned_url_works_for_a_difficult_key() {
 async fn a_key_leads_into_no_other_bucket() {
     let store = TestStore::start().await;
     store.s3.create_bucket().bucket("private").send().await.unwrap();
-    let put = store.s3.put_object().bucket("private").key("secret").body("s".as_bytes().to_vec().into());
+    let put = store
+        .s3
+        .put_object()
+        .bucket("private")
+        .key("secret")
+        .body("s".as_bytes().to_vec().into());
     put.send().await.unwrap();
-    let got = store.s3.get_object().bucket(BUCKET).key("../private/secret").send().await;
+    let got = store
+        .s3
+        .get_object()
+        .bucket(BUCKET)
+        .key("../private/secret")
+        .send()
+        .await;
     assert_eq!(got.map_err(code).unwrap_err(), "NoSuchKey");
-    let copied = store.s3.copy_object().bucket(BUCKET).key("x").copy_source(format!("{BUCKET}/../private/secret"));
+    let copied = store
+        .s3
+        .copy_object()
+        .bucket(BUCKET)
+        .key("x")
+        .copy_source(format!("{BUCKET}/../private/secret"));
     assert_eq!(copied.send().await.map_err(code).unwrap_err(), "NoSuchKey");
 }

@@ -9,14 +9,30 @@ async fn a_request_in_xml_has_its_limit() {
     let id = store.create("a").await;
     let url = store.url(&format!("/{BUCKET}/a?uploadId={id}"));
     let post = signed(&store.http, "POST", &url, "UNSIGNED-PAYLOAD", &[]).body(vec![b' '; 5 * MIB]);
-    assert_eq!(code_of(post.send().await.unwrap()).await, (400, "MaxMessageLengthExceeded".into()));
+    assert_eq!(
+        code_of(post.send().await.unwrap()).await,
+        (400, "MaxMessageLengthExceeded".into())
+    );
 }
 
 #[tokio::test]
 async fn a_range_of_an_unknown_unit_is_refused() {
     let store = TestStore::start().await;
     store.put("a", "x").await;
-    let url = store.s3.get_object().bucket(BUCKET).key("a").presigned(minutes(5)).await.unwrap();
-    let answer = store.http.get(url.uri()).header("range", "lines=1-2").send().await.unwrap();
+    let url = store
+        .s3
+        .get_object()
+        .bucket(BUCKET)
+        .key("a")
+        .presigned(minutes(5))
+        .await
+        .unwrap();
+    let answer = store
+        .http
+        .get(url.uri())
+        .header("range", "lines=1-2")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 400);
 }

@@ -9,8 +9,16 @@ async fn pages(list: ListObjectsV2FluentBuilder) -> Vec<Vec<String>> {
     let (mut pages, mut token) = (Vec::new(), None);
     loop {
         let page = list.clone().set_continuation_token(token).send().await.unwrap();
-        let mut entries: Vec<String> = page.contents().iter().map(|object| object.key().unwrap().into()).collect();
-        entries.extend(page.common_prefixes().iter().map(|prefix| prefix.prefix().unwrap().to_owned()));
+        let mut entries: Vec<String> = page
+            .contents()
+            .iter()
+            .map(|object| object.key().unwrap().into())
+            .collect();
+        entries.extend(
+            page.common_prefixes()
+                .iter()
+                .map(|prefix| prefix.prefix().unwrap().to_owned()),
+        );
         assert_eq!(page.key_count(), Some(entries.len() as i32));
         entries.sort();
         pages.push(entries);
@@ -59,7 +67,10 @@ async fn a_delimiter_rolls_up() {
     }
     assert_eq!(pages(list().prefix("b")).await.concat(), ["b/", "b0"]);
     assert_eq!(pages(list().prefix("c/")).await.concat(), ["c//"]);
-    assert_eq!(pages(list().start_after("b/1")).await.concat(), ["b/", "b0", "c/", "z", "ü/"]);
+    assert_eq!(
+        pages(list().start_after("b/1")).await.concat(),
+        ["b/", "b0", "c/", "z", "ü/"]
+    );
     assert_eq!(pages(list().delimiter("/c/")).await.concat().len(), 9);
 }
 
@@ -67,10 +78,20 @@ async fn a_delimiter_rolls_up() {
 async fn a_large_folder_costs_one_entry() {
     let store = TestStore::start().await;
     for n in 0..1100 {
-        store.s3.put_object().bucket(BUCKET).key(format!("big/{n}")).send().await.unwrap();
+        store
+            .s3
+            .put_object()
+            .bucket(BUCKET)
+            .key(format!("big/{n}"))
+            .send()
+            .await
+            .unwrap();
     }
     store.put("small", "x").await;
     let list = store.s3.list_objects_v2().bucket(BUCKET).delimiter("/").max_keys(2);
     assert_eq!(pages(list).await, [["big/", "small"]]);
-    assert_eq!(pages(store.s3.list_objects_v2().bucket(BUCKET)).await.concat().len(), 1101);
+    assert_eq!(
+        pages(store.s3.list_objects_v2().bucket(BUCKET)).await.concat().len(),
+        1101
+    );
 }

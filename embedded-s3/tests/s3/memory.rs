@@ -10,14 +10,20 @@ use crate::kit::*;
 
 /// Bytes of the large part: `EMBEDDED_S3_PART_MIB` MiB, 256 by default.
 fn large() -> u64 {
-    let mib = std::env::var("EMBEDDED_S3_PART_MIB").ok().map_or(256, |mib| mib.parse::<u64>().unwrap());
+    let mib = std::env::var("EMBEDDED_S3_PART_MIB")
+        .ok()
+        .map_or(256, |mib| mib.parse::<u64>().unwrap());
     mib * MIB as u64
 }
 
 fn zeroes(length: u64) -> reqwest::Body {
     let frame = Bytes::from(vec![0_u8; 64 * 1024]);
     let frames = (length / frame.len() as u64) as usize;
-    reqwest::Body::wrap_stream(futures_util::stream::repeat(frame).take(frames).map(Ok::<_, std::io::Error>))
+    reqwest::Body::wrap_stream(
+        futures_util::stream::repeat(frame)
+            .take(frames)
+            .map(Ok::<_, std::io::Error>),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -28,26 +34,58 @@ async fn a_large_part_passes_through_little_memory() {
     let length = large();
     let idle = process.memory_kib("VmRSS");
 
-    let created = s3.create_multipart_upload().bucket(BUCKET).key("a").send().await.unwrap();
-    let url = s3.upload_part().bucket(BUCKET).key("a").upload_id(created.upload_id().unwrap()).part_number(1);
+    let created = s3
+        .create_multipart_upload()
+        .bucket(BUCKET)
+        .key("a")
+        .send()
+        .await
+        .unwrap();
+    let url = s3
+        .upload_part()
+        .bucket(BUCKET)
+        .key("a")
+        .upload_id(created.upload_id().unwrap())
+        .part_number(1);
     let url = url.content_length(length as i64).presigned(minutes(60)).await.unwrap();
     let begun = Instant::now();
     let http = reqwest::Client::new();
-    let sent = http.put(url.uri()).header("content-length", length).body(zeroes(length)).send().await.unwrap();
+    let sent = http
+        .put(url.uri())
+        .header("content-length", length)
+        .body(zeroes(length))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(sent.status(), 200);
     let etag = sent.headers()["etag"].to_str().unwrap().to_owned();
     let put = begun.elapsed();
     let after_put = process.memory_kib("VmHWM");
 
     let begun = Instant::now();
-    let part = aws_sdk_s3::types::CompletedPart::builder().part_number(1).e_tag(etag).build();
-    let list = aws_sdk_s3::types::CompletedMultipartUpload::builder().parts(part).build();
-    let complete = s3.complete_multipart_upload().bucket(BUCKET).key("a").upload_id(created.upload_id().unwrap());
+    let part = aws_sdk_s3::types::CompletedPart::builder()
+        .part_number(1)
+        .e_tag(etag)
+        .build();
+    let list = aws_sdk_s3::types::CompletedMultipartUpload::builder()
+        .parts(part)
+        .build();
+    let complete = s3
+        .complete_multipart_upload()
+        .bucket(BUCKET)
+        .key("a")
+        .upload_id(created.upload_id().unwrap());
     complete.multipart_upload(list).send().await.unwrap();
     let completed = begun.elapsed();
 
     let begun = Instant::now();
-    let url = s3.get_object().bucket(BUCKET).key("a").presigned(minutes(60)).await.unwrap();
+    let url = s3
+        .get_object()
+        .bucket(BUCKET)
+        .key("a")
+        .presigned(minutes(60))
+        .await
+        .unwrap();
     let mut body = http.get(url.uri()).send().await.unwrap().bytes_stream();
     let mut got = 0;
     while let Some(frame) = body.next().await {
@@ -73,7 +111,12 @@ async fn open_uploads_cost_no_memory() {
     let dir = tempfile::tempdir().unwrap();
     let process = StoreProcess::start(dir.path());
     let s3 = client(&process.endpoint);
-    s3.create_multipart_upload().bucket(BUCKET).key("warm").send().await.unwrap();
+    s3.create_multipart_upload()
+        .bucket(BUCKET)
+        .key("warm")
+        .send()
+        .await
+        .unwrap();
     let before = process.memory_kib("VmRSS");
     let begun = Instant::now();
     let lanes: Vec<_> = (0..8)
@@ -81,7 +124,12 @@ async fn open_uploads_cost_no_memory() {
             let s3 = s3.clone();
             tokio::spawn(async move {
                 for n in (lane..UPLOADS).step_by(8) {
-                    s3.create_multipart_upload().bucket(BUCKET).key(format!("uploads/{n}")).send().await.unwrap();
+                    s3.create_multipart_upload()
+                        .bucket(BUCKET)
+                        .key(format!("uploads/{n}"))
+                        .send()
+                        .await
+                        .unwrap();
                 }
             })
         })
@@ -90,7 +138,10 @@ async fn open_uploads_cost_no_memory() {
         lane.await.unwrap();
     }
     let after = process.memory_kib("VmRSS");
-    println!("{UPLOADS} uploads opened in {:?}: {before} KiB before, {after} KiB after", begun.elapsed());
+    println!(
+        "{UPLOADS} uploads opened in {:?}: {before} KiB before, {after} KiB after",
+        begun.elapsed()
+    );
     // Caches and buffers of eight busy connections fill up once; what an upload costs would come ten thousand times.
     assert!(after < before + 8 * 1024, "{before} KiB before, {after} KiB after");
 }

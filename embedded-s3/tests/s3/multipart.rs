@@ -15,7 +15,12 @@ fn named(number: i32, etag: &str) -> CompletedPart {
 async fn parts_become_an_object() {
     let mut store = TestStore::start().await;
     let (one, two) = (noise(1, PART), noise(2, MIB));
-    let created = store.s3.create_multipart_upload().bucket(BUCKET).key("reel.mov").content_type("video/quicktime");
+    let created = store
+        .s3
+        .create_multipart_upload()
+        .bucket(BUCKET)
+        .key("reel.mov")
+        .content_type("video/quicktime");
     let id = created.metadata("asset", "42").send().await.unwrap().upload_id.unwrap();
     // Sent out of order, and with gaps in the numbers.
     let second = store.part("reel.mov", &id, 7, two.clone()).await;
@@ -24,7 +29,14 @@ async fn parts_become_an_object() {
     let etag = store.complete("reel.mov", &id, vec![first, second]).await.unwrap();
     assert!(etag.ends_with("-2\""), "{etag}");
     assert_eq!(store.get("reel.mov").await, [one, two].concat());
-    let head = store.s3.head_object().bucket(BUCKET).key("reel.mov").send().await.unwrap();
+    let head = store
+        .s3
+        .head_object()
+        .bucket(BUCKET)
+        .key("reel.mov")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(head.e_tag(), Some(etag.as_str()));
     assert_eq!(head.content_type(), Some("video/quicktime"));
     assert_eq!(head.metadata().unwrap()["asset"], "42");
@@ -36,13 +48,34 @@ async fn a_part_of_the_object_can_be_read_alone() {
     let store = TestStore::start().await;
     let (one, two) = (noise(1, PART), noise(2, MIB));
     let id = store.create("a").await;
-    let parts = vec![store.part("a", &id, 1, one).await, store.part("a", &id, 5, two.clone()).await];
+    let parts = vec![
+        store.part("a", &id, 1, one).await,
+        store.part("a", &id, 5, two.clone()).await,
+    ];
     store.complete("a", &id, parts).await.unwrap();
-    let got = store.s3.get_object().bucket(BUCKET).key("a").part_number(2).send().await.unwrap();
+    let got = store
+        .s3
+        .get_object()
+        .bucket(BUCKET)
+        .key("a")
+        .part_number(2)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(got.parts_count(), Some(2));
-    assert_eq!(got.content_range().unwrap(), format!("bytes {PART}-{}/{}", PART + MIB - 1, PART + MIB));
+    assert_eq!(
+        got.content_range().unwrap(),
+        format!("bytes {PART}-{}/{}", PART + MIB - 1, PART + MIB)
+    );
     assert_eq!(got.body.collect().await.unwrap().to_vec(), two);
-    let none = store.s3.get_object().bucket(BUCKET).key("a").part_number(3).send().await;
+    let none = store
+        .s3
+        .get_object()
+        .bucket(BUCKET)
+        .key("a")
+        .part_number(3)
+        .send()
+        .await;
     assert_eq!(none.map_err(code).unwrap_err(), "InvalidRange");
 }
 
@@ -66,11 +99,30 @@ async fn a_refused_complete_leaves_the_upload_as_it_was() {
     for (parts, wanted) in refused {
         assert_eq!(store.complete("a", &id, parts).await.unwrap_err(), wanted);
     }
-    let sized = store.s3.complete_multipart_upload().bucket(BUCKET).key("a").upload_id(&id).mpu_object_size(1);
-    let list = aws_sdk_s3::types::CompletedMultipartUpload::builder().parts(large.clone()).build();
+    let sized = store
+        .s3
+        .complete_multipart_upload()
+        .bucket(BUCKET)
+        .key("a")
+        .upload_id(&id)
+        .mpu_object_size(1);
+    let list = aws_sdk_s3::types::CompletedMultipartUpload::builder()
+        .parts(large.clone())
+        .build();
     let sized = sized.multipart_upload(list).send().await;
     assert_eq!(sized.map_err(code).unwrap_err(), "InvalidRequest");
-    assert_eq!(store.s3.get_object().bucket(BUCKET).key("a").send().await.map_err(code).unwrap_err(), "NoSuchKey");
+    assert_eq!(
+        store
+            .s3
+            .get_object()
+            .bucket(BUCKET)
+            .key("a")
+            .send()
+            .await
+            .map_err(code)
+            .unwrap_err(),
+        "NoSuchKey"
+    );
 
     // A part that is not in the list is dropped.
     store.complete("a", &id, vec![large]).await.unwrap();
@@ -83,9 +135,17 @@ async fn what_is_no_xml_is_malformed() {
     let store = TestStore::start().await;
     let id = store.create("a").await;
     let url = store.url(&format!("/{BUCKET}/a?uploadId={id}"));
-    for body in ["", "this is no xml", "<CompleteMultipartUpload><Part></CompleteMultipartUpload>"] {
+    for body in [
+        "",
+        "this is no xml",
+        "<CompleteMultipartUpload><Part></CompleteMultipartUpload>",
+    ] {
         let post = signed(&store.http, "POST", &url, "UNSIGNED-PAYLOAD", &[]).body(body);
-        assert_eq!(code_of(post.send().await.unwrap()).await, (400, "MalformedXML".into()), "{body:?}");
+        assert_eq!(
+            code_of(post.send().await.unwrap()).await,
+            (400, "MalformedXML".into()),
+            "{body:?}"
+        );
     }
 }
 
@@ -107,15 +167,42 @@ async fn an_upload_id_belongs_to_its_bucket_and_its_key() {
     store.s3.create_bucket().bucket("other").send().await.unwrap();
     let id = store.create("a").await;
     let part = store.part("a", &id, 1, "x").await;
-    for (bucket, key, id) in
-        [(BUCKET, "b", id.as_str()), ("other", "a", &id), (BUCKET, "a", "none"), (BUCKET, "a", "../x")]
-    {
-        let list = aws_sdk_s3::types::CompletedMultipartUpload::builder().parts(part.clone()).build();
+    for (bucket, key, id) in [
+        (BUCKET, "b", id.as_str()),
+        ("other", "a", &id),
+        (BUCKET, "a", "none"),
+        (BUCKET, "a", "../x"),
+    ] {
+        let list = aws_sdk_s3::types::CompletedMultipartUpload::builder()
+            .parts(part.clone())
+            .build();
         let s3 = &store.s3;
         let answers = [
-            s3.upload_part().bucket(bucket).key(key).upload_id(id).part_number(1).send().await.map(drop).map_err(code),
-            s3.list_parts().bucket(bucket).key(key).upload_id(id).send().await.map(drop).map_err(code),
-            s3.abort_multipart_upload().bucket(bucket).key(key).upload_id(id).send().await.map(drop).map_err(code),
+            s3.upload_part()
+                .bucket(bucket)
+                .key(key)
+                .upload_id(id)
+                .part_number(1)
+                .send()
+                .await
+                .map(drop)
+                .map_err(code),
+            s3.list_parts()
+                .bucket(bucket)
+                .key(key)
+                .upload_id(id)
+                .send()
+                .await
+                .map(drop)
+                .map_err(code),
+            s3.abort_multipart_upload()
+                .bucket(bucket)
+                .key(key)
+                .upload_id(id)
+                .send()
+                .await
+                .map(drop)
+                .map_err(code),
             s3.complete_multipart_upload()
                 .bucket(bucket)
                 .key(key)
@@ -138,7 +225,15 @@ async fn part_numbers_lie_between_1_and_10000() {
     let store = TestStore::start().await;
     let id = store.create("a").await;
     for number in [0, -1, 10_001] {
-        let sent = store.s3.upload_part().bucket(BUCKET).key("a").upload_id(&id).part_number(number).send().await;
+        let sent = store
+            .s3
+            .upload_part()
+            .bucket(BUCKET)
+            .key("a")
+            .upload_id(&id)
+            .part_number(number)
+            .send()
+            .await;
         assert_eq!(sent.map_err(code).unwrap_err(), "InvalidArgument", "{number}");
     }
     let last = store.part("a", &id, 10_000, "x").await;
@@ -170,13 +265,34 @@ async fn completing_again_answers_again() {
     let other = vec![named(1, "\"d41d8cd98f00b204e9800998ecf8427e\"")];
     assert_eq!(store.complete("a", &id, other).await.unwrap_err(), "NoSuchUpload");
     let s3 = &store.s3;
-    let sent = s3.upload_part().bucket(BUCKET).key("a").upload_id(&id).part_number(1).send().await;
+    let sent = s3
+        .upload_part()
+        .bucket(BUCKET)
+        .key("a")
+        .upload_id(&id)
+        .part_number(1)
+        .send()
+        .await;
     assert_eq!(sent.map_err(code).unwrap_err(), "NoSuchUpload");
     let listed = s3.list_parts().bucket(BUCKET).key("a").upload_id(&id).send().await;
     assert_eq!(listed.map_err(code).unwrap_err(), "NoSuchUpload");
-    let aborted = s3.abort_multipart_upload().bucket(BUCKET).key("a").upload_id(&id).send().await;
+    let aborted = s3
+        .abort_multipart_upload()
+        .bucket(BUCKET)
+        .key("a")
+        .upload_id(&id)
+        .send()
+        .await;
     assert_eq!(aborted.map_err(code).unwrap_err(), "NoSuchUpload");
-    assert!(s3.list_multipart_uploads().bucket(BUCKET).send().await.unwrap().uploads().is_empty());
+    assert!(
+        s3.list_multipart_uploads()
+            .bucket(BUCKET)
+            .send()
+            .await
+            .unwrap()
+            .uploads()
+            .is_empty()
+    );
     assert_eq!(store.get("a").await, b"x");
 }
 
@@ -187,8 +303,15 @@ async fn of_racing_conditional_completes_one_wins() {
     for racer in 0..6 {
         let id = store.create("a").await;
         let part = store.part("a", &id, 1, format!("racer {racer}")).await;
-        let list = aws_sdk_s3::types::CompletedMultipartUpload::builder().parts(part).build();
-        let complete = store.s3.complete_multipart_upload().bucket(BUCKET).key("a").upload_id(id);
+        let list = aws_sdk_s3::types::CompletedMultipartUpload::builder()
+            .parts(part)
+            .build();
+        let complete = store
+            .s3
+            .complete_multipart_upload()
+            .bucket(BUCKET)
+            .key("a")
+            .upload_id(id);
         racers.push(tokio::spawn(complete.if_none_match("*").multipart_upload(list).send()));
     }
     let mut winners = 0;
@@ -199,7 +322,18 @@ async fn of_racing_conditional_completes_one_wins() {
         }
     }
     assert_eq!(winners, 1);
-    assert_eq!(store.s3.list_multipart_uploads().bucket(BUCKET).send().await.unwrap().uploads().len(), 5);
+    assert_eq!(
+        store
+            .s3
+            .list_multipart_uploads()
+            .bucket(BUCKET)
+            .send()
+            .await
+            .unwrap()
+            .uploads()
+            .len(),
+        5
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,7 +348,14 @@ async fn completing_races_with_itself_and_with_abort() {
             tokio::spawn(async move { store.complete(&key, &id, parts).await })
         });
         let twice: Vec<_> = twice.collect();
-        let abort = store.s3.abort_multipart_upload().bucket(BUCKET).key(&key).upload_id(&id).send().await;
+        let abort = store
+            .s3
+            .abort_multipart_upload()
+            .bucket(BUCKET)
+            .key(&key)
+            .upload_id(&id)
+            .send()
+            .await;
         let mut completed = Vec::new();
         for one in twice {
             completed.push(one.await.unwrap().is_ok());
@@ -237,7 +378,10 @@ async fn parts_are_listed_in_order_page_by_page() {
     loop {
         let page = list().max_parts(2).set_part_number_marker(marker).send().await.unwrap();
         for part in page.parts() {
-            assert_eq!(part.size(), Some(format!("part {}", part.part_number().unwrap()).len() as i64));
+            assert_eq!(
+                part.size(),
+                Some(format!("part {}", part.part_number().unwrap()).len() as i64)
+            );
             assert!(part.e_tag().is_some() && part.last_modified().is_some());
             numbers.push(part.part_number().unwrap());
         }
@@ -265,7 +409,13 @@ async fn open_uploads_are_listed_page_by_page() {
     for size in 1..9 {
         let (mut seen, mut key, mut id) = (Vec::new(), None, None);
         loop {
-            let page = list().max_uploads(size).set_key_marker(key).set_upload_id_marker(id).send().await.unwrap();
+            let page = list()
+                .max_uploads(size)
+                .set_key_marker(key)
+                .set_upload_id_marker(id)
+                .send()
+                .await
+                .unwrap();
             for upload in page.uploads() {
                 assert!(upload.initiated().is_some());
                 seen.push((upload.key().unwrap().to_owned(), upload.upload_id().unwrap().to_owned()));
@@ -284,12 +434,27 @@ async fn open_uploads_are_listed_page_by_page() {
     let under = list().prefix("dir/").send().await.unwrap();
     assert_eq!(keys(under.uploads()), ["dir/x", "dir/y"]);
     let behind = list().key_marker("b").send().await.unwrap();
-    assert_eq!(keys(behind.uploads()), ["dir/x", "dir/y", "other"], "a key alone stands for all its uploads");
+    assert_eq!(
+        keys(behind.uploads()),
+        ["dir/x", "dir/y", "other"],
+        "a key alone stands for all its uploads"
+    );
     let mut rolled = Vec::new();
     let mut marker = None;
     loop {
-        let page = list().delimiter("/").max_uploads(1).prefix("d").set_key_marker(marker).send().await.unwrap();
-        rolled.extend(page.common_prefixes().iter().map(|prefix| prefix.prefix().unwrap().to_owned()));
+        let page = list()
+            .delimiter("/")
+            .max_uploads(1)
+            .prefix("d")
+            .set_key_marker(marker)
+            .send()
+            .await
+            .unwrap();
+        rolled.extend(
+            page.common_prefixes()
+                .iter()
+                .map(|prefix| prefix.prefix().unwrap().to_owned()),
+        );
         marker = page.next_key_marker().map(str::to_owned);
         if page.is_truncated() != Some(true) {
             break;
@@ -314,7 +479,11 @@ async fn ten_thousand_parts_become_an_object() {
             tokio::spawn(async move {
                 for number in numbers {
                     let copy = store.s3.upload_part_copy().bucket(BUCKET).key("huge").upload_id(&id);
-                    copy.part_number(number).copy_source(format!("{BUCKET}/source")).send().await.unwrap();
+                    copy.part_number(number)
+                        .copy_source(format!("{BUCKET}/source"))
+                        .send()
+                        .await
+                        .unwrap();
                 }
             })
         })
@@ -326,7 +495,11 @@ async fn ten_thousand_parts_become_an_object() {
     loop {
         let list = store.s3.list_parts().bucket(BUCKET).key("huge").upload_id(&id);
         let page = list.set_part_number_marker(marker).send().await.unwrap();
-        parts.extend(page.parts().iter().map(|part| named(part.part_number().unwrap(), part.e_tag().unwrap())));
+        parts.extend(
+            page.parts()
+                .iter()
+                .map(|part| named(part.part_number().unwrap(), part.e_tag().unwrap())),
+        );
         marker = page.next_part_number_marker().map(str::to_owned);
         if page.is_truncated() != Some(true) {
             break;
@@ -341,9 +514,30 @@ async fn ten_thousand_parts_become_an_object() {
     println!("10,000 parts completed in {:?}", begun.elapsed());
     assert!(etag.ends_with("-10000\""));
     let size = (PARTS as usize - 1) * PART + 3;
-    let tail = store.s3.get_object().bucket(BUCKET).key("huge").range("bytes=-5").send().await.unwrap();
-    assert_eq!(tail.content_range().unwrap(), format!("bytes {}-{}/{size}", size - 5, size - 1));
-    assert_eq!(tail.body.collect().await.unwrap().to_vec(), [&body[PART - 2..], b"end"].concat());
-    store.s3.delete_object().bucket(BUCKET).key("huge").send().await.unwrap();
+    let tail = store
+        .s3
+        .get_object()
+        .bucket(BUCKET)
+        .key("huge")
+        .range("bytes=-5")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        tail.content_range().unwrap(),
+        format!("bytes {}-{}/{size}", size - 5, size - 1)
+    );
+    assert_eq!(
+        tail.body.collect().await.unwrap().to_vec(),
+        [&body[PART - 2..], b"end"].concat()
+    );
+    store
+        .s3
+        .delete_object()
+        .bucket(BUCKET)
+        .key("huge")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(store.get("source").await, body);
 }

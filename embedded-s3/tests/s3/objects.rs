@@ -39,7 +39,12 @@ async fn an_etag_is_the_md5_of_the_bytes() {
 async fn headers_and_metadata_come_back() {
     let mut store = TestStore::start().await;
     let expires = DateTime::from_secs(1_900_000_000);
-    let put = store.s3.put_object().bucket(BUCKET).key("a").body(ByteStream::from_static(b"x"));
+    let put = store
+        .s3
+        .put_object()
+        .bucket(BUCKET)
+        .key("a")
+        .body(ByteStream::from_static(b"x"));
     put.content_type("video/quicktime")
         .content_disposition("attachment; filename=\"reel.mov\"")
         .content_encoding("gzip")
@@ -66,7 +71,14 @@ async fn headers_and_metadata_come_back() {
     assert_eq!(got.content_type(), Some("video/quicktime"));
     assert_eq!(got.metadata().unwrap()["asset"], "42");
 
-    let long = store.s3.put_object().bucket(BUCKET).key("b").metadata("long", "x".repeat(2048)).send().await;
+    let long = store
+        .s3
+        .put_object()
+        .bucket(BUCKET)
+        .key("b")
+        .metadata("long", "x".repeat(2048))
+        .send()
+        .await;
     assert_eq!(long.map_err(code).unwrap_err(), "MetadataTooLarge");
 }
 
@@ -86,7 +98,10 @@ async fn a_url_can_say_how_the_answer_is_labelled() {
         .unwrap();
     let answer = store.send(&url, "").await;
     assert_eq!(answer.status(), 200);
-    assert_eq!(answer.headers()["content-disposition"], "attachment; filename*=UTF-8''%C3%A4.mov");
+    assert_eq!(
+        answer.headers()["content-disposition"],
+        "attachment; filename*=UTF-8''%C3%A4.mov"
+    );
     assert_eq!(answer.headers()["content-type"], "text/plain");
 }
 
@@ -106,7 +121,15 @@ async fn ranges_are_cut_as_the_rfc_says() {
         ("bytes=262143-262144", 262_143..262_145),
     ];
     for (header, range) in cases {
-        let url = store.s3.get_object().bucket(BUCKET).key("a").range(header).presigned(minutes(5)).await.unwrap();
+        let url = store
+            .s3
+            .get_object()
+            .bucket(BUCKET)
+            .key("a")
+            .range(header)
+            .presigned(minutes(5))
+            .await
+            .unwrap();
         let answer = store.send(&url, "").await;
         assert_eq!(answer.status(), 206, "{header}");
         let wanted = format!("bytes {}-{}/{MIB}", range.start, range.end - 1);
@@ -114,13 +137,26 @@ async fn ranges_are_cut_as_the_rfc_says() {
         assert_eq!(answer.headers()["content-length"], range.len().to_string().as_str());
         assert_eq!(answer.bytes().await.unwrap(), &body[range.clone()], "{header}");
 
-        let url = store.s3.head_object().bucket(BUCKET).key("a").range(header).presigned(minutes(5)).await.unwrap();
+        let url = store
+            .s3
+            .head_object()
+            .bucket(BUCKET)
+            .key("a")
+            .range(header)
+            .presigned(minutes(5))
+            .await
+            .unwrap();
         let answer = store.send(&url, "").await;
         assert_eq!(answer.status(), 206, "HEAD {header}");
         assert_eq!(answer.headers()["content-range"], wanted.as_str());
         assert_eq!(answer.headers()["content-length"], range.len().to_string().as_str());
     }
-    for (key, header) in [("a", "bytes=1048576-"), ("a", "bytes=-0"), ("empty", "bytes=0-"), ("empty", "bytes=-1")] {
+    for (key, header) in [
+        ("a", "bytes=1048576-"),
+        ("a", "bytes=-0"),
+        ("empty", "bytes=0-"),
+        ("empty", "bytes=-1"),
+    ] {
         let refused = store.s3.get_object().bucket(BUCKET).key(key).range(header).send().await;
         assert_eq!(refused.map_err(code).unwrap_err(), "InvalidRange", "{key} {header}");
     }
@@ -141,10 +177,22 @@ async fn reads_can_be_conditional() {
     assert!(get().if_unmodified_since(future).send().await.is_ok());
     // An ETag outranks a date.
     assert!(get().if_match(&etag).if_unmodified_since(past).send().await.is_ok());
-    assert_eq!(get().if_match("\"other\"").send().await.map_err(code).unwrap_err(), "PreconditionFailed");
-    assert_eq!(get().if_unmodified_since(past).send().await.map_err(code).unwrap_err(), "PreconditionFailed");
-    assert_eq!(head().if_match("\"other\"").send().await.map_err(code).unwrap_err(), "412");
-    assert_eq!(head().if_none_match(&etag).send().await.map_err(code).unwrap_err(), "304");
+    assert_eq!(
+        get().if_match("\"other\"").send().await.map_err(code).unwrap_err(),
+        "PreconditionFailed"
+    );
+    assert_eq!(
+        get().if_unmodified_since(past).send().await.map_err(code).unwrap_err(),
+        "PreconditionFailed"
+    );
+    assert_eq!(
+        head().if_match("\"other\"").send().await.map_err(code).unwrap_err(),
+        "412"
+    );
+    assert_eq!(
+        head().if_none_match(&etag).send().await.map_err(code).unwrap_err(),
+        "304"
+    );
 
     let url = get().if_none_match(&etag).presigned(minutes(5)).await.unwrap();
     let answer = store.send(&url, "").await;
@@ -158,17 +206,39 @@ async fn reads_can_be_conditional() {
 #[tokio::test]
 async fn writes_can_be_conditional() {
     let store = TestStore::start().await;
-    let put = || store.s3.put_object().bucket(BUCKET).key("a").body(ByteStream::from_static(b"x"));
-    assert_eq!(put().if_match("\"other\"").send().await.map_err(code).unwrap_err(), "NoSuchKey");
+    let put = || {
+        store
+            .s3
+            .put_object()
+            .bucket(BUCKET)
+            .key("a")
+            .body(ByteStream::from_static(b"x"))
+    };
+    assert_eq!(
+        put().if_match("\"other\"").send().await.map_err(code).unwrap_err(),
+        "NoSuchKey"
+    );
     put().if_none_match("*").send().await.unwrap();
-    assert_eq!(put().if_none_match("*").send().await.map_err(code).unwrap_err(), "PreconditionFailed");
-    assert_eq!(put().if_match("\"other\"").send().await.map_err(code).unwrap_err(), "PreconditionFailed");
+    assert_eq!(
+        put().if_none_match("*").send().await.map_err(code).unwrap_err(),
+        "PreconditionFailed"
+    );
+    assert_eq!(
+        put().if_match("\"other\"").send().await.map_err(code).unwrap_err(),
+        "PreconditionFailed"
+    );
     let etag = store.put("a", "y").await;
     put().if_match(&etag).send().await.unwrap();
-    assert_eq!(put().if_none_match("\"some\"").send().await.map_err(code).unwrap_err(), "NotImplemented");
+    assert_eq!(
+        put().if_none_match("\"some\"").send().await.map_err(code).unwrap_err(),
+        "NotImplemented"
+    );
 
     let delete = || store.s3.delete_object().bucket(BUCKET).key("a");
-    assert_eq!(delete().if_match(&etag).send().await.map_err(code).unwrap_err(), "PreconditionFailed");
+    assert_eq!(
+        delete().if_match(&etag).send().await.map_err(code).unwrap_err(),
+        "PreconditionFailed"
+    );
     assert_eq!(store.get("a").await, b"x");
     assert_eq!(store.blobs(1).await, 1);
 }
@@ -183,7 +253,13 @@ async fn of_racing_conditional_writes_one_wins() {
                 let (store, key) = (Arc::clone(&store), key.clone());
                 tokio::spawn(async move {
                     let body = ByteStream::from(vec![racer; 100_000]);
-                    let put = store.s3.put_object().bucket(BUCKET).key(key).if_none_match("*").body(body);
+                    let put = store
+                        .s3
+                        .put_object()
+                        .bucket(BUCKET)
+                        .key(key)
+                        .if_none_match("*")
+                        .body(body);
                     put.send().await.map(|_| racer).map_err(code)
                 })
             })
@@ -247,14 +323,25 @@ async fn many_keys_go_at_once() {
     for n in 0..5 {
         store.put(&format!("k{n}"), "x").await;
     }
-    let names = (0..7).map(|n| ObjectIdentifier::builder().key(format!("k{n}")).build().unwrap()).collect();
+    let names = (0..7)
+        .map(|n| ObjectIdentifier::builder().key(format!("k{n}")).build().unwrap())
+        .collect();
     let list = Delete::builder().set_objects(Some(names)).build().unwrap();
-    let done = store.s3.delete_objects().bucket(BUCKET).delete(list).send().await.unwrap();
+    let done = store
+        .s3
+        .delete_objects()
+        .bucket(BUCKET)
+        .delete(list)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(done.deleted().len(), 7, "a key that is not there counts as deleted");
     assert!(done.errors().is_empty());
     assert_eq!(store.blobs(0).await, 0);
 
-    let names = (0..1001).map(|n| ObjectIdentifier::builder().key(format!("k{n}")).build().unwrap()).collect();
+    let names = (0..1001)
+        .map(|n| ObjectIdentifier::builder().key(format!("k{n}")).build().unwrap())
+        .collect();
     let list = Delete::builder().set_objects(Some(names)).build().unwrap();
     let refused = store.s3.delete_objects().bucket(BUCKET).delete(list).send().await;
     assert_eq!(refused.map_err(code).unwrap_err(), "MalformedXML");

@@ -18,16 +18,25 @@ pub fn signed(
     let stamp = stamp();
     let day = &stamp[..8];
     let host = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
-    let mut headers = vec![("host", host.as_str()), ("x-amz-content-sha256", payload_hash), ("x-amz-date", &stamp)];
+    let mut headers = vec![
+        ("host", host.as_str()),
+        ("x-amz-content-sha256", payload_hash),
+        ("x-amz-date", &stamp),
+    ];
     headers.extend_from_slice(extra);
     headers.sort_unstable();
     let names = headers.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
-    let lines: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+    let lines: String = headers
+        .iter()
+        .map(|(name, value)| format!("{name}:{value}\n"))
+        .collect();
     let query = url.query().unwrap_or_default();
     let canonical = format!("{method}\n{}\n{query}\n{lines}\n{names}\n{payload_hash}", url.path());
     let scope = format!("{day}/us-east-1/s3/aws4_request");
-    let to_sign =
-        format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{}", hex::encode(Sha256::checksum(canonical.as_bytes())));
+    let to_sign = format!(
+        "AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{}",
+        hex::encode(Sha256::checksum(canonical.as_bytes()))
+    );
     let mut key = hmac(format!("AWS4{SECRET}").as_bytes(), day.as_bytes());
     for step in ["us-east-1", "s3", "aws4_request"] {
         key = hmac(&key, step.as_bytes());
@@ -35,7 +44,9 @@ pub fn signed(
     let signature = hex::encode(hmac(&key, to_sign.as_bytes()));
     let authorization =
         format!("AWS4-HMAC-SHA256 Credential={KEY_ID}/{scope}, SignedHeaders={names}, Signature={signature}");
-    let mut request = http.request(method.parse().unwrap(), url).header("authorization", authorization);
+    let mut request = http
+        .request(method.parse().unwrap(), url)
+        .header("authorization", authorization);
     for (name, value) in headers {
         if name != "host" {
             request = request.header(name, value);

@@ -8,17 +8,30 @@ use crate::kit::*;
 use crate::sign::signed;
 
 fn from(start: SystemTime, secs: u64) -> PresigningConfig {
-    PresigningConfig::builder().start_time(start).expires_in(Duration::from_secs(secs)).build().unwrap()
+    PresigningConfig::builder()
+        .start_time(start)
+        .expires_in(Duration::from_secs(secs))
+        .build()
+        .unwrap()
 }
 
 #[tokio::test]
 async fn without_a_signature_nothing_goes() {
     let store = TestStore::start().await;
     store.put("a", "x").await;
-    for (method, path) in
-        [("GET", "/assets/a"), ("PUT", "/assets/a"), ("DELETE", "/assets/a"), ("GET", "/"), ("PUT", "/new")]
-    {
-        let answer = store.http.request(method.parse().unwrap(), store.url(path)).send().await.unwrap();
+    for (method, path) in [
+        ("GET", "/assets/a"),
+        ("PUT", "/assets/a"),
+        ("DELETE", "/assets/a"),
+        ("GET", "/"),
+        ("PUT", "/new"),
+    ] {
+        let answer = store
+            .http
+            .request(method.parse().unwrap(), store.url(path))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(code_of(answer).await, (403, "AccessDenied".into()), "{method} {path}");
     }
     assert_eq!(store.get("a").await, b"x");
@@ -41,11 +54,24 @@ async fn a_url_has_its_time() {
     let now = SystemTime::now();
     let get = || store.s3.get_object().bucket(BUCKET).key("a");
     let expired = get().presigned(from(now - Duration::from_secs(120), 60)).await.unwrap();
-    assert_eq!(code_of(store.send(&expired, "").await).await, (403, "AccessDenied".into()));
-    let early = get().presigned(from(now + Duration::from_secs(3600), 60)).await.unwrap();
-    assert_eq!(code_of(store.send(&early, "").await).await, (403, "RequestTimeTooSkewed".into()));
+    assert_eq!(
+        code_of(store.send(&expired, "").await).await,
+        (403, "AccessDenied".into())
+    );
+    let early = get()
+        .presigned(from(now + Duration::from_secs(3600), 60))
+        .await
+        .unwrap();
+    assert_eq!(
+        code_of(store.send(&early, "").await).await,
+        (403, "RequestTimeTooSkewed".into())
+    );
     let skewed = get().presigned(from(now + Duration::from_secs(300), 60)).await.unwrap();
-    assert_eq!(store.send(&skewed, "").await.status(), 200, "five minutes of skew are fine");
+    assert_eq!(
+        store.send(&skewed, "").await.status(),
+        200,
+        "five minutes of skew are fine"
+    );
 }
 
 #[tokio::test]
@@ -53,7 +79,14 @@ async fn a_url_is_good_for_what_it_was_made_for_only() {
     let store = TestStore::start().await;
     store.put("a", "x").await;
     let id = store.create("b").await;
-    let url = store.s3.upload_part().bucket(BUCKET).key("b").upload_id(&id).part_number(1).content_length(5);
+    let url = store
+        .s3
+        .upload_part()
+        .bucket(BUCKET)
+        .key("b")
+        .upload_id(&id)
+        .part_number(1)
+        .content_length(5);
     let url = url.presigned(minutes(5)).await.unwrap();
     let uri = url.uri();
     let tampered = [
@@ -73,7 +106,12 @@ async fn a_url_is_good_for_what_it_was_made_for_only() {
     assert_eq!(answer.status(), 403, "another method");
     for body in ["hell", "hello!"] {
         let answer = store.http.put(uri).body(body).send().await.unwrap();
-        assert_eq!(code_of(answer).await, (403, "SignatureDoesNotMatch".into()), "{} bytes", body.len());
+        assert_eq!(
+            code_of(answer).await,
+            (403, "SignatureDoesNotMatch".into()),
+            "{} bytes",
+            body.len()
+        );
     }
     assert_eq!(store.send(&url, "hello").await.status(), 200);
     assert_eq!(store.send(&url, "world").await.status(), 200, "a URL can be used again");
@@ -83,13 +121,33 @@ async fn a_url_is_good_for_what_it_was_made_for_only() {
 async fn a_put_url_cannot_be_turned_into_a_copy() {
     let store = TestStore::start().await;
     store.put("secret", "of another tenant").await;
-    let url = store.s3.put_object().bucket(BUCKET).key("mine").presigned(minutes(5)).await.unwrap();
+    let url = store
+        .s3
+        .put_object()
+        .bucket(BUCKET)
+        .key("mine")
+        .presigned(minutes(5))
+        .await
+        .unwrap();
     let disguised = url.uri().replace("X-Amz-SignedHeaders", "X%2DAmz%2DSignedHeaders");
     for uri in [url.uri(), disguised.as_str()] {
-        let copy = store.http.put(uri).header("x-amz-copy-source", "/assets/secret").send().await.unwrap();
+        let copy = store
+            .http
+            .put(uri)
+            .header("x-amz-copy-source", "/assets/secret")
+            .send()
+            .await
+            .unwrap();
         assert_eq!(code_of(copy).await, (403, "AccessDenied".into()));
     }
-    let labelled = store.http.put(url.uri()).header("x-amz-meta-owner", "me").body("x").send().await.unwrap();
+    let labelled = store
+        .http
+        .put(url.uri())
+        .header("x-amz-meta-owner", "me")
+        .body("x")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(code_of(labelled).await, (403, "AccessDenied".into()));
     let got = store.s3.get_object().bucket(BUCKET).key("mine").send().await;
     assert_eq!(got.map_err(code).unwrap_err(), "NoSuchKey");
@@ -98,12 +156,23 @@ async fn a_put_url_cannot_be_turned_into_a_copy() {
 #[tokio::test]
 async fn old_signatures_and_forms_are_refused() {
     let store = TestStore::start().await;
-    let url = store.url(&format!("/{BUCKET}/a?AWSAccessKeyId={KEY_ID}&Expires=9999999999&Signature=x"));
+    let url = store.url(&format!(
+        "/{BUCKET}/a?AWSAccessKeyId={KEY_ID}&Expires=9999999999&Signature=x"
+    ));
     let answer = store.http.get(url).send().await.unwrap();
     assert_eq!(code_of(answer).await, (400, "InvalidRequest".into()));
-    let answer = store.http.get(store.url("/assets/a")).header("authorization", format!("AWS {KEY_ID}:x"));
-    assert_eq!(code_of(answer.send().await.unwrap()).await, (400, "InvalidRequest".into()));
-    let form = store.http.post(store.url("/assets")).header("content-type", "Multipart/Form-Data; boundary=x");
+    let answer = store
+        .http
+        .get(store.url("/assets/a"))
+        .header("authorization", format!("AWS {KEY_ID}:x"));
+    assert_eq!(
+        code_of(answer.send().await.unwrap()).await,
+        (400, "InvalidRequest".into())
+    );
+    let form = store
+        .http
+        .post(store.url("/assets"))
+        .header("content-type", "Multipart/Form-Data; boundary=x");
     let answer = form.body("--x--").send().await.unwrap();
     assert_eq!(code_of(answer).await, (501, "NotImplemented".into()));
 }
@@ -114,9 +183,23 @@ async fn what_s3_can_and_we_cannot_is_said_so() {
     let answer = store.s3.get_bucket_policy().bucket(BUCKET).send().await;
     assert_eq!(answer.map_err(code).unwrap_err(), "NotImplemented");
     let url = store.url(&format!("/{BUCKET}"));
-    let answer = signed(&store.http, "GET", &url, "UNSIGNED-PAYLOAD", &[]).send().await.unwrap();
-    assert_eq!(code_of(answer).await, (501, "NotImplemented".into()), "ListObjects, version 1");
+    let answer = signed(&store.http, "GET", &url, "UNSIGNED-PAYLOAD", &[])
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        code_of(answer).await,
+        (501, "NotImplemented".into()),
+        "ListObjects, version 1"
+    );
     store.put("a", "x").await;
-    let versioned = store.s3.get_object().bucket(BUCKET).key("a").version_id("v1").send().await;
+    let versioned = store
+        .s3
+        .get_object()
+        .bucket(BUCKET)
+        .key("a")
+        .version_id("v1")
+        .send()
+        .await;
     assert_eq!(versioned.map_err(code).unwrap_err(), "NoSuchVersion");
 }
