@@ -233,7 +233,9 @@ async fn ids_have_one_spelling(app: TestApp) {
         ann.post(&format!("/app/uploads/{id}/cancel"), &json!({})).await.is_problem(404, "not-found");
     }
     for id in ["x", "", simple.as_str(), urn.as_str()] {
-        ann.complete_with(&json!({"upload_session_id": id})).await.is_invalid(&[("/upload_session_id", "invalid-format")]);
+        ann.complete_with(&json!({"upload_session_id": id}))
+            .await
+            .is_invalid(&[("/upload_session_id", "invalid-format")]);
     }
     assert_eq!(ann.status(&note).await, "UPLOADING");
 }
