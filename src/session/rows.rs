@@ -20,7 +20,7 @@ type Session = upload_session::Model;
 const ARMS_MAX: usize = 64;
 
 pub(crate) async fn find(conn: &impl ConnectionTrait, tenant: TenantId, id: SessionId) -> Result<Option<Session>> {
-    by_id(tenant, id).one(conn).await.map_err(db_error)
+    one(conn, by_id(tenant, id)).await
 }
 
 pub fn by_id(tenant: TenantId, id: SessionId) -> Select<Entity> {
@@ -55,8 +55,10 @@ pub fn by_references(scope: Scope<'_>, batch: &str, client: &str) -> Select<Enti
         .filter(Column::ClientReference.eq(client))
 }
 
+/// What a query by a unique key finds.
 pub(super) async fn one(conn: &impl ConnectionTrait, query: Select<Entity>) -> Result<Option<Session>> {
-    query.one(conn).await.map_err(db_error)
+    // `Select::one` would bind a LIMIT, and SQLite (3.51) compiles a statement with such a one anew at every run.
+    query.all(conn).await.map(first).map_err(db_error)
 }
 
 /// Inserts a session; `None` where its reference or idempotency key is taken. The transaction is of no use after that.
