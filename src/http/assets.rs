@@ -44,7 +44,6 @@ pub(super) struct CompleteRequest {
 pub(super) struct CompletedPart {
     #[schema(required, nullable = false, minimum = 1, maximum = 10000)]
     #[validate(required, range(min = 1, max = 10_000))]
-    #[serde(default, deserialize_with = "body::whole")]
     part_number: Option<i64>,
     /// With or without quotes.
     #[schema(required, nullable = false, min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]

@@ -10,9 +10,8 @@ use actix_web::{FromRequest, HttpRequest};
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use mime::Mime;
-use serde::de::{DeserializeOwned, Error as _, Unexpected};
-use serde::{Deserialize, Deserializer};
-use serde_json::Number;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
 use validator::Validate;
 
@@ -135,32 +134,6 @@ pub fn parse_value<T: DeserializeOwned + Validate>(value: &serde_json::Value) ->
 
 pub(super) fn invalid(errors: Vec<crate::error::FieldError>) -> Problem {
     Error::Invalid(errors).into()
-}
-
-/// A whole number, also written as `5.0`: to JSON (RFC 8259, section 6) and to a JSON Schema `integer` they are the same.
-pub(super) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
-    Ok(Option::<Whole>::deserialize(deserializer)?.map(|whole| whole.0))
-}
-
-/// A list of [`whole`] numbers.
-pub(super) fn wholes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<i64>>, D::Error> {
-    let wholes = Option::<Vec<Whole>>::deserialize(deserializer)?;
-    Ok(wholes.map(|wholes| wholes.into_iter().map(|whole| whole.0).collect()))
-}
-
-struct Whole(i64);
-
-impl<'de> Deserialize<'de> for Whole {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let number = Number::deserialize(deserializer)?;
-        // Beyond 2^53 a double does not know its own units.
-        let exact = |float: &f64| float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0;
-        let whole = number.as_i64().or_else(|| number.as_f64().filter(exact).map(|float| float as i64));
-        whole.map(Self).ok_or_else(|| match number.as_u64() {
-            Some(large) => D::Error::invalid_value(Unexpected::Unsigned(large), &"i64"),
-            None => D::Error::invalid_type(Unexpected::Float(number.as_f64().unwrap_or(f64::NAN)), &"a whole number"),
-        })
-    }
 }
 
 /// Counts brackets outside of strings, before anything recursive sees them.

@@ -191,7 +191,7 @@ impl Reader<'_> {
     fn integer(&self, least: i128, most: i128) -> i128 {
         let (whole, huge) = match self.value {
             Value::Number(number) => (
-                number.as_i128(),
+                number.as_i128().or_else(|| number.as_f64().and_then(exact)),
                 // A whole number of more than 64 bits has been read as floating point.
                 number.as_f64().filter(|float| float.abs() >= i64::MAX as f64),
             ),
@@ -223,6 +223,12 @@ impl Reader<'_> {
             Vec::as_slice,
         )
     }
+}
+
+/// The whole number that a float such as `5.0` stands for: to JSON (RFC 8259, section 6) and to a JSON Schema `integer`
+/// the two are the same. Beyond 2^53 a double does not know its own units.
+fn exact(float: f64) -> Option<i128> {
+    (float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0).then_some(float as i128)
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -37,7 +37,6 @@ macro_rules! file_request {
             /// Bytes.
             #[schema(required, nullable = false, minimum = 1, maximum = 5497558138880_i64)]
             #[validate(required, range(min = 1))]
-            #[serde(default, deserialize_with = "body::whole")]
             file_size: Option<i64>,
             /// An RFC 9110 media type; `application/octet-stream` where not given.
             #[schema(max_length = 128, pattern = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
@@ -277,7 +276,6 @@ pub(super) struct PartUrlRequest {
     /// 1 to the session's `total_parts`.
     #[schema(required, nullable = false, minimum = 1, maximum = 10000)]
     #[validate(required)]
-    #[serde(default, deserialize_with = "body::whole")]
     part_number: Option<i64>,
 }
 
@@ -346,11 +344,8 @@ pub(super) async fn part_url(
 #[serde(deny_unknown_fields)]
 pub(super) struct PartUrlsRequest {
     #[validate(length(min = 1, max = 10_000))]
-    #[serde(default, deserialize_with = "body::wholes")]
     part_numbers: Option<Vec<i64>>,
-    #[serde(default, deserialize_with = "body::whole")]
     from: Option<i64>,
-    #[serde(default, deserialize_with = "body::whole")]
     to: Option<i64>,
 }
 

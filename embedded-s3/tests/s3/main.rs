@@ -1,5 +1,5 @@
 //! Stories about the embedded store, told by the AWS SDK and by plain HTTP with presigned URLs.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod child;
 mod kit;
