@@ -61,8 +61,6 @@ pub struct Server {
     kill: CancellationToken,
     accepting: JoinHandle<(GracefulShutdown, TaskTracker)>,
     store: Store,
-    /// Held as long as the store is in use.
-    _lock: File,
 }
 
 /// Opens the store, removes what a dead process left behind, and listens.
@@ -112,7 +110,7 @@ pub async fn start(config: Config) -> Result<Server, Error> {
     let addr = listener
         .local_addr()
         .map_err(|error| Error::Listen(config.listen, error))?;
-    let store = Store::new(rows, blobs, cors, config.region);
+    let store = Store::new(lock, rows, blobs, cors, config.region);
     let mut builder = S3ServiceBuilder::new(store.clone());
     let mut limits = S3Config::default();
     limits.xml_max_body_size = XML_MAX_BYTES;
@@ -136,7 +134,6 @@ pub async fn start(config: Config) -> Result<Server, Error> {
         kill,
         accepting,
         store,
-        _lock: lock,
     })
 }
 
