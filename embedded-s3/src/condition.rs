@@ -37,6 +37,20 @@ impl WriteCondition {
         }
     }
 
+    /// The same, for a call whose conditions `s3s` does not read.
+    ///
+    /// # Errors
+    /// As above; InvalidArgument for what is no ETag.
+    pub fn from_headers(headers: &HeaderMap) -> S3Result<Self> {
+        let read = |name| match headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default().parse())
+        {
+            Some(Err(_)) => Err(s3_error!(InvalidArgument, "A condition on the target is not an ETag.")),
+            Some(Ok(condition)) => Ok(Some(condition)),
+            None => Ok(None),
+        };
+        Self::parse(read(header::IF_MATCH)?, read(header::IF_NONE_MATCH)?)
+    }
+
     /// # Errors
     /// PreconditionFailed, or NoSuchKey where If-Match finds nothing to match.
     pub fn check(&self, existing: Option<&Object>) -> S3Result<()> {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use s3s::dto::*;
 use s3s::{S3Result, s3_error};
 use tokio::task::spawn_blocking;
 
 use crate::checksum::{self, Algorithm, Checksum, Kind};
-use crate::condition::{ReadConditions, etag};
+use crate::condition::{ReadConditions, WriteCondition, etag};
 use crate::fault::Result;
 use crate::headers::{self, timestamp};
 use crate::object::check_key;
@@ -20,8 +21,9 @@ use crate::store::{Store, bucket_id, find, only_version};
 impl Store {
     /// Gives the target the bytes, the ETag and the checksum of the source, in one transaction.
     /// There is no limit on its size, because nothing is copied.
-    pub async fn copy_object(&self, mut input: CopyObjectInput) -> Result<CopyObjectOutput> {
+    pub async fn copy_object(&self, mut input: CopyObjectInput, request: &HeaderMap) -> Result<CopyObjectOutput> {
         check_key(&input.key)?;
+        let target = WriteCondition::from_headers(request)?;
         let (source_bucket, source_key) = source(&input.copy_source)?;
         let conditions = ReadConditions {
             if_match: input.copy_source_if_match.take(),
@@ -55,6 +57,7 @@ impl Store {
                 return Err(changed_meanwhile().into());
             }
             let old = rows::object::find(&mut tx, to_bucket, &input.key).await?;
+            target.check(old.as_ref().map(|row| &row.object))?;
             if let Some(old) = &old {
                 rows::object::detach(&mut tx, old.id).await?;
             }

@@ -20,6 +20,10 @@ macro_rules! calls {
                 Ok(S3Response::new(Store::put_object(self, input, &headers, trailing_headers).await?))
             }
 
+            async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
+                Ok(S3Response::new(Store::copy_object(self, request.input, &request.headers).await?))
+            }
+
             async fn upload_part(&self, request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
                 let S3Request { input, headers, trailing_headers, .. } = request;
                 Ok(S3Response::new(Store::upload_part(self, input, &headers, trailing_headers).await?))
@@ -42,7 +46,6 @@ calls! {
     head_object: HeadObjectInput => HeadObjectOutput;
     delete_object: DeleteObjectInput => DeleteObjectOutput;
     delete_objects: DeleteObjectsInput => DeleteObjectsOutput;
-    copy_object: CopyObjectInput => CopyObjectOutput;
     list_objects_v2: ListObjectsV2Input => ListObjectsV2Output;
 
     create_multipart_upload: CreateMultipartUploadInput => CreateMultipartUploadOutput;

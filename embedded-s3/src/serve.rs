@@ -120,15 +120,15 @@ impl Service {
         let path = request.uri().path().to_owned(); // never the query: it may carry a signature
         let cors = self.store.cors.headers(&request);
 
+        let waits = request.headers().contains_key(header::EXPECT);
+        let request = request.map(|body| IdleBody::new(body, self.limits.idle_timeout, !waits));
         let (answer, trouble) = if cors::is_preflight(&request) {
             (Ok(self.store.cors.preflight(&request)), None)
         } else if let Some(refused) = refuse(&request) {
             (Ok(refused), None)
         } else {
-            let waits = request.headers().contains_key(header::EXPECT);
-            let request = request.map(|body| Body::http_body(IdleBody::new(body, self.limits.idle_timeout, !waits)));
             // s3s logs whole URLs, and every refusal as an error of ours. What matters is logged below.
-            fault::watch(self.s3.call(request).with_subscriber(Dispatch::none())).await
+            fault::watch(self.s3.call(request.map(Body::http_body)).with_subscriber(Dispatch::none())).await
         };
 
         let mut response = answer?;
@@ -155,8 +155,17 @@ impl Service {
     }
 }
 
+/// Headers that ask for what the store does not do. To do the rest would not be what the client insists on.
+const NOT_DONE: [&str; 5] = [
+    "x-amz-server-side-encryption",
+    "x-amz-copy-source-server-side-encryption",
+    "x-amz-object-lock",
+    "x-amz-tagging",
+    "x-amz-write-offset-bytes",
+];
+
 /// What `s3s` would take, and must not.
-fn refuse(request: &Request<Incoming>) -> Option<Response<Body>> {
+fn refuse<B>(request: &Request<B>) -> Option<Response<Body>> {
     let form = request.method() == Method::POST
         && request.headers().get(header::CONTENT_TYPE).is_some_and(|value| {
             value.as_bytes().get(..19).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
@@ -169,6 +178,10 @@ fn refuse(request: &Request<Incoming>) -> Option<Response<Body>> {
     if request.method() == Method::POST && length.is_some_and(|length: u64| length > XML_MAX_BYTES as u64) {
         // Every POST we know carries XML. s3s has the same limit, and answers 500 above it.
         return Some(cors::refusal(s3_error!(MaxMessageLengthExceeded, "Your request was too large.")));
+    }
+    let names = request.headers().keys().map(|name| name.as_str());
+    if let Some(name) = names.into_iter().find(|name| NOT_DONE.iter().any(|not| name.starts_with(not))) {
+        return Some(cors::refusal(s3_error!(NotImplemented, "The store does not know what {name} asks for.")));
     }
     if auth::is_version_2(request.uri(), request.headers()) {
         let why = "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.";

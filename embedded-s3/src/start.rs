@@ -61,8 +61,6 @@ pub struct Server {
     kill: CancellationToken,
     accepting: JoinHandle<(GracefulShutdown, TaskTracker)>,
     store: Store,
-    /// Held as long as the store is in use.
-    _lock: File,
 }
 
 /// Opens the store, removes what a dead process left behind, and listens.
@@ -103,7 +101,7 @@ pub async fn start(config: Config) -> Result<Server, Error> {
 
     let listener = TcpListener::bind(config.listen).await.map_err(|error| Error::Listen(config.listen, error))?;
     let addr = listener.local_addr().map_err(|error| Error::Listen(config.listen, error))?;
-    let store = Store::new(rows, blobs, cors, config.region);
+    let store = Store::new(lock, rows, blobs, cors, config.region);
     let mut builder = S3ServiceBuilder::new(store.clone());
     let mut limits = S3Config::default();
     limits.xml_max_body_size = XML_MAX_BYTES;
@@ -114,7 +112,7 @@ pub async fn start(config: Config) -> Result<Server, Error> {
     let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
     let accepting = tokio::spawn(accept(listener, Arc::new(service), stop.clone(), kill.clone()));
     tracing::info!(%addr, root = %config.root.display(), "the embedded store is listening");
-    Ok(Server { addr, stop: stop.drop_guard(), kill, accepting, store, _lock: lock })
+    Ok(Server { addr, stop: stop.drop_guard(), kill, accepting, store })
 }
 
 impl Server {

@@ -1,5 +1,6 @@
 //! The store: rows, blobs, and the few things that all verbs need.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use s3s::{S3ErrorCode, s3_error};
@@ -21,6 +22,8 @@ pub struct Inner {
     pub blobs: Arc<Blobs>,
     pub cors: Cors,
     pub region: String,
+    /// Held as long as anything may still write: a connection too keeps the store alive.
+    _lock: File,
     /// Commits and unlinks that outlive the request that asked for them.
     pub tasks: TaskTracker,
 }
@@ -34,8 +37,8 @@ impl std::ops::Deref for Store {
 }
 
 impl Store {
-    pub fn new(rows: Rows, blobs: Arc<Blobs>, cors: Cors, region: String) -> Self {
-        Self(Arc::new(Inner { rows, blobs, cors, region, tasks: TaskTracker::new() }))
+    pub fn new(lock: File, rows: Rows, blobs: Arc<Blobs>, cors: Cors, region: String) -> Self {
+        Self(Arc::new(Inner { rows, blobs, cors, region, _lock: lock, tasks: TaskTracker::new() }))
     }
 
     /// Runs a commit to its end, even when the client hangs up meanwhile: a transaction cut off

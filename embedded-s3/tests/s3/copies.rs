@@ -68,6 +68,10 @@ async fn a_copy_can_insist_on_its_source() {
     for refused in refused {
         assert_eq!(refused.map_err(code).unwrap_err(), "PreconditionFailed");
     }
+    for on_target in [copy().if_none_match("*"), copy().if_match("\"other\"")] {
+        let refused = on_target.send().await.map_err(code);
+        assert_eq!(refused.unwrap_err(), "PreconditionFailed", "a condition on the target");
+    }
     assert_eq!(store.get("b").await, b"before");
     copy().copy_source_if_match(&etag).copy_source_if_unmodified_since(past).send().await.unwrap();
     assert_eq!(store.get("b").await, b"x");

@@ -1,6 +1,5 @@
 //! Single objects: put, get, head, delete, and the conditions on them.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
@@ -170,74 +169,6 @@ async fn writes_can_be_conditional() {
     let delete = || store.s3.delete_object().bucket(BUCKET).key("a");
     assert_eq!(delete().if_match(&etag).send().await.map_err(code).unwrap_err(), "PreconditionFailed");
     assert_eq!(store.get("a").await, b"x");
-    assert_eq!(store.blobs(1).await, 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn of_racing_conditional_writes_one_wins() {
-    let store = Arc::new(TestStore::start().await);
-    for round in 0..5 {
-        let key = format!("race-{round}");
-        let racers: Vec<_> = (0..8_u8)
-            .map(|racer| {
-                let (store, key) = (Arc::clone(&store), key.clone());
-                tokio::spawn(async move {
-                    let body = ByteStream::from(vec![racer; 100_000]);
-                    let put = store.s3.put_object().bucket(BUCKET).key(key).if_none_match("*").body(body);
-                    put.send().await.map(|_| racer).map_err(code)
-                })
-            })
-            .collect();
-        let mut winners = Vec::new();
-        for racer in racers {
-            match racer.await.unwrap() {
-                Ok(racer) => winners.push(racer),
-                Err(code) => assert_eq!(code, "PreconditionFailed"),
-            }
-        }
-        assert_eq!(winners.len(), 1, "{winners:?}");
-        assert_eq!(store.get(&key).await, vec![winners[0]; 100_000]);
-    }
-    assert_eq!(store.blobs(5).await, 5, "the losers leave nothing behind");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_get_sees_one_version_to_its_end() {
-    let store = Arc::new(TestStore::start().await);
-    let (old, new) = (vec![b'o'; 24 * MIB], vec![b'n'; 24 * MIB]);
-    store.put("a", old.clone()).await;
-    // Large enough not to fit into the buffers between us: the reader is in the middle when it is replaced.
-    let mut reading = store.s3.get_object().bucket(BUCKET).key("a").send().await.unwrap();
-    let first = reading.body.next().await.unwrap().unwrap();
-    store.put("a", new.clone()).await;
-    assert_eq!(store.blobs(2).await, 2, "the old bytes stay while somebody reads them");
-    assert_eq!(store.get("a").await, new);
-    let rest = reading.body.collect().await.unwrap().to_vec();
-    assert!([first.to_vec(), rest].concat() == old, "a mix of versions");
-    assert_eq!(store.blobs(1).await, 1, "the last reader gone, the old bytes go");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn readers_and_writers_of_one_key_never_see_a_mix() {
-    let store = Arc::new(TestStore::start().await);
-    store.put("a", vec![0; MIB]).await;
-    let writer = {
-        let store = Arc::clone(&store);
-        tokio::spawn(async move {
-            for version in 1..=30_u8 {
-                store.put("a", vec![version; MIB]).await;
-            }
-        })
-    };
-    let mut seen = 0;
-    while !writer.is_finished() {
-        let body = store.get("a").await;
-        assert_eq!(body.len(), MIB);
-        assert!(body.iter().all(|byte| *byte == body[0]), "a mix of versions");
-        assert!(body[0] >= seen, "time goes back");
-        seen = body[0];
-    }
-    writer.await.unwrap();
     assert_eq!(store.blobs(1).await, 1);
 }
 
