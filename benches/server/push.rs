@@ -89,6 +89,8 @@ fn by_boto3(python: &str, s3: &S3, file: &Path) -> f64 {
 fn by_rclone(s3: &S3, file: &Path) -> f64 {
     let set = |name: &str| from_backends(&format!("QUAYMASTER_TEST_S3_{name}"));
     let mut command = Command::new("rclone");
+    // What this shell sets for other uses of S3, it would take for itself.
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.env("RCLONE_CONFIG", "/dev/null").env("RCLONE_CONFIG_STORE_TYPE", "s3");
     command.env("RCLONE_CONFIG_STORE_PROVIDER", "Other").env("RCLONE_CONFIG_STORE_ENDPOINT", set("ENDPOINT"));
     command.env("RCLONE_CONFIG_STORE_REGION", set("REGION"));
@@ -104,6 +106,6 @@ fn by_rclone(s3: &S3, file: &Path) -> f64 {
 
 fn run_to_end(command: &mut Command) -> Output {
     let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}:\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{:?}:\n{}", command.get_program(), String::from_utf8_lossy(&output.stderr));
     output
 }
