@@ -5,14 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::data_dir::{DataDir, random_hex};
-use crate::database::Database;
+use crate::database::{Database, DbErr};
 use crate::engine::Engine;
-use crate::http;
+use crate::http::{self, ServerHandle};
 use crate::settings::{self, Provider, Secret, Settings};
 use crate::storage::Storage;
 
@@ -24,9 +23,9 @@ pub enum Error {
     #[error("the embedded store did not start: {0}")]
     EmbeddedStore(#[from] embedded_s3::Error),
     #[error("the database cannot be opened: {0}")]
-    Database(#[source] sea_orm::DbErr),
+    Database(#[source] DbErr),
     #[error("the database's schema could not be brought up to date: {0}")]
-    Migration(#[source] sea_orm::DbErr),
+    Migration(#[source] DbErr),
     #[error("the store's settings cannot be used: {0}")]
     Storage(#[from] crate::storage::StartError),
     #[error("the tokens' settings cannot be used: {0}")]

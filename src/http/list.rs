@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path};
 use entity::{BrandId, SessionId};
-use sea_orm::ActiveEnum as _;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
 
 use super::problem::{Answer, Problem};
 use super::query::Query;
-use super::views::{SessionView, Time, parse_status};
+use super::views::{SessionView, Time};
 use super::{admit, rules};
 use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
 use crate::session;
 use crate::session::rows::Filter;
+use crate::session::state;
 
 const LIMIT_DEFAULT: u64 = 50;
 
@@ -77,7 +77,7 @@ pub(super) struct ListQuery {
 impl ListQuery {
     fn filter(self) -> Result<Filter> {
         let statuses: Option<Vec<_>> =
-            self.status.iter().flat_map(|names| names.split(',')).map(parse_status).collect();
+            self.status.iter().flat_map(|names| names.split(',')).map(state::named).collect();
         let statuses = statuses.ok_or_else(|| {
             let detail = "names of states, separated by commas";
             Error::Invalid(vec![FieldError::new("?status", "invalid-format", detail)])
@@ -123,7 +123,7 @@ pub(super) async fn batch(engine: Data<Engine>, caller: Caller, reference: Path<
         batch_reference: reference.into_inner(),
         sessions: batch.sessions,
         bytes: batch.bytes,
-        counts: batch.counts.into_iter().map(|(status, count)| (status.to_value(), count)).collect(),
+        counts: batch.counts.into_iter().map(|(status, count)| (state::name(status).to_owned(), count)).collect(),
         first_activity_at: Time(batch.first_activity_at),
         last_activity_at: Time(batch.last_activity_at),
     }))

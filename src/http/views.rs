@@ -3,7 +3,6 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use entity::upload_session::{FailureReason, Status, UploadType};
 use entity::{asset, upload_event};
-use sea_orm::ActiveEnum as _;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -270,9 +269,4 @@ impl From<upload_event::Model> for EventView {
             details: event.details,
         }
     }
-}
-
-/// A status by its name on the wire.
-pub(super) fn parse_status(name: &str) -> Option<Status> {
-    Status::try_from_value(&name.to_owned()).ok()
 }

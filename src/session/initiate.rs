@@ -1,13 +1,12 @@
 use std::time::Duration;
 
-use entity::upload_session::{ActiveModel, Status, UploadType};
-use entity::{AssetId, BrandId, SessionId};
-use sea_orm::ActiveValue::{NotSet, Set};
+use entity::BrandId;
+use entity::upload_session::{Status, UploadType};
 use serde_json::Value;
 use tracing::instrument;
 
 use super::plan::{Plan, max_file_bytes, plan};
-use super::rows::{self, Scope};
+use super::rows::{self, NewRow, Scope};
 use super::transition::step;
 use super::{Change, Outcome, Session, location, open};
 use crate::caller::Caller;
@@ -130,9 +129,19 @@ async fn insert(
     new: &NewUpload,
     planned: Plan,
 ) -> Result<Option<Session>> {
-    let row = row(engine, scope, new, planned, bucket(engine, scope).await?);
+    let now = engine.clock.now();
+    let row = NewRow {
+        scope,
+        new,
+        planned,
+        bucket: &bucket(engine, scope).await?,
+        profile: PROFILE,
+        url_ttl_secs: engine.settings.default_profile().url_ttl_secs,
+        now,
+        expires_at: rows::expiry(now, now, &engine.settings.sessions),
+    };
     let tx = engine.db.begin().await?;
-    let Some(mut session) = rows::insert(&tx, row).await? else {
+    let Some(mut session) = rows::insert(&tx, &row).await? else {
         tx.rollback().await?;
         return Ok(None);
     };
@@ -156,59 +165,6 @@ async fn bucket(engine: &Engine, scope: Scope<'_>) -> Result<String> {
             tenant.bucket.ok_or_else(|| Error::NoBucket(tenant.slug))
         }
     }
-}
-
-fn row(engine: &Engine, scope: Scope<'_>, new: &NewUpload, planned: Plan, bucket: String) -> ActiveModel {
-    let now = engine.clock.now();
-    let profile = engine.settings.default_profile();
-    let (upload_type, chunk_size, total_parts) = match planned {
-        Plan::Direct => (UploadType::Direct, None, None),
-        Plan::Multipart { chunk, parts } => (UploadType::Multipart, Some(signed(chunk)), i32::try_from(parts).ok()),
-    };
-    ActiveModel {
-        tenant_id: Set(scope.tenant),
-        id: Set(SessionId::new()),
-        brand_id: Set(scope.brand),
-        created_by: Set(scope.user.to_owned()),
-        status: Set(Status::Initiating),
-        version: Set(1),
-        event_seq: Set(1),
-        failure_reason: NotSet,
-        upload_type: Set(upload_type),
-        profile: Set(PROFILE.to_owned()),
-        url_ttl_secs: Set(i32::try_from(profile.url_ttl_secs).unwrap_or(i32::MAX)),
-        bucket: Set(bucket),
-        multipart_upload_id: NotSet,
-        chunk_size: Set(chunk_size),
-        total_parts: Set(total_parts),
-        file_name: Set(new.file_name.clone()),
-        file_size: Set(signed(new.file_size)),
-        mime_type: Set(new.mime_type.clone()),
-        checksum_sha256: Set(new.checksum_sha256.clone()),
-        metadata: Set(new.metadata.clone()),
-        client_reference: Set(new.client_reference.clone()),
-        batch_reference: Set(new.batch_reference.clone()),
-        fingerprint: Set(new.fingerprint.clone()),
-        idempotency_key: Set(new.idempotency_key.clone()),
-        asset_id: Set(AssetId::new()),
-        completing_at: NotSet,
-        completing_by: NotSet,
-        completing_title: NotSet,
-        completing_metadata: NotSet,
-        created_at: Set(now),
-        updated_at: Set(now),
-        last_activity_at: Set(now),
-        expires_at: Set(rows::expiry(now, now, &engine.settings.sessions)),
-        completed_at: NotSet,
-        failed_at: NotSet,
-        cancelled_at: NotSet,
-        storage_cleared_at: NotSet,
-    }
-}
-
-/// Sizes are far below 2^63: the largest object of any store is.
-fn signed(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 async fn answer(engine: &Engine, session: Session, created: bool) -> Result<Initiated> {

@@ -35,10 +35,8 @@ pub async fn list(
     before: Option<SessionId>,
     limit: u64,
 ) -> Result<Page> {
-    let conn = engine.db.conn();
     // One more than asked for tells whether there is a next page.
-    let query = rows::page(conn.get_database_backend(), caller, filter, before, limit + 1);
-    let mut sessions = rows::run(conn, &query).await?;
+    let mut sessions = rows::list(engine.db.conn(), caller, filter, before, limit + 1).await?;
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = sessions.len() > wanted;
     sessions.truncate(wanted);

@@ -1,6 +1,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
-use entity::upload_session::{self, ActiveModel, Column, Entity, Status};
-use entity::{BrandId, SessionId, TenantId};
+use entity::upload_session::{self, ActiveModel, Column, Entity, Status, UploadType};
+use entity::{AssetId, BrandId, SessionId, TenantId};
+use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Order, Query, SelectStatement, UnionType};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
@@ -8,6 +9,8 @@ use sea_orm::{
 };
 use serde_json::Value;
 
+use super::NewUpload;
+use super::plan::Plan;
 use crate::caller::{Brands, Caller, Permission};
 use crate::database::{Tx, db_error, is_unique_violation};
 use crate::error::Result;
@@ -61,13 +64,68 @@ pub(super) async fn one(conn: &impl ConnectionTrait, query: Select<Entity>) -> R
     query.all(conn).await.map(first).map_err(db_error)
 }
 
+/// What a new session's row is made of.
+pub(super) struct NewRow<'a> {
+    pub(super) scope: Scope<'a>,
+    pub(super) new: &'a NewUpload,
+    pub(super) planned: Plan,
+    pub(super) bucket: &'a str,
+    pub(super) profile: &'a str,
+    pub(super) url_ttl_secs: u64,
+    pub(super) now: DateTime<Utc>,
+    pub(super) expires_at: DateTime<Utc>,
+}
+
 /// Inserts a session; `None` where its reference or idempotency key is taken. The transaction is of no use after that.
-pub(super) async fn insert(tx: &Tx, row: ActiveModel) -> Result<Option<Session>> {
-    match Entity::insert(row).exec_with_returning(tx.conn()).await {
+pub(super) async fn insert(tx: &Tx, row: &NewRow<'_>) -> Result<Option<Session>> {
+    match Entity::insert(active(row)).exec_with_returning(tx.conn()).await {
         Ok(session) => Ok(Some(session)),
         Err(error) if is_unique_violation(&error) => Ok(None),
         Err(error) => Err(db_error(error)),
     }
+}
+
+fn active(row: &NewRow<'_>) -> ActiveModel {
+    let new = row.new;
+    let (upload_type, chunk_size, total_parts) = match row.planned {
+        Plan::Direct => (UploadType::Direct, None, None),
+        Plan::Multipart { chunk, parts } => (UploadType::Multipart, Some(signed(chunk)), i32::try_from(parts).ok()),
+    };
+    ActiveModel {
+        tenant_id: Set(row.scope.tenant),
+        id: Set(SessionId::new()),
+        brand_id: Set(row.scope.brand),
+        created_by: Set(row.scope.user.to_owned()),
+        status: Set(Status::Initiating),
+        version: Set(1),
+        event_seq: Set(1),
+        upload_type: Set(upload_type),
+        profile: Set(row.profile.to_owned()),
+        url_ttl_secs: Set(i32::try_from(row.url_ttl_secs).unwrap_or(i32::MAX)),
+        bucket: Set(row.bucket.to_owned()),
+        chunk_size: Set(chunk_size),
+        total_parts: Set(total_parts),
+        file_name: Set(new.file_name.clone()),
+        file_size: Set(signed(new.file_size)),
+        mime_type: Set(new.mime_type.clone()),
+        checksum_sha256: Set(new.checksum_sha256.clone()),
+        metadata: Set(new.metadata.clone()),
+        client_reference: Set(new.client_reference.clone()),
+        batch_reference: Set(new.batch_reference.clone()),
+        fingerprint: Set(new.fingerprint.clone()),
+        idempotency_key: Set(new.idempotency_key.clone()),
+        asset_id: Set(AssetId::new()),
+        created_at: Set(row.now),
+        updated_at: Set(row.now),
+        last_activity_at: Set(row.now),
+        expires_at: Set(row.expires_at),
+        ..ActiveModel::default()
+    }
+}
+
+/// Sizes are far below 2^63: the largest object of any store is.
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// Records that somebody is there: moves `last_activity_at` and, within the longest life, `expires_at`.
@@ -257,8 +315,19 @@ fn visible_user<'a>(caller: &'a Caller, asked: Option<&'a str>) -> Visible<'a> {
     }
 }
 
-pub(super) async fn run(conn: &impl ConnectionTrait, query: &SelectStatement) -> Result<Vec<Session>> {
-    Session::find_by_statement(conn.get_database_backend().build(query)).all(conn).await.map_err(db_error)
+/// Runs [`page`].
+pub(super) async fn list(
+    conn: &impl ConnectionTrait,
+    caller: &Caller,
+    filter: &Filter,
+    before: Option<SessionId>,
+    limit: u64,
+) -> Result<Vec<Session>> {
+    let backend = conn.get_database_backend();
+    Session::find_by_statement(backend.build(&page(backend, caller, filter, before, limit)))
+        .all(conn)
+        .await
+        .map_err(db_error)
 }
 
 /// One line of a batch's summary.

@@ -89,6 +89,11 @@ pub const fn name(state: Status) -> &'static str {
     }
 }
 
+/// The state that has this name.
+pub fn named(text: &str) -> Option<Status> {
+    [Initiating, Uploading, Completed, Failed, Cancelled].into_iter().find(|state| name(*state) == text)
+}
+
 /// Whether nothing can happen to a session any more.
 pub const fn is_terminal(state: Status) -> bool {
     match state {
