@@ -218,6 +218,7 @@ async fn the_log_names_requests_but_no_signature() {
     let writer = lines.clone();
     let log = tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
     // While tracing knows one subscriber only, a thread without one may switch a line off for all.
