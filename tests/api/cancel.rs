@@ -7,6 +7,7 @@ stories![
     it_answers_every_state,
     an_initiating_session_can_be_cancelled,
     against_complete_one_of_the_two_wins,
+    it_wins_over_a_complete_that_has_not_looked_yet,
     it_wins_over_a_complete_that_the_store_has_not_seen,
     it_wins_over_a_complete_that_the_store_has_done,
     it_stands_where_the_store_is_away,
@@ -99,6 +100,29 @@ async fn against_complete_one_of_the_two_wins(app: TestApp) {
             }
             other => panic!("round {round} ended {other}"),
         }
+    }
+}
+
+async fn it_wins_over_a_complete_that_has_not_looked_yet(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    for (size, first_look) in [(10, Op::HeadObject), (6 * MIB, Op::ListParts)] {
+        let file = ann.initiate("file.bin", size).await;
+        if size == 10 {
+            assert_eq!(ann.send(&file).await, 200);
+        } else {
+            ann.send_all_parts(&file).await;
+        }
+        let held = app.store.faults().hold_request(first_look);
+        let completing = {
+            let (ann, file) = (ann.clone(), file.clone());
+            tokio::spawn(async move { ann.complete(&file).await })
+        };
+        held.arrived().await;
+        assert_eq!(ann.cancel(&file).await.ok()["status"], "CANCELLED");
+        held.release();
+        // The bytes are gone because it was cancelled: the state is the answer, not what is missing.
+        let problem = completing.await.unwrap().is_problem(409, "illegal-transition");
+        assert_eq!(problem["upload_status"], "CANCELLED");
     }
 }
 
