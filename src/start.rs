@@ -14,6 +14,7 @@ use crate::engine::Engine;
 use crate::http::{self, ServerHandle};
 use crate::settings::{self, Provider, Secret, Settings};
 use crate::storage::Storage;
+use crate::tenant;
 
 /// Why the server, or a command that opens the same files, could not start. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,10 @@ pub enum Error {
     Migration(#[source] DbErr),
     #[error("the store's settings cannot be used: {0}")]
     Storage(#[from] crate::storage::StartError),
+    #[error("a bucket of the embedded store could not be made ready: {0}")]
+    Bucket(#[source] crate::storage::Error),
+    #[error("the tenants' buckets could not be read: {0}")]
+    Buckets(#[source] crate::error::Error),
     #[error("the tokens' settings cannot be used: {0}")]
     Auth(#[from] http::auth::StartError),
     #[error("cannot listen on {0}: {1}")]
@@ -56,8 +61,24 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
     };
     let grace = Duration::from_secs(settings.server.shutdown_grace_secs);
     let engine = connect(settings, dir.as_ref(), clock).await?;
+    if store.is_some() {
+        prepare_bucket(&engine, engine.storage.bucket()).await?;
+        for bucket in tenant::buckets(&engine).await.map_err(Error::Buckets)? {
+            prepare_bucket(&engine, &bucket).await?;
+        }
+    }
     let (addr, serving, server) = http::serve(&engine).await?;
     Ok(Running { addr, engine, server, serving, store, grace })
+}
+
+/// Makes a bucket of the embedded store ready for browsers: it is there, and the pages of `cors.allowed_origins` may send
+/// to it. A bucket of any other store is its owner's to set up.
+///
+/// # Errors
+/// The store does not answer.
+pub async fn prepare_bucket(engine: &Engine, bucket: &str) -> Result<(), Error> {
+    engine.storage.create_bucket(bucket).await.map_err(Error::Bucket)?;
+    engine.storage.set_cors(bucket, &engine.settings.cors.allowed_origins).await.map_err(Error::Bucket)
 }
 
 /// Opens database and store without serving, as the commands do that work beside a running server.
@@ -159,13 +180,22 @@ fn store_settings(settings: &Settings) -> settings::Storage {
     settings::Storage {
         provider: Some(Provider::Embedded),
         bucket: Some(embedded.bucket.clone()),
-        endpoint: Some(format!("http://{}:{}", embedded.host, embedded.port)),
+        endpoint: Some(format!("http://{}:{}", reachable(&embedded.host), embedded.port)),
         public_endpoint: embedded.public_url.clone(),
         access_key_id: embedded.access_key_id.clone(),
         secret_access_key: embedded.secret_access_key.clone(),
         session_token: None,
         path_style: Some(true),
         ..settings.storage.clone()
+    }
+}
+
+/// The host under which this machine itself reaches what listens on `host`.
+pub(crate) fn reachable(host: &str) -> &str {
+    match host {
+        "0.0.0.0" => "127.0.0.1",
+        "::" => "[::1]",
+        host => host,
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::failed;
 use crate::settings::Settings;
+use crate::start;
 
 /// For container health checks, where there is no curl.
 #[derive(Debug, clap::Args)]
@@ -17,12 +18,7 @@ pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
     let server = match (args.server, Settings::load(config)) {
         (Some(server), _) => server,
         (None, Ok(settings)) => {
-            let host = match settings.server.host.as_str() {
-                "0.0.0.0" => "127.0.0.1",
-                "::" => "[::1]",
-                host => host,
-            };
-            format!("http://{host}:{}", settings.server.port)
+            format!("http://{}:{}", start::reachable(&settings.server.host), settings.server.port)
         }
         (None, Err(error)) => return failed(error),
     };

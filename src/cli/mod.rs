@@ -74,11 +74,16 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Says what went wrong, for a person, and answers the exit code for it.
-fn failed(message: impl Display) -> ExitCode {
+/// Says something to a person, on standard error.
+fn warn(message: impl Display) {
     use std::io::Write as _;
     // Nobody to tell where standard error is closed.
     let _ = writeln!(std::io::stderr(), "quaymaster: {message}");
+}
+
+/// Says what went wrong, for a person, and answers the exit code for it.
+fn failed(message: impl Display) -> ExitCode {
+    warn(message);
     ExitCode::FAILURE
 }
 

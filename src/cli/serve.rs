@@ -2,7 +2,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::failed;
 use crate::clock::Clock;
@@ -25,6 +25,9 @@ pub(super) async fn run(_: Args, config: Option<&Path>) -> ExitCode {
     };
     if let Err(error) = telemetry::init(&settings.log) {
         return failed(error);
+    }
+    for warning in &settings.warnings {
+        warn!("{warning}");
     }
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{failed, open, print};
+use super::{failed, open, print, warn};
 use crate::error::Error;
-use crate::tenant;
+use crate::{start, tenant};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -42,7 +42,16 @@ pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
     };
     let brands = if brand.is_empty() { vec!["main".to_owned()] } else { brand };
     match tenant::create(&engine, &slug, &brands, bucket.as_deref()).await {
-        Ok(created) => print(&json!({ "tenant_id": created.tenant_id, "brands": created.brands }).to_string()),
+        Ok(created) => {
+            // With the embedded store, a bucket named here is ours to make. A server that does not run makes it when it
+            // starts.
+            if let (Some(bucket), true) = (&bucket, engine.settings.storage.bucket.is_none())
+                && let Err(error) = start::prepare_bucket(&engine, bucket).await
+            {
+                warn(format_args!("{error}; the next start of the server does it"));
+            }
+            print(&json!({ "tenant_id": created.tenant_id, "brands": created.brands }).to_string())
+        }
         Err(Error::Invalid(fields)) => {
             failed(fields.into_iter().map(|field| field.detail).collect::<Vec<_>>().join("\n"))
         }

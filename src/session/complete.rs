@@ -46,13 +46,24 @@ pub async fn complete(
         Intended::Go(session) => session,
         Intended::Done(session) => return Ok((asset_of(engine, &session).await?, false)),
     };
-    let object = match session.upload_type {
-        UploadType::Direct => direct(engine, &session).await?,
-        UploadType::Multipart => match multipart(engine, &session, completion).await? {
-            Some(object) => object,
-            // Upload and object are both gone: nothing can come of this session any more.
-            None => return fail(engine, caller, &session, FailureReason::StorageError).await,
-        },
+    let found = match session.upload_type {
+        UploadType::Direct => direct(engine, &session).await,
+        UploadType::Multipart => multipart(engine, &session, completion).await,
+    };
+    let object = match found {
+        Ok(Some(object)) => object,
+        // Upload and object are both gone: nothing can come of this session any more.
+        Ok(None) => return fail(engine, caller, &session, FailureReason::StorageError).await,
+        // Bytes may be missing because somebody cancelled meanwhile: then the state is the answer.
+        Err(error @ (Error::UploadIncomplete { .. } | Error::PartsMismatch(_))) => {
+            let session = find(engine, caller, id).await?;
+            return match session.status {
+                Status::Uploading => Err(error),
+                Status::Completed => Ok((asset_of(engine, &session).await?, false)),
+                Status::Initiating | Status::Failed | Status::Cancelled => Err(refusal(&session, "complete")),
+            };
+        }
+        Err(error) => return Err(error),
     };
     if object.size != session.file_size.unsigned_abs() {
         return fail(engine, caller, &session, FailureReason::VerificationFailed).await;
@@ -95,9 +106,10 @@ async fn intend(engine: &Engine, caller: &Caller, id: SessionId, completion: &Co
     }
 }
 
-async fn direct(engine: &Engine, session: &Session) -> Result<Object> {
+/// A direct session's object, which may yet arrive where it is not there.
+async fn direct(engine: &Engine, session: &Session) -> Result<Option<Object>> {
     match engine.storage.head(&location(session)).await {
-        Ok(object) => Ok(object),
+        Ok(object) => Ok(Some(object)),
         Err(error) if error.kind == Kind::NotFound => {
             Err(Error::UploadIncomplete { missing_parts: vec![], uploaded_bytes: 0 })
         }

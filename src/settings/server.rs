@@ -24,8 +24,6 @@ pub struct Server {
     pub max_connections: usize,
     /// Addresses and networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<String>,
-    /// What clients call this server, where that is not what it listens on.
-    pub public_url: Option<String>,
 }
 
 impl Server {
@@ -48,7 +46,6 @@ impl Server {
         complaints.at_least_one("server.head_timeout_secs", self.head_timeout_secs);
         complaints.at_least_one("server.body_timeout_secs", self.body_timeout_secs);
         complaints.at_least_one("server.max_connections", self.max_connections as u64);
-        complaints.http_url("server.public_url", self.public_url.as_deref());
         if let Err(complaint) = self.trusted_networks() {
             complaints.add(complaint);
         }

@@ -16,7 +16,7 @@ use aws_sdk_s3::config::{
     StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, CorsConfiguration, CorsRule};
 use chrono::{DateTime, Utc};
 
 use super::credentials::{CurrentCredential, ForSdk};
@@ -300,6 +300,34 @@ impl Storage {
             Ok(answer) => answer.map(|_| ()),
             Err(_) => Err(Error { op, kind: Kind::TimedOut, code: "no answer in time".to_owned() }),
         }
+    }
+
+    /// Makes the bucket, where this account has none of that name.
+    pub async fn create_bucket(&self, bucket: &str) -> Result<(), Error> {
+        let made = self.call(Op::CreateBucket, || self.0.client.create_bucket().bucket(bucket).send()).await;
+        match made {
+            Err(error) if error.code == "BucketAlreadyOwnedByYou" => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Lets web pages of these origins, and of no others, send to and read from the bucket. They see `ETag`, which a
+    /// client needs for its list of parts.
+    pub async fn set_cors(&self, bucket: &str, origins: &[String]) -> Result<(), Error> {
+        if origins.is_empty() {
+            let request = || self.0.client.delete_bucket_cors().bucket(bucket);
+            return self.call(Op::SetCors, || request().send()).await.map(drop);
+        }
+        let rule = CorsRule::builder()
+            .set_allowed_origins(Some(origins.to_vec()))
+            .set_allowed_methods(Some(["GET", "HEAD", "PUT"].map(str::to_owned).to_vec()))
+            .allowed_headers("*")
+            .expose_headers("ETag")
+            .max_age_seconds(3_600);
+        let rules = rule.build().and_then(|rule| CorsConfiguration::builder().cors_rules(rule).build());
+        let rules = rules.expect("a rule with methods and origins is whole");
+        let request = || self.0.client.put_bucket_cors().bucket(bucket);
+        self.call(Op::SetCors, || request().cors_configuration(rules.clone()).send()).await.map(drop)
     }
 
     /// A signer with the credential of the moment, for the URLs of one request.

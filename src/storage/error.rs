@@ -20,6 +20,8 @@ pub enum Op {
     Head,
     Delete,
     Ready,
+    CreateBucket,
+    SetCors,
     Credentials,
 }
 

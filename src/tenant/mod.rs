@@ -8,4 +8,4 @@ pub(crate) mod rows;
 pub use brands::{brand_for, brands_of, list_brands};
 pub use create::{Created, create};
 pub use known::{Known, exists};
-pub use rows::by_slug;
+pub use rows::{buckets, by_slug};

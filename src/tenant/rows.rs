@@ -24,6 +24,13 @@ pub(super) async fn find_by_slug(conn: &impl ConnectionTrait, slug: &str) -> Res
     tenant::Entity::find().filter(tenant::Column::Slug.eq(slug)).one(conn).await.map_err(db_error)
 }
 
+/// The buckets that tenants have of their own, for the dedicated strategy.
+pub async fn buckets(engine: &Engine) -> Result<Vec<String>> {
+    let query = tenant::Entity::find().select_only().column(tenant::Column::Bucket).distinct();
+    let buckets = query.filter(tenant::Column::Bucket.is_not_null()).into_tuple().all(engine.db.conn()).await;
+    buckets.map_err(db_error)
+}
+
 pub(super) async fn find_brand(
     conn: &impl ConnectionTrait,
     tenant: TenantId,

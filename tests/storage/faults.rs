@@ -170,11 +170,13 @@ async fn call(storage: &Storage, op: Op) -> Result<(), Error> {
         Op::Head => storage.head(&at).await.map(drop),
         Op::Delete => storage.delete(&at).await,
         Op::Ready => storage.ready("bucket").await,
+        Op::CreateBucket => storage.create_bucket("bucket").await,
+        Op::SetCors => storage.set_cors("bucket", &["https://app.example.com".to_owned()]).await,
         Op::Credentials => storage.signer().await.map(drop),
     }
 }
 
-const CALLS: [Op; 8] = [
+const CALLS: [Op; 10] = [
     Op::OpenMultipart,
     Op::ListUploads,
     Op::ListParts,
@@ -183,6 +185,8 @@ const CALLS: [Op; 8] = [
     Op::Head,
     Op::Delete,
     Op::Ready,
+    Op::CreateBucket,
+    Op::SetCors,
 ];
 
 /// Each call against a store that always does the same: what the failure is called and how often it was asked.
