@@ -10,8 +10,6 @@ use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, RuntimeErr, SqlErr, SqliteTransactionMode,
     SqlxPostgresConnector, SqlxSqliteConnector, TransactionOptions, TransactionTrait,
 };
-use sqlx::Connection as _;
-use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -21,10 +19,6 @@ use crate::settings;
 
 /// Readers of a SQLite file do not wait for each other; more than this many only cost memory.
 const SQLITE_CONNECTIONS: u32 = 6;
-
-/// A connection is tested when it comes back to the pool. Before its next use again only where it has lain idle for so
-/// long: a test costs as much as a small statement, and there would be one for each.
-const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
 
 /// A pool of connections.
 #[derive(Clone, Debug)]
@@ -62,7 +56,7 @@ impl Database {
             .map_err(start_error)?
             .application_name("quaymaster")
             .options([("statement_timeout", statement_timeout.as_str()), ("plan_cache_mode", plans)]);
-        let opening = testing_after_idle(PgPoolOptions::new())
+        let opening = PgPoolOptions::new()
             .max_connections(settings.max_connections)
             .acquire_timeout(acquire)
             .connect_with(options);
@@ -81,7 +75,7 @@ impl Database {
             // FULL: a commit that was answered survives a power cut, not only a crash of this process.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5));
-        let pool = testing_after_idle(SqlitePoolOptions::new())
+        let pool = SqlitePoolOptions::new()
             .max_connections(SQLITE_CONNECTIONS)
             .acquire_timeout(acquire)
             .connect_with(options)
@@ -140,17 +134,6 @@ impl Tx {
     pub async fn rollback(self) -> Result<()> {
         self.tx.rollback().await.map_err(db_error)
     }
-}
-
-fn testing_after_idle<DB: sqlx::Database>(options: PoolOptions<DB>) -> PoolOptions<DB> {
-    options.test_before_acquire(false).before_acquire(|connection, metadata| {
-        Box::pin(async move {
-            if metadata.idle_for >= TEST_AFTER_IDLE {
-                connection.ping().await?;
-            }
-            Ok(true)
-        })
-    })
 }
 
 fn start_error(error: sqlx::Error) -> DbErr {
