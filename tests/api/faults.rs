@@ -119,7 +119,7 @@ async fn the_database_goes_away_and_comes_back(app: TestApp) {
     initiate_new(&ann).await.is_problem(503, "database-unavailable");
     ann.complete(&reel).await.is_problem(503, "database-unavailable");
     ann.cancel(&reel).await.is_problem(503, "database-unavailable");
-    app.heal_database().await;
+    app.database.heal().await;
     assert_eq!(ann.status(&reel).await, "UPLOADING");
     ann.complete(&reel).await.created();
     initiate_new(&ann).await.created();

@@ -181,18 +181,6 @@ impl TestApp {
         reply
     }
 
-    /// Puts the database back, and waits until the server has it: each connection that the outage broke may fail one
-    /// more request before the pool lets go of it.
-    pub async fn heal_database(&self) {
-        self.database.heal().await;
-        for _ in 0..50 {
-            if self.send(reqwest::Method::GET, "/readyz", |request| request).await.status == 200 {
-                return;
-            }
-        }
-        panic!("the server does not find its way back to the database");
-    }
-
     /// What the server warned of in requests that it did answer well. Something failed there that nobody was told of.
     fn unexplained_log_lines(&self) -> Vec<String> {
         let outages = self.outages.lock().unwrap();
