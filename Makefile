@@ -13,8 +13,7 @@ test: ## check, then every test on both pairs: SQLite + embedded store, PostgreS
 
 test-embedded: ## the tests on SQLite + embedded store only; installs no server
 	@scripts/setup toolchain
-	cargo test --workspace --exclude quaymaster --locked
-	cargo test --lib --bins --test api --test database --test tidy --locked -- --skip postgres
+	cargo test --workspace --locked -- --skip postgres
 
 test-postgres: ## the tests on PostgreSQL + Garage only
 	@scripts/setup toolchain postgres garage
