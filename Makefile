@@ -1,6 +1,6 @@
 # The working day. Each target installs what it needs and is missing; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-embedded test-postgres test-s3 check bench openapi demo deny image clean
+.PHONY: help run test test-embedded test-postgres test-s3 check bench contract openapi demo deny image clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -29,6 +29,9 @@ check: ## formatting, lints, published API document; no tests
 
 bench: ## what the server costs, beside its limits, in one table; scripts/bench --help for the parts
 	@scripts/bench
+
+contract: ## hold a running server to its OpenAPI document, with schemathesis from PyPI
+	@scripts/contract
 
 openapi: ## write docs/openapi.json from the code
 	@scripts/setup toolchain

@@ -71,7 +71,7 @@ pub(super) fn read<T: DeserializeOwned + Validate>(document: &Value, form: Form)
 ///
 /// # Errors
 /// Every field that is against one.
-pub(super) fn check<T: Validate>(read: T, form: Form, mut errors: Vec<FieldError>) -> Result<T, Vec<FieldError>> {
+fn check<T: Validate>(read: T, form: Form, mut errors: Vec<FieldError>) -> Result<T, Vec<FieldError>> {
     if let Err(against) = read.validate() {
         let misfits: HashSet<String> = errors.iter().map(|error| error.pointer.clone()).collect();
         flatten(&Pointer::Root, form, &against, &misfits, &mut errors);

@@ -130,7 +130,7 @@ async fn touch_seldom(engine: &Engine, session: Session) -> Result<Session> {
     let settings = &engine.settings.sessions;
     let seldom = TimeDelta::seconds(i64::try_from(settings.activity_write_secs).unwrap_or(i64::MAX / 1_000));
     if now - session.last_activity_at < seldom {
-        return Ok(session);
+        return rows::find(engine.db.conn(), session.tenant_id, session.id).await?.ok_or(Error::NotFound);
     }
     let tx = engine.db.begin().await?;
     match rows::touch(&tx, &session, settings, now).await? {

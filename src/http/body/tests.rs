@@ -220,3 +220,9 @@ fn a_flood_of_errors_is_cut_and_costs_little() {
     assert_eq!(refusal::<Parts>(ids.as_bytes())["errors"].as_array().unwrap().len(), 16);
     assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
 }
+
+#[test]
+fn a_list_is_no_object() {
+    assert_wrong::<Nothing>(json!([]), &[("", "wrong-type")]);
+    assert_wrong::<Batch>(json!({"files": [["a", 1]]}), &[("/files/0", "wrong-type")]);
+}
