@@ -35,8 +35,10 @@ pub async fn create(engine: &Engine, slug: &str, brands: &[String], bucket: Opti
     let tx = engine.db.begin().await?;
     rows::insert(&tx, slug, bucket, now).await?;
     let tenant = rows::find_by_slug(tx.conn(), slug).await?.ok_or(Error::NotFound)?;
-    if bucket.is_some() && tenant.bucket.as_deref() != bucket {
-        let detail = "the tenant is there already, with another bucket: its sessions would not find their objects";
+    if bucket.is_some() && tenant.bucket.is_none() {
+        rows::set_bucket(&tx, tenant.id, bucket).await?;
+    } else if bucket.is_some() && tenant.bucket.as_deref() != bucket {
+        let detail = "the tenant is there already, with another bucket";
         return Err(Error::Invalid(vec![FieldError::new("/bucket", "conflict", detail)]));
     }
     for brand in brands {

@@ -1,6 +1,6 @@
 use chrono::{DateTime, Utc};
 use entity::{BrandId, TenantId, brand, tenant};
-use sea_orm::sea_query::OnConflict;
+use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::caller::Brands;
@@ -63,6 +63,17 @@ pub(super) async fn insert(tx: &Tx, slug: &str, bucket: Option<&str>, now: DateT
     tenant::Entity::insert(row)
         .on_conflict(OnConflict::column(tenant::Column::Slug).do_nothing().to_owned())
         .exec_without_returning(tx.conn())
+        .await
+        .map(drop)
+        .map_err(db_error)
+}
+
+/// Names the tenant's own bucket.
+pub(super) async fn set_bucket(tx: &Tx, id: TenantId, bucket: Option<&str>) -> Result<()> {
+    tenant::Entity::update_many()
+        .col_expr(tenant::Column::Bucket, Expr::value(bucket.map(str::to_owned)))
+        .filter(tenant::Column::Id.eq(id))
+        .exec(tx.conn())
         .await
         .map(drop)
         .map_err(db_error)

@@ -20,4 +20,5 @@ mod list;
 mod part_urls;
 mod permissions;
 mod program;
+mod provision;
 mod resume;
