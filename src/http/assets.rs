@@ -51,7 +51,7 @@ pub(super) struct CompletedPart {
     etag: Option<String>,
 }
 
-/// `POST /app/assets/upload/complete`: every byte is in the store; make it an asset. Safe to repeat.
+/// Every byte is in the store; make it an asset. Safe to repeat.
 #[utoipa::path(
     post, path = "/app/assets/upload/complete", tag = "assets", request_body = CompleteRequest,
     responses(
@@ -81,7 +81,7 @@ pub(super) async fn complete(
     Ok(answer.json(AssetView::from(asset)))
 }
 
-/// `GET /app/assets/{id}`: the asset, for everyone who holds its brand.
+/// The asset, for everyone who holds its brand.
 #[utoipa::path(
     get, path = "/app/assets/{id}", tag = "assets", params(("id" = uuid::Uuid, Path)),
     responses((status = 200, description = "The asset", body = AssetView)),

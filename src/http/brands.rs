@@ -26,7 +26,7 @@ pub(super) struct BrandsView {
     data: Vec<BrandView>,
 }
 
-/// `GET /app/brands`: those that the caller holds. Any token will do.
+/// Those that the caller holds. Any token will do.
 #[utoipa::path(
     get, path = "/app/brands", tag = "brands",
     responses((status = 200, description = "By slug", body = BrandsView)),

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::engine::Engine;
 
-/// `GET /healthz`: the process answers.
+/// The process answers.
 #[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, description = "Alive", body = Health)))]
 pub(super) async fn healthz() -> HttpResponse {
     HttpResponse::Ok().json(Health { status: "ok" })
@@ -26,7 +26,7 @@ pub(super) struct Readiness {
     store: &'static str,
 }
 
-/// `GET /readyz`: database and store answer; says which does not.
+/// Database and store answer; says which does not.
 #[utoipa::path(
     get, path = "/readyz", tag = "health", security(()),
     responses(

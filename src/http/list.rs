@@ -31,7 +31,7 @@ pub(super) struct PageView {
     next_cursor: Option<String>,
 }
 
-/// `GET /app/uploads`: the sessions that the caller sees, newest first.
+/// The sessions that the caller sees, newest first.
 #[utoipa::path(
     get, path = "/app/uploads", tag = "uploads",
     params(
@@ -106,7 +106,7 @@ pub(super) struct BatchSummaryView {
     last_activity_at: Time,
 }
 
-/// `GET /app/batches/{batch_reference}`: how a batch stands, of the sessions that the caller sees.
+/// How a batch stands, of the sessions that the caller sees.
 #[utoipa::path(
     get, path = "/app/batches/{batch_reference}", tag = "uploads",
     params(("batch_reference" = String, Path)),

@@ -168,7 +168,7 @@ pub(super) struct BatchView {
     uploads: Vec<BatchItemView>,
 }
 
-/// `POST /app/uploads/initiate`: open an upload session, or find the one that the same references opened.
+/// Open an upload session, or find the one that the same references opened.
 #[utoipa::path(
     post, path = "/app/uploads/initiate", tag = "uploads", request_body = InitiateRequest,
     params(("Idempotency-Key" = Option<String>, Header, description = "Up to 128 printable ASCII characters.", min_length = 1, max_length = 128, pattern = "^[\\x20-\\x7e]+$")),
@@ -194,7 +194,7 @@ pub(super) async fn initiate(
     Ok(HttpResponse::build(status).json(InitiatedView::from(done)))
 }
 
-/// `POST /app/uploads/initiate-batch`: open a session for each file.
+/// Open a session for each file.
 #[utoipa::path(
     post, path = "/app/uploads/initiate-batch", tag = "uploads", request_body = BatchRequest,
     params(("Idempotency-Key" = Option<String>, Header, description = "Up to 128 printable ASCII characters; counts for each file by its place.", min_length = 1, max_length = 128, pattern = "^[\\x20-\\x7e]+$")),
@@ -317,7 +317,7 @@ pub(super) struct SinglePartUrlView {
     expires_at: Time,
 }
 
-/// `POST /app/uploads/{id}/multipart-part-url`: where one part goes. No side effect.
+/// Where one part goes. No side effect.
 #[utoipa::path(
     post, path = "/app/uploads/{id}/multipart-part-url", tag = "uploads", request_body = PartUrlRequest,
     params(("id" = Uuid, Path)),
@@ -413,7 +413,7 @@ pub(super) struct PartUrlsView {
     parts: Vec<PartUrlView>,
 }
 
-/// `POST /app/uploads/{id}/multipart-part-urls`: where many parts go. No side effect.
+/// Where many parts go. No side effect.
 #[utoipa::path(
     post, path = "/app/uploads/{id}/multipart-part-urls", tag = "uploads", request_body = PartUrlsForms,
     params(("id" = Uuid, Path)),
@@ -482,7 +482,7 @@ pub(super) struct ResumeView {
     put: PutView,
 }
 
-/// `GET /app/uploads/{id}/resume`: what the store holds, from the store itself. Counts as activity.
+/// What the store holds, from the store itself. Counts as activity.
 #[utoipa::path(
     get, path = "/app/uploads/{id}/resume", tag = "uploads", params(("id" = Uuid, Path)),
     responses((status = 200, description = "In any state", body = ResumeView)),
@@ -511,7 +511,7 @@ pub(super) struct ActivityView {
     expires_at: Time,
 }
 
-/// `PUT /app/uploads/{id}/activity`: somebody still works on this.
+/// Somebody still works on this.
 #[utoipa::path(
     put, path = "/app/uploads/{id}/activity", tag = "uploads", params(("id" = Uuid, Path)),
     request_body = Nothing,
@@ -533,7 +533,7 @@ pub(super) async fn activity(engine: Data<Engine>, caller: Caller, id: Path<Stri
     }))
 }
 
-/// `POST /app/uploads/{id}/cancel`: nobody wants it any more. Safe to repeat.
+/// Nobody wants it any more. Safe to repeat.
 #[utoipa::path(
     post, path = "/app/uploads/{id}/cancel", tag = "uploads", params(("id" = Uuid, Path)),
     request_body = Nothing,
@@ -547,7 +547,7 @@ pub(super) async fn cancel(engine: Data<Engine>, caller: Caller, id: Path<String
     Ok(HttpResponse::Ok().json(SessionView::from(session)))
 }
 
-/// `GET /app/uploads/{id}`: the session as it stands.
+/// The session as it stands.
 #[utoipa::path(
     get, path = "/app/uploads/{id}", tag = "uploads", params(("id" = Uuid, Path)),
     responses((status = 200, description = "The session", body = SessionView)),
@@ -566,7 +566,7 @@ pub(super) struct EventsView {
     data: Vec<EventView>,
 }
 
-/// `GET /app/uploads/{id}/events`: the session's history.
+/// The session's history.
 #[utoipa::path(
     get, path = "/app/uploads/{id}/events", tag = "uploads", params(("id" = Uuid, Path)),
     responses((status = 200, description = "Oldest first", body = EventsView)),
