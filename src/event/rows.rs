@@ -52,7 +52,7 @@ pub(crate) async fn append_move(
     .await
 }
 
-/// At most `limit` events of one session, oldest first, after the one numbered `after`.
+/// The session's events, oldest first. A session has a handful; the bound is there so that no query is without one.
 pub(crate) async fn of_session(
     conn: &impl ConnectionTrait,
     tenant: TenantId,

@@ -15,14 +15,9 @@ use crate::error::{Error, Result};
 pub async fn touch(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Session> {
     let session = find(engine, caller, id).await?;
     must_be_uploading(engine, &session, "record activity on")?;
-    let tx = engine.db.begin().await?;
-    match rows::touch(&tx, &session, &engine.settings.sessions, engine.clock.now()).await? {
-        Some(session) => {
-            tx.commit().await?;
-            Ok(session)
-        }
+    match rows::touch(&engine.db, &session, &engine.settings.sessions, engine.clock.now()).await? {
+        Some(session) => Ok(session),
         None => {
-            tx.rollback().await?;
             let session = find(engine, caller, id).await?;
             must_be_uploading(engine, &session, "record activity on")?;
             Ok(session)

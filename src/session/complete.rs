@@ -14,9 +14,6 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::storage::{Kind, Object, Part};
 
-/// The most missing parts that one answer lists.
-const MISSING_MAX: usize = 1_000;
-
 /// What a caller says at completion.
 #[derive(Clone, Debug, Default)]
 pub struct Completion {
@@ -85,16 +82,9 @@ async fn intend(engine: &Engine, caller: &Caller, id: SessionId, completion: &Co
     let intent =
         Intent { by: &caller.user, title: completion.title.as_deref(), metadata: completion.metadata.as_ref() };
     let session = if session.status == Status::Uploading {
-        let tx = engine.db.begin().await?;
-        match rows::intend(&tx, &session, &intent, &engine.settings.sessions, engine.clock.now()).await? {
-            Some(session) => {
-                tx.commit().await?;
-                return Ok(Intended::Go(session));
-            }
-            None => {
-                tx.rollback().await?;
-                find(engine, caller, id).await?
-            }
+        match rows::intend(&engine.db, &session, &intent, &engine.settings.sessions, engine.clock.now()).await? {
+            Some(session) => return Ok(Intended::Go(session)),
+            None => find(engine, caller, id).await?,
         }
     } else {
         session
@@ -153,7 +143,7 @@ fn check(session: &Session, held: Vec<Part>, said: Option<&[(i64, String)]>) -> 
         .collect();
     if planned.len() != usize::try_from(total).unwrap_or(usize::MAX) {
         let mut there = planned.iter().map(|part| part.number).peekable();
-        let missing_parts = (1..=total).filter(|number| there.next_if_eq(number).is_none()).take(MISSING_MAX).collect();
+        let missing_parts = (1..=total).filter(|number| there.next_if_eq(number).is_none()).collect();
         return Err(Error::UploadIncomplete { missing_parts, uploaded_bytes });
     }
     if let Some(said) = said {

@@ -129,18 +129,10 @@ async fn touch_seldom(engine: &Engine, session: Session) -> Result<Session> {
     let now = engine.clock.now();
     let settings = &engine.settings.sessions;
     let seldom = TimeDelta::seconds(i64::try_from(settings.activity_write_secs).unwrap_or(i64::MAX / 1_000));
-    if now - session.last_activity_at < seldom {
-        return rows::find(engine.db.conn(), session.tenant_id, session.id).await?.ok_or(Error::NotFound);
+    if now - session.last_activity_at >= seldom
+        && let Some(touched) = rows::touch(&engine.db, &session, settings, now).await?
+    {
+        return Ok(touched);
     }
-    let tx = engine.db.begin().await?;
-    match rows::touch(&tx, &session, settings, now).await? {
-        Some(touched) => {
-            tx.commit().await?;
-            Ok(touched)
-        }
-        None => {
-            tx.rollback().await?;
-            rows::find(engine.db.conn(), session.tenant_id, session.id).await?.ok_or(Error::NotFound)
-        }
-    }
+    rows::find(engine.db.conn(), session.tenant_id, session.id).await?.ok_or(Error::NotFound)
 }

@@ -5,14 +5,14 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Order, Query, SelectStatement, UnionType};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait, Select,
+    QuerySelect, QueryTrait, Select, UpdateMany,
 };
 use serde_json::Value;
 
 use super::NewUpload;
 use super::plan::Plan;
 use crate::caller::{Brands, Caller, Permission};
-use crate::database::{Tx, db_error, is_unique_violation};
+use crate::database::{Database, Tx, db_error, is_unique_violation};
 use crate::error::Result;
 use crate::settings;
 
@@ -61,7 +61,7 @@ pub fn by_references(scope: Scope<'_>, batch: &str, client: &str) -> Select<Enti
 /// What a query by a unique key finds.
 pub(super) async fn one(conn: &impl ConnectionTrait, query: Select<Entity>) -> Result<Option<Session>> {
     // `Select::one` would bind a LIMIT, and SQLite (3.51) compiles a statement with such a one anew at every run.
-    query.all(conn).await.map(first).map_err(db_error)
+    query.all(conn).await.map(|rows| rows.into_iter().next()).map_err(db_error)
 }
 
 /// What a new session's row is made of.
@@ -131,12 +131,12 @@ fn signed(bytes: u64) -> i64 {
 /// Records that somebody is there: moves `last_activity_at` and, within the longest life, `expires_at`.
 /// `None` where the session is not UPLOADING any more, or has expired.
 pub(super) async fn touch(
-    tx: &Tx,
+    db: &Database,
     session: &Session,
     settings: &settings::Sessions,
     now: DateTime<Utc>,
 ) -> Result<Option<Session>> {
-    touching(session, settings, now).exec_with_returning(tx.conn()).await.map(first).map_err(db_error)
+    alone(db, touching(session, settings, now)).await
 }
 
 /// The intent to complete: what the asset will be called if it comes to be.
@@ -150,24 +150,21 @@ pub(super) struct Intent<'a> {
 /// Stores the intent to complete, before the store is asked to do anything. It counts as activity.
 /// `None` where the session is not UPLOADING any more, or has expired.
 pub(super) async fn intend(
-    tx: &Tx,
+    db: &Database,
     session: &Session,
     intent: &Intent<'_>,
     settings: &settings::Sessions,
     now: DateTime<Utc>,
 ) -> Result<Option<Session>> {
-    touching(session, settings, now)
+    let update = touching(session, settings, now)
         .col_expr(Column::CompletingAt, Expr::value(now))
         .col_expr(Column::CompletingBy, Expr::value(intent.by))
         .col_expr(Column::CompletingTitle, Expr::value(intent.title.map(str::to_owned)))
-        .col_expr(Column::CompletingMetadata, Expr::value(intent.metadata.cloned()))
-        .exec_with_returning(tx.conn())
-        .await
-        .map(first)
-        .map_err(db_error)
+        .col_expr(Column::CompletingMetadata, Expr::value(intent.metadata.cloned()));
+    alone(db, update).await
 }
 
-fn touching(session: &Session, settings: &settings::Sessions, now: DateTime<Utc>) -> sea_orm::UpdateMany<Entity> {
+fn touching(session: &Session, settings: &settings::Sessions, now: DateTime<Utc>) -> UpdateMany<Entity> {
     Entity::update_many()
         .col_expr(Column::LastActivityAt, Expr::value(now))
         .col_expr(Column::ExpiresAt, Expr::value(expiry(session.created_at, now, settings)))
@@ -178,8 +175,15 @@ fn touching(session: &Session, settings: &settings::Sessions, now: DateTime<Utc>
         .filter(Column::ExpiresAt.gt(now))
 }
 
-fn first(rows: Vec<Session>) -> Option<Session> {
-    rows.into_iter().next()
+/// One guarded UPDATE of one session as a transaction of its own; `None` where its guard does not hold.
+async fn alone(db: &Database, update: UpdateMany<Entity>) -> Result<Option<Session>> {
+    let tx = db.begin().await?;
+    let updated = update.exec_with_returning(tx.conn()).await.map_err(db_error)?.into_iter().next();
+    match &updated {
+        Some(_) => tx.commit().await?,
+        None => tx.rollback().await?,
+    }
+    Ok(updated)
 }
 
 /// When a session created at `created` and touched at `now` ends: so long after the last activity, but no later than
