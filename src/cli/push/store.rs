@@ -1,19 +1,19 @@
 //! Bytes on their way to the store: one PUT of one part, streamed from the file.
 
 use std::collections::HashMap;
-use std::io::{self, SeekFrom};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Stream, TryStreamExt};
+use futures_util::{StreamExt, stream};
 use md5::{Digest, Md5};
 use reqwest::header::{CONTENT_LENGTH, ETAG, HeaderMap};
 use reqwest::{Body, Client, Response};
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
-use tokio_util::io::ReaderStream;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 
 use super::api::retry_after;
 use super::error::Error;
@@ -22,8 +22,9 @@ use super::progress::FileBar;
 use super::retry::Retry;
 use super::scan::LocalFile;
 
-/// Read and handed on at a time. This, and not the part, is what a PUT in flight holds in memory.
-const FRAME_BYTES: usize = 128 * 1024;
+/// Read, hashed and handed on at a time. Three of these, and not the part, are what a PUT in flight holds in memory:
+/// one is sent, one waits, one is read.
+const FRAME_BYTES: usize = 256 * 1024;
 /// A PUT of which nothing has moved for so long, up or down, is given up and tried again. A PUT may take as long
 /// as it needs while it moves.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
@@ -44,12 +45,8 @@ pub struct Receipt {
     pub md5: Option<Md5Sum>,
 }
 
-/// What has been handed to the connection.
-#[derive(Default)]
-struct Tally {
-    bytes: AtomicU64,
-    md5: Mutex<Md5>,
-}
+/// Bytes that have been handed to the connection.
+type Tally = AtomicU64;
 
 impl Store {
     pub fn new(http: Client, patience: Duration) -> Self {
@@ -72,7 +69,7 @@ impl Store {
         let tally = Arc::new(Tally::default());
         let result = self.send(url, headers, file, part, bar, &tally).await;
         if result.is_err() {
-            bar.take_back(tally.bytes.load(Ordering::Relaxed));
+            bar.take_back(tally.load(Ordering::Relaxed));
             // A file that shrank shows as a connection that broke off; what it really is comes first.
             file.must_be(&tokio::fs::metadata(&file.path).await?)?;
         }
@@ -92,43 +89,82 @@ impl Store {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let bytes = read(file, part).await?;
+        let (frames, waiting) = mpsc::channel(1);
+        let frames_of = read(file, part)?;
+        // Beside the sending: an MD5 takes longer than the copy of the bytes into a socket.
+        let reading = spawn_blocking(move || frames_of.hash_into(&frames));
         let (counted, moving) = (Arc::clone(tally), bar.clone());
-        let bytes = bytes.inspect_ok(move |frame| {
-            counted.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
-            counted.md5.lock().unwrap_or_else(PoisonError::into_inner).update(frame);
-            moving.add(frame.len() as u64);
+        let bytes = stream::unfold(waiting, async |mut waiting| Some((waiting.recv().await?, waiting)));
+        let bytes = bytes.inspect(move |frame: &io::Result<Bytes>| {
+            if let Ok(frame) = frame {
+                counted.fetch_add(frame.len() as u64, Ordering::Relaxed);
+                moving.add(frame.len() as u64);
+            }
         });
         let exchange = async {
             let response = request.body(Body::wrap_stream(bytes)).send().await?;
-            if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
+            if !response.status().is_success() {
+                return Err(refusal(response).await);
+            }
+            Ok((response, reading.await.expect("reading does not panic")))
         };
-        let response = tokio::select! {
-            response = exchange => response?,
+        let (response, md5) = tokio::select! {
+            answered = exchange => answered?,
             () = stalled(tally) => return Err(Error::Stalled(STALLED_AFTER)),
         };
         let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok());
-        let md5 = tally.md5.lock().unwrap_or_else(PoisonError::into_inner).clone().finalize().into();
         Ok(Receipt {
             etag: etag.map(|etag| etag.trim_matches('"').to_owned()),
-            md5: Some(md5).filter(|_| !hides_md5(response.headers())),
+            md5: md5.filter(|_| !hides_md5(response.headers())),
         })
     }
 }
 
 /// The MD5 of a part as the file has it now.
 pub async fn md5_of(file: &LocalFile, part: Part) -> Result<Md5Sum, Error> {
-    let md5 = read(file, part).await?.try_fold(Md5::new(), async |md5, frame| Ok(md5.chain_update(frame)));
-    Ok(md5.await?.finalize().into())
+    let frames = read(file, part)?;
+    let hashing = spawn_blocking(move || {
+        frames.into_iter().try_fold(Md5::new(), |md5, frame| io::Result::Ok(md5.chain_update(frame?)))
+    });
+    Ok(hashing.await.expect("reading does not panic")?.finalize().into())
 }
 
-/// The bytes of a part; ends in an error where the file does not hold them all.
-async fn read(file: &LocalFile, part: Part) -> Result<impl Stream<Item = io::Result<Bytes>> + use<>, Error> {
-    let mut open = File::open(&file.path).await?;
-    file.must_be(&open.metadata().await?)?;
-    open.seek(SeekFrom::Start(part.offset)).await?;
-    open.set_max_buf_size(FRAME_BYTES);
-    Ok(ReaderStream::with_capacity(open.take(part.size), FRAME_BYTES))
+/// The bytes of a part, frame by frame; ends early where the file does not hold them all.
+struct Frames(io::Take<File>);
+
+fn read(file: &LocalFile, part: Part) -> Result<Frames, Error> {
+    let mut open = File::open(&file.path)?;
+    file.must_be(&open.metadata()?)?;
+    open.seek(SeekFrom::Start(part.offset))?;
+    Ok(Frames(open.take(part.size)))
+}
+
+impl Iterator for Frames {
+    type Item = io::Result<Bytes>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut frame = Vec::with_capacity(FRAME_BYTES);
+        match self.0.by_ref().take(FRAME_BYTES as u64).read_to_end(&mut frame) {
+            Ok(0) => None,
+            Ok(_) => Some(Ok(frame.into())),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+impl Frames {
+    /// Hands the frames over as they are asked for, and says their MD5; `None` where nobody wants them any more, or
+    /// they cannot be read, which the receiver is told.
+    fn hash_into(self, receiver: &mpsc::Sender<io::Result<Bytes>>) -> Option<Md5Sum> {
+        let mut md5 = Md5::new();
+        for frame in self {
+            let read = frame.as_ref().map(|frame| md5.update(frame)).is_ok();
+            if receiver.blocking_send(frame).is_err() || !read {
+                return None;
+            }
+        }
+        Some(md5.finalize().into())
+    }
 }
 
 /// Ends when nothing has moved for [`STALLED_AFTER`], give or take a quarter.
@@ -136,7 +172,7 @@ async fn stalled(tally: &Tally) {
     let (mut seen, mut still) = (0, 0);
     while still < 4 {
         tokio::time::sleep(STALLED_AFTER / 4).await;
-        let moved = tally.bytes.load(Ordering::Relaxed);
+        let moved = tally.load(Ordering::Relaxed);
         still = if moved == seen { still + 1 } else { 0 };
         seen = moved;
     }
