@@ -10,6 +10,8 @@ use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, RuntimeErr, SqlErr, SqliteTransactionMode,
     SqlxPostgresConnector, SqlxSqliteConnector, TransactionOptions, TransactionTrait,
 };
+use sqlx::Connection as _;
+use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,6 +21,11 @@ use crate::settings;
 
 /// Readers of a SQLite file do not wait for each other; more than this many only cost memory.
 const SQLITE_CONNECTIONS: u32 = 6;
+
+/// Before its use a connection is tested only where it has lain idle for so long: a test costs as much as a small
+/// statement, and each statement would have one. An outage that is over sooner may cost each pooled connection one
+/// request, which is told to come again.
+const TEST_AFTER_IDLE: Duration = Duration::from_millis(500);
 
 /// A pool of connections.
 #[derive(Clone, Debug)]
@@ -34,6 +41,19 @@ pub struct Database {
 pub struct Tx {
     tx: DatabaseTransaction,
     _turn: Option<OwnedSemaphorePermit>,
+}
+
+/// A connection for one writing statement, and the turn for it.
+#[derive(Debug)]
+pub struct Alone<'a> {
+    pool: &'a DatabaseConnection,
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Alone<'_> {
+    pub fn conn(&self) -> &DatabaseConnection {
+        self.pool
+    }
 }
 
 impl Database {
@@ -56,7 +76,7 @@ impl Database {
             .map_err(start_error)?
             .application_name("quaymaster")
             .options([("statement_timeout", statement_timeout.as_str()), ("plan_cache_mode", plans)]);
-        let opening = PgPoolOptions::new()
+        let opening = testing_after_idle(PgPoolOptions::new())
             .max_connections(settings.max_connections)
             .acquire_timeout(acquire)
             .connect_with(options);
@@ -75,7 +95,7 @@ impl Database {
             // FULL: a commit that was answered survives a power cut, not only a crash of this process.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5));
-        let pool = SqlitePoolOptions::new()
+        let pool = testing_after_idle(SqlitePoolOptions::new())
             .max_connections(SQLITE_CONNECTIONS)
             .acquire_timeout(acquire)
             .connect_with(options)
@@ -93,21 +113,27 @@ impl Database {
     /// Begins a write transaction; on SQLite an IMMEDIATE one, because a deferred one that turns into a writer later
     /// fails under load instead of waiting.
     pub async fn begin(&self) -> Result<Tx> {
-        let turn = match &self.turn {
-            Some(turn) => Some(
-                Arc::clone(turn)
-                    .acquire_owned()
-                    .await
-                    .map_err(|_| Error::DbUnavailable(DbErr::Custom("the database is closed".to_owned())))?,
-            ),
-            None => None,
-        };
+        let turn = self.turn().await?;
         let options = TransactionOptions {
             sqlite_transaction_mode: self.turn.as_ref().map(|_| SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
         let tx = self.pool.begin_with_options(options).await.map_err(db_error)?;
         Ok(Tx { tx, _turn: turn })
+    }
+
+    /// For one writing statement that is a transaction by itself; [`Database::begin`] and a commit would be two round
+    /// trips more.
+    pub async fn alone(&self) -> Result<Alone<'_>> {
+        Ok(Alone { pool: &self.pool, _turn: self.turn().await? })
+    }
+
+    async fn turn(&self) -> Result<Option<OwnedSemaphorePermit>> {
+        let Some(turn) = &self.turn else { return Ok(None) };
+        match Arc::clone(turn).acquire_owned().await {
+            Ok(turn) => Ok(Some(turn)),
+            Err(_) => Err(Error::DbUnavailable(DbErr::Custom("the database is closed".to_owned()))),
+        }
     }
 
     /// Whether the database answers.
@@ -134,6 +160,17 @@ impl Tx {
     pub async fn rollback(self) -> Result<()> {
         self.tx.rollback().await.map_err(db_error)
     }
+}
+
+fn testing_after_idle<DB: sqlx::Database>(options: PoolOptions<DB>) -> PoolOptions<DB> {
+    options.test_before_acquire(false).before_acquire(|connection, metadata| {
+        Box::pin(async move {
+            if metadata.idle_for >= TEST_AFTER_IDLE {
+                connection.ping().await?;
+            }
+            Ok(true)
+        })
+    })
 }
 
 fn start_error(error: sqlx::Error) -> DbErr {

@@ -175,15 +175,11 @@ fn touching(session: &Session, settings: &settings::Sessions, now: DateTime<Utc>
         .filter(Column::ExpiresAt.gt(now))
 }
 
-/// One guarded UPDATE of one session as a transaction of its own; `None` where its guard does not hold.
+/// One guarded UPDATE of one session, and nothing beside it; `None` where its guard does not hold.
 async fn alone(db: &Database, update: UpdateMany<Entity>) -> Result<Option<Session>> {
-    let tx = db.begin().await?;
-    let updated = update.exec_with_returning(tx.conn()).await.map_err(db_error)?.into_iter().next();
-    match &updated {
-        Some(_) => tx.commit().await?,
-        None => tx.rollback().await?,
-    }
-    Ok(updated)
+    let alone = db.alone().await?;
+    let updated = update.exec_with_returning(alone.conn()).await.map_err(db_error)?;
+    Ok(updated.into_iter().next())
 }
 
 /// When a session created at `created` and touched at `now` ends: so long after the last activity, but no later than

@@ -4,6 +4,7 @@
 use std::env;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, RequestChecksumCalculation};
 use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection};
@@ -96,7 +97,11 @@ impl Database {
     /// writing by another process (its readers go on).
     pub async fn cut(&self) {
         match &self.gone {
-            Gone::Cut { line, .. } => line.cut(),
+            Gone::Cut { line, .. } => {
+                line.cut();
+                // Over sooner, an outage may cost each pooled connection one request (`database.rs`).
+                tokio::time::sleep(Duration::from_millis(600)).await;
+            }
             Gone::Locked { url, lock } => {
                 let other = connect_with(url, 1).await;
                 other.execute_unprepared("BEGIN EXCLUSIVE").await.unwrap();
