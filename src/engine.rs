@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::database::Database;
-use crate::settings::Settings;
+use crate::event::Keys;
+use crate::settings::{Secret, Settings};
 use crate::storage::Storage;
 use crate::tenant::Known;
 
@@ -15,10 +16,12 @@ pub struct Engine {
     pub clock: Clock,
     pub settings: Arc<Settings>,
     pub known: Arc<Known>,
+    pub keys: Keys,
 }
 
 impl Engine {
     pub fn new(db: Database, storage: Storage, clock: Clock, settings: Arc<Settings>) -> Self {
-        Self { db, storage, clock, settings, known: Arc::default() }
+        let keys = Keys::new(settings.audit.key.as_ref().map(Secret::expose).unwrap_or_default());
+        Self { db, storage, clock, settings, known: Arc::default(), keys }
     }
 }

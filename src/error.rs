@@ -43,6 +43,15 @@ pub enum Error {
     PartsMismatch(String),
     #[error("{0}")]
     ReferenceConflict(String),
+    /// The tenant opens no new sessions; those that run may finish.
+    #[error("the tenant is suspended")]
+    TenantSuspended,
+    /// What the tenant may hold is used up; nothing was reserved.
+    #[error("{0}")]
+    QuotaExceeded(String),
+    /// The asset's object is not where it is served from yet, or never will be.
+    #[error("the asset is {0}")]
+    AssetNotReady(&'static str),
     #[error("the input is not valid")]
     Invalid(Vec<FieldError>),
     /// Nothing half done, or a state from which the same request goes on.

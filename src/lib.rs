@@ -6,6 +6,8 @@ pub mod session;
 
 pub mod asset;
 pub mod event;
+pub mod jobs;
+pub mod pass;
 pub mod tenant;
 
 pub mod caller;

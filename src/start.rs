@@ -124,6 +124,10 @@ fn prepare(settings: &mut Settings) -> Result<Option<DataDir>, Error> {
         let secret = dir.secret("jwt-secret", || random_hex(32)).map_err(Error::DataDir)?;
         settings.auth.jwt_secret = Some(Secret::new(secret));
     }
+    if settings.audit.key.is_none() {
+        let key = dir.secret("audit-key", || random_hex(32)).map_err(Error::DataDir)?;
+        settings.audit.key = Some(Secret::new(key));
+    }
     if settings.storage.bucket.is_none() {
         point_at_embedded_store(settings, &dir)?;
     }

@@ -61,6 +61,7 @@ impl Site {
             ("QUAYMASTER_DATA_DIR", dir.path().join("data").to_str().unwrap()),
             ("QUAYMASTER_EMBEDDED__PORT", "0"),
             ("JWT_SECRET", "a-secret-for-benchmarks-that-is-long-enough"),
+            ("AUDIT_KEY", "an-audit-key-for-benchmarks-that-is-long-enough"),
         ]
         .iter()
         .chain(settings)

@@ -10,6 +10,12 @@ pub enum Status {
     /// The object is whole, under the session's temporary key.
     #[sea_orm(string_value = "UPLOADED")]
     Uploaded,
+    /// The object has been copied to its own key, where it is served from.
+    #[sea_orm(string_value = "READY")]
+    Ready,
+    /// What lies under the temporary key is not what was completed; an operator decides.
+    #[sea_orm(string_value = "FAILED")]
+    Failed,
 }
 
 #[sea_orm::model]
@@ -39,6 +45,9 @@ pub struct Model {
     /// A JSON object.
     pub metadata: Json,
     pub created_at: DateTime<Utc>,
+    pub ready_at: Option<DateTime<Utc>>,
+    /// Why it is FAILED, for people.
+    pub failure: Option<String>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -93,3 +93,11 @@ id!(
     /// What a completed session becomes.
     AssetId
 );
+id!(
+    /// A piece of work in the background.
+    JobId
+);
+id!(
+    /// One run of a scheduled pass.
+    RunId
+);

@@ -5,9 +5,16 @@
 
 pub mod asset;
 pub mod brand;
+pub mod deployment;
+pub mod feed;
 pub mod id;
+pub mod job;
+pub mod pass_run;
+pub mod schedule;
 pub mod tenant;
+pub mod tenant_usage;
 pub mod upload_event;
 pub mod upload_session;
+pub mod upload_tombstone;
 
-pub use id::{AssetId, BrandId, SessionId, TenantId};
+pub use id::{AssetId, BrandId, JobId, RunId, SessionId, TenantId};

@@ -14,6 +14,12 @@ pub struct Model {
     pub slug: String,
     /// The tenant's own bucket under the `dedicated` strategy.
     pub bucket: Option<String>,
+    /// Since when it opens no new sessions.
+    pub suspended_at: Option<DateTime<Utc>>,
+    /// The most bytes that it may hold: those of live sessions, of assets, and of what is not cleared yet.
+    pub quota_bytes: Option<i64>,
+    /// The most sessions that may be INITIATING or UPLOADING.
+    pub quota_live_sessions: Option<i64>,
     pub created_at: DateTime<Utc>,
 }
 

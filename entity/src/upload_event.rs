@@ -17,7 +17,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub seq: i32,
     pub at: DateTime<Utc>,
-    /// `initiate`, `open`, `complete`, `cancel`, `fail`.
+    /// What happened: `initiate`, the name of a transition, or that of an effect on the store.
     pub event: String,
     pub from_status: Option<Status>,
     pub to_status: Option<Status>,
@@ -26,6 +26,10 @@ pub struct Model {
     pub reason: Option<FailureReason>,
     /// A JSON object.
     pub details: Json,
+    /// 32 bytes that only the server's key makes of this row and all before it.
+    pub mac: Vec<u8>,
+    /// Its place in the order of all events of the deployment; given a moment after the commit, from 1, without gaps.
+    pub position: Option<i64>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -68,6 +68,8 @@ pub struct Model {
     pub version: i32,
     /// The last event's number; advanced by the same statement that records what happened.
     pub event_seq: i32,
+    /// The event chain's last link, 32 bytes; advanced by the statement that advances `event_seq`.
+    pub chain_head: Vec<u8>,
     pub failure_reason: Option<FailureReason>,
 
     pub upload_type: UploadType,
@@ -110,7 +112,7 @@ pub struct Model {
     pub completed_at: Option<DateTime<Utc>>,
     pub failed_at: Option<DateTime<Utc>>,
     pub cancelled_at: Option<DateTime<Utc>>,
-    /// When nothing of a FAILED or CANCELLED session was left in the store.
+    /// When nothing was left in the store under the session's own key, for good.
     pub storage_cleared_at: Option<DateTime<Utc>>,
 }
 

@@ -8,6 +8,9 @@ mod m20261121_000002_create_upload_sessions;
 mod m20261121_000003_create_upload_events;
 mod m20261121_000004_create_assets;
 mod m20261121_000005_index_session_lists;
+mod m20261122_000001_index_session_ends;
+mod m20261122_000002_create_jobs;
+mod m20261122_000003_create_schedules;
 mod sql;
 
 use sea_orm_migration::prelude::*;
@@ -28,6 +31,9 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000003_create_upload_events::Migration),
             Box::new(m20261121_000004_create_assets::Migration),
             Box::new(m20261121_000005_index_session_lists::Migration),
+            Box::new(m20261122_000001_index_session_ends::Migration),
+            Box::new(m20261122_000002_create_jobs::Migration),
+            Box::new(m20261122_000003_create_schedules::Migration),
         ]
     }
 }

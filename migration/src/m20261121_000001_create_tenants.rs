@@ -8,14 +8,19 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let Words { id, time, strict, .. } = Words::of(manager);
+        let Words { id, time, bigint, strict, .. } = Words::of(manager);
         let tenant = format!(
             "CREATE TABLE tenant (
                 id {id} NOT NULL PRIMARY KEY,
                 slug text NOT NULL,
                 bucket text,
+                suspended_at {time},
+                quota_bytes {bigint},
+                quota_live_sessions {bigint},
                 created_at {time} NOT NULL,
-                CONSTRAINT tenant_slug_unique UNIQUE (slug)
+                CONSTRAINT tenant_slug_unique UNIQUE (slug),
+                CONSTRAINT quota_not_negative
+                    CHECK (quota_bytes >= 0 AND quota_live_sessions >= 0)
             ) {strict}"
         );
         execute(manager, &tenant).await?;
@@ -31,10 +36,25 @@ impl MigrationTrait for Migration {
                 CONSTRAINT brand_tenant FOREIGN KEY (tenant_id) REFERENCES tenant (id)
             ) {strict}"
         );
-        execute(manager, &brand).await
+        execute(manager, &brand).await?;
+
+        // What a tenant holds, as the sum of a few rows: transactions that run at once rarely meet on one of them. A
+        // row alone means nothing, and may be below zero.
+        let usage = format!(
+            "CREATE TABLE tenant_usage (
+                tenant_id {id} NOT NULL,
+                stripe integer NOT NULL,
+                live_sessions {bigint} NOT NULL,
+                bytes {bigint} NOT NULL,
+                PRIMARY KEY (tenant_id, stripe),
+                CONSTRAINT tenant_usage_tenant FOREIGN KEY (tenant_id) REFERENCES tenant (id)
+            ) {strict}"
+        );
+        execute(manager, &usage).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        execute(manager, "DROP TABLE tenant_usage").await?;
         execute(manager, "DROP TABLE brand").await?;
         execute(manager, "DROP TABLE tenant").await
     }

@@ -70,7 +70,7 @@ const REFUSALS: [Refusal; 5] = [
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let Words { id, time, json, json_typeof, bigint, strict, .. } = Words::of(manager);
+        let Words { id, time, json, json_typeof, bigint, bytes, strict, .. } = Words::of(manager);
         let table = format!(
             "CREATE TABLE upload_session (
                 tenant_id {id} NOT NULL,
@@ -81,6 +81,7 @@ impl MigrationTrait for Migration {
                 status text NOT NULL,
                 version integer NOT NULL,
                 event_seq integer NOT NULL,
+                chain_head {bytes} NOT NULL,
                 failure_reason text,
 
                 upload_type text NOT NULL,
@@ -167,8 +168,8 @@ impl MigrationTrait for Migration {
                     CHECK (completing_at IS NULL OR status <> 'INITIATING'),
                 CONSTRAINT completing_metadata_is_object
                     CHECK ({json_typeof}(completing_metadata) = 'object'),
-                CONSTRAINT only_the_dead_are_cleared
-                    CHECK (storage_cleared_at IS NULL OR status IN ('FAILED', 'CANCELLED'))
+                CONSTRAINT only_the_ended_are_cleared
+                    CHECK (storage_cleared_at IS NULL OR status IN ('COMPLETED', 'FAILED', 'CANCELLED'))
             ) {strict}"
         );
         execute(manager, &table).await?;

@@ -21,10 +21,17 @@ const ORIGIN_STAYS: Refusal = Refusal {
     message: "where an asset came from stays",
 };
 
+const ARROWS: Refusal = Refusal {
+    name: "asset_arrows",
+    before: "UPDATE ON asset",
+    condition: "NEW.status <> OLD.status AND NOT (OLD.status = 'UPLOADED' AND NEW.status IN ('READY', 'FAILED'))",
+    message: "an asset does not change its status this way",
+};
+
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let Words { id, time, json, json_typeof, bigint, boolean, strict } = Words::of(manager);
+        let Words { id, time, json, json_typeof, bigint, boolean, strict, .. } = Words::of(manager);
         let table = format!(
             "CREATE TABLE asset (
                 tenant_id {id} NOT NULL,
@@ -44,6 +51,8 @@ impl MigrationTrait for Migration {
                 checksum_verified {boolean} NOT NULL,
                 metadata {json} NOT NULL,
                 created_at {time} NOT NULL,
+                ready_at {time},
+                failure text,
 
                 PRIMARY KEY (tenant_id, id),
                 CONSTRAINT asset_upload_session_id_unique UNIQUE (tenant_id, upload_session_id),
@@ -53,7 +62,11 @@ impl MigrationTrait for Migration {
                     FOREIGN KEY (tenant_id, brand_id) REFERENCES brand (tenant_id, id),
 
                 CONSTRAINT status_known
-                    CHECK (status IN ('UPLOADED')),
+                    CHECK (status IN ('UPLOADED', 'READY', 'FAILED')),
+                CONSTRAINT ready_has_time
+                    CHECK ((status = 'READY') = (ready_at IS NOT NULL)),
+                CONSTRAINT failed_has_cause
+                    CHECK ((status = 'FAILED') = (failure IS NOT NULL)),
                 CONSTRAINT file_size_positive
                     CHECK (file_size >= 1),
                 CONSTRAINT metadata_is_object
@@ -83,7 +96,10 @@ impl MigrationTrait for Migration {
             )
         };
         execute(manager, &trigger).await?;
-        ORIGIN_STAYS.create(manager).await
+        ORIGIN_STAYS.create(manager).await?;
+        ARROWS.create(manager).await?;
+        // What a tenant completed in a span of days.
+        execute(manager, "CREATE INDEX asset_by_time ON asset (tenant_id, created_at)").await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {

@@ -13,6 +13,7 @@ pub(crate) struct Words {
     pub json_typeof: &'static str,
     pub bigint: &'static str,
     pub boolean: &'static str,
+    pub bytes: &'static str,
     /// What follows the closing bracket of CREATE TABLE.
     pub strict: &'static str,
 }
@@ -27,6 +28,7 @@ impl Words {
                 json_typeof: "json_typeof",
                 bigint: "bigint",
                 boolean: "boolean",
+                bytes: "bytea",
                 strict: "",
             }
         } else {
@@ -37,6 +39,7 @@ impl Words {
                 json_typeof: "json_type",
                 bigint: "integer",
                 boolean: "integer",
+                bytes: "blob",
                 strict: "STRICT",
             }
         }

@@ -33,6 +33,8 @@ pub(crate) async fn insert(tx: &Tx, session: &upload_session::Model, etag: &str,
         checksum_verified: Set(verified),
         metadata: Set(merged(&session.metadata, session.completing_metadata.as_ref())),
         created_at: Set(session.completed_at.unwrap_or(session.updated_at)),
+        ready_at: Set(None),
+        failure: Set(None),
     };
     Entity::insert(row).exec_with_returning(tx.conn()).await.map_err(db_error)
 }

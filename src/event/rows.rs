@@ -1,55 +1,35 @@
-use chrono::{DateTime, Utc};
 use entity::upload_event::{self, ActiveModel, Column};
-use entity::upload_session;
 use entity::{SessionId, TenantId};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
-use serde_json::json;
 
+use super::Entry;
 use crate::database::{Tx, db_error};
 use crate::error::Result;
-use crate::session::Change;
 
-/// The first event of a session that was just inserted.
-pub(crate) async fn append_initiate(tx: &Tx, session: &upload_session::Model) -> Result<()> {
-    append(
-        tx,
-        ActiveModel {
-            event: Set("initiate".to_owned()),
-            from_status: Set(None),
-            to_status: Set(Some(session.status)),
-            actor: Set(session.created_by.clone()),
-            reason: Set(None),
-            ..of(session, session.created_at)
-        },
-    )
-    .await
-}
-
-/// What a transition did; `session` is the row after it.
-pub(crate) async fn append_move(
+/// Event number `seq` of a session, whose row the same transaction has moved on.
+pub(crate) async fn insert(
     tx: &Tx,
-    session: &upload_session::Model,
-    change: &Change<'_>,
-    now: DateTime<Utc>,
+    tenant: TenantId,
+    session: SessionId,
+    seq: i32,
+    entry: &Entry<'_>,
+    mac: Vec<u8>,
 ) -> Result<()> {
-    // A move into UPLOADING comes from one state only; the others may come from two, told apart by what opening left.
-    let from = match change.event.row().from {
-        [only] => *only,
-        _ if session.version > 2 => upload_session::Status::Uploading,
-        _ => upload_session::Status::Initiating,
+    let row = ActiveModel {
+        tenant_id: Set(tenant),
+        upload_session_id: Set(session),
+        seq: Set(seq),
+        at: Set(entry.at),
+        event: Set(entry.event.to_owned()),
+        from_status: Set(entry.from),
+        to_status: Set(entry.to),
+        actor: Set(entry.actor.to_owned()),
+        reason: Set(entry.reason),
+        details: Set(entry.details.clone()),
+        mac: Set(mac),
+        position: Set(None),
     };
-    append(
-        tx,
-        ActiveModel {
-            event: Set(change.event.name().to_owned()),
-            from_status: Set(Some(from)),
-            to_status: Set(Some(session.status)),
-            actor: Set(change.actor.to_owned()),
-            reason: Set(change.reason),
-            ..of(session, now)
-        },
-    )
-    .await
+    upload_event::Entity::insert(row).exec_without_returning(tx.conn()).await.map(drop).map_err(db_error)
 }
 
 /// The session's events, oldest first. A session has a handful; the bound is there so that no query is without one.
@@ -66,19 +46,4 @@ pub(crate) async fn of_session(
         .all(conn)
         .await
         .map_err(db_error)
-}
-
-fn of(session: &upload_session::Model, at: DateTime<Utc>) -> ActiveModel {
-    ActiveModel {
-        tenant_id: Set(session.tenant_id),
-        upload_session_id: Set(session.id),
-        seq: Set(session.event_seq),
-        at: Set(at),
-        details: Set(json!({})),
-        ..ActiveModel::default()
-    }
-}
-
-async fn append(tx: &Tx, event: ActiveModel) -> Result<()> {
-    upload_event::Entity::insert(event).exec_without_returning(tx.conn()).await.map(drop).map_err(db_error)
 }

@@ -56,6 +56,9 @@ kinds! {
     UPLOAD_INCOMPLETE = CONFLICT, "upload-incomplete", "The store does not hold the whole file yet";
     PARTS_MISMATCH = CONFLICT, "parts-mismatch", "The list of parts is not the store's";
     REFERENCE_CONFLICT = CONFLICT, "reference-conflict", "The reference belongs to another upload";
+    TENANT_SUSPENDED = CONFLICT, "tenant-suspended", "The tenant opens no new sessions";
+    QUOTA_EXCEEDED = CONFLICT, "quota-exceeded", "The tenant's quota is used up";
+    ASSET_NOT_READY = CONFLICT, "asset-not-ready", "The asset cannot be downloaded";
     BODY_TOO_LARGE = PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
     UNSUPPORTED_MEDIA_TYPE = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be plain JSON";
     VALIDATION_FAILED = UNPROCESSABLE_ENTITY, "validation-failed", "The input is not valid";
@@ -283,6 +286,9 @@ impl From<Error> for Problem {
             }
             Error::PartsMismatch(_) => Self::new(&PARTS_MISMATCH, detail),
             Error::ReferenceConflict(_) => Self::new(&REFERENCE_CONFLICT, detail),
+            Error::TenantSuspended => Self::new(&TENANT_SUSPENDED, detail),
+            Error::QuotaExceeded(_) => Self::new(&QUOTA_EXCEEDED, detail),
+            Error::AssetNotReady(_) => Self::new(&ASSET_NOT_READY, detail),
             Error::Invalid(fields) => {
                 let mut problem = Self::new(&VALIDATION_FAILED, detail);
                 problem.document.errors = fields.into_iter().map(Field::from).collect();

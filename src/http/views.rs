@@ -213,7 +213,12 @@ pub(super) struct AssetView {
 #[serde(rename_all = "UPPERCASE")]
 #[schema(as = AssetStatus)]
 enum AssetStatusView {
+    /// The object is whole, and on its way to where it is served from.
     Uploaded,
+    /// It can be downloaded.
+    Ready,
+    /// The stored object was overwritten after completion; an operator decides.
+    Failed,
 }
 
 impl From<Asset> for AssetView {
@@ -225,6 +230,8 @@ impl From<Asset> for AssetView {
             created_by: asset.created_by,
             status: match asset.status {
                 asset::Status::Uploaded => AssetStatusView::Uploaded,
+                asset::Status::Ready => AssetStatusView::Ready,
+                asset::Status::Failed => AssetStatusView::Failed,
             },
             title: asset.title,
             file_name: asset.file_name,

@@ -15,13 +15,12 @@ use crate::error::Result;
 /// [`crate::error::Error::NotFound`] where the caller does not see it.
 #[instrument(name = "session.cancel", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn cancel(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Session> {
-    find(engine, caller, id).await?;
-    let change = Change::cancel(&caller.user);
-    match transition(engine, caller.tenant, id, change, async |_, _| Ok(())).await? {
+    let session = find(engine, caller, id).await?;
+    match transition(engine, &session, Change::cancel(&caller.user), async |_, _| Ok(())).await? {
         Outcome::Moved(session) => {
             discard(engine, &session).await;
             Ok(session)
         }
-        Outcome::Already(session) | Outcome::Refused(session) => Ok(session),
+        outcome => Ok(outcome.session()),
     }
 }

@@ -177,9 +177,9 @@ async fn record(
     object: &Object,
     verified: bool,
 ) -> Result<(Asset, bool)> {
-    let change = Change::complete(&caller.user);
+    let change = Change::complete(&caller.user, &object.etag);
     let mut made = None;
-    let outcome = transition(engine, session.tenant_id, session.id, change, async |tx, session| {
+    let outcome = transition(engine, session, change, async |tx, session| {
         made = Some(asset::rows::insert(tx, session, &object.etag, verified).await?);
         Ok(())
     })
@@ -187,7 +187,7 @@ async fn record(
     match (outcome, made) {
         (Outcome::Moved(_), Some(asset)) => Ok((asset, true)),
         (Outcome::Moved(session) | Outcome::Already(session), _) => Ok((asset_of(engine, &session).await?, false)),
-        (Outcome::Refused(session), _) => {
+        (Outcome::Refused(session) | Outcome::GuardFailed(session), _) => {
             // It was cancelled or failed while we assembled the object, which nobody will ask for now.
             discard(engine, &session).await;
             Err(refusal(&session, "complete"))
@@ -198,17 +198,15 @@ async fn record(
 /// Fails the session and answers by the state it is then in: COMPLETED, where somebody else was quicker.
 async fn fail(engine: &Engine, caller: &Caller, session: &Session, reason: FailureReason) -> Result<(Asset, bool)> {
     let change = Change::fail(&caller.user, reason);
-    let outcome = transition(engine, session.tenant_id, session.id, change, async |_, _| Ok(())).await?;
-    match outcome {
-        Outcome::Moved(session) => {
-            discard(engine, &session).await;
-            Err(refusal(&session, "complete"))
-        }
-        Outcome::Already(session) | Outcome::Refused(session) if session.status == Status::Completed => {
-            Ok((asset_of(engine, &session).await?, false))
-        }
-        Outcome::Already(session) | Outcome::Refused(session) => Err(refusal(&session, "complete")),
+    let outcome = transition(engine, session, change, async |_, _| Ok(())).await?;
+    if let Outcome::Moved(session) = &outcome {
+        discard(engine, session).await;
     }
+    let session = outcome.session();
+    if session.status == Status::Completed {
+        return Ok((asset_of(engine, &session).await?, false));
+    }
+    Err(refusal(&session, "complete"))
 }
 
 async fn asset_of(engine: &Engine, session: &Session) -> Result<Asset> {

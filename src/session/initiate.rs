@@ -1,18 +1,18 @@
 use std::time::Duration;
 
-use entity::BrandId;
 use entity::upload_session::{Status, UploadType};
-use serde_json::Value;
+use entity::{BrandId, SessionId};
+use serde_json::{Value, json};
 use tracing::instrument;
 
 use super::plan::{Plan, max_file_bytes, plan};
 use super::rows::{self, NewRow, Scope};
 use super::transition::step;
-use super::{Change, Outcome, Session, location, open};
+use super::{Change, Session, location, open};
 use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
-use crate::event;
+use crate::event::{self, Entry};
 use crate::settings::ProvisionStrategy;
 use crate::storage::Presigned;
 use crate::tenant;
@@ -52,7 +52,7 @@ pub struct Initiated {
 /// Safe to repeat: a session whose opening was interrupted is opened by the next call with the same references.
 ///
 /// # Errors
-/// [`Error::Invalid`], [`Error::ReferenceConflict`]; [`Error::Storage`] and [`Error::DbUnavailable`] leave nothing, or an
+/// [`Error::Invalid`], [`Error::ReferenceConflict`], [`Error::TenantSuspended`], [`Error::QuotaExceeded`]; [`Error::Storage`] and [`Error::DbUnavailable`] leave nothing, or an
 /// INITIATING session from which the same call goes on.
 #[instrument(name = "session.initiate", skip_all, fields(tenant.id = %caller.tenant, session.id))]
 pub async fn initiate(engine: &Engine, caller: &Caller, new: NewUpload) -> Result<Initiated> {
@@ -130,7 +130,25 @@ async fn insert(
     planned: Plan,
 ) -> Result<Option<Session>> {
     let now = engine.clock.now();
+    let id = SessionId::new();
+    let entry = Entry {
+        event: "initiate",
+        from: None,
+        to: Some(Status::Initiating),
+        actor: scope.user,
+        reason: None,
+        details: json!({
+            "file_name": new.file_name,
+            "file_size": new.file_size,
+            "mime_type": new.mime_type,
+            "checksum_sha256": new.checksum_sha256,
+        }),
+        at: now,
+    };
+    let link = engine.keys.link(&engine.keys.genesis(scope.tenant, id), scope.tenant, id, 1, &entry);
     let row = NewRow {
+        id,
+        chain_head: link.head,
         scope,
         new,
         planned,
@@ -145,12 +163,13 @@ async fn insert(
         tx.rollback().await?;
         return Ok(None);
     };
-    event::rows::append_initiate(&tx, &session).await?;
+    if let Err(error) = tenant::rows::reserve(&tx, scope.tenant, session.file_size).await {
+        tx.rollback().await?;
+        return Err(error);
+    }
+    event::rows::insert(&tx, scope.tenant, id, 1, &entry, link.mac).await?;
     if planned == Plan::Direct {
-        let change = Change::open(&caller.user, None);
-        session = match step(engine, &tx, session.tenant_id, session.id, &change).await? {
-            Outcome::Moved(session) | Outcome::Already(session) | Outcome::Refused(session) => session,
-        };
+        session = step(engine, &tx, &session, &Change::open(&caller.user, None)).await?.session();
     }
     tx.commit().await?;
     Ok(Some(session))

@@ -26,7 +26,7 @@ pub use initiate::{Initiated, NewUpload, initiate};
 pub use list::{BatchSummary, Page, batch, events, find, list};
 pub use part_urls::{PartUrl, PartUrls, Wanted, part_url, part_urls};
 pub use resume::{Held, NoResume, Resume, resume};
-pub use transition::{Change, Outcome, transition};
+pub use transition::{Change, Guard, Outcome, transition};
 
 use entity::upload_session;
 

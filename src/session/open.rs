@@ -20,10 +20,10 @@ pub(super) async fn open(engine: &Engine, session: &Session, actor: &str, again:
         UploadType::Multipart => Some(upload(engine, session, again).await?),
     };
     let change = Change::open(actor, upload_id.as_deref());
-    let outcome = transition(engine, session.tenant_id, session.id, change, async |_, _| Ok(())).await?;
+    let outcome = transition(engine, session, change, async |_, _| Ok(())).await?;
     match outcome {
         Outcome::Moved(session) => Ok(session),
-        Outcome::Already(session) | Outcome::Refused(session) => {
+        Outcome::Already(session) | Outcome::Refused(session) | Outcome::GuardFailed(session) => {
             if let Some(mine) = upload_id.filter(|mine| session.multipart_upload_id.as_ref() != Some(mine)) {
                 abort(engine, &session, &mine).await;
             }

@@ -14,6 +14,7 @@ use super::plan::Plan;
 use crate::caller::{Brands, Caller, Permission};
 use crate::database::{Database, Tx, db_error, is_unique_violation};
 use crate::error::Result;
+use crate::event::chain::Link;
 use crate::settings;
 
 type Session = upload_session::Model;
@@ -66,6 +67,9 @@ pub(super) async fn one(conn: &impl ConnectionTrait, query: Select<Entity>) -> R
 
 /// What a new session's row is made of.
 pub(super) struct NewRow<'a> {
+    pub(super) id: SessionId,
+    /// With the first event in it.
+    pub(super) chain_head: Vec<u8>,
     pub(super) scope: Scope<'a>,
     pub(super) new: &'a NewUpload,
     pub(super) planned: Plan,
@@ -93,12 +97,13 @@ fn active(row: &NewRow<'_>) -> ActiveModel {
     };
     ActiveModel {
         tenant_id: Set(row.scope.tenant),
-        id: Set(SessionId::new()),
+        id: Set(row.id),
         brand_id: Set(row.scope.brand),
         created_by: Set(row.scope.user.to_owned()),
         status: Set(Status::Initiating),
         version: Set(1),
         event_seq: Set(1),
+        chain_head: Set(row.chain_head.clone()),
         upload_type: Set(upload_type),
         profile: Set(row.profile.to_owned()),
         url_ttl_secs: Set(i32::try_from(row.url_ttl_secs).unwrap_or(i32::MAX)),
@@ -180,6 +185,22 @@ async fn alone(db: &Database, update: UpdateMany<Entity>) -> Result<Option<Sessi
     let alone = db.alone().await?;
     let updated = update.exec_with_returning(alone.conn()).await.map_err(db_error)?;
     Ok(updated.into_iter().next())
+}
+
+/// The UPDATE that makes room for an event; matches nothing where another event has come since `seen` was read.
+pub(super) fn advancing(seen: &Session, link: &Link) -> UpdateMany<Entity> {
+    Entity::update_many()
+        .col_expr(Column::EventSeq, Expr::value(seen.event_seq + 1))
+        .col_expr(Column::ChainHead, Expr::value(link.head.clone()))
+        .filter(Column::TenantId.eq(seen.tenant_id))
+        .filter(Column::Id.eq(seen.id))
+        .filter(Column::EventSeq.eq(seen.event_seq))
+}
+
+/// Makes room for an event that changes nothing else of the session.
+pub(crate) async fn advance(tx: &Tx, seen: &Session, link: &Link) -> Result<Option<Session>> {
+    let advanced = advancing(seen, link).exec_with_returning(tx.conn()).await.map_err(db_error)?;
+    Ok(advanced.into_iter().next())
 }
 
 /// When a session created at `created` and touched at `now` ends: so long after the last activity, but no later than

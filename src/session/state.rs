@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use entity::upload_session::Status;
 use entity::upload_session::Status::{Cancelled, Completed, Failed, Initiating, Uploading};
+use entity::upload_session::{FailureReason, Status};
 
 /// What can happen to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,6 +86,17 @@ pub const fn name(state: Status) -> &'static str {
         Completed => "COMPLETED",
         Failed => "FAILED",
         Cancelled => "CANCELLED",
+    }
+}
+
+/// The name on the wire.
+pub const fn reason_name(reason: FailureReason) -> &'static str {
+    match reason {
+        FailureReason::Abandoned => "abandoned",
+        FailureReason::Expired => "expired",
+        FailureReason::StorageError => "storage_error",
+        FailureReason::VerificationFailed => "verification_failed",
+        FailureReason::Operator => "operator",
     }
 }
 

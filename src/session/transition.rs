@@ -2,16 +2,17 @@
 
 use chrono::{DateTime, Utc};
 use entity::upload_session::{self, Column, FailureReason};
-use entity::{SessionId, TenantId};
 use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{ActiveEnum, ColumnTrait, EntityTrait, QueryFilter, UpdateMany};
+use sea_orm::{ActiveEnum, ColumnTrait, QueryFilter, UpdateMany};
+use serde_json::{Value, json};
 
 use super::rows;
-use super::state::{Event, Verdict, judge};
+use super::state::{Event, Verdict, is_terminal, judge};
 use crate::database::{Tx, db_error};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::event;
+use crate::event::chain::{Entry, Link};
+use crate::{event, tenant};
 
 type Session = upload_session::Model;
 
@@ -19,29 +20,76 @@ type Session = upload_session::Model;
 #[derive(Clone, Debug)]
 pub struct Change<'a> {
     pub event: Event,
-    /// Who: a token's `sub`, or `system`.
+    /// Who: a token's `sub`, `system`, or `cli` for a command.
     pub actor: &'a str,
     /// Why, for [`Event::Fail`].
     pub reason: Option<FailureReason>,
     /// The store's id, for [`Event::Open`] of a multipart session.
     pub upload_id: Option<&'a str>,
+    /// What must still be true of the session's times.
+    pub guard: Option<Guard>,
+    /// For the event's row: a JSON object.
+    pub details: Value,
+}
+
+/// A fact about time that a change rests on: a client that came back in the last moment must not be cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Nobody has touched it since.
+    IdleSince(DateTime<Utc>),
+    /// Its `expires_at` is not after this.
+    ExpiredBy(DateTime<Utc>),
+    /// It is INITIATING, and was made before this.
+    StuckSince(DateTime<Utc>),
+}
+
+impl Guard {
+    fn holds(self, session: &Session) -> bool {
+        match self {
+            Self::IdleSince(cutoff) => session.last_activity_at < cutoff,
+            Self::ExpiredBy(now) => session.expires_at <= now,
+            Self::StuckSince(cutoff) => {
+                session.status == upload_session::Status::Initiating && session.created_at < cutoff
+            }
+        }
+    }
+
+    fn filter(self, update: UpdateMany<upload_session::Entity>) -> UpdateMany<upload_session::Entity> {
+        match self {
+            Self::IdleSince(cutoff) => update.filter(Column::LastActivityAt.lt(cutoff)),
+            Self::ExpiredBy(now) => update.filter(Column::ExpiresAt.lte(now)),
+            Self::StuckSince(cutoff) => update
+                .filter(Column::Status.eq(upload_session::Status::Initiating))
+                .filter(Column::CreatedAt.lt(cutoff)),
+        }
+    }
 }
 
 impl<'a> Change<'a> {
-    pub const fn open(actor: &'a str, upload_id: Option<&'a str>) -> Self {
-        Self { event: Event::Open, actor, reason: None, upload_id }
+    pub fn open(actor: &'a str, upload_id: Option<&'a str>) -> Self {
+        let details = upload_id.map_or_else(|| json!({}), |id| json!({ "multipart_upload_id": id }));
+        Self { upload_id, details, ..Self::of(Event::Open, actor) }
     }
 
-    pub const fn complete(actor: &'a str) -> Self {
-        Self { event: Event::Complete, actor, reason: None, upload_id: None }
+    /// `etag`: the object's, as the store gave it.
+    pub fn complete(actor: &'a str, etag: &str) -> Self {
+        Self { details: json!({ "etag": etag }), ..Self::of(Event::Complete, actor) }
     }
 
-    pub const fn cancel(actor: &'a str) -> Self {
-        Self { event: Event::Cancel, actor, reason: None, upload_id: None }
+    pub fn cancel(actor: &'a str) -> Self {
+        Self::of(Event::Cancel, actor)
     }
 
-    pub const fn fail(actor: &'a str, reason: FailureReason) -> Self {
-        Self { event: Event::Fail, actor, reason: Some(reason), upload_id: None }
+    pub fn fail(actor: &'a str, reason: FailureReason) -> Self {
+        Self { reason: Some(reason), ..Self::of(Event::Fail, actor) }
+    }
+
+    pub fn guarded(self, guard: Guard) -> Self {
+        Self { guard: Some(guard), ..self }
+    }
+
+    fn of(event: Event, actor: &'a str) -> Self {
+        Self { event, actor, reason: None, upload_id: None, guard: None, details: json!({}) }
     }
 }
 
@@ -52,25 +100,38 @@ pub enum Outcome {
     /// Somebody had done it before: the idempotent answer.
     Already(Session),
     Refused(Session),
+    /// The state allows it, but the change's [`Guard`] does not hold any more.
+    GuardFailed(Session),
+}
+
+impl Outcome {
+    /// The row, whatever became of the change.
+    pub fn session(self) -> Session {
+        match self {
+            Self::Moved(session) | Self::Already(session) | Self::Refused(session) | Self::GuardFailed(session) => {
+                session
+            }
+        }
+    }
 }
 
 /// Changes the state of one session, with its event row and whatever rows `also` writes, in one transaction.
 ///
-/// The UPDATE repeats in its WHERE every fact that the decision rests on, so of two callers at once the database picks
-/// the winner, and the other is told what it found. `also` runs for the winner only.
+/// `seen` is the session as the caller last read it. The UPDATE repeats in its WHERE every fact that the decision rests
+/// on, so of two callers at once the database picks the winner, and the other is told what it found. `also` runs for the
+/// winner only.
 ///
 /// # Errors
-/// [`Error::NotFound`] where the tenant has no such session, and whatever `also` or the database answers; then nothing
-/// has changed.
+/// [`Error::NotFound`] where the session's row is gone, and whatever `also` or the database answers; then nothing has
+/// changed.
 pub async fn transition(
     engine: &Engine,
-    tenant: TenantId,
-    id: SessionId,
+    seen: &Session,
     change: Change<'_>,
     also: impl AsyncFnOnce(&Tx, &Session) -> Result<()>,
 ) -> Result<Outcome> {
     let tx = engine.db.begin().await?;
-    let outcome = step(engine, &tx, tenant, id, &change).await?;
+    let outcome = step(engine, &tx, seen, &change).await?;
     if let Outcome::Moved(session) = &outcome {
         also(&tx, session).await?;
         tx.commit().await?;
@@ -81,42 +142,58 @@ pub async fn transition(
 }
 
 /// The same inside a transaction that has more to do.
-pub(super) async fn step(
-    engine: &Engine,
-    tx: &Tx,
-    tenant: TenantId,
-    id: SessionId,
-    change: &Change<'_>,
-) -> Result<Outcome> {
+pub(super) async fn step(engine: &Engine, tx: &Tx, seen: &Session, change: &Change<'_>) -> Result<Outcome> {
     let now = engine.clock.now();
+    let mut seen = seen.clone();
+    let mut is_fresh = false;
     loop {
-        let moved = guarded_update(id, tenant, change, now).exec_with_returning(tx.conn()).await.map_err(db_error)?;
+        let to = match judge(seen.status, change.event) {
+            Verdict::Move(to) if change.guard.is_none_or(|guard| guard.holds(&seen)) => to,
+            // What the caller has read may be old.
+            _ if !is_fresh => {
+                seen = rows::find(tx.conn(), seen.tenant_id, seen.id).await?.ok_or(Error::NotFound)?;
+                is_fresh = true;
+                continue;
+            }
+            Verdict::Move(_) => return Ok(Outcome::GuardFailed(seen)),
+            Verdict::Already => return Ok(Outcome::Already(seen)),
+            Verdict::Refused => return Ok(Outcome::Refused(seen)),
+        };
+        let entry = Entry {
+            event: change.event.name(),
+            from: Some(seen.status),
+            to: Some(to),
+            actor: change.actor,
+            reason: change.reason,
+            details: change.details.clone(),
+            at: now,
+        };
+        let seq = seen.event_seq + 1;
+        let link = engine.keys.link(&seen.chain_head, seen.tenant_id, seen.id, seq, &entry);
+        let moved = guarded_update(&seen, change, &link, now).exec_with_returning(tx.conn()).await.map_err(db_error)?;
         if let Some(session) = moved.into_iter().next() {
-            event::rows::append_move(tx, &session, change, now).await?;
+            event::rows::insert(tx, seen.tenant_id, seen.id, seq, &entry, link.mac).await?;
+            if is_terminal(to) {
+                tenant::rows::settle(tx, seen.tenant_id, -1, 0).await?;
+            }
             return Ok(Outcome::Moved(session));
         }
-        let session = rows::find(tx.conn(), tenant, id).await?.ok_or(Error::NotFound)?;
-        match judge(session.status, change.event) {
-            Verdict::Already => return Ok(Outcome::Already(session)),
-            Verdict::Refused => return Ok(Outcome::Refused(session)),
-            // On PostgreSQL another transaction may commit between the two statements, and make possible what was
-            // not. States only move forward, so this ends.
-            Verdict::Move(_) => {}
-        }
+        // Somebody was quicker: with a change of state, which only ever goes forward, with an event, or with a touch.
+        seen = rows::find(tx.conn(), seen.tenant_id, seen.id).await?.ok_or(Error::NotFound)?;
+        is_fresh = true;
     }
 }
 
 fn guarded_update(
-    id: SessionId,
-    tenant: TenantId,
+    seen: &Session,
     change: &Change<'_>,
+    link: &Link,
     now: DateTime<Utc>,
 ) -> UpdateMany<upload_session::Entity> {
     let row = change.event.row();
-    let update = upload_session::Entity::update_many()
+    let update = rows::advancing(seen, link)
         .col_expr(Column::Status, Expr::value(row.to.to_value()))
         .col_expr(Column::Version, Expr::col(Column::Version).add(1))
-        .col_expr(Column::EventSeq, Expr::col(Column::EventSeq).add(1))
         .col_expr(Column::UpdatedAt, Expr::value(now));
     let update = match change.event {
         Event::Open => update
@@ -128,8 +205,9 @@ fn guarded_update(
             .col_expr(Column::FailureReason, Expr::value(change.reason.map(|reason| reason.to_value()))),
         Event::Cancel => update.col_expr(Column::CancelledAt, Expr::value(now)),
     };
-    update
-        .filter(Column::TenantId.eq(tenant))
-        .filter(Column::Id.eq(id))
-        .filter(Column::Status.is_in(row.from.iter().copied()))
+    let update = update.filter(Column::Status.is_in(row.from.iter().copied()));
+    match change.guard {
+        Some(guard) => guard.filter(update),
+        None => update,
+    }
 }

@@ -3,12 +3,18 @@
 //! `config/default.toml` says what each key means and is itself the first source. The one file named by `--config` or
 //! `QUAYMASTER_CONFIG` comes over it, and the environment over both (`sources.rs`).
 
+mod audit;
 mod auth;
 mod cors;
 mod database;
+mod downloads;
 mod embedded;
 mod error;
+mod feed;
+mod jobs;
+mod lifecycle;
 mod log;
+mod schedule;
 mod secret;
 mod server;
 mod sessions;
@@ -21,13 +27,19 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use audit::Audit;
 pub use auth::Auth;
 pub use cors::Cors;
 pub use database::Database;
+pub use downloads::Downloads;
 pub use embedded::Embedded;
 use error::Complaints;
 pub use error::Error;
+pub use feed::Feed;
+pub use jobs::Jobs;
+pub use lifecycle::Lifecycle;
 pub use log::{Log, LogFormat};
+pub use schedule::Schedule;
 pub use secret::Secret;
 pub use server::Server;
 pub use sessions::Sessions;
@@ -47,6 +59,12 @@ pub struct Settings {
     pub storage: Storage,
     pub embedded: Embedded,
     pub sessions: Sessions,
+    pub lifecycle: Lifecycle,
+    pub schedule: Schedule,
+    pub jobs: Jobs,
+    pub audit: Audit,
+    pub feed: Feed,
+    pub downloads: Downloads,
     /// By name; `default` is always there. A profile has what `default` has where it says nothing else.
     pub uploads: BTreeMap<String, UploadProfile>,
     /// What is allowed but probably not meant; for the log, once there is one.
@@ -108,6 +126,11 @@ impl Settings {
         self.storage.check(&mut complaints);
         self.embedded.check(&mut complaints);
         self.sessions.check(&mut complaints);
+        self.lifecycle.check(&self.uploads, &mut complaints);
+        self.jobs.check(&mut complaints);
+        self.audit.check(&mut complaints);
+        self.feed.check(&mut complaints);
+        self.downloads.check(&mut complaints);
         for (name, profile) in &self.uploads {
             profile.check(name, &self.sessions, &self.storage, &mut complaints);
         }
@@ -116,6 +139,11 @@ impl Settings {
         complaints.unless(self.database.url.is_none() || self.auth.has_key(), || {
             "database.url (DATABASE_URL) is set without a key for tokens: set auth.jwt_secret (JWT_SECRET), \
              auth.public_key_file or auth.jwks_url"
+                .into()
+        });
+        complaints.unless(self.database.url.is_none() || self.audit.key.is_some(), || {
+            "database.url (DATABASE_URL) is set without audit.key (AUDIT_KEY), which all replicas share; \
+             `openssl rand -hex 32` makes a good one"
                 .into()
         });
         let embedded_store = self.storage.bucket.is_none();

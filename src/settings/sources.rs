@@ -21,6 +21,7 @@ const FAMILIAR: &[(&str, &str)] = &[
     ("LOG_LEVEL", "log.level"),
     ("CORS_ALLOWED_ORIGINS", "cors.allowed_origins"),
     ("JWT_SECRET", "auth.jwt_secret"),
+    ("AUDIT_KEY", "audit.key"),
     ("DATABASE_URL", "database.url"),
     ("STORAGE_PROVIDER", "storage.provider"),
     ("STORAGE_PROVISION_STRATEGY", "storage.provision_strategy"),

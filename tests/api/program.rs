@@ -150,6 +150,7 @@ async fn the_start_is_refused_where_it_could_not_go_well() {
     let embedded = Embedded::new();
     for (name, value, says) in [
         ("DATABASE_URL", "postgres://localhost/x", "JWT_SECRET"),
+        ("DATABASE_URL", "postgres://localhost/x", "AUDIT_KEY"),
         ("QUAYMASTER_SERVER__PROT", "1", "prot"),
         ("QUAYMASTER_SESSIONS__EXPIRES_AFTER_SECS", "soon", "expires_after_secs"),
     ] {

@@ -69,7 +69,14 @@ impl World {
         for (n, (tenant, brands)) in tenants.iter().zip(&brands).enumerate() {
             let tenant = literal(*tenant);
             let at = moment().to_rfc3339();
-            db.execute(&format!("INSERT INTO tenant VALUES ({tenant}, 'tenant-{n}', NULL, '{at}')"), []).await.unwrap();
+            db.execute(
+                &format!(
+                    "INSERT INTO tenant (id, slug, bucket, created_at) VALUES ({tenant}, 'tenant-{n}', NULL, '{at}')"
+                ),
+                [],
+            )
+            .await
+            .unwrap();
             for (n, brand) in brands.iter().enumerate() {
                 let brand = literal(*brand);
                 db.execute(&format!("INSERT INTO brand VALUES ({tenant}, {brand}, 'brand-{n}', '{at}')"), [])
@@ -86,7 +93,12 @@ impl World {
             more_tenants.push(format!("({tenant}, 'tenant-{n}', NULL, '{at}')"));
             more_brands.push(format!("({tenant}, {tenant}, 'main', '{at}')"));
         }
-        db.execute(&format!("INSERT INTO tenant VALUES {}", more_tenants.join(", ")), []).await.unwrap();
+        db.execute(
+            &format!("INSERT INTO tenant (id, slug, bucket, created_at) VALUES {}", more_tenants.join(", ")),
+            [],
+        )
+        .await
+        .unwrap();
         db.execute(&format!("INSERT INTO brand VALUES {}", more_brands.join(", ")), []).await.unwrap();
 
         let mut dice = Dice(7);
@@ -95,7 +107,7 @@ impl World {
         let mut place = (0, 0, 0);
         for chunk in (0..SESSIONS).collect::<Vec<_>>().chunks(1_000) {
             let mut sql =
-                "INSERT INTO upload_session (tenant_id, id, brand_id, created_by, status, version, event_seq, \
+                "INSERT INTO upload_session (tenant_id, id, brand_id, created_by, status, version, event_seq, chain_head, \
                 upload_type, profile, url_ttl_secs, bucket, file_name, file_size, mime_type, metadata, \
                 batch_reference, client_reference, fingerprint, idempotency_key, \
                 asset_id, created_at, updated_at, last_activity_at, expires_at) VALUES "
@@ -139,12 +151,14 @@ impl World {
                 }
                 write!(
                     sql,
-                    "({}, {}, {}, 'user-{user}', 'INITIATING', 1, 1, 'direct', 'default', 900, 'bucket', \
+                    "({}, {}, {}, 'user-{user}', 'INITIATING', 1, 1, {}, 'direct', 'default', 900, 'bucket', \
                      '{status}', 1000, 'image/png', '{{}}', {batch_reference}, 'row-{n}', {fingerprint}, 'key-{n}', \
                      {}, '{at}', '{at}', '{at}', '{at}')",
                     literal(tenants[tenant]),
                     literal(id(number)),
                     literal(brands[tenant][brand]),
+                    // Any bytes will do.
+                    literal(id(number)),
                     literal(id(number)),
                 )
                 .unwrap();

@@ -17,7 +17,7 @@ on_both!(
     versions_and_events_only_count_up,
     outcomes_stay,
     what_a_session_was_opened_with_stays,
-    only_the_dead_are_cleared,
+    only_the_ended_are_cleared,
     closed_lists_are_closed,
     foreign_brands_and_tenants_are_refused,
     an_asset_belongs_to_its_completed_session,
@@ -287,16 +287,16 @@ async fn what_a_session_was_opened_with_stays(db: TestDb) {
     assert_eq!(touch.update_session(&db, id).await.unwrap(), 1);
 }
 
-async fn only_the_dead_are_cleared(db: TestDb) {
+async fn only_the_ended_are_cleared(db: TestDb) {
     let db = db.migrated().await;
     let place = Place::create(&db).await;
     for status in STATUSES {
         let id = place.stored(&db, Kind::Multipart, status).await.id("id");
         let result = Row::empty().with("storage_cleared_at", moment()).update_session(&db, id).await;
-        if matches!(status, "FAILED" | "CANCELLED") {
+        if matches!(status, "COMPLETED" | "FAILED" | "CANCELLED") {
             assert_eq!(result.unwrap(), 1);
         } else {
-            refused(result, "only_the_dead_are_cleared");
+            refused(result, "only_the_ended_are_cleared");
         }
     }
 }

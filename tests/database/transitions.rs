@@ -70,7 +70,7 @@ fn the_databases_arrows_are_those_of_the_table() {
 fn change(event: Event, kind: Kind, actor: &str) -> Change<'_> {
     match event {
         Event::Open => Change::open(actor, if kind == Kind::Multipart { Some("upload-1") } else { None }),
-        Event::Complete => Change::complete(actor),
+        Event::Complete => Change::complete(actor, "etag"),
         Event::Cancel => Change::cancel(actor),
         Event::Fail => Change::fail(actor, FailureReason::Operator),
     }
@@ -97,8 +97,8 @@ async fn history(engine: &Engine, (_, id): (TenantId, SessionId)) -> Vec<upload_
 }
 
 async fn send(engine: &Engine, session: (TenantId, SessionId), event: Event, kind: Kind, actor: &str) -> Outcome {
-    let (tenant, id) = session;
-    transition(engine, tenant, id, change(event, kind, actor), async |_, _| Ok(())).await.unwrap()
+    let seen = find(engine, session).await;
+    transition(engine, &seen, change(event, kind, actor), async |_, _| Ok(())).await.unwrap()
 }
 
 async fn a_transition_does_what_the_table_says(db: TestDb) {
@@ -111,14 +111,13 @@ async fn a_transition_does_what_the_table_says(db: TestDb) {
                 let session = begun(&db, &place, kind, &state.to_value()).await;
                 let before = find(&engine, session).await;
                 let runs = AtomicU32::new(0);
-                let outcome =
-                    transition(&engine, session.0, session.1, change(event, kind, "bob"), async |_, moved| {
-                        assert_eq!(moved.status, event.row().to);
-                        runs.fetch_add(1, Ordering::Relaxed);
-                        Ok(())
-                    })
-                    .await
-                    .unwrap();
+                let outcome = transition(&engine, &before, change(event, kind, "bob"), async |_, moved| {
+                    assert_eq!(moved.status, event.row().to);
+                    runs.fetch_add(1, Ordering::Relaxed);
+                    Ok(())
+                })
+                .await
+                .unwrap();
                 let after = find(&engine, session).await;
                 let what = format!("{event} in {state:?}, {kind:?}");
                 match (judge(state, event), outcome) {
@@ -155,8 +154,8 @@ async fn a_failure_beside_a_move_takes_it_back(db: TestDb) {
     let place = Place::create(&db).await;
     let session = begun(&db, &place, Kind::Direct, "UPLOADING").await;
     let before = find(&engine, session).await;
-    let change = Change::complete("ann");
-    let result = transition(&engine, session.0, session.1, change, async |_, _| Err(Error::NotFound)).await;
+    let change = Change::complete("ann", "etag");
+    let result = transition(&engine, &before, change, async |_, _| Err(Error::NotFound)).await;
     assert!(matches!(result, Err(Error::NotFound)), "{result:?}");
     assert_eq!(find(&engine, session).await, before);
     assert_eq!(history(&engine, session).await.len(), 1);
@@ -170,9 +169,11 @@ async fn nobody_moves_what_is_not_theirs(db: TestDb) {
     let engine = db.engine().await;
     let (here, there) = (Place::create(&db).await, Place::create(&db).await);
     let (tenant, id) = begun(&db, &here, Kind::Direct, "UPLOADING").await;
-    for (tenant, id) in [(TenantId(there.tenant), id), (tenant, SessionId(Uuid::now_v7()))] {
+    let seen = find(&engine, (tenant, id)).await;
+    for (tenant_id, id) in [(TenantId(there.tenant), id), (tenant, SessionId(Uuid::now_v7()))] {
+        let seen = Session { tenant_id, id, ..seen.clone() };
         for event in Event::ALL {
-            let result = transition(&engine, tenant, id, change(event, Kind::Direct, "eve"), async |_, _| Ok(())).await;
+            let result = transition(&engine, &seen, change(event, Kind::Direct, "eve"), async |_, _| Ok(())).await;
             assert!(matches!(result, Err(Error::NotFound)), "{result:?}");
         }
     }
@@ -241,6 +242,7 @@ async fn complete_and_cancel_have_one_winner(db: TestDb) {
                 Outcome::Refused(answer) => {
                     assert_eq!((judge(after.status, event), answer), (Verdict::Refused, &after))
                 }
+                Outcome::GuardFailed(_) => panic!("{event} rests on no time"),
             }
         }
     }
@@ -293,6 +295,7 @@ async fn check_history(db: &TestDb, engine: &Engine, place: &Place, kind: Kind, 
                             assert_eq!(judge(answer.status, event), Verdict::Refused);
                             answer
                         }
+                        Outcome::GuardFailed(_) => panic!("{event} rests on no time"),
                     };
                     assert!(answer.version >= seen, "nobody sees an older state than before");
                     seen = answer.version;

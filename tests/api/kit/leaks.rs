@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use entity::upload_session::{Status, UploadType};
-use entity::{asset, upload_event, upload_session};
+use entity::{asset, tenant_usage, upload_event, upload_session};
 use sea_orm::{EntityTrait, QueryOrder};
 
 use super::TestApp;
@@ -25,6 +25,7 @@ pub async fn check(app: &TestApp) {
     }
     events_tell_each_session(&sessions, &events, &mut wrong);
     assets_match_completed_sessions(&sessions, &assets, &objects, &mut wrong);
+    usage_is_the_sum_of_what_is_there(app, &sessions, &mut wrong).await;
     sessions_explain_the_bucket(app, &sessions, &objects, &uploads, &mut wrong);
     assert!(wrong.is_empty(), "the story leaves behind:\n  {}", wrong.join("\n  "));
 }
@@ -88,6 +89,29 @@ fn assets_match_completed_sessions(
         sessions.iter().any(|s| s.id == asset.upload_session_id && s.status == Status::Completed)
     };
     wrong.extend(assets.iter().filter(|a| !completed(a)).map(|a| format!("asset {} has no COMPLETED session", a.id)));
+}
+
+/// Live sessions, and the bytes of all that are not over and cleared.
+async fn usage_is_the_sum_of_what_is_there(app: &TestApp, sessions: &[upload_session::Model], wrong: &mut Vec<String>) {
+    let mut usage: BTreeMap<_, (i64, i64)> = BTreeMap::new();
+    for session in sessions {
+        let sum = usage.entry(session.tenant_id.to_string()).or_default();
+        sum.0 += i64::from(matches!(session.status, Status::Initiating | Status::Uploading));
+        if session.status == Status::Completed || session.storage_cleared_at.is_none() {
+            sum.1 += session.file_size;
+        }
+    }
+    let mut counted: BTreeMap<_, (i64, i64)> = BTreeMap::new();
+    for row in tenant_usage::Entity::find().all(&app.database.rows).await.unwrap() {
+        let sum = counted.entry(row.tenant_id.to_string()).or_default();
+        sum.0 += row.live_sessions;
+        sum.1 += row.bytes;
+    }
+    counted.retain(|_, sum| *sum != (0, 0));
+    usage.retain(|_, sum| *sum != (0, 0));
+    if counted != usage {
+        wrong.push(format!("the tenants' usage is counted as {counted:?}, and is {usage:?}"));
+    }
 }
 
 fn sessions_explain_the_bucket(

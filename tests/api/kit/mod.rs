@@ -34,6 +34,7 @@ pub const MIB: u64 = 1024 * KIB;
 pub const CHUNK: u64 = 5 * MIB;
 
 pub const JWT_SECRET: &str = "a secret of the tests, long enough for HS256";
+pub const AUDIT_KEY: &str = "a key of the tests, long enough for an audit";
 
 /// Makes each of these functions two tests: `name::embedded` and `name::postgres`. One that is not listed is dead
 /// code, which the lints refuse.
@@ -117,6 +118,7 @@ impl TestApp {
         let mut env: BTreeMap<String, String> = [
             (database.env.0, database.env.1.as_str()),
             ("JWT_SECRET", JWT_SECRET),
+            ("AUDIT_KEY", AUDIT_KEY),
             ("QUAYMASTER_SERVER__WORKERS", "1"),
             ("QUAYMASTER_UPLOADS__DEFAULT__CHUNK_BYTES", "5242880"),
             // A story that waits for a time-out waits for these.
@@ -127,6 +129,12 @@ impl TestApp {
             ("QUAYMASTER_DATABASE__CONNECT_TIMEOUT_SECS", "2"),
             ("QUAYMASTER_DATABASE__ACQUIRE_TIMEOUT_SECS", "2"),
             ("QUAYMASTER_LOG__LEVEL", "warn"),
+            // Nothing happens in the background that the story does not ask for.
+            ("QUAYMASTER_JOBS__ENABLED", "false"),
+            ("QUAYMASTER_SCHEDULE__DETECT_ABANDONED", ""),
+            ("QUAYMASTER_SCHEDULE__CLEANUP", ""),
+            ("QUAYMASTER_SCHEDULE__ORPHANS", ""),
+            ("QUAYMASTER_SCHEDULE__RECONCILE", ""),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();

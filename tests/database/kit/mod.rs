@@ -114,6 +114,7 @@ impl TestDb {
         if let Home::Server(_) = self.home {
             environment.push(("DATABASE_URL", self.url.clone()));
             environment.push(("JWT_SECRET", "a secret that is long enough, as secrets go".to_owned()));
+            environment.push(("AUDIT_KEY", "a key that is long enough, as keys go in tests".to_owned()));
         }
         Settings::parse(None, environment.into_iter().map(|(name, value)| (name.to_owned(), value))).unwrap()
     }

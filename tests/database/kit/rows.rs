@@ -123,6 +123,7 @@ impl Place {
             .with("status", "INITIATING")
             .with("version", 1)
             .with("event_seq", 1)
+            .with("chain_head", vec![0_u8; 32])
             .with("upload_type", upload_type)
             .with("profile", "default")
             .with("url_ttl_secs", 900)
@@ -188,6 +189,7 @@ impl Place {
             .with("event", "initiate")
             .with("actor", "ann")
             .with("details", json!({}))
+            .with("mac", vec![0_u8; 32])
     }
 }
 

@@ -1,0 +1,39 @@
+use serde::Deserialize;
+
+use super::Complaints;
+
+/// How work in the background is done.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jobs {
+    /// Whether this process does such work; others on the same database may.
+    pub enabled: bool,
+    /// Jobs of one kind that this process works on at a time.
+    pub concurrency: usize,
+    /// A worker that has not been heard of for this long has lost its job to another.
+    pub lease_secs: u64,
+    /// Between two looks for work that nobody has announced.
+    pub poll_millis: u64,
+    /// A job that failed so often is dead.
+    pub max_attempts: u32,
+    /// The pause after the first failure; it doubles with each further one.
+    pub backoff_secs: u64,
+    pub backoff_max_secs: u64,
+}
+
+impl Jobs {
+    pub(super) fn check(&self, complaints: &mut Complaints) {
+        complaints.at_least_one("jobs.concurrency", self.concurrency as u64);
+        complaints.at_least_one("jobs.poll_millis", self.poll_millis);
+        complaints.at_least_one("jobs.max_attempts", u64::from(self.max_attempts));
+        complaints.at_least_one("jobs.backoff_secs", self.backoff_secs);
+        // The heartbeat comes three times in a lease.
+        complaints.unless(self.lease_secs >= 3, || format!("jobs.lease_secs ({}) is less than 3", self.lease_secs));
+        complaints.unless(self.backoff_secs <= self.backoff_max_secs, || {
+            format!(
+                "jobs.backoff_secs ({}) is more than jobs.backoff_max_secs ({})",
+                self.backoff_secs, self.backoff_max_secs
+            )
+        });
+    }
+}

@@ -1,0 +1,61 @@
+use serde::Deserialize;
+
+use super::{Complaints, UploadProfile};
+
+/// When sessions and what they left in the store come to their end.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lifecycle {
+    /// An UPLOADING session untouched for this long, here and in the store, is abandoned.
+    pub abandoned_after_secs: u64,
+    /// An INITIATING session this old is stuck.
+    pub initiating_after_secs: u64,
+    /// What is in the store without a session that explains it is an orphan when it is this old by the store's clock.
+    pub orphan_after_secs: u64,
+    /// A FAILED or CANCELLED session's rows are deleted this long after its storage was cleared.
+    pub retention_secs: u64,
+    /// A pass stops after this long; the next one goes on.
+    pub pass_budget_secs: u64,
+    /// Rows that a pass reads at a time.
+    pub batch_rows: u64,
+    /// Sessions that a pass asks the store about at the same time.
+    pub concurrency: usize,
+}
+
+impl Lifecycle {
+    pub(super) fn check<'a>(
+        &self,
+        profiles: impl IntoIterator<Item = (&'a String, &'a UploadProfile)>,
+        complaints: &mut Complaints,
+    ) {
+        let thresholds = [
+            ("lifecycle.abandoned_after_secs", self.abandoned_after_secs),
+            ("lifecycle.initiating_after_secs", self.initiating_after_secs),
+            ("lifecycle.orphan_after_secs", self.orphan_after_secs),
+            ("lifecycle.retention_secs", self.retention_secs),
+            ("lifecycle.pass_budget_secs", self.pass_budget_secs),
+        ];
+        for (key, secs) in thresholds {
+            complaints.at_least_one(key, secs);
+            complaints.unless(secs <= SECS_MAX, || format!("{key} ({secs}) is more than a hundred years"));
+        }
+        complaints.at_least_one("lifecycle.batch_rows", self.batch_rows);
+        complaints.at_least_one("lifecycle.concurrency", self.concurrency as u64);
+        complaints.unless(self.batch_rows <= 10_000, || {
+            format!("lifecycle.batch_rows ({}) is more than 10000", self.batch_rows)
+        });
+        for (name, profile) in profiles {
+            // A URL that still works may be what somebody is using.
+            for (key, secs) in [
+                ("lifecycle.abandoned_after_secs", self.abandoned_after_secs),
+                ("lifecycle.orphan_after_secs", self.orphan_after_secs),
+            ] {
+                complaints.unless(secs > profile.url_ttl_secs, || {
+                    format!("{key} ({secs}) is not more than uploads.{name}.url_ttl_secs ({})", profile.url_ttl_secs)
+                });
+            }
+        }
+    }
+}
+
+const SECS_MAX: u64 = 100 * 366 * 24 * 3600;
