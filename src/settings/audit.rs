@@ -3,7 +3,7 @@ use serde::Deserialize;
 use super::{Complaints, Secret};
 
 /// The key to the record of what happened.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Audit {
     /// Ties events together and signs receipts. With another key, what was recorded before cannot be verified.

@@ -62,6 +62,8 @@ pub struct Settings {
     pub lifecycle: Lifecycle,
     pub schedule: Schedule,
     pub jobs: Jobs,
+    /// All of it may be left out.
+    #[serde(default)]
     pub audit: Audit,
     pub feed: Feed,
     pub downloads: Downloads,

@@ -197,12 +197,13 @@ impl Sources {
         }
     }
 
-    /// Text becomes what the default is: a list, a number. Where it cannot, the check of types says so later.
+    /// Text becomes what the default is: a list, a number, true or false. Where it cannot, the check of types says so later.
     fn set_from(&mut self, name: &str, path: &str, environment: &HashMap<String, String>) {
         let Some(text) = environment.get(name) else { return };
         let text = text.trim();
         let value = match self.default_of(path) {
             Some(Value::Integer(_)) => text.parse().map_or_else(|_| text.into(), Value::Integer),
+            Some(Value::Boolean(_)) => text.parse().map_or_else(|_| text.into(), Value::Boolean),
             Some(Value::Array(_)) => {
                 let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
                 Value::Array(entries.map(Value::from).collect())

@@ -68,6 +68,7 @@ fn every_familiar_name_reaches_its_key() {
     let settings = from_environment(&[
         ("DATABASE_URL", "postgres://u:p@db/q"),
         ("JWT_SECRET", "0123456789abcdef0123456789abcdef"),
+        ("AUDIT_KEY", "fedcba9876543210fedcba9876543210"),
         ("CORS_ALLOWED_ORIGINS", "http://localhost:3000, https://app.example.com"),
         ("AWS_BUCKET", "b"),
         ("AWS_REGION", "eu-central-1"),
@@ -83,6 +84,7 @@ fn every_familiar_name_reaches_its_key() {
     .unwrap();
     assert_eq!(settings.database.url.unwrap().expose(), "postgres://u:p@db/q");
     assert_eq!(settings.auth.jwt_secret.unwrap().expose(), "0123456789abcdef0123456789abcdef");
+    assert_eq!(settings.audit.key.unwrap().expose(), "fedcba9876543210fedcba9876543210");
     assert_eq!(settings.cors.allowed_origins, ["http://localhost:3000", "https://app.example.com"]);
     let storage = settings.storage;
     assert_eq!(storage.bucket.as_deref(), Some("b"));
@@ -222,7 +224,7 @@ fn contradictions_are_refused_with_both_names() {
         from_file("[sessions]\nmax_lifetime_secs = 604799"),
         &["sessions.expires_after_secs", "sessions.max_lifetime_secs"],
     );
-    refused(from_environment(&[("DATABASE_URL", "postgres://db/q")]), &["database.url", "auth.jwt_secret"]);
+    refused(from_environment(&[("DATABASE_URL", "postgres://db/q")]), &["database.url", "auth.jwt_secret", "audit.key"]);
     refused(from_environment(&[("DATABASE_URL", "mysql://u:pw@db/q")]), &["database.url", "postgres://"]);
     refused(from_environment(&[("JWT_SECRET", "0123456789abcdef0123456789abcde")]), &["JWT_SECRET", "32"]);
     refused(from_environment(&[("STORAGE_PROVIDER", "minio")]), &["storage.provider", "storage.bucket"]);
@@ -255,6 +257,7 @@ fn keys_without_a_bucket_leave_the_embedded_store_alone() {
 fn no_secret_shows_in_debug_output() {
     let settings = from_environment(&[
         ("JWT_SECRET", "0123456789abcdef0123456789abcdef"),
+        ("AUDIT_KEY", "0123456789abcdef0123456789abcdef"),
         ("DATABASE_URL", "postgres://u:hunter2@db/q"),
         ("AWS_BUCKET", "b"),
         ("AWS_ACCESS_KEY_ID", "id"),
@@ -279,6 +282,7 @@ fn the_examples_load() {
     }
     assert!(environment.len() >= 20, "{environment:?}");
     environment.push(("JWT_SECRET".into(), "0123456789abcdef0123456789abcdef".into()));
+    environment.push(("AUDIT_KEY".into(), "0123456789abcdef0123456789abcdef".into()));
     // Every name in the example is one that is read, or the check of names would have nothing to say about it.
     let read = sources::names();
     for (name, _) in &environment {
@@ -289,7 +293,8 @@ fn the_examples_load() {
 
     let production = include_str!("../../config/production.example.toml");
     let database = ("DATABASE_URL".to_owned(), "postgres://db/q".to_owned());
-    let settings = Settings::parse(Some(production), [database]).unwrap();
+    let key = ("AUDIT_KEY".to_owned(), "0123456789abcdef0123456789abcdef".to_owned());
+    let settings = Settings::parse(Some(production), [database, key]).unwrap();
     assert_eq!(settings.storage.bucket.as_deref(), Some("example-uploads"));
     assert!(settings.warnings.is_empty());
 }

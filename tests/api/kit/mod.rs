@@ -131,10 +131,10 @@ impl TestApp {
             ("QUAYMASTER_LOG__LEVEL", "warn"),
             // Nothing happens in the background that the story does not ask for.
             ("QUAYMASTER_JOBS__ENABLED", "false"),
-            ("QUAYMASTER_SCHEDULE__DETECT_ABANDONED", ""),
-            ("QUAYMASTER_SCHEDULE__CLEANUP", ""),
-            ("QUAYMASTER_SCHEDULE__ORPHANS", ""),
-            ("QUAYMASTER_SCHEDULE__RECONCILE", ""),
+            ("QUAYMASTER_SCHEDULE__DETECT_ABANDONED", "never"),
+            ("QUAYMASTER_SCHEDULE__CLEANUP", "never"),
+            ("QUAYMASTER_SCHEDULE__ORPHANS", "never"),
+            ("QUAYMASTER_SCHEDULE__RECONCILE", "never"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
