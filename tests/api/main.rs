@@ -21,4 +21,5 @@ mod part_urls;
 mod permissions;
 mod program;
 mod provision;
+mod replicas;
 mod resume;

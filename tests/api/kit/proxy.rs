@@ -27,6 +27,17 @@ pub enum Op {
 }
 
 impl Op {
+    pub const ALL: [Self; 8] = [
+        Self::CreateMultipartUpload,
+        Self::CompleteMultipartUpload,
+        Self::AbortMultipartUpload,
+        Self::ListParts,
+        Self::ListMultipartUploads,
+        Self::HeadObject,
+        Self::DeleteObject,
+        Self::Other,
+    ];
+
     fn of<B>(request: &Request<B>) -> Self {
         let query = request.uri().query().unwrap_or_default();
         let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
@@ -150,16 +161,7 @@ impl StoreProxy {
 
     /// No call gets through.
     pub fn order_all(&self, fault: Fault) {
-        for op in [
-            Op::CreateMultipartUpload,
-            Op::CompleteMultipartUpload,
-            Op::AbortMultipartUpload,
-            Op::ListParts,
-            Op::ListMultipartUploads,
-            Op::HeadObject,
-            Op::DeleteObject,
-            Op::Other,
-        ] {
+        for op in Op::ALL {
             self.order(op, fault.clone());
         }
     }
