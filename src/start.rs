@@ -77,8 +77,23 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
 /// # Errors
 /// The store does not answer.
 pub async fn prepare_bucket(engine: &Engine, bucket: &str) -> Result<(), Error> {
-    engine.storage.create_bucket(bucket).await.map_err(Error::Bucket)?;
-    engine.storage.set_cors(bucket, &engine.settings.cors.allowed_origins).await.map_err(Error::Bucket)
+    make_ready(engine, bucket).await.map_err(Error::Bucket)
+}
+
+/// Makes the bucket of one tenant ready where the store is embedded; any other store's buckets are their owner's.
+///
+/// # Errors
+/// The store's; the next start of the server does it too.
+pub async fn prepare_own_bucket(engine: &Engine, bucket: &str) -> Result<(), crate::storage::Error> {
+    if engine.settings.storage.bucket.is_some() {
+        return Ok(());
+    }
+    make_ready(engine, bucket).await
+}
+
+async fn make_ready(engine: &Engine, bucket: &str) -> Result<(), crate::storage::Error> {
+    engine.storage.create_bucket(bucket).await?;
+    engine.storage.set_cors(bucket, &engine.settings.cors.allowed_origins).await
 }
 
 /// Opens database and store without serving, as the commands do that work beside a running server.

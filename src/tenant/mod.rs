@@ -7,6 +7,7 @@ mod limit;
 mod list;
 pub mod rows;
 pub mod usage;
+mod within;
 
 pub use brands::{brand_for, brands_of, list_brands};
 pub use create::{Created, create, is_slug};
@@ -14,3 +15,4 @@ pub use known::{Known, exists};
 pub use limit::{Limits, limit};
 pub use list::{Page, Standing, list, standing};
 pub use rows::{Usage, buckets, by_slug};
+pub use within::{named_so, within};

@@ -7,6 +7,7 @@
 mod kit;
 
 mod activity;
+mod admin;
 mod bad_input;
 mod batch;
 mod cancel;
@@ -21,4 +22,6 @@ mod part_urls;
 mod permissions;
 mod program;
 mod provision;
+mod quota;
 mod resume;
+mod tenants;
