@@ -58,7 +58,10 @@ fn a_file_that_cannot_be_read_is_named() {
 #[test]
 fn empty_is_not_set() {
     let settings = from_environment(&[("PORT", ""), ("DATABASE_URL", ""), ("QUAYMASTER_LOG__LEVEL", "")]).unwrap();
-    assert_eq!((settings.server.port, settings.log.level.as_str()), (8080, "info,actix_http=off,actix_server=warn"));
+    assert_eq!(
+        (settings.server.port, settings.log.level.as_str()),
+        (8080, "info,actix_http=off,actix_server=warn,tokio_cron_scheduler=warn")
+    );
     assert!(settings.database.url.is_none());
     assert_eq!(from_file("[server]\nhost = \"\"").unwrap().server.host, "127.0.0.1");
 }
@@ -224,7 +227,10 @@ fn contradictions_are_refused_with_both_names() {
         from_file("[sessions]\nmax_lifetime_secs = 604799"),
         &["sessions.expires_after_secs", "sessions.max_lifetime_secs"],
     );
-    refused(from_environment(&[("DATABASE_URL", "postgres://db/q")]), &["database.url", "auth.jwt_secret", "audit.key"]);
+    refused(
+        from_environment(&[("DATABASE_URL", "postgres://db/q")]),
+        &["database.url", "auth.jwt_secret", "audit.key"],
+    );
     refused(from_environment(&[("DATABASE_URL", "mysql://u:pw@db/q")]), &["database.url", "postgres://"]);
     refused(from_environment(&[("JWT_SECRET", "0123456789abcdef0123456789abcde")]), &["JWT_SECRET", "32"]);
     refused(from_environment(&[("STORAGE_PROVIDER", "minio")]), &["storage.provider", "storage.bucket"]);
