@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use sea_orm::DbErr;
@@ -14,7 +14,7 @@ use sqlx::Connection as _;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, Result};
 use crate::settings;
@@ -40,6 +40,8 @@ pub struct Database {
 #[derive(Debug)]
 pub struct Tx {
     tx: DatabaseTransaction,
+    /// Rung once it is committed.
+    bell: OnceLock<Arc<Notify>>,
     _turn: Option<OwnedSemaphorePermit>,
 }
 
@@ -119,7 +121,7 @@ impl Database {
             ..TransactionOptions::default()
         };
         let tx = self.pool.begin_with_options(options).await.map_err(db_error)?;
-        Ok(Tx { tx, _turn: turn })
+        Ok(Tx { tx, bell: OnceLock::new(), _turn: turn })
     }
 
     /// For one writing statement that is a transaction by itself; [`Database::begin`] and a commit would be two round
@@ -152,7 +154,16 @@ impl Tx {
     }
 
     pub async fn commit(self) -> Result<()> {
-        self.tx.commit().await.map_err(db_error)
+        self.tx.commit().await.map_err(db_error)?;
+        if let Some(bell) = self.bell.get() {
+            bell.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Once this is committed, whoever waits for that bell wakes: before, there is nothing for them to see.
+    pub fn ring_after(&self, bell: &Arc<Notify>) {
+        self.bell.get_or_init(|| Arc::clone(bell));
     }
 
     /// Gives everything back now. A transaction that is only dropped keeps SQLite's write lock a moment longer than its

@@ -8,6 +8,7 @@ pub mod asset;
 pub mod event;
 pub mod jobs;
 pub mod pass;
+pub mod schedule;
 pub mod tenant;
 
 pub mod caller;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join;
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
@@ -12,6 +13,8 @@ use crate::data_dir::{DataDir, random_hex};
 use crate::database::{Database, DbErr};
 use crate::engine::Engine;
 use crate::http::{self, ServerHandle};
+use crate::jobs::{self, Workers};
+use crate::schedule::{self, Schedule};
 use crate::settings::{self, Provider, Secret, Settings};
 use crate::storage::Storage;
 use crate::tenant;
@@ -35,6 +38,8 @@ pub enum Error {
     Buckets(#[source] crate::error::Error),
     #[error("the tokens' settings cannot be used: {0}")]
     Auth(#[from] http::auth::StartError),
+    #[error("the timetable did not start: {0}")]
+    Schedule(#[from] schedule::StartError),
     #[error("cannot listen on {0}: {1}")]
     Listen(String, #[source] io::Error),
 }
@@ -46,10 +51,13 @@ pub struct Running {
     server: ServerHandle,
     serving: JoinHandle<io::Result<()>>,
     store: Option<embedded_s3::Server>,
+    schedule: Schedule,
+    workers: Option<Workers>,
     grace: Duration,
 }
 
-/// Starts everything: the embedded store where it is used, the database with its migrations, the door.
+/// Starts everything: the embedded store where it is used, the database with its migrations, the timetable, the door, and
+/// work in the background.
 ///
 /// # Errors
 /// See [`Error`]. What had started is stopped again.
@@ -67,8 +75,10 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
             prepare_bucket(&engine, &bucket).await?;
         }
     }
+    let schedule = schedule::start(&engine).await?;
     let (addr, serving, server) = http::serve(&engine).await?;
-    Ok(Running { addr, engine, server, serving, store, grace })
+    let workers = engine.settings.jobs.enabled.then(|| jobs::start(&engine));
+    Ok(Running { addr, engine, server, serving, store, schedule, workers, grace })
 }
 
 /// Makes a bucket of the embedded store ready for browsers: it is there, and the pages of `cors.allowed_origins` may send
@@ -77,8 +87,23 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
 /// # Errors
 /// The store does not answer.
 pub async fn prepare_bucket(engine: &Engine, bucket: &str) -> Result<(), Error> {
-    engine.storage.create_bucket(bucket).await.map_err(Error::Bucket)?;
-    engine.storage.set_cors(bucket, &engine.settings.cors.allowed_origins).await.map_err(Error::Bucket)
+    make_ready(engine, bucket).await.map_err(Error::Bucket)
+}
+
+/// Makes the bucket of one tenant ready where the store is embedded; any other store's buckets are their owner's.
+///
+/// # Errors
+/// The store's; the next start of the server does it too.
+pub async fn prepare_own_bucket(engine: &Engine, bucket: &str) -> Result<(), crate::storage::Error> {
+    if engine.settings.storage.bucket.is_some() {
+        return Ok(());
+    }
+    make_ready(engine, bucket).await
+}
+
+async fn make_ready(engine: &Engine, bucket: &str) -> Result<(), crate::storage::Error> {
+    engine.storage.create_bucket(bucket).await?;
+    engine.storage.set_cors(bucket, &engine.settings.cors.allowed_origins).await
 }
 
 /// Opens database and store without serving, as the commands do that work beside a running server.
@@ -100,11 +125,21 @@ impl Running {
         }
     }
 
-    /// Stops accepting, lets what runs finish within `server.shutdown_grace_secs`, then closes the store and the database.
+    /// Stops accepting, lets requests and jobs that run finish within `server.shutdown_grace_secs`, then closes the store
+    /// and the database.
     pub async fn stop(self) {
-        if tokio::time::timeout(self.grace, self.server.stop(true)).await.is_err() {
-            self.server.stop(false).await;
-        }
+        self.schedule.stop().await;
+        let requests = async {
+            if tokio::time::timeout(self.grace, self.server.stop(true)).await.is_err() {
+                self.server.stop(false).await;
+            }
+        };
+        let jobs = async {
+            if let Some(workers) = self.workers {
+                workers.stop(self.grace).await;
+            }
+        };
+        join(requests, jobs).await;
         if let Some(store) = self.store {
             store.shutdown(self.grace).await;
         }

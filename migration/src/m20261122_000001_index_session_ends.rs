@@ -7,7 +7,7 @@ pub struct Migration;
 
 /// The queues of the scheduled passes. Each index holds only the sessions that a pass may have to do with, so its cost
 /// does not grow with those that are over and done with.
-const INDEXES: [(&str, &str); 6] = [
+const INDEXES: [(&str, &str); 9] = [
     ("upload_session_idle", "(last_activity_at, tenant_id, id) WHERE status = 'UPLOADING'"),
     ("upload_session_expiring", "(expires_at, tenant_id, id) WHERE status = 'UPLOADING'"),
     ("upload_session_initiating", "(created_at, tenant_id, id) WHERE status = 'INITIATING'"),
@@ -24,6 +24,10 @@ const INDEXES: [(&str, &str); 6] = [
         "(storage_cleared_at, tenant_id, id)
          WHERE storage_cleared_at IS NOT NULL AND status IN ('FAILED', 'CANCELLED')",
     ),
+    // What happened to a tenant's sessions in a span of days; of those that were completed the assets tell.
+    ("upload_session_by_time", "(tenant_id, created_at)"),
+    ("upload_session_failed", "(tenant_id, failed_at) WHERE status = 'FAILED'"),
+    ("upload_session_cancelled", "(tenant_id, cancelled_at) WHERE status = 'CANCELLED'"),
 ];
 
 #[async_trait::async_trait]

@@ -1,5 +1,6 @@
 //! The web door: the only folder that names actix_web. It parses, authorizes, calls one verb and renders the outcome.
 
+pub(crate) mod admin;
 mod assets;
 pub mod auth;
 mod body;
@@ -11,7 +12,7 @@ mod fields;
 mod health;
 mod idempotency_key;
 mod jwks;
-mod list;
+pub(crate) mod list;
 mod middleware;
 mod openapi;
 mod problem;
@@ -19,7 +20,7 @@ mod query;
 mod routes;
 mod rules;
 mod uploads;
-mod views;
+pub(crate) mod views;
 
 use std::io;
 use std::net::SocketAddr;

@@ -59,6 +59,7 @@ kinds! {
     TENANT_SUSPENDED = CONFLICT, "tenant-suspended", "The tenant opens no new sessions";
     QUOTA_EXCEEDED = CONFLICT, "quota-exceeded", "The tenant's quota is used up";
     ASSET_NOT_READY = CONFLICT, "asset-not-ready", "The asset cannot be downloaded";
+    BUSY = CONFLICT, "busy", "Somebody else is at it";
     BODY_TOO_LARGE = PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
     UNSUPPORTED_MEDIA_TYPE = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be plain JSON";
     VALIDATION_FAILED = UNPROCESSABLE_ENTITY, "validation-failed", "The input is not valid";
@@ -289,6 +290,9 @@ impl From<Error> for Problem {
             Error::TenantSuspended => Self::new(&TENANT_SUSPENDED, detail),
             Error::QuotaExceeded(_) => Self::new(&QUOTA_EXCEEDED, detail),
             Error::AssetNotReady(_) => Self::new(&ASSET_NOT_READY, detail),
+            Error::Busy(_) => Self::new(&BUSY, detail),
+            // Only background work has a lease.
+            Error::LeaseLost => Self::internal(Some(detail.into())),
             Error::Invalid(fields) => {
                 let mut problem = Self::new(&VALIDATION_FAILED, detail);
                 problem.document.errors = fields.into_iter().map(Field::from).collect();

@@ -7,6 +7,7 @@
 mod kit;
 
 mod activity;
+mod admin;
 mod bad_input;
 mod batch;
 mod cancel;
@@ -21,5 +22,7 @@ mod part_urls;
 mod permissions;
 mod program;
 mod provision;
+mod quota;
 mod replicas;
 mod resume;
+mod tenants;

@@ -4,6 +4,7 @@
 
 #[macro_use]
 mod kit;
+mod jobs;
 mod migrations;
 mod plans;
 mod refusals;

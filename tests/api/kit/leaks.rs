@@ -103,6 +103,9 @@ async fn usage_is_the_sum_of_what_is_there(app: &TestApp, sessions: &[upload_ses
     }
     let mut counted: BTreeMap<_, (i64, i64)> = BTreeMap::new();
     for row in tenant_usage::Entity::find().all(&app.database.rows).await.unwrap() {
+        if !(0..16).contains(&row.stripe) {
+            wrong.push(format!("a tenant's usage is spread over too many rows: {row:?}"));
+        }
         let sum = counted.entry(row.tenant_id.to_string()).or_default();
         sum.0 += row.live_sessions;
         sum.1 += row.bytes;

@@ -172,6 +172,12 @@ impl TestApp {
         Tenant { app: self.clone(), id, brands }
     }
 
+    /// Somebody of no tenant, with the permission `operator`.
+    pub fn operator(&self, name: &str) -> Actor {
+        let claims = serde_json::json!({"sub": name, "brand_ids": [], "permissions": ["operator"]});
+        Actor { app: self.clone(), tenant: self.tenant("acme"), claims }
+    }
+
     pub async fn send(
         &self,
         method: reqwest::Method,

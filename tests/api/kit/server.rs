@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use quaymaster::engine::Engine;
 use quaymaster::settings::Settings;
 use quaymaster::start::Running;
 use tokio::process::{Child, Command};
@@ -86,6 +87,13 @@ impl TestApp {
             }
             None => {}
         }
+    }
+
+    /// Database and store once more, as a second replica has them, or a command beside the server; on the same clock.
+    pub async fn another_engine(&self) -> Engine {
+        let env = self.env.lock().unwrap().clone();
+        let settings = Settings::parse(None, env).unwrap();
+        Engine { clock: self.clock.clone(), ..quaymaster::start::open(settings).await.unwrap() }
     }
 
     pub(super) async fn create_tenant(&self, slug: &str, brands: &[&str]) -> (Uuid, BTreeMap<String, Uuid>) {
