@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::http::{self, ServerHandle};
 use crate::settings::{self, Provider, Secret, Settings};
 use crate::storage::Storage;
-use crate::tenant;
+use crate::{deployment, tenant};
 
 /// Why the server, or a command that opens the same files, could not start. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +67,7 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
             prepare_bucket(&engine, &bucket).await?;
         }
     }
+    deployment::mark(&engine).await;
     let (addr, serving, server) = http::serve(&engine).await?;
     Ok(Running { addr, engine, server, serving, store, grace })
 }

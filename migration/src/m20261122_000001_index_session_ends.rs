@@ -7,7 +7,7 @@ pub struct Migration;
 
 /// The queues of the scheduled passes. Each index holds only the sessions that a pass may have to do with, so its cost
 /// does not grow with those that are over and done with.
-const INDEXES: [(&str, &str); 6] = [
+const INDEXES: [(&str, &str); 7] = [
     ("upload_session_idle", "(last_activity_at, tenant_id, id) WHERE status = 'UPLOADING'"),
     ("upload_session_expiring", "(expires_at, tenant_id, id) WHERE status = 'UPLOADING'"),
     ("upload_session_initiating", "(created_at, tenant_id, id) WHERE status = 'INITIATING'"),
@@ -24,6 +24,8 @@ const INDEXES: [(&str, &str); 6] = [
         "(storage_cleared_at, tenant_id, id)
          WHERE storage_cleared_at IS NOT NULL AND status IN ('FAILED', 'CANCELLED')",
     ),
+    // The one pass that starts from keys in a bucket knows ids and no tenants.
+    ("upload_session_by_id", "(id)"),
 ];
 
 #[async_trait::async_trait]

@@ -21,7 +21,7 @@ use super::{assets, brands, health, list, uploads};
     paths(
         uploads::initiate, uploads::initiate_batch, list::list, uploads::find, uploads::part_url, uploads::part_urls,
         uploads::resume, uploads::activity, uploads::cancel, uploads::events, list::batch, brands::list,
-        assets::complete, assets::find, health::healthz, health::readyz,
+        assets::complete, assets::find, assets::download, health::healthz, health::readyz,
     ),
     components(schemas(Problem)),
     security(("bearer" = [])),

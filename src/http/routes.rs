@@ -21,6 +21,7 @@ pub(super) fn routes(app: &mut ServiceConfig) {
         .service(resource("/app/brands", &["GET"]).route(get().to(brands::list)))
         .service(resource("/app/assets/upload/complete", &["POST"]).route(post().to(assets::complete)))
         .service(resource("/app/assets/{id}", &["GET"]).route(get().to(assets::find)))
+        .service(resource("/app/assets/{id}/download", &["GET"]).route(get().to(assets::download)))
         .service(resource("/healthz", &["GET"]).route(get().to(health::healthz)))
         .service(resource("/readyz", &["GET"]).route(get().to(health::readyz)))
         .service(resource("/openapi.json", &["GET"]).route(get().to(openapi::answer)))

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use quaymaster::engine::Engine;
 use quaymaster::settings::Settings;
 use quaymaster::start::Running;
 use tokio::process::{Child, Command};
@@ -57,6 +58,14 @@ impl TestApp {
         match self.server.lock().await.take() {
             Some(Server::Program(mut child)) => child.kill().await.unwrap(),
             Some(Server::InProcess(_)) | None => panic!("only the program can be killed, and only while it runs"),
+        }
+    }
+
+    /// The engine of the server in this process: for what no request asks for.
+    pub async fn engine(&self) -> Engine {
+        match &*self.server.lock().await {
+            Some(Server::InProcess(running)) => running.engine.clone(),
+            Some(Server::Program(_)) | None => panic!("the engine is in another process, or stopped"),
         }
     }
 
