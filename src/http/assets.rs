@@ -153,10 +153,8 @@ pub(super) async fn download(
 ) -> Answer {
     admit(&engine, &caller, Permission::AssetsView).await?;
     let query = query.parse()?;
-    let wanted = Download {
-        expires_in: query.expires_in,
-        disposition: query.disposition.map(Into::into).unwrap_or_default(),
-    };
+    let wanted =
+        Download { expires_in: query.expires_in, disposition: query.disposition.map(Into::into).unwrap_or_default() };
     let signed = asset::download(&engine, &caller, id_of(&id)?, wanted).await?;
     // Whoever has the URL has the file.
     let no_store = (header::CACHE_CONTROL, "no-store");

@@ -165,13 +165,7 @@ impl<'a> Sweep<'a> {
         self.ours(bucket, &object.key, what, object.last_modified)
     }
 
-    fn ours<'u>(
-        &mut self,
-        bucket: &str,
-        key: &str,
-        what: Option<What<'u>>,
-        since: DateTime<Utc>,
-    ) -> Option<Found<'u>> {
+    fn ours<'u>(&mut self, bucket: &str, key: &str, what: Option<What<'u>>, since: DateTime<Utc>) -> Option<Found<'u>> {
         let Some(what) = what else {
             self.note_foreign(bucket, key);
             return None;

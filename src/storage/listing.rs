@@ -160,7 +160,8 @@ impl Uploads<'_> {
     fn follow(&mut self, key: &str, upload_id: &str) -> Result<(), Error> {
         let is_same_key = self.last.as_ref().is_some_and(|(last, _)| last == key);
         self.of_key = if is_same_key { self.of_key + 1 } else { 1 };
-        let is_behind = self.last.as_ref().is_none_or(|(last, id)| last.as_str() < key || (is_same_key && id != upload_id));
+        let is_behind =
+            self.last.as_ref().is_none_or(|(last, id)| last.as_str() < key || (is_same_key && id != upload_id));
         if !is_behind || !key.starts_with(self.prefix) || self.of_key > UPLOADS_PER_KEY_MAX {
             return Err(Error::nonsense(Op::ListUploads, "uploads out of order, or a list without an end"));
         }

@@ -24,9 +24,7 @@ impl Storage {
         match self.call(Op::Put, || request().if_none_match("*").send()).await {
             Ok(_) => Ok(()),
             Err(error) if error.kind == Kind::Changed || error.code == "ConditionalRequestConflict" => Ok(()),
-            Err(error) if error.code == "NotImplemented" => {
-                self.call(Op::Put, || request().send()).await.map(drop)
-            }
+            Err(error) if error.code == "NotImplemented" => self.call(Op::Put, || request().send()).await.map(drop),
             Err(error) => Err(error),
         }
     }

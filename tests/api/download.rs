@@ -77,7 +77,10 @@ async fn names_arrive_as_they_were_given(app: TestApp) {
     let ann = app.tenant("acme").user("ann");
     for (name, header) in [
         ("📦 reel.mov", "attachment; filename=\"_ reel.mov\"; filename*=UTF-8''%F0%9F%93%A6%20reel.mov"),
-        ("say \"hi\"; x=y.txt", "attachment; filename=\"say _hi_; x=y.txt\"; filename*=UTF-8''say%20%22hi%22%3B%20x%3Dy.txt"),
+        (
+            "say \"hi\"; x=y.txt",
+            "attachment; filename=\"say _hi_; x=y.txt\"; filename*=UTF-8''say%20%22hi%22%3B%20x%3Dy.txt",
+        ),
         ("100%+&#?.txt", "attachment; filename=\"100_+&#?.txt\"; filename*=UTF-8''100%25+&#%3F.txt"),
         ("invoice\u{202e}gpj.exe", "attachment; filename=\"invoicegpj.exe\""),
         ("\u{200f}חוזה.pdf", "attachment; filename=\"____.pdf\"; filename*=UTF-8''%D7%97%D7%95%D7%96%D7%94.pdf"),

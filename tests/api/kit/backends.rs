@@ -213,7 +213,7 @@ impl Store {
         objects
     }
 
-    async fn everything(&self) -> Vec<(String, u64)> {
+    pub async fn everything(&self) -> Vec<(String, u64)> {
         let mut pages = self.s3.list_objects_v2().bucket(&self.bucket).into_paginator().send();
         let mut objects = Vec::new();
         while let Some(page) = pages.next().await {
