@@ -94,6 +94,7 @@ fn settings(token: Option<&str>) -> settings::Storage {
         min_part_bytes: None,
         max_part_bytes: None,
         max_object_bytes: None,
+        max_copy_bytes: None,
     }
 }
 

@@ -66,6 +66,9 @@ pub enum Error {
     /// Under the `dedicated` strategy, a tenant whose bucket nobody has named yet.
     #[error("the tenant {0} has no bucket of its own")]
     NoBucket(String),
+    /// A pass that deletes does not touch such a bucket.
+    #[error("the bucket {bucket} belongs to another deployment, {owner}: its object temp/uploads/.owner says so")]
+    ForeignBucket { bucket: String, owner: String },
     #[error("the database did not answer")]
     DbUnavailable(#[source] DbErr),
     /// A constraint that no code should reach: a bug of ours.

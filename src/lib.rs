@@ -5,6 +5,7 @@
 pub mod session;
 
 pub mod asset;
+pub mod deployment;
 pub mod event;
 pub mod jobs;
 pub mod pass;

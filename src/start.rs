@@ -17,7 +17,7 @@ use crate::jobs::{self, Workers};
 use crate::schedule::{self, Schedule};
 use crate::settings::{self, Provider, Secret, Settings};
 use crate::storage::Storage;
-use crate::tenant;
+use crate::{deployment, tenant};
 
 /// Why the server, or a command that opens the same files, could not start. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,7 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
             prepare_bucket(&engine, &bucket).await?;
         }
     }
+    deployment::mark(&engine).await;
     let schedule = schedule::start(&engine).await?;
     let (addr, serving, server) = http::serve(&engine).await?;
     let workers = engine.settings.jobs.enabled.then(|| jobs::start(&engine));

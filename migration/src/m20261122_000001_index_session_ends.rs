@@ -7,7 +7,7 @@ pub struct Migration;
 
 /// The queues of the scheduled passes. Each index holds only the sessions that a pass may have to do with, so its cost
 /// does not grow with those that are over and done with.
-const INDEXES: [(&str, &str); 9] = [
+const INDEXES: [(&str, &str); 10] = [
     ("upload_session_idle", "(last_activity_at, tenant_id, id) WHERE status = 'UPLOADING'"),
     ("upload_session_expiring", "(expires_at, tenant_id, id) WHERE status = 'UPLOADING'"),
     ("upload_session_initiating", "(created_at, tenant_id, id) WHERE status = 'INITIATING'"),
@@ -28,6 +28,8 @@ const INDEXES: [(&str, &str); 9] = [
     ("upload_session_by_time", "(tenant_id, created_at)"),
     ("upload_session_failed", "(tenant_id, failed_at) WHERE status = 'FAILED'"),
     ("upload_session_cancelled", "(tenant_id, cancelled_at) WHERE status = 'CANCELLED'"),
+    // The one pass that starts from keys in a bucket knows ids and no tenants.
+    ("upload_session_by_id", "(id)"),
 ];
 
 #[async_trait::async_trait]

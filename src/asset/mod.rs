@@ -1,9 +1,14 @@
 //! What a completed session becomes.
 
+mod disposition;
+mod download;
 mod find;
+mod promote;
 pub(crate) mod rows;
 
+pub use download::{Disposition, Download, download};
 pub use find::find;
+pub use promote::{Promoted, promote, promote_job, promotion};
 
 use entity::asset;
 

@@ -1,7 +1,11 @@
-use entity::asset::{ActiveModel, Entity, Status};
+use chrono::{DateTime, Utc};
+use entity::asset::{ActiveModel, Column, Entity, Status};
 use entity::upload_session;
 use entity::{AssetId, TenantId};
-use sea_orm::{ActiveValue::Set, ConnectionTrait, EntityTrait};
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ActiveEnum, ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, UpdateMany,
+};
 use serde_json::Value;
 
 use super::Asset;
@@ -37,6 +41,34 @@ pub(crate) async fn insert(tx: &Tx, session: &upload_session::Model, etag: &str,
         failure: Set(None),
     };
     Entity::insert(row).exec_with_returning(tx.conn()).await.map_err(db_error)
+}
+
+/// Makes an UPLOADED asset READY, at the key that it is served from; `None` where it is not UPLOADED any more.
+pub(super) async fn make_ready(tx: &Tx, asset: &Asset, key: &str, now: DateTime<Utc>) -> Result<Option<Asset>> {
+    let update = uploaded(asset)
+        .col_expr(Column::Status, Expr::value(Status::Ready.to_value()))
+        .col_expr(Column::ObjectKey, Expr::value(key))
+        .col_expr(Column::ReadyAt, Expr::value(now));
+    first(update.exec_with_returning(tx.conn()).await)
+}
+
+/// Makes an UPLOADED asset FAILED, and says why; `None` where it is not UPLOADED any more.
+pub(super) async fn make_failed(tx: &Tx, asset: &Asset, failure: &str) -> Result<Option<Asset>> {
+    let update = uploaded(asset)
+        .col_expr(Column::Status, Expr::value(Status::Failed.to_value()))
+        .col_expr(Column::Failure, Expr::value(failure));
+    first(update.exec_with_returning(tx.conn()).await)
+}
+
+fn uploaded(asset: &Asset) -> UpdateMany<Entity> {
+    Entity::update_many()
+        .filter(Column::TenantId.eq(asset.tenant_id))
+        .filter(Column::Id.eq(asset.id))
+        .filter(Column::Status.eq(Status::Uploaded))
+}
+
+fn first(updated: std::result::Result<Vec<Asset>, DbErr>) -> Result<Option<Asset>> {
+    Ok(updated.map_err(db_error)?.into_iter().next())
 }
 
 /// The session's metadata, with the members named at completion in place of those of the same name.

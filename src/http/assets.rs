@@ -1,6 +1,7 @@
 //! `/app/assets`.
 
 use actix_web::HttpResponse;
+use actix_web::http::header;
 use actix_web::web::{Data, Path};
 use entity::SessionId;
 use serde::{Deserialize, Serialize};
@@ -10,9 +11,10 @@ use validator::Validate;
 
 use super::body::{self, Body};
 use super::problem::{Answer, Document};
-use super::views::AssetView;
+use super::query::Query;
+use super::views::{AssetView, Time};
 use super::{admit, id_of, rules};
-use crate::asset;
+use crate::asset::{self, Disposition, Download};
 use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -91,4 +93,74 @@ pub(super) async fn find(engine: Data<Engine>, caller: Caller, id: Path<String>)
     admit(&engine, &caller, Permission::AssetsView).await?;
     let asset = asset::find(&engine, &caller, id_of(&id)?).await?;
     Ok(HttpResponse::Ok().json(AssetView::from(asset)))
+}
+
+/// How a download is wanted.
+#[derive(Debug, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DownloadQuery {
+    expires_in: Option<u64>,
+    redirect: Option<bool>,
+    disposition: Option<DispositionName>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum DispositionName {
+    Attachment,
+    Inline,
+}
+
+impl From<DispositionName> for Disposition {
+    fn from(name: DispositionName) -> Self {
+        match name {
+            DispositionName::Attachment => Self::Attachment,
+            DispositionName::Inline => Self::Inline,
+        }
+    }
+}
+
+/// Where an asset's file can be fetched for a while.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AssetDownload)]
+pub(super) struct DownloadView {
+    /// A GET of it needs no token.
+    url: String,
+    expires_at: Time,
+}
+
+/// Leads to the asset's file in the store, under the name that it was uploaded with.
+#[utoipa::path(
+    get, path = "/app/assets/{id}/download", tag = "assets",
+    params(
+        ("id" = uuid::Uuid, Path),
+        ("expires_in" = Option<u64>, Query, minimum = 1, description = "Seconds; at most, and by default, what the server is set to."),
+        ("redirect" = Option<bool>, Query, description = "`false`: answer the URL instead of leading there."),
+        ("disposition" = Option<String>, Query, pattern = "^(attachment|inline)$", description = "`inline` holds for images, sound and video that cannot run anything."),
+    ),
+    responses(
+        (status = 302, description = "The file is there", headers(("Location" = String, description = "A URL that ends"))),
+        (status = 200, description = "With `redirect=false`", body = DownloadView),
+        (status = 409, description = "`asset-not-ready`", body = Document, content_type = "application/problem+json"),
+    ),
+    extensions(("x-permission" = json!("assets.view"))),
+)]
+pub(super) async fn download(
+    engine: Data<Engine>,
+    caller: Caller,
+    id: Path<String>,
+    query: Query<DownloadQuery>,
+) -> Answer {
+    admit(&engine, &caller, Permission::AssetsView).await?;
+    let query = query.parse()?;
+    let wanted =
+        Download { expires_in: query.expires_in, disposition: query.disposition.map(Into::into).unwrap_or_default() };
+    let signed = asset::download(&engine, &caller, id_of(&id)?, wanted).await?;
+    // Whoever has the URL has the file.
+    let no_store = (header::CACHE_CONTROL, "no-store");
+    if query.redirect == Some(false) {
+        let view = DownloadView { url: signed.url, expires_at: Time(signed.expires_at) };
+        return Ok(HttpResponse::Ok().insert_header(no_store).json(view));
+    }
+    Ok(HttpResponse::Found().insert_header(no_store).insert_header((header::LOCATION, signed.url)).finish())
 }

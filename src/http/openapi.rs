@@ -22,7 +22,7 @@ use super::{assets, brands, health, list, uploads};
     paths(
         uploads::initiate, uploads::initiate_batch, list::list, uploads::find, uploads::part_url, uploads::part_urls,
         uploads::resume, uploads::activity, uploads::cancel, uploads::events, list::batch, brands::list,
-        assets::complete, assets::find,
+        assets::complete, assets::find, assets::download,
         admin::uploads::list, admin::uploads::inspect, admin::uploads::fail, admin::uploads::cancel,
         tenants::list, tenants::create, tenants::find, tenants::change, tenants::add_brands, tenants::usage,
         health::healthz, health::readyz,

@@ -304,6 +304,9 @@ impl From<Error> for Problem {
             Error::NoBucket(_) => Self::new(&STORAGE_UNAVAILABLE, "the store is not set up for this tenant")
                 .retry_after(RETRY_AFTER_SECS)
                 .caused_by(detail),
+            Error::ForeignBucket { .. } => Self::new(&STORAGE_UNAVAILABLE, "the store is not set up for this server")
+                .retry_after(RETRY_AFTER_SECS)
+                .caused_by(detail),
             Error::DbUnavailable(cause) => {
                 Self::new(&DATABASE_UNAVAILABLE, detail).retry_after(RETRY_AFTER_SECS).caused_by(cause)
             }

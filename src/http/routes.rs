@@ -38,6 +38,7 @@ pub(super) fn routes(app: &mut ServiceConfig) {
         )
         .service(resource("/admin/tenants/{slug}/brands", &["POST"]).route(post().to(tenants::add_brands)))
         .service(resource("/admin/tenants/{slug}/usage", &["GET"]).route(get().to(tenants::usage)))
+        .service(resource("/app/assets/{id}/download", &["GET"]).route(get().to(assets::download)))
         .service(resource("/healthz", &["GET"]).route(get().to(health::healthz)))
         .service(resource("/readyz", &["GET"]).route(get().to(health::readyz)))
         .service(resource("/openapi.json", &["GET"]).route(get().to(openapi::answer)))

@@ -12,6 +12,7 @@ use crate::asset::{self, Asset};
 use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::jobs;
 use crate::storage::{Kind, Object, Part};
 
 /// What a caller says at completion.
@@ -181,7 +182,7 @@ async fn record(
     let mut made = None;
     let outcome = transition(engine, session, change, async |tx, session| {
         made = Some(asset::rows::insert(tx, session, &object.etag, verified).await?);
-        Ok(())
+        jobs::enqueue(engine, tx, &asset::promotion(engine, session)).await.map(drop)
     })
     .await?;
     match (outcome, made) {

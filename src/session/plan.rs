@@ -58,6 +58,7 @@ mod tests {
         max_parts: 10_000,
         max_object_bytes: 5 << 40,
         max_direct_bytes: 5 << 30,
+        max_copy_bytes: 5 << 30,
     };
 
     fn profile() -> UploadProfile {

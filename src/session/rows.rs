@@ -1,6 +1,8 @@
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::upload_session::{self, ActiveModel, Column, Entity, Status, UploadType};
-use entity::{AssetId, BrandId, SessionId, TenantId};
+use entity::{AssetId, BrandId, SessionId, TenantId, asset};
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Order, Query, SelectStatement, UnionType};
 use sea_orm::{
@@ -185,6 +187,59 @@ async fn alone(db: &Database, update: UpdateMany<Entity>) -> Result<Option<Sessi
     let alone = db.alone().await?;
     let updated = update.exec_with_returning(alone.conn()).await.map_err(db_error)?;
     Ok(updated.into_iter().next())
+}
+
+/// What the passes know of a session whose id they read from a key.
+#[derive(Clone, Debug, FromQueryResult)]
+pub(super) struct Claim {
+    pub(super) id: SessionId,
+    pub(super) status: Status,
+    pub(super) bucket: String,
+    pub(super) multipart_upload_id: Option<String>,
+    pub(super) storage_cleared_at: Option<DateTime<Utc>>,
+    /// `None` where there is no asset.
+    pub(super) asset_status: Option<asset::Status>,
+}
+
+/// Of these sessions those that there are, of all tenants: for passes over a bucket only. Up to a thousand ids.
+pub fn claims(ids: &[SessionId]) -> SelectStatement {
+    let of = |column: Column| Expr::col((Entity, column));
+    let asset = |column: asset::Column| (asset::Entity, column);
+    let mut query = Query::select();
+    for column in [Column::Id, Column::Status, Column::Bucket, Column::MultipartUploadId] {
+        query.column((Entity, column));
+    }
+    query
+        .column((Entity, Column::StorageClearedAt))
+        .expr_as(Expr::col(asset(asset::Column::Status)), Alias::new("asset_status"))
+        .from(Entity)
+        .left_join(
+            asset::Entity,
+            of(Column::TenantId)
+                .equals(asset(asset::Column::TenantId))
+                .and(of(Column::AssetId).equals(asset(asset::Column::Id))),
+        )
+        .and_where(of(Column::Id).is_in(ids.iter().copied()))
+        .to_owned()
+}
+
+/// Runs [`claims`].
+pub(super) async fn find_claims(conn: &impl ConnectionTrait, ids: &[SessionId]) -> Result<Vec<Claim>> {
+    if ids.is_empty() {
+        return Ok(vec![]);
+    }
+    let backend = conn.get_database_backend();
+    Claim::find_by_statement(backend.build(&claims(ids))).all(conn).await.map_err(db_error)
+}
+
+/// The buckets that sessions name which are not over and cleared, but for those that are known.
+pub(crate) async fn buckets(conn: &impl ConnectionTrait, known: &BTreeSet<String>) -> Result<Vec<String>> {
+    let mut query = Entity::find().select_only().column(Column::Bucket).distinct();
+    query = query.filter(Column::StorageClearedAt.is_null());
+    if !known.is_empty() {
+        query = query.filter(Column::Bucket.is_not_in(known));
+    }
+    query.into_tuple().all(conn).await.map_err(db_error)
 }
 
 /// The UPDATE that makes room for an event; matches nothing where another event has come since `seen` was read.

@@ -33,7 +33,7 @@ pub struct Storage {
     pub attempt_timeout_secs: u64,
     /// Counts the first one.
     pub max_attempts: u32,
-    /// These four override the provider's preset.
+    /// These five override the provider's preset.
     #[serde(default, deserialize_with = "number_or_text")]
     pub max_parts: Option<u32>,
     #[serde(default, deserialize_with = "number_or_text")]
@@ -42,6 +42,8 @@ pub struct Storage {
     pub max_part_bytes: Option<u64>,
     #[serde(default, deserialize_with = "number_or_text")]
     pub max_object_bytes: Option<u64>,
+    #[serde(default, deserialize_with = "number_or_text")]
+    pub max_copy_bytes: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

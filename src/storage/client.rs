@@ -57,15 +57,16 @@ pub struct Object {
 
 /// The store. Clones share one connection pool and one credential.
 #[derive(Clone, Debug)]
-pub struct Storage(Arc<Inner>);
+pub struct Storage(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    client: Client,
+pub(super) struct Inner {
+    pub(super) client: Client,
     credential: Arc<CurrentCredential>,
     site: Arc<Site>,
     bucket: String,
-    limits: Limits,
+    pub(super) limits: Limits,
+    pub(super) timeouts: TimeoutConfig,
     max_attempts: u32,
 }
 
@@ -76,11 +77,11 @@ const fn is_worth_repeating(op: Op, kind: Kind) -> bool {
         // An answer that was lost on the way would leave an upload whose id nobody knows.
         (Op::OpenMultipart, _) => false,
         // The store may still be at it, and for long. Whoever asks again later finds the object.
-        (Op::CompleteMultipart, Kind::TimedOut) => false,
+        (Op::CompleteMultipart | Op::Copy, Kind::TimedOut) => false,
         // A probe tells how things are now.
         (Op::Ready, _) => false,
         (_, Kind::Throttled | Kind::Unavailable | Kind::TimedOut) => true,
-        (_, Kind::NotFound | Kind::Refused | Kind::Invalid) => false,
+        (_, Kind::NotFound | Kind::Refused | Kind::Changed | Kind::Invalid) => false,
     }
 }
 
@@ -134,7 +135,7 @@ impl Storage {
             .force_path_style(profile.endpoint.path_style())
             .credentials_provider(ForSdk(credential.clone()))
             .identity_cache(IdentityCache::no_cache())
-            .timeout_config(timeouts)
+            .timeout_config(timeouts.clone())
             // `call` repeats, by the table above.
             .retry_config(RetryConfig::disabled())
             // Stores other than AWS refuse the checksums that the SDK sends of its own accord, and no body here is
@@ -149,6 +150,7 @@ impl Storage {
             site: Arc::new(Site { endpoint: profile.public, region: profile.region }),
             bucket: profile.bucket,
             limits: profile.limits,
+            timeouts,
             max_attempts: settings.max_attempts,
         }))
     }
@@ -338,7 +340,7 @@ impl Storage {
         Ok(Signer::new(self.0.site.clone(), self.0.credential.get().await?))
     }
 
-    async fn call<T, E, F>(&self, op: Op, attempt: impl Fn() -> F) -> Result<T, Error>
+    pub(super) async fn call<T, E, F>(&self, op: Op, attempt: impl Fn() -> F) -> Result<T, Error>
     where
         E: ProvideErrorMetadata + StdError + 'static,
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
@@ -384,7 +386,7 @@ fn part_of(part: aws_sdk_s3::types::Part) -> Option<Part> {
     })
 }
 
-fn unquoted(etag: &str) -> String {
+pub(super) fn unquoted(etag: &str) -> String {
     etag.trim_matches('"').to_owned()
 }
 

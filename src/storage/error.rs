@@ -18,6 +18,12 @@ pub enum Op {
     CompleteMultipart,
     AbortMultipart,
     Head,
+    Get,
+    /// Of a small object.
+    Put,
+    /// Of an object, or of a stretch of one as a part.
+    Copy,
+    ListObjects,
     Delete,
     Ready,
     CreateBucket,
@@ -29,6 +35,8 @@ pub enum Op {
 pub enum Kind {
     /// No such upload or object. An answer, not a failure, for most callers.
     NotFound,
+    /// What stands there is not what the request was conditional on.
+    Changed,
     /// The credential or a policy does not allow it.
     Refused,
     /// Asked to slow down.
@@ -107,6 +115,7 @@ fn sort(op: Op, status: u16, code: Option<&str>) -> Kind {
     match (code.unwrap_or_default(), status) {
         ("NoSuchUpload" | "NoSuchKey", _) => Kind::NotFound,
         (_, 404) if op == Op::Head => Kind::NotFound,
+        ("PreconditionFailed", _) | (_, 412) => Kind::Changed,
         ("SlowDown" | "Throttling" | "ThrottlingException" | "TooManyRequests" | "RequestLimitExceeded", _) => {
             Kind::Throttled
         }
@@ -168,6 +177,9 @@ mod tests {
             (Op::CompleteMultipart, 400, Some("EntityTooSmall"), Kind::Invalid),
             (Op::CompleteMultipart, 200, Some("InternalError"), Kind::Unavailable),
             (Op::CompleteMultipart, 409, Some("OperationAborted"), Kind::Unavailable),
+            (Op::Copy, 404, Some("NoSuchKey"), Kind::NotFound),
+            (Op::Copy, 412, Some("PreconditionFailed"), Kind::Changed),
+            (Op::Put, 412, None, Kind::Changed),
             (Op::Delete, 403, Some("AccessDenied"), Kind::Refused),
             (Op::Delete, 403, Some("RequestTimeTooSkewed"), Kind::Refused),
             (Op::Delete, 400, Some("ExpiredToken"), Kind::Refused),

@@ -1,14 +1,19 @@
 //! What Quaymaster asks of an S3: a few calls (`client.rs`), and URLs with which others send the bytes (`presign.rs`).
 
 mod client;
+mod copy;
 mod credentials;
 mod error;
 mod key;
+mod listing;
 mod presign;
 mod profile;
+mod small;
 
 pub use client::{Object, Part, Storage};
+pub use copy::Source;
 pub use error::{Error, Kind, Op, StartError};
-pub use key::Location;
-pub use presign::{Presigned, PresignedParts, Signer};
+pub use key::{ASSETS, Location, OWNER, TEMP, UPLOADS, asset_of, session_of};
+pub use listing::{ListedObject, ListedUpload, Objects, Page, Uploads};
+pub use presign::{Answered, Presigned, PresignedParts, Signer};
 pub use profile::Limits;

@@ -21,7 +21,7 @@ use super::profile::Endpoint;
 /// RFC 3986's unreserved characters stay as they are in a query.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// In a path the slash does, too.
-const PATH: &AsciiSet = &QUERY.remove(b'/');
+pub(super) const PATH: &AsciiSet = &QUERY.remove(b'/');
 
 /// Seven days: `X-Amz-Expires` takes no more.
 const EXPIRES_MAX_SECS: i64 = 604_800;
@@ -40,6 +40,13 @@ pub struct Presigned {
 pub struct PresignedParts {
     pub urls: Vec<String>,
     pub expires_at: DateTime<Utc>,
+}
+
+/// Headers that the store is told to answer a GET with, in place of the object's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answered {
+    pub content_disposition: String,
+    pub content_type: String,
 }
 
 /// Signs with one credential. Made for one request and then dropped: it does not follow a rotation.
@@ -152,6 +159,18 @@ impl Signer {
         let (host, _) = self.site.endpoint.of_bucket(&at.bucket);
         let (url, expires_at) = self.single("GET", at, &[("host", &host)], ttl);
         Presigned { url, headers: Vec::new(), expires_at }
+    }
+
+    /// The same GET, answered with these headers.
+    pub fn get_object_as(&self, at: &Location, answered: &Answered, ttl: Duration) -> Presigned {
+        let mut frame = Frame::new(self, "GET", at, "host", ttl, Utc::now());
+        let query = format!(
+            "&response-content-disposition={}&response-content-type={}",
+            utf8_percent_encode(&answered.content_disposition, QUERY),
+            utf8_percent_encode(&answered.content_type, QUERY),
+        );
+        let lines = format!("host:{}\n", frame.host);
+        Presigned { url: frame.sign(&query, &lines), headers: Vec::new(), expires_at: frame.expires_at }
     }
 
     /// A PUT of exactly that many bytes for each part (number, bytes). `ttl` is cut as for [`Self::put_object`].

@@ -22,6 +22,8 @@ pub struct Limits {
     pub max_object_bytes: u64,
     /// The largest object that one PUT may bring.
     pub max_direct_bytes: u64,
+    /// The largest object that one CopyObject, and the largest stretch that one UploadPartCopy may copy.
+    pub max_copy_bytes: u64,
 }
 
 /// The limits of Amazon S3 ("Amazon S3 multipart upload limits", user guide, qfacts): parts of 5 MiB to 5 GiB, 10,000
@@ -32,6 +34,7 @@ const S3: Limits = Limits {
     max_parts: PART_NUMBER_MAX,
     max_object_bytes: PART_NUMBER_MAX as u64 * 5 * GIB,
     max_direct_bytes: 5 * GIB,
+    max_copy_bytes: 5 * GIB,
 };
 
 struct Preset {
@@ -57,6 +60,7 @@ fn preset(provider: Provider) -> Preset {
                 max_part_bytes: 5 * GIB - 5 * MIB,
                 max_object_bytes: 5 * TIB - 5 * GIB,
                 max_direct_bytes: 5 * GIB - 5 * MIB,
+                max_copy_bytes: 5 * GIB - 5 * MIB,
                 ..S3
             },
         },
@@ -82,6 +86,7 @@ fn preset(provider: Provider) -> Preset {
                 max_parts: PART_NUMBER_MAX,
                 max_object_bytes: 10_000_000_000_000,
                 max_direct_bytes: 5_000_000_000,
+                max_copy_bytes: 5_000_000_000,
             },
         },
         // Ceph's defaults are S3's (`rgw_multipart_min_part_size`, `rgw_max_put_size`,
@@ -96,6 +101,7 @@ fn preset(provider: Provider) -> Preset {
                 max_part_bytes: 5_000_000_000,
                 max_object_bytes: 5_000_000_000_000,
                 max_direct_bytes: 5_000_000_000,
+                max_copy_bytes: 5_000_000_000,
                 ..S3
             },
         },
@@ -169,12 +175,17 @@ fn limits(settings: &settings::Storage, preset: Limits) -> Result<Limits, StartE
         max_parts: settings.max_parts.unwrap_or(preset.max_parts),
         max_object_bytes: settings.max_object_bytes.unwrap_or(preset.max_object_bytes),
         max_direct_bytes: preset.max_direct_bytes.min(settings.max_object_bytes.unwrap_or(u64::MAX)),
+        max_copy_bytes: settings.max_copy_bytes.unwrap_or(preset.max_copy_bytes),
     };
     if !(1..=PART_NUMBER_MAX).contains(&limits.max_parts) {
         return Err(StartError::Limit { setting: "max_parts", reason: "must be from 1 to 10,000" });
     }
     if limits.max_part_bytes == 0 || limits.max_part_bytes < limits.min_part_bytes {
         return Err(StartError::Limit { setting: "max_part_bytes", reason: "must not be under min_part_bytes" });
+    }
+    // What is larger is copied by parts of this size.
+    if limits.max_copy_bytes == 0 || limits.max_copy_bytes < limits.min_part_bytes {
+        return Err(StartError::Limit { setting: "max_copy_bytes", reason: "must not be under min_part_bytes" });
     }
     Ok(limits)
 }
@@ -272,6 +283,7 @@ pub(super) mod tests {
             min_part_bytes: None,
             max_part_bytes: None,
             max_object_bytes: None,
+            max_copy_bytes: None,
         }
     }
 
@@ -325,6 +337,7 @@ pub(super) mod tests {
             min_part_bytes: Some(1),
             max_part_bytes: Some(MIB),
             max_object_bytes: Some(GIB),
+            max_copy_bytes: Some(2 * MIB),
             ..settings(Some(Provider::R2), Some("https://acc.r2.cloudflarestorage.com"))
         };
         let profile = profile(&settings).unwrap();
@@ -337,6 +350,7 @@ pub(super) mod tests {
             max_parts: 1_000,
             max_object_bytes: GIB,
             max_direct_bytes: GIB,
+            max_copy_bytes: 2 * MIB,
         };
         assert_eq!(profile.limits, expected);
     }
@@ -361,5 +375,7 @@ pub(super) mod tests {
         }
         let small = settings::Storage { max_part_bytes: Some(MIB), ..settings(None, None) };
         assert!(why(small).contains("storage.max_part_bytes"));
+        let small = settings::Storage { max_copy_bytes: Some(MIB), ..settings(None, None) };
+        assert!(why(small).contains("storage.max_copy_bytes"));
     }
 }

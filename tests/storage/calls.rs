@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use quaymaster::settings::{self, Secret};
-use quaymaster::storage::{Kind, Location, Part, Storage};
+use quaymaster::storage::{Kind, ListedObject, ListedUpload, Location, Part, Source, Storage};
 
 use crate::kit::{Store, each_store};
 
@@ -143,6 +143,130 @@ async fn a_wrong_secret_is_refused_and_not_missing() {
         assert_eq!(storage.head(&at).await.unwrap_err().kind, Kind::Refused);
         assert_eq!(storage.open_multipart(&at, "text/plain").await.unwrap_err().kind, Kind::Refused);
         assert_eq!(storage.delete(&at).await.unwrap_err().kind, Kind::Refused);
+    })
+    .await;
+}
+
+async fn put(store: &Store, at: &Location, bytes: Vec<u8>) {
+    store.s3.put_object().bucket(&at.bucket).key(&at.key).body(bytes.into()).send().await.unwrap();
+}
+
+async fn stored(store: &Store, at: &Location) -> (Vec<u8>, String) {
+    let object = store.s3.get_object().bucket(&at.bucket).key(&at.key).send().await.unwrap();
+    let content_type = object.content_type().unwrap_or_default().to_owned();
+    (object.body.collect().await.unwrap().to_vec(), content_type)
+}
+
+/// The store as it copies by parts what is larger than 5 MiB.
+async fn copying_by_parts(store: &Store) -> Storage {
+    let settings = settings::Storage { max_copy_bytes: Some(5 << 20), ..store.settings.clone() };
+    Storage::connect(&settings).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_copy_is_the_object_whole_or_by_parts() {
+    each_store(async |store| {
+        let by_parts = copying_by_parts(store).await;
+        let bytes: Vec<u8> = (0..11 * MIB).map(|n| (n % 251) as u8).collect();
+        let from = store.at("temp/uploads/a b+c/📦%20/original");
+        put(store, &from, bytes.clone()).await;
+        let object = store.storage.head(&from).await.unwrap();
+        let source = Source { at: &from, etag: &object.etag, size: object.size };
+        for (storage, key) in [(&store.storage, "assets/whole"), (&by_parts, "assets/parts")] {
+            let to = store.at(key);
+            storage.copy(source, &to, "video/mp4; codecs=\"avc1\"").await.unwrap();
+            let (copy, content_type) = stored(store, &to).await;
+            assert!(copy == bytes, "{} {key}", store.name);
+            assert_eq!(content_type, "video/mp4; codecs=\"avc1\"", "{} {key}", store.name);
+            // Again is fine.
+            storage.copy(source, &to, "video/mp4").await.unwrap();
+        }
+        assert!(store.storage.uploads(&from.bucket, "").next().await.unwrap().unwrap().items.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_but_the_object_that_was_meant_is_copied() {
+    each_store(async |store| {
+        let by_parts = copying_by_parts(store).await;
+        let (from, gone, to) = (store.at("temp/from"), store.at("temp/gone"), store.at("assets/to"));
+        put(store, &from, vec![7; 6 * MIB]).await;
+        let etag = store.storage.head(&from).await.unwrap().etag;
+        put(store, &from, vec![8; 6 * MIB]).await;
+        for storage in [&store.storage, &by_parts] {
+            for (at, kind) in [(&from, Kind::Changed), (&gone, Kind::NotFound)] {
+                let source = Source { at, etag: &etag, size: 6 << 20 };
+                let error = storage.copy(source, &to, "text/plain").await.unwrap_err();
+                assert_eq!(error.kind, kind, "{}: {error}", store.name);
+            }
+            let nowhere = Location { bucket: "no-such-bucket-anywhere".to_owned(), ..from.clone() };
+            let source = Source { at: &nowhere, etag: &etag, size: 6 << 20 };
+            let error = storage.copy(source, &to, "text/plain").await.unwrap_err();
+            assert!(matches!(error.kind, Kind::Invalid | Kind::Refused), "{}: {error}", store.name);
+        }
+        assert_eq!(store.storage.head(&to).await.unwrap_err().kind, Kind::NotFound);
+        assert!(store.storage.uploads(&from.bucket, "").next().await.unwrap().unwrap().items.is_empty());
+    })
+    .await;
+}
+
+/// A page has a thousand at most.
+#[tokio::test]
+async fn what_lies_under_a_prefix_is_listed_over_all_pages() {
+    each_store(async |store| {
+        let key = |n: usize| store.at(&format!("list/{n:04} +%📦"));
+        put(store, &store.at("lis"), vec![1]).await;
+        put(store, &store.at("lisu"), vec![1]).await;
+        stream::iter(0..1_050).for_each_concurrent(16, async |n| put(store, &key(n), vec![1]).await).await;
+        let bucket = store.storage.bucket();
+        let mut pages = store.storage.objects(bucket, "list/");
+        let mut listed: Vec<ListedObject> = Vec::new();
+        while let Some(page) = pages.next().await.unwrap() {
+            assert!((chrono::Utc::now() - page.store_time).abs() < chrono::TimeDelta::minutes(1));
+            assert!(page.items.iter().all(|item| (page.store_time - item.last_modified).num_seconds() >= -1));
+            listed.extend(page.items);
+        }
+        let keys: Vec<_> = listed.into_iter().map(|item| item.key).collect();
+        assert!(keys == (0..1_050).map(|n| key(n).key).collect::<Vec<_>>(), "{}: {} keys", store.name, keys.len());
+        assert!(pages.next().await.unwrap().is_none());
+
+        let places: Vec<_> = (0..1_050).map(|n| key(n / 3)).collect();
+        let opened = stream::iter(&places).map(|at| store.storage.open_multipart(at, "text/plain"));
+        let mut opened: Vec<_> = opened.buffer_unordered(16).try_collect().await.unwrap();
+        let mut pages = store.storage.uploads(bucket, "list/");
+        let mut listed: Vec<ListedUpload> = Vec::new();
+        while let Some(page) = pages.next().await.unwrap() {
+            assert!(page.items.iter().all(|item| (page.store_time - item.initiated).num_seconds() >= -1));
+            listed.extend(page.items);
+        }
+        assert!(listed.is_sorted_by(|a, b| a.key <= b.key));
+        let mut ids: Vec<_> = listed.into_iter().map(|item| item.upload_id).collect();
+        ids.sort_unstable();
+        opened.sort_unstable();
+        assert!(ids == opened, "{}: {} opened, {} listed", store.name, opened.len(), ids.len());
+
+        let (mut names, more) = store.storage.folders(bucket, "").await.unwrap();
+        names.sort_unstable();
+        assert_eq!((names, more), (["lis", "list/", "lisu"].map(str::to_owned).to_vec(), false), "{}", store.name);
+        assert!(store.storage.folders(bucket, "list/").await.unwrap().1, "{}: there are more", store.name);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_small_object_is_put_once_and_read_whole() {
+    each_store(async |store| {
+        let at = store.at("temp/uploads/.owner");
+        assert_eq!(store.storage.read(&at, 100).await.unwrap_err().kind, Kind::NotFound);
+        store.storage.put_if_absent(&at, b"{\"a\":1}").await.unwrap();
+        assert_eq!(store.storage.read(&at, 100).await.unwrap(), b"{\"a\":1}");
+        assert_eq!(store.storage.read(&at, 6).await.unwrap_err().kind, Kind::Invalid);
+        assert_eq!(stored(store, &at).await.1, "application/json");
+        store.storage.put_if_absent(&at, b"{\"b\":2}").await.unwrap();
+        let kept = store.storage.read(&at, 100).await.unwrap() == b"{\"a\":1}";
+        println!("{} {} the condition of a PUT", store.name, if kept { "honours" } else { "does not know" });
+        assert!(kept || store.name == "garage");
     })
     .await;
 }

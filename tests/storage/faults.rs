@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use quaymaster::settings::{self, Provider};
-use quaymaster::storage::{Error, Kind, Location, Op, Part, Storage};
+use quaymaster::storage::{Error, Kind, Location, Op, Part, Source, Storage};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
@@ -19,6 +19,8 @@ const SECRET: &str = "not-for-any-log";
 pub enum Does {
     /// Answers with this status and body.
     Say(u16, String),
+    /// The same with more lines in the head, each with its line break.
+    SayWith(u16, String, String),
     /// Answers with the first half of a 200, and hangs up.
     BreakOff,
     /// Answers with the first half of a 200, and nothing more.
@@ -95,12 +97,8 @@ async fn serve(
     };
     const HALF: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n<?xml version=\"1.0\"?>";
     match plan(number, &line) {
-        Does::Say(status, body) => {
-            let body = if line.starts_with("HEAD") { "" } else { &body };
-            let head =
-                format!("HTTP/1.1 {status} Because\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
-            stream.write_all(format!("{head}{body}").as_bytes()).await?;
-        }
+        Does::Say(status, body) => say(&mut stream, &line, status, "", &body).await?,
+        Does::SayWith(status, head, body) => say(&mut stream, &line, status, &head, &body).await?,
         Does::BreakOff => stream.write_all(HALF).await?,
         Does::Stall => {
             stream.write_all(HALF).await?;
@@ -110,6 +108,13 @@ async fn serve(
         Does::Hang => std::future::pending().await,
     }
     stream.shutdown().await
+}
+
+async fn say(stream: &mut TcpStream, line: &str, status: u16, more: &str, body: &str) -> std::io::Result<()> {
+    let body = if line.starts_with("HEAD") { "" } else { body };
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status} Because\r\nconnection: close\r\n{more}content-length: {length}\r\n\r\n");
+    stream.write_all(format!("{head}{body}").as_bytes()).await
 }
 
 /// Reads a request with its body, and gives back its first line.
@@ -168,6 +173,13 @@ async fn call(storage: &Storage, op: Op) -> Result<(), Error> {
         Op::CompleteMultipart => storage.complete_multipart(&at, id, &[part]).await,
         Op::AbortMultipart => storage.abort_multipart(&at, id).await,
         Op::Head => storage.head(&at).await.map(drop),
+        Op::Get => storage.read(&at, 10).await.map(drop),
+        Op::Put => storage.put_if_absent(&at, b"{}").await,
+        Op::Copy => {
+            let source = Source { at: &at, etag: "d41d8cd98f00b204e9800998ecf8427e", size: 1 };
+            storage.copy(source, &at, "text/plain").await
+        }
+        Op::ListObjects => storage.objects("bucket", "temp/").next().await.map(drop),
         Op::Delete => storage.delete(&at).await,
         Op::Ready => storage.ready("bucket").await,
         Op::CreateBucket => storage.create_bucket("bucket").await,
@@ -176,13 +188,17 @@ async fn call(storage: &Storage, op: Op) -> Result<(), Error> {
     }
 }
 
-const CALLS: [Op; 10] = [
+const CALLS: [Op; 14] = [
     Op::OpenMultipart,
     Op::ListUploads,
     Op::ListParts,
     Op::CompleteMultipart,
     Op::AbortMultipart,
     Op::Head,
+    Op::Get,
+    Op::Put,
+    Op::Copy,
+    Op::ListObjects,
     Op::Delete,
     Op::Ready,
     Op::CreateBucket,
@@ -230,7 +246,8 @@ async fn trouble_of_the_store_is_repeated_where_that_is_safe() {
 async fn a_refusal_is_final() {
     check("403", error(403, "AccessDenied"), |_| (Kind::Refused, 1)).await;
     check("400", error(400, "InvalidRequest"), |_| (Kind::Invalid, 1)).await;
-    check("501", error(501, "NotImplemented"), |_| (Kind::Invalid, 1)).await;
+    // A conditional PUT is tried without the condition.
+    check("501", error(501, "NotImplemented"), |op| (Kind::Invalid, if op == Op::Put { 2 } else { 1 })).await;
     check("no bucket", error(404, "NoSuchBucket"), |op| {
         (if op == Op::Head { Kind::NotFound } else { Kind::Invalid }, 1)
     })
@@ -434,4 +451,110 @@ async fn calls_go_below_the_path_of_the_endpoint() {
     let storage = Storage::connect(&settings(&format!("http://{}/gate/s3", store.address))).await.unwrap();
     fails(&storage, Op::Head).await;
     assert_eq!(store.requests(), ["HEAD /gate/s3/bucket/temp/uploads/x/original HTTP/1.1"]);
+}
+
+/// The list of the objects under `temp/`, page by page to its end.
+async fn list_objects(storage: &Storage) -> Result<Vec<String>, Error> {
+    let mut pages = storage.objects("bucket", "temp/");
+    let mut keys = Vec::new();
+    while let Some(page) = pages.next().await? {
+        keys.extend(page.items.into_iter().map(|item| item.key));
+    }
+    Ok(keys)
+}
+
+async fn list_uploads(storage: &Storage) -> Result<Vec<String>, Error> {
+    let mut pages = storage.uploads("bucket", "temp/");
+    let mut ids = Vec::new();
+    while let Some(page) = pages.next().await? {
+        ids.extend(page.items.into_iter().map(|item| item.upload_id));
+    }
+    Ok(ids)
+}
+
+fn objects_page(keys: &[&str], more: &str) -> String {
+    let entry = |key| {
+        format!("<Contents><Key>{key}</Key><LastModified>2026-11-21T00:00:00.000Z</LastModified></Contents>{more}")
+    };
+    let entries: String = keys.iter().map(entry).collect();
+    format!("<ListBucketResult><IsTruncated>true</IsTruncated>{entries}</ListBucketResult>")
+}
+
+fn dated(date: &'static str, page: String) -> Does {
+    Does::SayWith(200, format!("date: {date}\r\n"), page)
+}
+
+const DATE: &str = "Sat, 21 Nov 2026 10:00:00 GMT";
+
+#[tokio::test]
+async fn a_list_of_objects_without_an_end_ends() {
+    for (name, requests_max, plan) in [
+        ("the same page again", 2, (|_| dated(DATE, objects_page(&["temp/a", "temp/b"], ""))) as fn(usize) -> Does),
+        ("empty pages", 1, |_| dated(DATE, objects_page(&[], ""))),
+        ("keys out of order", 1, |_| dated(DATE, objects_page(&["temp/b", "temp/a"], ""))),
+        ("a key twice", 1, |_| dated(DATE, objects_page(&["temp/a", "temp/a"], ""))),
+        ("another prefix", 1, |_| dated(DATE, objects_page(&["tempo"], ""))),
+        ("no date", 1, |_| Does::Say(200, objects_page(&["temp/a"], ""))),
+        ("a date that is none", 1, |_| dated("today", objects_page(&["temp/a"], ""))),
+        ("a key that is not UTF-8", 1, |_| {
+            dated(DATE, objects_page(&["temp/%ff"], "<EncodingType>url</EncodingType>"))
+        }),
+    ] {
+        let store = Faulty::start(move |number, _| plan(number)).await;
+        let error = list_objects(&store.storage().await).await.unwrap_err();
+        assert_eq!((error.op, error.kind), (Op::ListObjects, Kind::Unavailable), "{name}: {error}");
+        assert_eq!(store.requests().len(), requests_max, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn keys_are_read_in_the_writing_that_the_store_chose() {
+    for (encoding, key) in [("<EncodingType>url</EncodingType>", "temp/a b+%\u{1}"), ("", "temp/a+b%2B%25%01")] {
+        let page = objects_page(&["temp/a+b%2B%25%01"], encoding).replace("true", "false");
+        let store = Faulty::always(dated(DATE, page)).await;
+        assert_eq!(list_objects(&store.storage().await).await.unwrap(), [key]);
+        assert!(store.requests()[0].contains("encoding-type=url"), "{}", store.requests()[0]);
+    }
+}
+
+fn started_uploads(entries: impl Iterator<Item = (usize, usize)>) -> Does {
+    let entry = |(key, id)| {
+        let started = "<Initiated>2026-11-21T00:00:00.000Z</Initiated>";
+        format!("<Upload><Key>temp/{key:09}</Key><UploadId>{id}</UploadId>{started}</Upload>")
+    };
+    let entries: String = entries.map(entry).collect();
+    let page = format!("<IsTruncated>true</IsTruncated>{entries}");
+    dated(DATE, format!("<ListMultipartUploadsResult>{page}</ListMultipartUploadsResult>"))
+}
+
+#[tokio::test]
+async fn a_list_of_uploads_under_a_prefix_without_an_end_ends() {
+    for (name, requests_max, plan) in [
+        ("the same page again", 2, (|_| started_uploads((0..3).map(|n| (n, n)))) as fn(usize) -> Does),
+        ("one upload again and again", 2, |_| started_uploads([(1, 1)].into_iter())),
+        ("empty pages", 1, |_| started_uploads([].into_iter())),
+        ("keys out of order", 1, |_| started_uploads([(2, 1), (1, 2)].into_iter())),
+        ("ever new ones under one key", 11, |page| started_uploads((0..1_000).map(|n| (1, page * 1_000 + n)))),
+        ("two pages under one key in turn", 11, |page| started_uploads((0..1_000).map(|n| (1, page % 2 * 1_000 + n)))),
+    ] {
+        let store = Faulty::start(move |number, _| plan(number)).await;
+        let error = list_uploads(&store.storage().await).await.unwrap_err();
+        assert_eq!((error.op, error.kind), (Op::ListUploads, Kind::Unavailable), "{name}: {error}");
+        assert_eq!(store.requests().len(), requests_max, "{name}");
+    }
+}
+
+/// AWS begins with a 200 and blanks to keep the connection, and only then knows.
+#[tokio::test]
+async fn a_copy_that_fails_under_a_200_has_failed() {
+    for (code, kind, attempts) in [
+        ("InternalError", Kind::Unavailable, 3),
+        ("PreconditionFailed", Kind::Changed, 1),
+        ("NoSuchKey", Kind::NotFound, 1),
+    ] {
+        let store = Faulty::always(error(200, code)).await;
+        let error = fails(&store.storage().await, Op::Copy).await;
+        assert_eq!((error.kind, error.code.as_str()), (kind, code));
+        assert_eq!(store.requests().len(), attempts);
+    }
 }

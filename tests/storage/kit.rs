@@ -130,6 +130,7 @@ pub fn settings(provider: Provider, endpoint: &str, key: &str, secret: &str) -> 
         min_part_bytes: None,
         max_part_bytes: None,
         max_object_bytes: None,
+        max_copy_bytes: None,
     }
 }
 

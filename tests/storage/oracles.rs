@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{NaiveDateTime, TimeDelta};
 use quaymaster::settings::{self, Provider, Secret};
-use quaymaster::storage::{Location, Storage};
+use quaymaster::storage::{Answered, Location, Storage};
 use rusty_s3::actions::{GetObject, PutObject, UploadPart};
 use rusty_s3::{Bucket, S3Action, UrlStyle};
 use url::Url;
@@ -192,6 +192,33 @@ async fn get_urls_are_those_of_other_signers() {
         let request = sdk.get_object().bucket(&form.at.bucket).key(&form.at.key);
         let theirs = request.customize().interceptor(WithoutXId).presigned(config).await.unwrap();
         assert_eq!(sorted(&ours), sorted(theirs.uri()), "{}", form.describe());
+    }
+}
+
+#[tokio::test]
+async fn get_urls_with_headers_of_the_answer_are_those_of_other_signers() {
+    let answered = Answered {
+        content_disposition: "attachment; filename=\"a b_.mov\"; filename*=UTF-8''a%20b%F0%9F%93%A6.mov".to_owned(),
+        content_type: "video/mp4; codecs=\"avc1, mp4a\"".to_owned(),
+    };
+    for form in forms() {
+        let signer = Storage::connect(&form.settings).await.unwrap().signer().await.unwrap();
+        let ours = signer.get_object_as(&form.at, &answered, TTL);
+        assert_eq!(ours.expires_at, signed(&ours.url).time + TimeDelta::from_std(TTL).unwrap());
+        let rusty = form.rusty(&ours.url, |bucket, key| {
+            let mut action = GetObject::new(bucket, Some(key), &form.at.key);
+            action.query_mut().insert("response-content-disposition", answered.content_disposition.clone());
+            action.query_mut().insert("response-content-type", answered.content_type.clone());
+            action
+        });
+        assert_eq!(ours.url, rusty, "{}", form.describe());
+
+        let (sdk, config) = form.sdk(&ours.url);
+        let request = sdk.get_object().bucket(&form.at.bucket).key(&form.at.key);
+        let request = request.response_content_disposition(&answered.content_disposition);
+        let request = request.response_content_type(&answered.content_type);
+        let theirs = request.customize().interceptor(WithoutXId).presigned(config).await.unwrap();
+        assert_eq!(sorted(&ours.url), sorted(theirs.uri()), "{}", form.describe());
     }
 }
 

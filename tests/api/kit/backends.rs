@@ -15,6 +15,9 @@ use uuid::Uuid;
 use super::proxy::{Line, StoreProxy};
 use super::server::EmbeddedStore;
 
+/// Says which deployment a bucket belongs to; in every bucket from a server's start on.
+pub const OWNER: &str = "temp/uploads/.owner";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pair {
     Embedded,
@@ -185,7 +188,7 @@ impl Store {
             env.push(("QUAYMASTER_STORAGE__PROVIDER", provider));
         }
         let store = Self { faults, bucket, s3, env, embedded, created };
-        let (objects, uploads) = (store.objects().await, store.uploads().await);
+        let (objects, uploads) = (store.everything().await, store.uploads().await);
         assert!(objects.is_empty() && uploads.is_empty(), "the bucket {} is not empty", store.bucket);
         store
     }
@@ -203,8 +206,14 @@ impl Store {
         }
     }
 
-    /// Every key with its size, in order.
+    /// Every key with its size, in order, but for the marker of the bucket's owner.
     pub async fn objects(&self) -> Vec<(String, u64)> {
+        let mut objects = self.everything().await;
+        objects.retain(|(key, _)| key != OWNER);
+        objects
+    }
+
+    pub async fn everything(&self) -> Vec<(String, u64)> {
         let mut pages = self.s3.list_objects_v2().bucket(&self.bucket).into_paginator().send();
         let mut objects = Vec::new();
         while let Some(page) = pages.next().await {
@@ -244,6 +253,23 @@ impl Store {
         object.body.collect().await.unwrap().to_vec()
     }
 
+    pub async fn content_type(&self, key: &str) -> String {
+        let object = self.s3.head_object().bucket(&self.bucket).key(key).send().await.unwrap();
+        object.content_type().unwrap_or_default().to_owned()
+    }
+
+    /// Puts an object there behind everybody's back.
+    pub async fn put(&self, key: &str, bytes: &[u8]) {
+        let body = bytes.to_vec().into();
+        self.s3.put_object().bucket(&self.bucket).key(key).body(body).send().await.unwrap();
+    }
+
+    /// Opens an upload behind everybody's back.
+    pub async fn open(&self, key: &str) -> String {
+        let upload = self.s3.create_multipart_upload().bucket(&self.bucket).key(key).send().await.unwrap();
+        upload.upload_id.unwrap()
+    }
+
     pub async fn delete(&self, key: &str) {
         self.s3.delete_object().bucket(&self.bucket).key(key).send().await.unwrap();
     }
@@ -260,7 +286,7 @@ impl Store {
         for (key, id) in self.uploads().await {
             self.abort(&key, &id).await;
         }
-        for (key, _) in self.objects().await {
+        for (key, _) in self.everything().await {
             self.delete(&key).await;
         }
         if self.created {

@@ -26,7 +26,7 @@ pub async fn check(app: &TestApp) {
     events_tell_each_session(&sessions, &events, &mut wrong);
     assets_match_completed_sessions(&sessions, &assets, &objects, &mut wrong);
     usage_is_the_sum_of_what_is_there(app, &sessions, &mut wrong).await;
-    sessions_explain_the_bucket(app, &sessions, &objects, &uploads, &mut wrong);
+    sessions_explain_the_bucket(app, &sessions, &assets, &objects, &uploads, &mut wrong);
     assert!(wrong.is_empty(), "the story leaves behind:\n  {}", wrong.join("\n  "));
 }
 
@@ -78,12 +78,16 @@ fn assets_match_completed_sessions(
         match own.as_slice() {
             [asset] if asset.id == session.asset_id && asset.file_size == session.file_size => {
                 let size = u64::try_from(asset.file_size).unwrap();
-                if !objects.contains(&(asset.object_key.clone(), size)) {
+                // What a FAILED asset was to be made of may be gone: that is why it failed.
+                if asset.status != asset::Status::Failed && !objects.contains(&(asset.object_key.clone(), size)) {
                     wrong.push(format!("asset {} has no object of {size} bytes at {}", asset.id, asset.object_key));
                 }
             }
             _ => wrong.push(format!("COMPLETED session {} has the assets {own:?}", session.id)),
         }
+    }
+    for asset in assets.iter().filter(|a| (a.status == asset::Status::Ready) != (a.object_key == key_of(a))) {
+        wrong.push(format!("asset {} is {:?}, at {}", asset.id, asset.status, asset.object_key));
     }
     let completed = |asset: &&asset::Model| {
         sessions.iter().any(|s| s.id == asset.upload_session_id && s.status == Status::Completed)
@@ -120,20 +124,38 @@ async fn usage_is_the_sum_of_what_is_there(app: &TestApp, sessions: &[upload_ses
 fn sessions_explain_the_bucket(
     app: &TestApp,
     sessions: &[upload_session::Model],
+    assets: &[asset::Model],
     objects: &[(String, u64)],
     uploads: &[(String, String)],
     wrong: &mut Vec<String>,
 ) {
     let by_key: BTreeMap<String, &upload_session::Model> =
         sessions.iter().map(|s| (format!("temp/uploads/{}/original", s.id), s)).collect();
-    for (key, size) in objects {
+    let by_asset_key: BTreeMap<String, &asset::Model> = assets.iter().map(|a| (key_of(a), a)).collect();
+    let is_ready = |s: &upload_session::Model| {
+        assets.iter().any(|a| a.upload_session_id == s.id && a.status == asset::Status::Ready)
+    };
+    for (key, size) in objects.iter().filter(|(key, _)| !by_asset_key.contains_key(key)) {
         match by_key.get(key).map(|s| s.status) {
+            // Its promotion deletes it.
+            Some(Status::Completed) if is_ready(by_key[key]) && !app.may_leave_bytes() => {
+                wrong.push(format!("an object of {size} bytes at {key}, of a session whose asset is READY"));
+            }
             Some(Status::Initiating | Status::Uploading | Status::Completed) => {}
             Some(Status::Failed | Status::Cancelled) if app.may_leave_bytes() => {}
             status => wrong.push(format!("an object of {size} bytes at {key}, of a session that is {status:?}")),
         }
     }
+    for (key, _) in objects {
+        if let Some(asset) = by_asset_key.get(key).filter(|a| a.status == asset::Status::Failed) {
+            wrong.push(format!("an object at {key}, of a FAILED asset {}", asset.id));
+        }
+    }
     for (key, id) in uploads {
+        // A copy of many parts that was cut short, and that goes on.
+        if by_asset_key.get(key).is_some_and(|a| a.status == asset::Status::Uploaded || app.may_leave_bytes()) {
+            continue;
+        }
         match by_key.get(key).map(|s| (s.status, s.upload_type, s.multipart_upload_id.as_deref())) {
             Some((Status::Initiating, UploadType::Multipart, None)) => {}
             Some((Status::Uploading, UploadType::Multipart, Some(own))) if own == id => {}
@@ -141,4 +163,9 @@ fn sessions_explain_the_bucket(
             session => wrong.push(format!("the multipart upload {id} at {key}, of a session that is {session:?}")),
         }
     }
+}
+
+/// Where an asset is served from.
+fn key_of(asset: &asset::Model) -> String {
+    format!("assets/{}/{}/original", asset.tenant_id, asset.id)
 }

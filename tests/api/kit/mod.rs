@@ -21,7 +21,7 @@ use quaymaster::clock::Clock;
 use tempfile::TempDir;
 
 pub use actor::{Actor, Tenant, Upload};
-pub use backends::{Database, Pair, Skipped, Store};
+pub use backends::{Database, OWNER, Pair, Skipped, Store};
 pub use proxy::{Fault, Op};
 pub use reply::Reply;
 pub use server::free_port;

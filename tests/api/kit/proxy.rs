@@ -22,19 +22,29 @@ pub enum Op {
     ListParts,
     ListMultipartUploads,
     HeadObject,
+    GetObject,
+    PutObject,
     DeleteObject,
+    CopyObject,
+    UploadPartCopy,
+    ListObjects,
     Other,
 }
 
 impl Op {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 13] = [
         Self::CreateMultipartUpload,
         Self::CompleteMultipartUpload,
         Self::AbortMultipartUpload,
         Self::ListParts,
         Self::ListMultipartUploads,
         Self::HeadObject,
+        Self::GetObject,
+        Self::PutObject,
         Self::DeleteObject,
+        Self::CopyObject,
+        Self::UploadPartCopy,
+        Self::ListObjects,
         Self::Other,
     ];
 
@@ -42,6 +52,7 @@ impl Op {
         let query = request.uri().query().unwrap_or_default();
         let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
         let in_bucket = request.uri().path().trim_matches('/').contains('/');
+        let copies = request.headers().contains_key("x-amz-copy-source");
         match *request.method() {
             Method::POST if has("uploads") => Self::CreateMultipartUpload,
             Method::POST if has("uploadId") => Self::CompleteMultipartUpload,
@@ -49,6 +60,11 @@ impl Op {
             Method::DELETE if in_bucket => Self::DeleteObject,
             Method::GET if has("uploadId") => Self::ListParts,
             Method::GET if has("uploads") => Self::ListMultipartUploads,
+            Method::GET if has("list-type") => Self::ListObjects,
+            Method::GET if in_bucket => Self::GetObject,
+            Method::PUT if copies && has("uploadId") => Self::UploadPartCopy,
+            Method::PUT if copies => Self::CopyObject,
+            Method::PUT if in_bucket => Self::PutObject,
             Method::HEAD if in_bucket => Self::HeadObject,
             _ => Self::Other,
         }
@@ -66,6 +82,8 @@ pub enum Fault {
     CutAnswer,
     /// This status and S3 error code, and the store sees nothing.
     Answer(u16, &'static str),
+    /// A 200 with this body, and the store sees nothing.
+    Say(String),
     /// Silence, for as long as the caller cares to wait.
     Hang,
 }
@@ -223,6 +241,7 @@ async fn forward(
         Some(Fault::DropRequest) => return Err(Broken("the story drops this request").into()),
         Some(Fault::Hang) => std::future::pending().await,
         Some(Fault::Answer(status, code)) => return Ok(s3_error(status, code)),
+        Some(Fault::Say(body)) => return Ok(xml(200, body)),
         Some(Fault::DropAnswer | Fault::CutAnswer) | None => {}
     }
 
@@ -240,7 +259,7 @@ async fn forward(
     match fault {
         Some(Fault::DropAnswer) => Err(Broken("the story drops this answer").into()),
         Some(Fault::CutAnswer) => Ok(Response::from_parts(head, cut(&body))),
-        Some(Fault::DropRequest | Fault::Hang | Fault::Answer(..)) | None => {
+        Some(Fault::DropRequest | Fault::Hang | Fault::Answer(..) | Fault::Say(_)) | None => {
             Ok(Response::from_parts(head, Full::new(body).map_err(|never| match never {}).boxed()))
         }
     }
@@ -263,9 +282,15 @@ fn cut(body: &Bytes) -> http_body_util::combinators::BoxBody<Bytes, Broken> {
 }
 
 fn s3_error(status: u16, code: &str) -> Answer {
-    let body = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>ordered</Message></Error>"
-    );
+    xml(
+        status,
+        format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>ordered</Message></Error>"
+        ),
+    )
+}
+
+fn xml(status: u16, body: String) -> Answer {
     Response::builder()
         .status(StatusCode::from_u16(status).unwrap())
         .header("content-type", "application/xml")

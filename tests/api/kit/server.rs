@@ -61,6 +61,14 @@ impl TestApp {
         }
     }
 
+    /// The engine of the server in this process: for what no request asks for.
+    pub async fn engine(&self) -> Engine {
+        match &*self.server.lock().await {
+            Some(Server::InProcess(running)) => running.engine.clone(),
+            Some(Server::Program(_)) | None => panic!("the engine is in another process, or stopped"),
+        }
+    }
+
     pub async fn start_server(&self) {
         let env = self.env.lock().unwrap().clone();
         let (server, base) = if self.program.load(Ordering::Relaxed) {

@@ -1,0 +1,188 @@
+use entity::asset::Status;
+use entity::{SessionId, TenantId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tracing::{instrument, warn};
+
+use super::{Asset, rows};
+use crate::engine::Engine;
+use crate::error::{Error, FieldError, Result};
+use crate::event::{self, Entry};
+use crate::jobs::{Kind as Job, NewJob};
+use crate::session::{self, Session, location};
+use crate::storage::{self, Kind, Location, Op, Source};
+
+const ACTOR: &str = "system";
+const CHANGED: &str = "the uploaded object was overwritten after it was completed";
+const GONE: &str = "the uploaded object was gone before it was copied";
+
+/// What became of an asset.
+#[derive(Clone, Debug)]
+pub enum Promoted {
+    /// It is READY by this call.
+    Ready(Asset),
+    /// It is FAILED by this call: what was completed is not there any more.
+    Failed(Asset),
+    /// It was READY or FAILED before.
+    Already(Asset),
+}
+
+/// What a job to promote holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Payload {
+    tenant_id: TenantId,
+    upload_session_id: SessionId,
+}
+
+/// The job to promote the asset of a session that was just completed.
+pub fn promotion(engine: &Engine, session: &Session) -> NewJob {
+    NewJob {
+        kind: Job::Promote,
+        payload: json!({ "tenant_id": session.tenant_id, "upload_session_id": session.id }),
+        priority: 0,
+        dedupe_key: Some(format!("promote/{}", session.id)),
+        run_at: engine.clock.now(),
+    }
+}
+
+/// Does such a job.
+///
+/// # Errors
+/// As [`promote`]; [`Error::Invalid`] for a payload that is none of ours.
+pub async fn promote_job(engine: &Engine, payload: &Value) -> Result<()> {
+    let Payload { tenant_id, upload_session_id } = Payload::deserialize(payload)
+        .map_err(|error| Error::Invalid(vec![FieldError::new("", "invalid-format", error.to_string())]))?;
+    promote(engine, tenant_id, upload_session_id).await.map(drop)
+}
+
+/// Copies the object of a COMPLETED session, exactly as it was completed, to where its asset is served from, and makes
+/// the asset READY. The store copies by itself. The uploaded object is deleted after that, best effort.
+///
+/// Where the uploaded object is gone or is another one, the asset becomes FAILED: it stays for an operator, and so does
+/// the object. Safe to repeat, to race and to kill: the copy is looked for before it is made.
+///
+/// # Errors
+/// [`Error::NotFound`] where there is no such session, or no asset of it. After [`Error::Storage`] and
+/// [`Error::DbUnavailable`] the asset is UPLOADED, and the same call goes on.
+#[instrument(name = "asset.promote", skip_all, fields(session.id = %session, tenant.id = %tenant))]
+pub async fn promote(engine: &Engine, tenant: TenantId, session: SessionId) -> Result<Promoted> {
+    let conn = engine.db.conn();
+    let session = session::rows::find(conn, tenant, session).await?.ok_or(Error::NotFound)?;
+    let asset = rows::find(conn, tenant, session.asset_id).await?.ok_or(Error::NotFound)?;
+    match asset.status {
+        Status::Uploaded => {}
+        Status::Ready | Status::Failed => return Ok(Promoted::Already(asset)),
+    }
+    let (from, to) = (location(&session), Location::asset(&asset.bucket, tenant, asset.id));
+    match fetch(engine, &asset, &from, &to).await? {
+        Fetched::Whole => {
+            let promoted = record(engine, &session, &asset, Ok(&to.key)).await?;
+            if let Promoted::Ready(_) = &promoted {
+                clear(engine, &asset, &from, &to).await;
+            }
+            Ok(promoted)
+        }
+        Fetched::Lost(why) => record(engine, &session, &asset, Err(why)).await,
+    }
+}
+
+/// How the copy stands.
+enum Fetched {
+    Whole,
+    /// There is none, and never will be.
+    Lost(&'static str),
+}
+
+async fn fetch(engine: &Engine, asset: &Asset, from: &Location, to: &Location) -> Result<Fetched> {
+    // An earlier try may have lost the store's answer, or died before it was recorded.
+    if is_whole(engine, asset, to).await? {
+        return Ok(Fetched::Whole);
+    }
+    let lost = match copy(engine, asset, from, to).await {
+        Ok(()) => None,
+        Err(error) if error.kind == Kind::Changed => Some(CHANGED),
+        Err(error) if error.kind == Kind::NotFound => Some(GONE),
+        Err(error) => return Err(error.into()),
+    };
+    // Another one at the same work may have been quicker, and have deleted the source.
+    match (is_whole(engine, asset, to).await?, lost) {
+        (true, _) => Ok(Fetched::Whole),
+        (false, Some(why)) => Ok(Fetched::Lost(why)),
+        (false, None) => {
+            let code = "the copy is not as large as its source".to_owned();
+            Err(storage::Error { op: Op::Copy, kind: Kind::Unavailable, code }.into())
+        }
+    }
+}
+
+async fn is_whole(engine: &Engine, asset: &Asset, to: &Location) -> Result<bool> {
+    match engine.storage.head(to).await {
+        Ok(object) => Ok(object.size == asset.file_size.unsigned_abs()),
+        Err(error) if error.kind == Kind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn copy(engine: &Engine, asset: &Asset, from: &Location, to: &Location) -> Result<(), storage::Error> {
+    // Not every store honours the condition of a copy. A missing object is left to the copy itself, whose answer can
+    // tell it from a missing bucket.
+    if let Ok(object) = engine.storage.head(from).await
+        && object.etag != asset.etag
+    {
+        return Err(storage::Error { op: Op::Copy, kind: Kind::Changed, code: "another ETag".to_owned() });
+    }
+    let source = Source { at: from, etag: &asset.etag, size: asset.file_size.unsigned_abs() };
+    engine.storage.copy(source, to, &asset.mime_type).await
+}
+
+/// The asset's status and its event in one transaction: READY at a key, or FAILED for a reason.
+async fn record(
+    engine: &Engine,
+    session: &Session,
+    asset: &Asset,
+    outcome: Result<&str, &'static str>,
+) -> Result<Promoted> {
+    let now = engine.clock.now();
+    let tx = engine.db.begin().await?;
+    let updated = match outcome {
+        Ok(key) => rows::make_ready(&tx, asset, key, now).await?,
+        Err(why) => rows::make_failed(&tx, asset, why).await?,
+    };
+    let Some(asset) = updated else {
+        tx.rollback().await?;
+        let asset = rows::find(engine.db.conn(), asset.tenant_id, asset.id).await?;
+        return asset.map(Promoted::Already).ok_or(Error::NotFound);
+    };
+    let (event, details) = match outcome {
+        Ok(key) => ("asset.ready", json!({ "asset_id": asset.id, "object_key": key })),
+        Err(why) => ("asset.failed", json!({ "asset_id": asset.id, "failure": why })),
+    };
+    let status = Some(session.status);
+    let entry = Entry { event, from: status, to: status, actor: ACTOR, reason: None, details, at: now };
+    event::record(engine, &tx, session, &entry).await?;
+    tx.commit().await?;
+    Ok(match outcome {
+        Ok(_) => Promoted::Ready(asset),
+        Err(_) => Promoted::Failed(asset),
+    })
+}
+
+/// Deletes what was copied, and what copies that did not come to their end left behind. Best effort: the passes delete
+/// what fails here.
+async fn clear(engine: &Engine, asset: &Asset, from: &Location, to: &Location) {
+    if let Err(error) = engine.storage.delete(from).await {
+        warn!(%error, "could not delete an uploaded object after its promotion; the cleanup will");
+    }
+    if asset.file_size.unsigned_abs() > engine.storage.limits().max_copy_bytes
+        && let Err(error) = abort_copies(engine, to).await
+    {
+        warn!(%error, "could not abort unfinished copies after a promotion; the search for orphans will");
+    }
+}
+
+async fn abort_copies(engine: &Engine, to: &Location) -> Result<(), storage::Error> {
+    for upload_id in engine.storage.list_uploads(to).await? {
+        engine.storage.abort_multipart(to, &upload_id).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tracing::{error, warn};
+use uuid::Uuid;
+
+use super::rows;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::settings::ProvisionStrategy;
+use crate::storage::{self, Kind, Location, Op};
+use crate::{session, tenant};
+
+/// A marker has some sixty bytes; more than these is none.
+const MARKER_BYTES_MAX: i64 = 4_096;
+/// How long a start waits for its buckets to be marked. The passes see to what is left.
+const MARK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What stands in a marker.
+#[derive(Debug, Serialize, Deserialize)]
+struct Marker {
+    deployment_id: Uuid,
+}
+
+/// The id of this deployment, made the first time that somebody asks.
+pub async fn id(engine: &Engine) -> Result<Uuid> {
+    if let Some(id) = rows::find(engine.db.conn()).await? {
+        return Ok(id);
+    }
+    rows::insert(&engine.db, engine.clock.now()).await?;
+    rows::find(engine.db.conn()).await?.ok_or(Error::NotFound)
+}
+
+/// Every bucket in use: the shared one, the tenants' own, and those that sessions name which are not over and cleared.
+pub async fn buckets(engine: &Engine) -> Result<BTreeSet<String>> {
+    let mut buckets: BTreeSet<String> = tenant::buckets(engine).await?.into_iter().collect();
+    if engine.settings.storage.provision_strategy == ProvisionStrategy::Shared {
+        buckets.insert(engine.storage.bucket().to_owned());
+    }
+    let others = session::rows::buckets(engine.db.conn(), &buckets).await?;
+    buckets.extend(others);
+    Ok(buckets)
+}
+
+/// Makes sure that this bucket's uploads are this deployment's to delete. A bucket without a marker gets one.
+///
+/// # Errors
+/// [`Error::ForeignBucket`] where the marker is another deployment's, or cannot be read. [`Error::Storage`] where the
+/// store does not answer or there is no such bucket.
+pub async fn must_own(engine: &Engine, bucket: &str) -> Result<()> {
+    let mine = id(engine).await?;
+    let at = Location::owner(bucket);
+    let owner = match owner(engine, &at).await? {
+        Some(owner) => owner,
+        None => {
+            let marker = serde_json::to_vec(&Marker { deployment_id: mine }).expect("an id is JSON");
+            engine.storage.put_if_absent(&at, &marker).await?;
+            // Another deployment may have been quicker, and not every store honours the condition.
+            let gone = || storage::Error { op: Op::Get, kind: Kind::NotFound, code: format!("no {}", at.key) };
+            owner(engine, &at).await?.ok_or_else(gone)?
+        }
+    };
+    judge(bucket, &owner, mine)
+}
+
+/// As [`must_own`], but leaves a bucket without a marker as it is.
+///
+/// # Errors
+/// As [`must_own`].
+pub async fn refuse_foreign(engine: &Engine, bucket: &str) -> Result<()> {
+    match owner(engine, &Location::owner(bucket)).await? {
+        Some(owner) => judge(bucket, &owner, id(engine).await?),
+        None => Ok(()),
+    }
+}
+
+/// Marks every bucket in use, best effort: a start does not depend on the store.
+pub async fn mark(engine: &Engine) {
+    if tokio::time::timeout(MARK_TIMEOUT, mark_each(engine)).await.is_err() {
+        warn!("the buckets could not be marked in time; the first pass will");
+    }
+}
+
+async fn mark_each(engine: &Engine) {
+    let buckets = match buckets(engine).await {
+        Ok(buckets) => buckets,
+        Err(error) => return warn!(%error, "the buckets to be marked could not be read; the first pass will mark them"),
+    };
+    for bucket in buckets {
+        match must_own(engine, &bucket).await {
+            Ok(()) => {}
+            Err(error @ Error::ForeignBucket { .. }) => error!(%error, "nothing will be deleted in this bucket"),
+            Err(error) => warn!(bucket, %error, "the bucket could not be marked; the first pass will"),
+        }
+    }
+}
+
+/// What the marker says; `None` where there is none.
+async fn owner(engine: &Engine, at: &Location) -> Result<Option<String>> {
+    match engine.storage.read(at, MARKER_BYTES_MAX).await {
+        Ok(bytes) => Ok(Some(match serde_json::from_slice::<Marker>(&bytes) {
+            Ok(marker) => marker.deployment_id.to_string(),
+            Err(_) => "one that cannot be read".to_owned(),
+        })),
+        Err(error) if error.kind == Kind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn judge(bucket: &str, owner: &str, mine: Uuid) -> Result<()> {
+    if owner == mine.to_string() {
+        return Ok(());
+    }
+    Err(Error::ForeignBucket { bucket: bucket.to_owned(), owner: owner.to_owned() })
+}

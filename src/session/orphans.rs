@@ -1,0 +1,335 @@
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use entity::upload_session::Status;
+use entity::{SessionId, asset as asset_row};
+use serde_json::{Map, Value, json};
+use tracing::{info, instrument, warn};
+
+use super::rows::{self, Claim};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::pass::{Report, Run};
+use crate::storage::{self, ASSETS, Kind, ListedObject, ListedUpload, Location, OWNER, TEMP, UPLOADS};
+use crate::{asset, deployment};
+
+/// Foreign keys that a report names, and errors.
+const EXAMPLES_MAX: usize = 20;
+
+/// Removes what is in the store and nothing explains: objects and multipart uploads under `temp/uploads/`, and multipart
+/// uploads under `assets/`, in every bucket in use.
+///
+/// The store is listed first, the rows are read after that: whoever puts something into the store has a row before. A row
+/// is read once more before anything is removed. Only what is older than `lifecycle.orphan_after_secs` by the store's
+/// own clock is removed. What is not of our making is counted and left alone. Holds one page of a list in memory.
+///
+/// A bucket that does not answer, lies, is gone or belongs to another deployment is named in the report's details and
+/// counted as failed; the others are seen to.
+///
+/// # Errors
+/// The database's.
+#[instrument(name = "session.orphans", skip_all)]
+pub async fn orphans(engine: &Engine, run: &Run) -> Result<Report> {
+    let mut sweep = Sweep::new(engine, run);
+    for bucket in deployment::buckets(engine).await? {
+        if run.is_over() {
+            sweep.is_cut = true;
+            break;
+        }
+        match sweep.bucket(&bucket).await {
+            Ok(()) => {}
+            Err(error @ (Error::Storage(_) | Error::ForeignBucket { .. })) => sweep.give_up(bucket, &error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sweep.report())
+}
+
+/// One run over all buckets.
+struct Sweep<'a> {
+    engine: &'a Engine,
+    run: &'a Run,
+    older_than: TimeDelta,
+    report: Report,
+    foreign: u64,
+    examples: Vec<String>,
+    /// By bucket, or by bucket and key.
+    errors: BTreeMap<String, String>,
+    /// The time was up before the end.
+    is_cut: bool,
+}
+
+/// What the rows say of something in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Explained,
+    /// Left of a session that is over: the cleanup's.
+    Waiting,
+    Orphan,
+}
+
+/// Something in the store, under a key of ours.
+struct Found<'a> {
+    at: Location,
+    what: What<'a>,
+    /// When it came into the store, by the store's clock.
+    since: DateTime<Utc>,
+}
+
+#[derive(Clone, Copy)]
+enum What<'a> {
+    Object(SessionId),
+    /// With the store's id.
+    Upload(SessionId, &'a str),
+    /// A copy on its way to an asset's key, with the store's id.
+    Copy(entity::TenantId, entity::AssetId, &'a str),
+}
+
+impl<'a> What<'a> {
+    fn session(self) -> Option<SessionId> {
+        match self {
+            Self::Object(session) | Self::Upload(session, _) => Some(session),
+            Self::Copy(..) => None,
+        }
+    }
+
+    fn upload_id(self) -> Option<&'a str> {
+        match self {
+            Self::Object(_) => None,
+            Self::Upload(_, id) | Self::Copy(_, _, id) => Some(id),
+        }
+    }
+}
+
+impl<'a> Sweep<'a> {
+    fn new(engine: &'a Engine, run: &'a Run) -> Self {
+        let secs = i64::try_from(engine.settings.lifecycle.orphan_after_secs).unwrap_or(i64::MAX / 1_000);
+        Self {
+            engine,
+            run,
+            older_than: run.options.older_than.unwrap_or_else(|| TimeDelta::seconds(secs)),
+            report: Report::default(),
+            foreign: 0,
+            examples: vec![],
+            errors: BTreeMap::new(),
+            is_cut: false,
+        }
+    }
+
+    async fn bucket(&mut self, bucket: &str) -> Result<()> {
+        if self.run.options.dry_run {
+            deployment::refuse_foreign(self.engine, bucket).await?;
+        } else {
+            deployment::must_own(self.engine, bucket).await?;
+        }
+        self.uploads(bucket, UPLOADS).await?;
+        self.uploads(bucket, ASSETS).await?;
+        self.objects(bucket).await?;
+        self.neighbours(bucket).await
+    }
+
+    async fn uploads(&mut self, bucket: &str, prefix: &str) -> Result<()> {
+        let mut pages = self.engine.storage.uploads(bucket, prefix);
+        while !self.is_over()
+            && let Some(page) = pages.next().await?
+        {
+            let found: Vec<_> = page.items.iter().filter_map(|upload| self.upload(bucket, upload)).collect();
+            self.judge(found, page.store_time).await?;
+        }
+        Ok(())
+    }
+
+    async fn objects(&mut self, bucket: &str) -> Result<()> {
+        let mut pages = self.engine.storage.objects(bucket, UPLOADS);
+        while !self.is_over()
+            && let Some(page) = pages.next().await?
+        {
+            let found: Vec<_> = page.items.iter().filter_map(|object| self.object(bucket, object)).collect();
+            self.judge(found, page.store_time).await?;
+        }
+        Ok(())
+    }
+
+    fn upload<'u>(&mut self, bucket: &str, upload: &'u ListedUpload) -> Option<Found<'u>> {
+        let id = upload.upload_id.as_str();
+        let of_session = storage::session_of(&upload.key).map(|session| What::Upload(session, id));
+        let of_asset = storage::asset_of(&upload.key).map(|(tenant, asset)| What::Copy(tenant, asset, id));
+        self.ours(bucket, &upload.key, of_session.or(of_asset), upload.initiated)
+    }
+
+    fn object(&mut self, bucket: &str, object: &ListedObject) -> Option<Found<'static>> {
+        if object.key == OWNER {
+            return None;
+        }
+        let what = storage::session_of(&object.key).map(What::Object);
+        self.ours(bucket, &object.key, what, object.last_modified)
+    }
+
+    fn ours<'u>(&mut self, bucket: &str, key: &str, what: Option<What<'u>>, since: DateTime<Utc>) -> Option<Found<'u>> {
+        let Some(what) = what else {
+            self.note_foreign(bucket, key);
+            return None;
+        };
+        Some(Found { at: Location { bucket: bucket.to_owned(), key: key.to_owned() }, what, since })
+    }
+
+    /// What lies beside our own prefixes, without a look inside.
+    async fn neighbours(&mut self, bucket: &str) -> Result<()> {
+        for (prefix, own) in [("", &[TEMP, ASSETS][..]), (TEMP, &[UPLOADS][..])] {
+            if self.is_over() {
+                return Ok(());
+            }
+            let (names, _) = self.engine.storage.folders(bucket, prefix).await?;
+            for name in names.iter().filter(|name| !own.contains(&name.as_str())) {
+                self.note_foreign(bucket, name);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_foreign(&mut self, bucket: &str, key: &str) {
+        self.foreign += 1;
+        if self.examples.len() < EXAMPLES_MAX {
+            // PostgreSQL keeps no U+0000, and nobody wants the others on a terminal.
+            let key: String = key.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+            self.examples.push(format!("{bucket}/{key}"));
+        }
+    }
+
+    /// Reads the rows of one page, and removes what none explains.
+    async fn judge(&mut self, page: Vec<Found<'_>>, store_time: DateTime<Utc>) -> Result<()> {
+        let claims = self.claims(&page).await?;
+        for found in page {
+            if self.is_over() {
+                return Ok(());
+            }
+            match self.verdict(&found, &claims).await? {
+                Verdict::Explained => {}
+                Verdict::Waiting => self.report.skipped += 1,
+                Verdict::Orphan if is_younger(found.since, store_time, self.older_than) => self.report.skipped += 1,
+                Verdict::Orphan => self.orphan(&found).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn claims(&self, page: &[Found<'_>]) -> Result<HashMap<SessionId, Claim>> {
+        let ids: Vec<SessionId> = page.iter().filter_map(|found| found.what.session()).collect();
+        let size = usize::try_from(self.engine.settings.lifecycle.batch_rows).unwrap_or(usize::MAX);
+        let mut claims = HashMap::with_capacity(ids.len());
+        for ids in ids.chunks(size) {
+            let read = rows::find_claims(self.engine.db.conn(), ids).await?;
+            claims.extend(read.into_iter().map(|claim| (claim.id, claim)));
+        }
+        Ok(claims)
+    }
+
+    async fn verdict(&self, found: &Found<'_>, claims: &HashMap<SessionId, Claim>) -> Result<Verdict> {
+        // A session is at home in the bucket that it was opened in.
+        let claim_of = |session| claims.get(&session).filter(|claim: &&Claim| claim.bucket == found.at.bucket);
+        Ok(match found.what {
+            What::Object(session) => claim_of(session).map_or(Verdict::Orphan, of_object),
+            What::Upload(session, id) => claim_of(session).map_or(Verdict::Orphan, |claim| of_upload(claim, id)),
+            What::Copy(tenant, id, _) => {
+                let asset = asset::rows::find(self.engine.db.conn(), tenant, id).await?;
+                match asset.filter(|asset| asset.bucket == found.at.bucket).map(|asset| asset.status) {
+                    Some(asset_row::Status::Uploaded) => Verdict::Explained,
+                    Some(asset_row::Status::Ready | asset_row::Status::Failed) | None => Verdict::Orphan,
+                }
+            }
+        })
+    }
+
+    async fn orphan(&mut self, found: &Found<'_>) -> Result<()> {
+        self.report.found += 1;
+        if self.run.options.dry_run {
+            return Ok(());
+        }
+        // Once more, right before: nothing that lives may be cut off.
+        let claims = self.claims(std::slice::from_ref(found)).await?;
+        if self.verdict(found, &claims).await? != Verdict::Orphan {
+            self.report.skipped += 1;
+            return Ok(());
+        }
+        let removed = match found.what.upload_id() {
+            None => self.engine.storage.delete(&found.at).await,
+            Some(id) => self.engine.storage.abort_multipart(&found.at, id).await,
+        };
+        let Location { bucket, key } = &found.at;
+        match removed {
+            Ok(()) => {
+                info!(bucket, key, upload_id = found.what.upload_id(), "removed what no session explains");
+                self.report.done += 1;
+                Ok(())
+            }
+            // A lock or a policy on this one says nothing of the others.
+            Err(error) if matches!(error.kind, Kind::Refused | Kind::Invalid | Kind::Changed) => {
+                warn!(bucket, key, %error, "could not remove what no session explains");
+                if self.errors.len() < EXAMPLES_MAX {
+                    self.errors.insert(format!("{bucket}/{key}"), error.to_string());
+                }
+                self.report.failed += 1;
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn give_up(&mut self, bucket: String, error: &Error) {
+        let text = match error {
+            // The outer one says only that it was the store.
+            Error::Storage(cause) => cause.to_string(),
+            other => other.to_string(),
+        };
+        warn!(bucket, error = text, "left a bucket to the next search for orphans");
+        self.errors.insert(bucket, text);
+        self.report.failed += 1;
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.is_cut |= self.run.is_over();
+        self.is_cut
+    }
+
+    fn report(self) -> Report {
+        let mut details = Map::new();
+        details.insert("foreign".to_owned(), json!(self.foreign));
+        details.insert("examples".to_owned(), json!(self.examples));
+        if !self.errors.is_empty() {
+            details.insert("errors".to_owned(), json!(self.errors));
+        }
+        if self.is_cut {
+            details.insert("unfinished".to_owned(), json!(true));
+        }
+        Report { details: Some(Value::Object(details)), ..self.report }
+    }
+}
+
+fn of_object(claim: &Claim) -> Verdict {
+    match claim.status {
+        Status::Initiating | Status::Uploading => Verdict::Explained,
+        // It is what the asset is to be made of, or what is left of it for an operator.
+        Status::Completed if claim.asset_status != Some(asset_row::Status::Ready) => Verdict::Explained,
+        Status::Completed | Status::Failed | Status::Cancelled => of_ended(claim),
+    }
+}
+
+fn of_upload(claim: &Claim, upload_id: &str) -> Verdict {
+    match claim.status {
+        // The answer that names it may be on its way.
+        Status::Initiating => Verdict::Explained,
+        Status::Uploading if claim.multipart_upload_id.as_deref() == Some(upload_id) => Verdict::Explained,
+        // Of two that opened it at once, one was not recorded.
+        Status::Uploading => Verdict::Orphan,
+        Status::Completed | Status::Failed | Status::Cancelled => of_ended(claim),
+    }
+}
+
+fn of_ended(claim: &Claim) -> Verdict {
+    if claim.storage_cleared_at.is_none() { Verdict::Waiting } else { Verdict::Orphan }
+}
+
+/// In whole seconds, which is all that the store's `Date` has.
+fn is_younger(since: DateTime<Utc>, store_time: DateTime<Utc>, span: TimeDelta) -> bool {
+    store_time.timestamp() - since.timestamp() < span.num_seconds()
+}

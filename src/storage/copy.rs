@@ -1,0 +1,132 @@
+//! Copies that the store makes by itself: no byte comes by here.
+
+use std::time::Duration;
+
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::types::MetadataDirective;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use percent_encoding::utf8_percent_encode;
+
+use super::client::{Part, Storage, unquoted};
+use super::error::{Error, Kind, Op};
+use super::key::Location;
+use super::presign::PATH;
+
+/// Larger parts gain nothing, and one that fails is copied anew.
+const PART_BYTES: u64 = 1 << 30;
+/// Parts that are copied at the same time.
+const PARTS_AT_ONCE: usize = 4;
+/// A copy has a second for so many bytes, on top of the time that any call has.
+const BYTES_PER_SEC: u64 = 8 << 20;
+
+/// What is to be copied, as it must be found.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    pub at: &'a Location,
+    /// Without quotes.
+    pub etag: &'a str,
+    /// In bytes.
+    pub size: u64,
+}
+
+impl Storage {
+    /// Copies the object with this ETag, and no other one, to another key. The copy has this content type and nothing
+    /// else of the source's headers, whichever way it is copied.
+    ///
+    /// # Errors
+    /// [`Kind::Changed`] where the source has another ETag, [`Kind::NotFound`] where it is gone. After any other one the
+    /// copy may be there: look for it. A copy by parts that failed is aborted, best effort.
+    pub async fn copy(&self, from: Source<'_>, to: &Location, content_type: &str) -> Result<(), Error> {
+        if from.size > self.0.limits.max_copy_bytes {
+            return self.copy_by_parts(from, to, content_type).await;
+        }
+        let timeouts = self.timeouts_for(from.size);
+        let request = || {
+            let request = self.0.client.copy_object().bucket(&to.bucket).key(&to.key).copy_source(path_of(from.at));
+            let request = request.copy_source_if_match(quoted(from.etag));
+            let request = request.metadata_directive(MetadataDirective::Replace).content_type(content_type);
+            request.customize().config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts.clone()))
+        };
+        self.call(Op::Copy, || request().send()).await.map(drop)
+    }
+
+    async fn copy_by_parts(&self, from: Source<'_>, to: &Location, content_type: &str) -> Result<(), Error> {
+        let upload_id = self.open_multipart(to, content_type).await?;
+        let copied = match self.copy_parts(from, to, &upload_id).await {
+            Ok(parts) => self.complete_multipart(to, &upload_id, &parts).await,
+            Err(error) => Err(error),
+        };
+        match copied {
+            // The upload was completed by an attempt whose answer was lost, or aborted by somebody: the object tells.
+            Err(error) if error.kind == Kind::NotFound && error.op == Op::CompleteMultipart => Ok(()),
+            Err(error) => {
+                if let Err(left) = self.abort_multipart(to, &upload_id).await {
+                    tracing::warn!(%left, "could not abort a copy that failed");
+                }
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn copy_parts(&self, from: Source<'_>, to: &Location, upload_id: &str) -> Result<Vec<Part>, Error> {
+        let limits = &self.0.limits;
+        let chunk = PART_BYTES.min(limits.max_copy_bytes).max(from.size.div_ceil(limits.max_parts.into()));
+        let parts = (1_u32..).zip((0..from.size).step_by(usize::try_from(chunk).unwrap_or(usize::MAX)));
+        stream::iter(parts)
+            .map(|(number, first)| {
+                let last = (first + chunk).min(from.size) - 1;
+                self.copy_part(from, to, upload_id, number, (first, last))
+            })
+            .buffered(PARTS_AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    /// `range`: the first and the last byte.
+    async fn copy_part(
+        &self,
+        from: Source<'_>,
+        to: &Location,
+        upload_id: &str,
+        number: u32,
+        range: (u64, u64),
+    ) -> Result<Part, Error> {
+        let op = Op::Copy;
+        let size = range.1 - range.0 + 1;
+        let timeouts = self.timeouts_for(size);
+        let request = || {
+            let request = self.0.client.upload_part_copy().bucket(&to.bucket).key(&to.key).upload_id(upload_id);
+            let request = request.part_number(i32::try_from(number).unwrap_or(i32::MAX));
+            let request = request.copy_source(path_of(from.at)).copy_source_if_match(quoted(from.etag));
+            let request = request.copy_source_range(format!("bytes={}-{}", range.0, range.1));
+            request.customize().config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts.clone()))
+        };
+        let answer = self.call(op, || request().send()).await.map_err(|error| match error.code.as_str() {
+            // It is the source that callers ask about.
+            "NoSuchUpload" => Error::nonsense(op, "somebody aborted the copy"),
+            _ => error,
+        })?;
+        let etag = answer.copy_part_result.and_then(|result| result.e_tag);
+        let etag = etag.ok_or_else(|| Error::nonsense(op, "a part without an ETag"))?;
+        Ok(Part { number, etag: unquoted(&etag), size })
+    }
+
+    /// A store answers once it has copied all.
+    fn timeouts_for(&self, bytes: u64) -> TimeoutConfig {
+        let base = &self.0.timeouts;
+        let more = Duration::from_secs(bytes / BYTES_PER_SEC);
+        let mut timeouts = base.to_builder();
+        timeouts.set_read_timeout(base.read_timeout().map(|time| time + more));
+        timeouts.set_operation_attempt_timeout(base.operation_attempt_timeout().map(|time| time + more));
+        timeouts.build()
+    }
+}
+
+fn path_of(at: &Location) -> String {
+    format!("{}/{}", at.bucket, utf8_percent_encode(&at.key, PATH))
+}
+
+fn quoted(etag: &str) -> String {
+    format!("\"{etag}\"")
+}

@@ -1,0 +1,215 @@
+//! What a bucket holds, page by page. A page is asked for by what was read last, whatever the store says of it: so a
+//! page brings something new, or the list ends with an error.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::BoxError;
+use aws_sdk_s3::primitives::DateTime as SdkTime;
+use aws_sdk_s3::types::EncodingType;
+use chrono::{DateTime, Utc};
+use percent_encoding::percent_decode_str;
+
+use super::client::Storage;
+use super::error::{Error, Op};
+
+/// More uploads than this under one key are none of ours.
+const UPLOADS_PER_KEY_MAX: usize = 10_000;
+
+/// Up to a thousand entries, and the time by the store's own clock at which it listed them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    pub store_time: DateTime<Utc>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedObject {
+    pub key: String,
+    pub last_modified: DateTime<Utc>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedUpload {
+    pub key: String,
+    pub upload_id: String,
+    pub initiated: DateTime<Utc>,
+}
+
+/// The objects under a prefix, by key.
+#[derive(Debug)]
+pub struct Objects<'a> {
+    storage: &'a Storage,
+    bucket: &'a str,
+    prefix: &'a str,
+    last: Option<String>,
+    is_over: bool,
+}
+
+/// The multipart uploads under a prefix, by key.
+#[derive(Debug)]
+pub struct Uploads<'a> {
+    storage: &'a Storage,
+    bucket: &'a str,
+    prefix: &'a str,
+    last: Option<(String, String)>,
+    /// Uploads read so far under the last key.
+    of_key: usize,
+    is_over: bool,
+}
+
+impl Storage {
+    pub fn objects<'a>(&'a self, bucket: &'a str, prefix: &'a str) -> Objects<'a> {
+        Objects { storage: self, bucket, prefix, last: None, is_over: false }
+    }
+
+    pub fn uploads<'a>(&'a self, bucket: &'a str, prefix: &'a str) -> Uploads<'a> {
+        Uploads { storage: self, bucket, prefix, last: None, of_key: 0, is_over: false }
+    }
+
+    /// What lies right under a prefix: keys, and prefixes that end with a slash; a thousand at most. `true`: there are
+    /// more.
+    pub async fn folders(&self, bucket: &str, prefix: &str) -> Result<(Vec<String>, bool), Error> {
+        let op = Op::ListObjects;
+        let request = || self.0.client.list_objects_v2().bucket(bucket).prefix(prefix).delimiter("/");
+        let page = self.call(op, || request().encoding_type(EncodingType::Url).send()).await?;
+        let is_encoded = page.encoding_type() == Some(&EncodingType::Url);
+        let keys = page.contents().iter().map(|object| object.key());
+        let folders = page.common_prefixes().iter().map(|folder| folder.prefix());
+        let found = keys.chain(folders).map(|name| decoded(op, name, is_encoded)).collect::<Result<_, _>>()?;
+        Ok((found, page.is_truncated() == Some(true)))
+    }
+}
+
+impl Objects<'_> {
+    /// The next page; `None` after the last one.
+    ///
+    /// # Errors
+    /// Also where the pages do not come to an end: the keys of each must lie behind those of the one before.
+    pub async fn next(&mut self) -> Result<Option<Page<ListedObject>>, Error> {
+        if self.is_over {
+            return Ok(None);
+        }
+        let (op, clock) = (Op::ListObjects, StoreClock::default());
+        let request = || self.storage.0.client.list_objects_v2().bucket(self.bucket).prefix(self.prefix);
+        let page = self
+            .storage
+            .call(op, || {
+                let request = request().encoding_type(EncodingType::Url).set_start_after(self.last.clone());
+                request.customize().interceptor(clock.clone()).send()
+            })
+            .await?;
+        let is_encoded = page.encoding_type() == Some(&EncodingType::Url);
+        let mut items: Vec<ListedObject> = Vec::with_capacity(page.contents().len());
+        for object in page.contents() {
+            let key = decoded(op, object.key(), is_encoded)?;
+            let last = items.last().map(|item| &item.key).or(self.last.as_ref());
+            if last.is_some_and(|last| *last >= key) || !key.starts_with(self.prefix) {
+                return Err(Error::nonsense(op, "keys out of order, or of another prefix"));
+            }
+            items.push(ListedObject { key, last_modified: time(op, object.last_modified())? });
+        }
+        self.is_over = page.is_truncated() != Some(true);
+        if !self.is_over && items.is_empty() {
+            return Err(Error::nonsense(op, "a list of objects without an end"));
+        }
+        self.last = items.last().map(|item| item.key.clone()).or(self.last.take());
+        Ok(Some(Page { items, store_time: clock.time(op)? }))
+    }
+}
+
+impl Uploads<'_> {
+    /// The next page; `None` after the last one.
+    ///
+    /// # Errors
+    /// Also where the pages do not come to an end: each must go on from the one before.
+    pub async fn next(&mut self) -> Result<Option<Page<ListedUpload>>, Error> {
+        if self.is_over {
+            return Ok(None);
+        }
+        let (op, clock) = (Op::ListUploads, StoreClock::default());
+        let (key, id) = self.last.clone().unzip();
+        let request = || self.storage.0.client.list_multipart_uploads().bucket(self.bucket).prefix(self.prefix);
+        let page = self
+            .storage
+            .call(op, || {
+                let request = request().encoding_type(EncodingType::Url);
+                let request = request.set_key_marker(key.clone()).set_upload_id_marker(id.clone());
+                request.customize().interceptor(clock.clone()).send()
+            })
+            .await?;
+        let is_encoded = page.encoding_type() == Some(&EncodingType::Url);
+        let mut items = Vec::with_capacity(page.uploads().len());
+        for upload in page.uploads() {
+            let key = decoded(op, upload.key(), is_encoded)?;
+            let Some(upload_id) = upload.upload_id().map(str::to_owned) else {
+                return Err(Error::nonsense(op, "an upload without id"));
+            };
+            self.follow(&key, &upload_id)?;
+            items.push(ListedUpload { key, upload_id, initiated: time(op, upload.initiated())? });
+        }
+        self.is_over = page.is_truncated() != Some(true);
+        if !self.is_over && items.is_empty() {
+            return Err(Error::nonsense(op, "a list of uploads without an end"));
+        }
+        Ok(Some(Page { items, store_time: clock.time(op)? }))
+    }
+
+    /// Keys only go forward; the ids of one key come in an order of the store's own, and are so many at most.
+    fn follow(&mut self, key: &str, upload_id: &str) -> Result<(), Error> {
+        let is_same_key = self.last.as_ref().is_some_and(|(last, _)| last == key);
+        self.of_key = if is_same_key { self.of_key + 1 } else { 1 };
+        let is_behind =
+            self.last.as_ref().is_none_or(|(last, id)| last.as_str() < key || (is_same_key && id != upload_id));
+        if !is_behind || !key.starts_with(self.prefix) || self.of_key > UPLOADS_PER_KEY_MAX {
+            return Err(Error::nonsense(Op::ListUploads, "uploads out of order, or a list without an end"));
+        }
+        self.last = Some((key.to_owned(), upload_id.to_owned()));
+        Ok(())
+    }
+}
+
+/// Keys may hold what XML cannot; stores that know better write them as in a URL, some with `+` for a space.
+fn decoded(op: Op, key: Option<&str>, is_encoded: bool) -> Result<String, Error> {
+    let key = key.ok_or_else(|| Error::nonsense(op, "an entry without a key"))?;
+    if !is_encoded {
+        return Ok(key.to_owned());
+    }
+    let key = key.replace('+', " ");
+    let decoded = percent_decode_str(&key).decode_utf8();
+    decoded.map(Into::into).map_err(|_| Error::nonsense(op, "a key that is not UTF-8"))
+}
+
+fn time(op: Op, time: Option<&SdkTime>) -> Result<DateTime<Utc>, Error> {
+    time.and_then(|time| DateTime::from_timestamp(time.secs(), time.subsec_nanos()))
+        .ok_or_else(|| Error::nonsense(op, "an entry without a time"))
+}
+
+/// Catches the `Date` of an answer, which the SDK keeps to itself.
+#[derive(Clone, Debug, Default)]
+struct StoreClock(Arc<Mutex<Option<DateTime<Utc>>>>);
+
+impl StoreClock {
+    fn time(&self, op: Op) -> Result<DateTime<Utc>, Error> {
+        let time = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        time.ok_or_else(|| Error::nonsense(op, "an answer without a date"))
+    }
+}
+
+impl Intercept for StoreClock {
+    fn name(&self) -> &'static str {
+        "StoreClock"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date").and_then(|date| DateTime::parse_from_rfc2822(date).ok());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = date.map(|date| date.to_utc());
+        Ok(())
+    }
+}
