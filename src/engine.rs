@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::database::Database;
-use crate::event::Keys;
+use crate::event::{Hub, Keys};
 use crate::settings::{Secret, Settings};
 use crate::storage::Storage;
 use crate::tenant::Known;
@@ -17,11 +17,12 @@ pub struct Engine {
     pub settings: Arc<Settings>,
     pub known: Arc<Known>,
     pub keys: Keys,
+    pub hub: Arc<Hub>,
 }
 
 impl Engine {
     pub fn new(db: Database, storage: Storage, clock: Clock, settings: Arc<Settings>) -> Self {
         let keys = Keys::new(settings.audit.key.as_ref().map(Secret::expose).unwrap_or_default());
-        Self { db, storage, clock, settings, known: Arc::default(), keys }
+        Self { db, storage, clock, settings, known: Arc::default(), keys, hub: Arc::default() }
     }
 }

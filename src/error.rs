@@ -52,6 +52,9 @@ pub enum Error {
     /// The asset's object is not where it is served from yet, or never will be.
     #[error("the asset is {0}")]
     AssetNotReady(&'static str),
+    /// As many live readers as one process takes.
+    #[error("as many readers of live events as this server takes are there already")]
+    TooManyReaders,
     #[error("the input is not valid")]
     Invalid(Vec<FieldError>),
     /// Nothing half done, or a state from which the same request goes on.

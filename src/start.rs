@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::data_dir::{DataDir, random_hex};
 use crate::database::{Database, DbErr};
 use crate::engine::Engine;
+use crate::event::{self, Keys};
 use crate::http::{self, ServerHandle};
 use crate::settings::{self, Provider, Secret, Settings};
 use crate::storage::Storage;
@@ -33,6 +35,8 @@ pub enum Error {
     Bucket(#[source] crate::storage::Error),
     #[error("the tenants' buckets could not be read: {0}")]
     Buckets(#[source] crate::error::Error),
+    #[error("the feed of events could not be read: {0}")]
+    Feed(#[source] crate::error::Error),
     #[error("the tokens' settings cannot be used: {0}")]
     Auth(#[from] http::auth::StartError),
     #[error("cannot listen on {0}: {1}")]
@@ -45,8 +49,32 @@ pub struct Running {
     pub engine: Engine,
     server: ServerHandle,
     serving: JoinHandle<io::Result<()>>,
+    feed: Feed,
     store: Option<embedded_s3::Server>,
     grace: Duration,
+}
+
+/// The task that puts events in order and tells live readers.
+struct Feed {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Feed {
+    async fn start(engine: &Engine) -> Result<Self, Error> {
+        event::begin(engine).await.map_err(Error::Feed)?;
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(event::run(engine.clone(), stop.clone()));
+        Ok(Self { stop, task })
+    }
+
+    /// Ends all streams and long polls too, so that nobody waits for them.
+    async fn stop(self) {
+        self.stop.cancel();
+        if let Err(panic) = self.task.await {
+            tracing::error!(error = %panic, "the feed of events ended badly");
+        }
+    }
 }
 
 /// Starts everything: the embedded store where it is used, the database with its migrations, the door.
@@ -67,8 +95,14 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
             prepare_bucket(&engine, &bucket).await?;
         }
     }
-    let (addr, serving, server) = http::serve(&engine).await?;
-    Ok(Running { addr, engine, server, serving, store, grace })
+    let feed = Feed::start(&engine).await?;
+    match http::serve(&engine).await {
+        Ok((addr, serving, server)) => Ok(Running { addr, engine, server, serving, feed, store, grace }),
+        Err(error) => {
+            feed.stop().await;
+            Err(error)
+        }
+    }
 }
 
 /// Makes a bucket of the embedded store ready for browsers: it is there, and the pages of `cors.allowed_origins` may send
@@ -90,6 +124,15 @@ pub async fn open(mut settings: Settings) -> Result<Engine, Error> {
     connect(settings, dir.as_ref(), Clock::default()).await
 }
 
+/// The keys of this deployment's record, from its settings or its data folder; opens nothing else.
+///
+/// # Errors
+/// [`Error::DataDir`].
+pub fn keys(mut settings: Settings) -> Result<Keys, Error> {
+    prepare(&mut settings)?;
+    Ok(Keys::new(settings.audit.key.as_ref().map(Secret::expose).unwrap_or_default()))
+}
+
 impl Running {
     /// Waits until the server ends by itself, which it only does on a failure.
     pub async fn failed(&mut self) -> io::Error {
@@ -102,6 +145,7 @@ impl Running {
 
     /// Stops accepting, lets what runs finish within `server.shutdown_grace_secs`, then closes the store and the database.
     pub async fn stop(self) {
+        self.feed.stop().await;
         if tokio::time::timeout(self.grace, self.server.stop(true)).await.is_err() {
             self.server.stop(false).await;
         }

@@ -8,7 +8,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::problem::Document as Problem;
-use super::{assets, brands, health, list, uploads};
+use super::{assets, brands, events, health, list, receipts, uploads, wait};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -20,7 +20,7 @@ use super::{assets, brands, health, list, uploads};
     ),
     paths(
         uploads::initiate, uploads::initiate_batch, list::list, uploads::find, uploads::part_url, uploads::part_urls,
-        uploads::resume, uploads::activity, uploads::cancel, uploads::events, list::batch, brands::list,
+        uploads::resume, uploads::activity, uploads::cancel, uploads::events, wait::wait, receipts::receipt, receipts::keys, events::stream, list::batch, brands::list,
         assets::complete, assets::find, health::healthz, health::readyz,
     ),
     components(schemas(Problem)),

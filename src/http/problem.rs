@@ -64,6 +64,7 @@ kinds! {
     VALIDATION_FAILED = UNPROCESSABLE_ENTITY, "validation-failed", "The input is not valid";
     INTERNAL = INTERNAL_SERVER_ERROR, "internal", "Something went wrong in the server";
     STORAGE_UNAVAILABLE = SERVICE_UNAVAILABLE, "storage-unavailable", "The object store cannot be reached";
+    TOO_MANY_READERS = SERVICE_UNAVAILABLE, "too-many-readers", "The server has as many live readers as it takes";
     KEYS_UNAVAILABLE = SERVICE_UNAVAILABLE, "keys-unavailable", "The identity provider cannot be reached";
     DATABASE_UNAVAILABLE = SERVICE_UNAVAILABLE, "database-unavailable", "The database cannot be reached";
 }
@@ -289,6 +290,7 @@ impl From<Error> for Problem {
             Error::TenantSuspended => Self::new(&TENANT_SUSPENDED, detail),
             Error::QuotaExceeded(_) => Self::new(&QUOTA_EXCEEDED, detail),
             Error::AssetNotReady(_) => Self::new(&ASSET_NOT_READY, detail),
+            Error::TooManyReaders => Self::new(&TOO_MANY_READERS, detail).retry_after(RETRY_AFTER_SECS),
             Error::Invalid(fields) => {
                 let mut problem = Self::new(&VALIDATION_FAILED, detail);
                 problem.document.errors = fields.into_iter().map(Field::from).collect();

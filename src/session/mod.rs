@@ -17,6 +17,7 @@ mod resume;
 pub mod rows;
 pub mod state;
 mod transition;
+mod wait;
 
 pub use activity::touch;
 pub use batch::{BatchItem, initiate_batch};
@@ -27,6 +28,7 @@ pub use list::{BatchSummary, Page, batch, events, find, list};
 pub use part_urls::{PartUrl, PartUrls, Wanted, part_url, part_urls};
 pub use resume::{Held, NoResume, Resume, resume};
 pub use transition::{Change, Guard, Outcome, transition};
+pub use wait::{Goal, Waited, wait};
 
 use entity::upload_session;
 
