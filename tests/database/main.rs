@@ -4,6 +4,8 @@
 
 #[macro_use]
 mod kit;
+mod chain;
+mod feed;
 mod migrations;
 mod plans;
 mod refusals;
