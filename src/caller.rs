@@ -145,9 +145,14 @@ impl Caller {
     /// Whether this caller may know that the session exists: their own, or anyone's with `uploads.manage`, in a
     /// brand that they hold.
     pub fn sees(&self, session: &upload_session::Model) -> bool {
-        self.tenant == session.tenant_id
-            && self.brands.hold(session.brand_id)
-            && (session.created_by == self.user || self.permissions.has(Permission::UploadsManage))
+        self.sees_one_of(session.tenant_id, session.brand_id, &session.created_by)
+    }
+
+    /// The same of a session of this tenant, brand and user.
+    pub fn sees_one_of(&self, tenant: TenantId, brand: BrandId, user: &str) -> bool {
+        self.tenant == tenant
+            && self.brands.hold(brand)
+            && (user == self.user || self.permissions.has(Permission::UploadsManage))
     }
 }
 

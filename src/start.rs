@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use futures_util::future::join;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::data_dir::{DataDir, random_hex};
 use crate::database::{Database, DbErr};
 use crate::engine::Engine;
+use crate::event::{self, Keys};
 use crate::http::{self, ServerHandle};
 use crate::jobs::{self, Workers};
 use crate::schedule::{self, Schedule};
@@ -36,6 +38,8 @@ pub enum Error {
     Bucket(#[source] crate::storage::Error),
     #[error("the tenants' buckets could not be read: {0}")]
     Buckets(#[source] crate::error::Error),
+    #[error("the feed of events could not be read: {0}")]
+    Feed(#[source] crate::error::Error),
     #[error("the tokens' settings cannot be used: {0}")]
     Auth(#[from] http::auth::StartError),
     #[error("the timetable did not start: {0}")]
@@ -50,10 +54,34 @@ pub struct Running {
     pub engine: Engine,
     server: ServerHandle,
     serving: JoinHandle<io::Result<()>>,
+    feed: Feed,
     store: Option<embedded_s3::Server>,
     schedule: Schedule,
     workers: Option<Workers>,
     grace: Duration,
+}
+
+/// The task that puts events in order and tells live readers.
+struct Feed {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Feed {
+    async fn start(engine: &Engine) -> Result<Self, Error> {
+        event::begin(engine).await.map_err(Error::Feed)?;
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(event::run(engine.clone(), stop.clone()));
+        Ok(Self { stop, task })
+    }
+
+    /// Ends all streams and long polls too, so that nobody waits for them.
+    async fn stop(self) {
+        self.stop.cancel();
+        if let Err(panic) = self.task.await {
+            tracing::error!(error = %panic, "the feed of events ended badly");
+        }
+    }
 }
 
 /// Starts everything: the embedded store where it is used, the database with its migrations, the timetable, the door, and
@@ -77,9 +105,16 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
     }
     deployment::mark(&engine).await;
     let schedule = schedule::start(&engine).await?;
-    let (addr, serving, server) = http::serve(&engine).await?;
+    let feed = Feed::start(&engine).await?;
+    let (addr, serving, server) = match http::serve(&engine).await {
+        Ok(listening) => listening,
+        Err(error) => {
+            feed.stop().await;
+            return Err(error.into());
+        }
+    };
     let workers = engine.settings.jobs.enabled.then(|| jobs::start(&engine));
-    Ok(Running { addr, engine, server, serving, store, schedule, workers, grace })
+    Ok(Running { addr, engine, server, serving, feed, store, schedule, workers, grace })
 }
 
 /// Makes a bucket of the embedded store ready for browsers: it is there, and the pages of `cors.allowed_origins` may send
@@ -116,6 +151,15 @@ pub async fn open(mut settings: Settings) -> Result<Engine, Error> {
     connect(settings, dir.as_ref(), Clock::default()).await
 }
 
+/// The keys of this deployment's record, from its settings or its data folder; opens nothing else.
+///
+/// # Errors
+/// [`Error::DataDir`].
+pub fn keys(mut settings: Settings) -> Result<Keys, Error> {
+    prepare(&mut settings)?;
+    Ok(Keys::new(settings.audit.key.as_ref().map(Secret::expose).unwrap_or_default()))
+}
+
 impl Running {
     /// Waits until the server ends by itself, which it only does on a failure.
     pub async fn failed(&mut self) -> io::Error {
@@ -129,6 +173,7 @@ impl Running {
     /// Stops accepting, lets requests and jobs that run finish within `server.shutdown_grace_secs`, then closes the store
     /// and the database.
     pub async fn stop(self) {
+        self.feed.stop().await;
         self.schedule.stop().await;
         let requests = async {
             if tokio::time::timeout(self.grace, self.server.stop(true)).await.is_err() {

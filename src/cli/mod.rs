@@ -1,9 +1,11 @@
 //! One file for each command. Results go to standard output, logs and progress to standard error.
 
+mod audit;
 mod completions;
 mod health;
 mod openapi;
 pub mod push;
+mod receipt;
 mod serve;
 mod session;
 mod size;
@@ -52,6 +54,10 @@ enum Command {
     Token(token::Args),
     /// Upload files and folders as one batch; resumes what an earlier run left
     Push(push::PushArgs),
+    /// Check the record of what happened
+    Audit(audit::Args),
+    /// Check a receipt of an upload
+    Receipt(receipt::Args),
     /// Print the OpenAPI document
     Openapi(openapi::Args),
     /// Print a completion script for a shell
@@ -74,6 +80,8 @@ pub fn main() -> ExitCode {
             Command::Session(args) => session::run(args, cli.config.as_deref()).await,
             Command::Token(args) => token::run(args, cli.config.as_deref()).await,
             Command::Push(args) => push::run(args).await,
+            Command::Audit(args) => audit::run(args, cli.config.as_deref()).await,
+            Command::Receipt(args) => receipt::run(args, cli.config.as_deref()),
             Command::Openapi(args) => openapi::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Health(args) => health::run(args, cli.config.as_deref()).await,

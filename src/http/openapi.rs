@@ -9,7 +9,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::admin::{self, tenants};
 use super::problem::Document as Problem;
-use super::{assets, brands, health, list, uploads};
+use super::{assets, brands, events, health, list, receipts, uploads, wait};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -22,6 +22,7 @@ use super::{assets, brands, health, list, uploads};
     paths(
         uploads::initiate, uploads::initiate_batch, list::list, uploads::find, uploads::part_url, uploads::part_urls,
         uploads::resume, uploads::activity, uploads::cancel, uploads::events, list::batch, brands::list,
+        wait::wait, receipts::receipt, receipts::keys, events::stream,
         assets::complete, assets::find, assets::download,
         admin::uploads::list, admin::uploads::inspect, admin::uploads::fail, admin::uploads::cancel,
         tenants::list, tenants::create, tenants::find, tenants::change, tenants::add_brands, tenants::usage,

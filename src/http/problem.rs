@@ -65,6 +65,7 @@ kinds! {
     VALIDATION_FAILED = UNPROCESSABLE_ENTITY, "validation-failed", "The input is not valid";
     INTERNAL = INTERNAL_SERVER_ERROR, "internal", "Something went wrong in the server";
     STORAGE_UNAVAILABLE = SERVICE_UNAVAILABLE, "storage-unavailable", "The object store cannot be reached";
+    TOO_MANY_READERS = SERVICE_UNAVAILABLE, "too-many-readers", "The server has as many live readers as it takes";
     KEYS_UNAVAILABLE = SERVICE_UNAVAILABLE, "keys-unavailable", "The identity provider cannot be reached";
     DATABASE_UNAVAILABLE = SERVICE_UNAVAILABLE, "database-unavailable", "The database cannot be reached";
 }
@@ -293,6 +294,7 @@ impl From<Error> for Problem {
             Error::Busy(_) => Self::new(&BUSY, detail),
             // Only background work has a lease.
             Error::LeaseLost => Self::internal(Some(detail.into())),
+            Error::TooManyReaders => Self::new(&TOO_MANY_READERS, detail).retry_after(RETRY_AFTER_SECS),
             Error::Invalid(fields) => {
                 let mut problem = Self::new(&VALIDATION_FAILED, detail);
                 problem.document.errors = fields.into_iter().map(Field::from).collect();

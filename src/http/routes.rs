@@ -5,7 +5,7 @@ use actix_web::{Resource, web};
 
 use super::admin::{self, tenants};
 use super::problem;
-use super::{assets, brands, health, list, openapi, uploads};
+use super::{assets, brands, events, health, list, openapi, receipts, uploads, wait};
 
 pub(super) fn routes(app: &mut ServiceConfig) {
     app.service(resource("/app/uploads", &["GET"]).route(get().to(list::list)))
@@ -18,6 +18,9 @@ pub(super) fn routes(app: &mut ServiceConfig) {
         .service(resource("/app/uploads/{id}/activity", &["PUT"]).route(put().to(uploads::activity)))
         .service(resource("/app/uploads/{id}/cancel", &["POST"]).route(post().to(uploads::cancel)))
         .service(resource("/app/uploads/{id}/events", &["GET"]).route(get().to(uploads::events)))
+        .service(resource("/app/uploads/{id}/wait", &["GET"]).route(get().to(wait::wait)))
+        .service(resource("/app/uploads/{id}/receipt", &["GET"]).route(get().to(receipts::receipt)))
+        .service(resource("/app/events", &["GET"]).route(get().to(events::stream)))
         .service(resource("/app/batches/{batch_reference}", &["GET"]).route(get().to(list::batch)))
         .service(resource("/app/brands", &["GET"]).route(get().to(brands::list)))
         .service(resource("/app/assets/upload/complete", &["POST"]).route(post().to(assets::complete)))
@@ -39,6 +42,7 @@ pub(super) fn routes(app: &mut ServiceConfig) {
         .service(resource("/admin/tenants/{slug}/brands", &["POST"]).route(post().to(tenants::add_brands)))
         .service(resource("/admin/tenants/{slug}/usage", &["GET"]).route(get().to(tenants::usage)))
         .service(resource("/app/assets/{id}/download", &["GET"]).route(get().to(assets::download)))
+        .service(resource("/.well-known/quaymaster-keys.json", &["GET"]).route(get().to(receipts::keys)))
         .service(resource("/healthz", &["GET"]).route(get().to(health::healthz)))
         .service(resource("/readyz", &["GET"]).route(get().to(health::readyz)))
         .service(resource("/openapi.json", &["GET"]).route(get().to(openapi::answer)))

@@ -20,6 +20,7 @@ mod resume;
 pub mod rows;
 pub mod state;
 mod transition;
+mod wait;
 
 pub use activity::touch;
 pub use batch::{BatchItem, initiate_batch};
@@ -33,6 +34,7 @@ pub use orphans::orphans;
 pub use part_urls::{PartUrl, PartUrls, Wanted, part_url, part_urls};
 pub use resume::{Held, NoResume, Resume, resume};
 pub use transition::{Change, Guard, Outcome, transition};
+pub use wait::{Goal, Waited, wait};
 
 use entity::upload_session;
 

@@ -136,6 +136,9 @@ async fn every_route_asks_for_its_permission(app: TestApp) {
             continue;
         }
         // With it, but from elsewhere: never the thing itself, whatever else the answer is.
+        if route.path == "/app/events" {
+            continue; // It has no end; what it tells whom is in `events.rs`.
+        }
         for elsewhere in [app.tenant("globex").user("ann"), acme.user("ann").brands(&["second"])] {
             let own: Vec<&str> = needed.iter().copied().filter(|name| *name != "operator").collect();
             let stranger = elsewhere.permissions(&[own.as_slice(), &["uploads.manage"]].concat());

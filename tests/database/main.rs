@@ -4,6 +4,8 @@
 
 #[macro_use]
 mod kit;
+mod chain;
+mod feed;
 mod jobs;
 mod migrations;
 mod plans;
