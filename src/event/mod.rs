@@ -3,6 +3,8 @@
 pub mod chain;
 mod record;
 pub(crate) mod rows;
+mod tombstone;
 
 pub(crate) use chain::{Entry, Keys};
-pub(crate) use record::record;
+pub(crate) use record::{record, record_marking};
+pub(crate) use tombstone::seal_of_tombstone;

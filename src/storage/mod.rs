@@ -7,8 +7,8 @@ mod key;
 mod presign;
 mod profile;
 
-pub use client::{Object, Part, Storage};
+pub use client::{Activity, Object, Part, Storage};
 pub use error::{Error, Kind, Op, StartError};
-pub use key::Location;
+pub use key::{Location, UPLOADS};
 pub use presign::{Presigned, PresignedParts, Signer};
 pub use profile::Limits;

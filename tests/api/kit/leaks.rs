@@ -25,8 +25,9 @@ pub async fn check(app: &TestApp) {
     }
     events_tell_each_session(&sessions, &events, &mut wrong);
     assets_match_completed_sessions(&sessions, &assets, &objects, &mut wrong);
+    cleared_means_gone(&sessions, &objects, &uploads, &mut wrong);
     usage_is_the_sum_of_what_is_there(app, &sessions, &mut wrong).await;
-    sessions_explain_the_bucket(app, &sessions, &objects, &uploads, &mut wrong);
+    sessions_explain_the_bucket(app, &sessions, &assets, &objects, &uploads, &mut wrong);
     assert!(wrong.is_empty(), "the story leaves behind:\n  {}", wrong.join("\n  "));
 }
 
@@ -91,6 +92,21 @@ fn assets_match_completed_sessions(
     wrong.extend(assets.iter().filter(|a| !completed(a)).map(|a| format!("asset {} has no COMPLETED session", a.id)));
 }
 
+/// What is called cleared is not there.
+fn cleared_means_gone(
+    sessions: &[upload_session::Model],
+    objects: &[(String, u64)],
+    uploads: &[(String, String)],
+    wrong: &mut Vec<String>,
+) {
+    for session in sessions.iter().filter(|session| session.storage_cleared_at.is_some()) {
+        let key = format!("temp/uploads/{}/original", session.id);
+        if objects.iter().any(|(at, _)| *at == key) || uploads.iter().any(|(at, _)| *at == key) {
+            wrong.push(format!("session {} is cleared, but something is at {key}", session.id));
+        }
+    }
+}
+
 /// Live sessions, and the bytes of all that are not over and cleared.
 async fn usage_is_the_sum_of_what_is_there(app: &TestApp, sessions: &[upload_session::Model], wrong: &mut Vec<String>) {
     let mut usage: BTreeMap<_, (i64, i64)> = BTreeMap::new();
@@ -117,6 +133,7 @@ async fn usage_is_the_sum_of_what_is_there(app: &TestApp, sessions: &[upload_ses
 fn sessions_explain_the_bucket(
     app: &TestApp,
     sessions: &[upload_session::Model],
+    assets: &[asset::Model],
     objects: &[(String, u64)],
     uploads: &[(String, String)],
     wrong: &mut Vec<String>,
@@ -124,6 +141,9 @@ fn sessions_explain_the_bucket(
     let by_key: BTreeMap<String, &upload_session::Model> =
         sessions.iter().map(|s| (format!("temp/uploads/{}/original", s.id), s)).collect();
     for (key, size) in objects {
+        if assets.iter().any(|asset| asset.object_key == *key) {
+            continue;
+        }
         match by_key.get(key).map(|s| s.status) {
             Some(Status::Initiating | Status::Uploading | Status::Completed) => {}
             Some(Status::Failed | Status::Cancelled) if app.may_leave_bytes() => {}

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use chrono::{DateTime, TimeDelta};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -55,6 +56,8 @@ pub enum Fault {
     CutAnswer,
     /// This status and S3 error code, and the store sees nothing.
     Answer(u16, &'static str),
+    /// 200 with this body, and the store sees nothing.
+    Say(&'static str),
     /// Silence, for as long as the caller cares to wait.
     Hang,
 }
@@ -104,6 +107,8 @@ struct Orders {
     once: HashMap<Op, Fault>,
     barriers: Vec<Barrier>,
     calls: HashMap<Op, usize>,
+    /// Seconds by which the store's clock is ahead of what it is.
+    ahead_secs: i64,
 }
 
 /// Stands between the server and the store, and does to the calls what a story orders. Buffers whole bodies: nothing
@@ -164,6 +169,11 @@ impl StoreProxy {
         }
     }
 
+    /// Moves the store's clock on, as far as its answers tell it.
+    pub fn advance(&self, by: TimeDelta) {
+        self.orders.lock().unwrap().ahead_secs += by.num_seconds();
+    }
+
     pub fn drop_answers(&self, op: Op) {
         self.order(op, Fault::DropAnswer);
     }
@@ -221,6 +231,7 @@ async fn forward(
         Some(Fault::DropRequest) => return Err(Broken("the story drops this request").into()),
         Some(Fault::Hang) => std::future::pending().await,
         Some(Fault::Answer(status, code)) => return Ok(s3_error(status, code)),
+        Some(Fault::Say(body)) => return Ok(said(200, body.to_owned())),
         Some(Fault::DropAnswer | Fault::CutAnswer) | None => {}
     }
 
@@ -230,7 +241,12 @@ async fn forward(
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(TcpStream::connect(store).await?)).await?;
     let connection = tokio::spawn(connection);
-    let (head, body) = sender.send_request(request).await?.into_parts();
+    let (mut head, body) = sender.send_request(request).await?.into_parts();
+    let ahead_secs = orders.lock().unwrap().ahead_secs;
+    if let Some(date) = head.headers.get_mut("date").filter(|_| ahead_secs != 0) {
+        let told = DateTime::parse_from_rfc2822(date.to_str()?)?.to_utc() + TimeDelta::seconds(ahead_secs);
+        *date = told.format("%a, %d %b %Y %H:%M:%S GMT").to_string().parse()?;
+    }
     let body = body.collect().await?.to_bytes();
     connection.abort();
 
@@ -238,7 +254,7 @@ async fn forward(
     match fault {
         Some(Fault::DropAnswer) => Err(Broken("the story drops this answer").into()),
         Some(Fault::CutAnswer) => Ok(Response::from_parts(head, cut(&body))),
-        Some(Fault::DropRequest | Fault::Hang | Fault::Answer(..)) | None => {
+        Some(Fault::DropRequest | Fault::Hang | Fault::Answer(..) | Fault::Say(_)) | None => {
             Ok(Response::from_parts(head, Full::new(body).map_err(|never| match never {}).boxed()))
         }
     }
@@ -264,6 +280,10 @@ fn s3_error(status: u16, code: &str) -> Answer {
     let body = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>ordered</Message></Error>"
     );
+    said(status, body)
+}
+
+fn said(status: u16, body: String) -> Answer {
     Response::builder()
         .status(StatusCode::from_u16(status).unwrap())
         .header("content-type", "application/xml")

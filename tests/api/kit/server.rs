@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use quaymaster::engine::Engine;
 use quaymaster::settings::Settings;
 use quaymaster::start::Running;
 use tokio::process::{Child, Command};
@@ -86,6 +87,30 @@ impl TestApp {
             }
             None => {}
         }
+    }
+
+    /// What the server in this process works with; of the program's, a second one on the same back ends.
+    pub async fn engine(&self) -> Engine {
+        if let Some(Server::InProcess(running)) = &*self.server.lock().await {
+            return running.engine.clone();
+        }
+        let env = self.env.lock().unwrap().clone();
+        quaymaster::start::open(Settings::parse(None, env).unwrap()).await.unwrap()
+    }
+
+    /// Runs `pass` in a process of its own, for a story that kills it: nobody waits for its end.
+    pub fn pass_to_kill(&self, pass: &str) -> Child {
+        let env = self.env.lock().unwrap().clone();
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "kit::passes::child", "--ignored", "--test-threads=1"])
+            .env_clear()
+            .envs(env)
+            .env(super::passes::PASS, pass)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
     }
 
     pub(super) async fn create_tenant(&self, slug: &str, brands: &[&str]) -> (Uuid, BTreeMap<String, Uuid>) {
