@@ -7,7 +7,7 @@ pub struct Migration;
 
 /// The queues of the scheduled passes. Each index holds only the sessions that a pass may have to do with, so its cost
 /// does not grow with those that are over and done with.
-const INDEXES: [(&str, &str); 10] = [
+const INDEXES: [(&str, &str); 11] = [
     ("upload_session_idle", "(last_activity_at, tenant_id, id) WHERE status = 'UPLOADING'"),
     ("upload_session_expiring", "(expires_at, tenant_id, id) WHERE status = 'UPLOADING'"),
     ("upload_session_initiating", "(created_at, tenant_id, id) WHERE status = 'INITIATING'"),
@@ -17,8 +17,10 @@ const INDEXES: [(&str, &str); 10] = [
     ),
     (
         "upload_session_uncleared",
-        "(tenant_id, id) WHERE storage_cleared_at IS NULL AND status IN ('COMPLETED', 'FAILED', 'CANCELLED')",
+        "(updated_at, tenant_id, id) WHERE storage_cleared_at IS NULL AND status IN ('FAILED', 'CANCELLED')",
     ),
+    // Apart from those: a COMPLETED session waits here until its asset is served from elsewhere, if it ever is.
+    ("upload_session_unmoved", "(tenant_id, id) WHERE storage_cleared_at IS NULL AND status = 'COMPLETED'"),
     (
         "upload_session_past",
         "(storage_cleared_at, tenant_id, id)

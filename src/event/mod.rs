@@ -16,7 +16,7 @@ pub use feed::{BATCH, sequence};
 pub(crate) use feed::{begin, run};
 pub use hub::{Hub, Interest};
 pub use receipt::{Doubt, PublicKey, PublicKeys, Receipt, public_keys, receipt, verify_receipt};
-pub(crate) use record::record;
+pub(crate) use record::{record, record_marking};
 pub use rows::Placed;
 pub(crate) use stream::listen;
 pub use stream::{Stream, public_name, stream};

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use entity::upload_event::{self, ActiveModel, Column};
 use entity::upload_session::{self, Status};
@@ -275,4 +277,39 @@ pub(super) async fn strays(at: &Snapshot, limit: u64) -> Result<Vec<upload_event
         );
     let session = Query::select().expr(Expr::value(1)).from(upload_session::Entity).cond_where(same).to_owned();
     upload_event::Entity::find().filter(Expr::exists(session).not()).limit(limit).all(at.conn()).await.map_err(db_error)
+}
+
+/// The place that each event of these sessions of one tenant has in the order of all; `None` where it has none yet.
+pub(crate) async fn positions_of(
+    conn: &impl ConnectionTrait,
+    tenant: TenantId,
+    sessions: &[SessionId],
+) -> Result<BTreeMap<SessionId, Vec<Option<i64>>>> {
+    let rows: Vec<(SessionId, Option<i64>)> = upload_event::Entity::find()
+        .select_only()
+        .columns([Column::UploadSessionId, Column::Position])
+        .filter(Column::TenantId.eq(tenant))
+        .filter(Column::UploadSessionId.is_in(sessions.iter().copied()))
+        .order_by_asc(Column::UploadSessionId)
+        .order_by_asc(Column::Seq)
+        .into_tuple()
+        .all(conn)
+        .await
+        .map_err(db_error)?;
+    let mut positions: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (session, position) in rows {
+        positions.entry(session).or_default().push(position);
+    }
+    Ok(positions)
+}
+
+/// Deletes all events of these sessions of one tenant.
+pub(crate) async fn delete(tx: &Tx, tenant: TenantId, sessions: &[SessionId]) -> Result<()> {
+    upload_event::Entity::delete_many()
+        .filter(Column::TenantId.eq(tenant))
+        .filter(Column::UploadSessionId.is_in(sessions.iter().copied()))
+        .exec(tx.conn())
+        .await
+        .map(drop)
+        .map_err(db_error)
 }

@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Ending, Kind, Lease};
 use crate::engine::Engine;
-use crate::error::{Error, Result};
-use crate::pass;
+use crate::error::Result;
+use crate::{asset, pass};
 
 pub(super) fn work<'a>(
     engine: &'a Engine,
@@ -16,7 +16,7 @@ pub(super) fn work<'a>(
 ) -> BoxFuture<'a, Result<Ending>> {
     async move {
         match Kind::named(&lease.job.kind) {
-            Some(Kind::Promote) => Err(Error::Busy("not yet".to_owned())),
+            Some(Kind::Promote) => asset::promote_job(engine, &lease.job.payload).await.map(|()| Ending::Done),
             Some(Kind::DetectAbandoned | Kind::Cleanup | Kind::Orphans | Kind::Reconcile) => {
                 pass::work(engine, lease, stop).await
             }

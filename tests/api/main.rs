@@ -6,6 +6,7 @@
 
 mod kit;
 
+mod abandon;
 mod activity;
 mod admin;
 mod bad_input;

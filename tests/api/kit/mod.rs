@@ -5,6 +5,7 @@ mod actor;
 mod backends;
 mod leaks;
 mod log;
+mod passes;
 mod proxy;
 mod reply;
 mod server;
@@ -204,6 +205,12 @@ impl TestApp {
 
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base.lock().unwrap())
+    }
+
+    /// Time goes by here and in the store: what it holds is older by so much.
+    pub fn advance_with_the_store(&self, by: TimeDelta) {
+        self.store.faults().advance(by);
+        self.clock.advance(by);
     }
 
     pub fn advance(&self, by: TimeDelta) {
