@@ -2,7 +2,9 @@
 
 mod completions;
 mod health;
+mod job;
 mod openapi;
+mod pass;
 pub mod push;
 mod serve;
 mod tenant;
@@ -44,6 +46,10 @@ enum Command {
     Tenant(tenant::Args),
     /// Print a token for a tenant
     Token(token::Args),
+    /// Run the passes over all uploads by hand, and see what came of them
+    Uploads(pass::Args),
+    /// List, retry and drop what waits in the background
+    Job(job::Args),
     /// Upload files and folders as one batch; resumes what an earlier run left
     Push(push::PushArgs),
     /// Print the OpenAPI document
@@ -66,6 +72,8 @@ pub fn main() -> ExitCode {
             Command::Serve(args) => serve::run(args, cli.config.as_deref()).await,
             Command::Tenant(args) => tenant::run(args, cli.config.as_deref()).await,
             Command::Token(args) => token::run(args, cli.config.as_deref()).await,
+            Command::Uploads(args) => pass::run(args, cli.config.as_deref()).await,
+            Command::Job(args) => job::run(args, cli.config.as_deref()).await,
             Command::Push(args) => push::run(args).await,
             Command::Openapi(args) => openapi::run(&args),
             Command::Completions(args) => completions::run(&args),

@@ -5,6 +5,8 @@ mod rows;
 mod run;
 mod verbs;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
@@ -65,17 +67,28 @@ pub struct Run {
     pub actor: String,
     deadline: Instant,
     stop: CancellationToken,
+    /// Whether the pass has heard that it is over; clones have one between them.
+    has_heard: Arc<AtomicBool>,
 }
 
 impl Run {
     /// `stop` is cancelled at shutdown, or when the run's lease is lost.
     pub fn new(options: Options, actor: impl Into<String>, budget: Duration, stop: CancellationToken) -> Self {
-        Self { options, actor: actor.into(), deadline: Instant::now() + budget, stop }
+        Self { options, actor: actor.into(), deadline: Instant::now() + budget, stop, has_heard: Arc::default() }
     }
 
     /// Whether to begin with no more rows. The next run goes on.
     pub fn is_over(&self) -> bool {
-        self.stop.is_cancelled() || Instant::now() >= self.deadline
+        let is_over = self.stop.is_cancelled() || Instant::now() >= self.deadline;
+        if is_over {
+            self.has_heard.store(true, Ordering::Relaxed);
+        }
+        is_over
+    }
+
+    /// Whether it left rows over because of `stop`: one that did not ask before its end was through.
+    fn was_stopped(&self) -> bool {
+        self.stop.is_cancelled() && self.has_heard.load(Ordering::Relaxed)
     }
 }
 

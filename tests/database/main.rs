@@ -6,6 +6,7 @@
 mod kit;
 mod jobs;
 mod migrations;
+mod passes;
 mod plans;
 mod refusals;
 mod transitions;

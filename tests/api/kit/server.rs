@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use quaymaster::engine::Engine;
 use quaymaster::settings::Settings;
 use quaymaster::start::Running;
 use tokio::process::{Child, Command};
@@ -86,6 +87,21 @@ impl TestApp {
             }
             None => {}
         }
+    }
+
+    /// The engine of the server in this process: for what a story asks of it past its doors.
+    pub async fn engine(&self) -> Engine {
+        match &*self.server.lock().await {
+            Some(Server::InProcess(running)) => running.engine.clone(),
+            Some(Server::Program(_)) | None => panic!("no server runs in this process"),
+        }
+    }
+
+    /// Runs a command of the program beside the server, with the server's settings.
+    pub async fn command(&self, words: &[&str]) -> Output {
+        let env = self.env.lock().unwrap().clone();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quaymaster"));
+        command.args(words).env_clear().envs(env).kill_on_drop(true).output().await.unwrap()
     }
 
     pub(super) async fn create_tenant(&self, slug: &str, brands: &[&str]) -> (Uuid, BTreeMap<String, Uuid>) {
