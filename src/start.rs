@@ -76,7 +76,13 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
         }
     }
     let schedule = schedule::start(&engine).await?;
-    let (addr, serving, server) = http::serve(&engine).await?;
+    let (addr, serving, server) = match http::serve(&engine).await {
+        Ok(serving) => serving,
+        Err(error) => {
+            schedule.stop().await;
+            return Err(error);
+        }
+    };
     let workers = engine.settings.jobs.enabled.then(|| jobs::start(&engine));
     Ok(Running { addr, engine, server, serving, store, schedule, workers, grace })
 }

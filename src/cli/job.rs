@@ -19,7 +19,8 @@ Examples:
   quaymaster job retry 0199f3c4-7a10-7c3e-9b1d-5f0e2a6b7c8d
   quaymaster job drop 0199f3c4-7a10-7c3e-9b1d-5f0e2a6b7c8d
 
-A job that is done is in no list. One that has failed too often is dead: it stays until it is retried or dropped.")]
+A job that is done is in no list.
+One that has failed too often is dead: it stays until it is retried or dropped.")]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,

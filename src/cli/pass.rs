@@ -18,8 +18,8 @@ Examples:
   quaymaster uploads orphans --older-than 7d --json
   quaymaster uploads runs --pass cleanup --limit 5
 
-A server runs these by its timetable. By hand, a pass is refused while it runs anywhere; if the command dies over it, a
-server finishes it. Exits with 1 where anything failed.")]
+A server runs these by its timetable. By hand, a pass is refused while it runs anywhere.
+If the command dies over it, a server finishes it. Exits with 1 where anything failed.")]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -50,6 +50,12 @@ enum Command {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples, the same for each pass:
+  quaymaster uploads cleanup --dry-run
+  quaymaster uploads cleanup --older-than 7d --json
+
+--json prints pass, found, done, failed, skipped, dry_run, details, error, and the run's times.")]
 struct RunArgs {
     /// Look and report, change nothing
     #[arg(long)]

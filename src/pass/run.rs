@@ -92,7 +92,7 @@ async fn perform(
     let budget = Duration::from_secs(engine.settings.lifecycle.pass_budget_secs);
     let run = Run::new(order.options(), &order.actor, budget, stop.clone());
     let ended = AssertUnwindSafe(verbs::run(engine, order.pass, &run)).catch_unwind().await;
-    let (was_stopped, ended_well) = (run.was_stopped(), matches!(ended, Ok(Ok(_))));
+    let was_stopped = matches!(ended, Ok(Ok(_))) && run.was_stopped();
     let (report, error) = match ended {
         Ok(Ok(report)) if was_stopped => (report, Some("it was stopped before it was through".to_owned())),
         Ok(Ok(report)) => (report, None),
@@ -105,7 +105,7 @@ async fn perform(
     let tx = engine.db.begin().await?;
     let closed = rows::close(&tx, opened.id, engine.clock.now(), &report, error.as_deref()).await?;
     let record = closed.ok_or(Error::LeaseLost)?;
-    also(&tx, was_stopped && ended_well).await?;
+    also(&tx, was_stopped).await?;
     rows::prune(&tx, order.pass).await?;
     tx.commit().await?;
     match &record.error {
