@@ -107,10 +107,11 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
     let schedule = schedule::start(&engine).await?;
     let feed = Feed::start(&engine).await?;
     let (addr, serving, server) = match http::serve(&engine).await {
-        Ok(listening) => listening,
+        Ok(serving) => serving,
         Err(error) => {
+            schedule.stop().await;
             feed.stop().await;
-            return Err(error.into());
+            return Err(error);
         }
     };
     let workers = engine.settings.jobs.enabled.then(|| jobs::start(&engine));

@@ -3,7 +3,9 @@
 mod audit;
 mod completions;
 mod health;
+mod job;
 mod openapi;
+mod pass;
 pub mod push;
 mod receipt;
 mod serve;
@@ -52,6 +54,10 @@ enum Command {
     Session(session::Args),
     /// Print a token for a tenant
     Token(token::Args),
+    /// Run the passes over all uploads by hand, and see what came of them
+    Uploads(pass::Args),
+    /// List, retry and drop what waits in the background
+    Job(job::Args),
     /// Upload files and folders as one batch; resumes what an earlier run left
     Push(push::PushArgs),
     /// Check the record of what happened
@@ -79,6 +85,8 @@ pub fn main() -> ExitCode {
             Command::Tenant(args) => tenant::run(args, cli.config.as_deref()).await,
             Command::Session(args) => session::run(args, cli.config.as_deref()).await,
             Command::Token(args) => token::run(args, cli.config.as_deref()).await,
+            Command::Uploads(args) => pass::run(args, cli.config.as_deref()).await,
+            Command::Job(args) => job::run(args, cli.config.as_deref()).await,
             Command::Push(args) => push::run(args).await,
             Command::Audit(args) => audit::run(args, cli.config.as_deref()).await,
             Command::Receipt(args) => receipt::run(args, cli.config.as_deref()),

@@ -13,6 +13,9 @@ use super::{Kind, Lease, rows};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
+/// For the statements that release jobs at shutdown.
+const RELEASE_GRACE: Duration = Duration::from_secs(5);
+
 /// The worker of this process.
 #[derive(Debug)]
 pub struct Workers {
@@ -49,13 +52,25 @@ impl Workers {
     /// even then is given up, and its jobs are released, so that other processes need not wait for the end of a lease.
     pub async fn stop(mut self, grace: Duration) {
         self.stop.cancel();
-        if tokio::time::timeout(grace, &mut self.task).await.is_ok() {
+        if self.ends_within(grace).await {
             return;
         }
-        warn!("jobs that did not end within the grace are handed to other processes");
+        warn!("jobs that did not end within the grace are given to other processes");
         self.give_up.cancel();
-        if let Err(panic) = self.task.await {
-            error!(error = %panic, "the worker failed");
+        if !self.ends_within(RELEASE_GRACE).await {
+            // The database does not answer. The leases end by themselves.
+            self.task.abort();
+        }
+    }
+
+    async fn ends_within(&mut self, grace: Duration) -> bool {
+        match tokio::time::timeout(grace, &mut self.task).await {
+            Ok(Ok(())) => true,
+            Ok(Err(panic)) => {
+                error!(error = %panic, "the worker failed");
+                true
+            }
+            Err(_) => false,
         }
     }
 }

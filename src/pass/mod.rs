@@ -5,6 +5,8 @@ mod rows;
 mod run;
 mod verbs;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
@@ -65,17 +67,28 @@ pub struct Run {
     pub actor: String,
     deadline: Instant,
     stop: CancellationToken,
+    /// Whether the pass has heard that it is over; clones have one between them.
+    has_heard: Arc<AtomicBool>,
 }
 
 impl Run {
     /// `stop` is cancelled at shutdown, or when the run's lease is lost.
     pub fn new(options: Options, actor: impl Into<String>, budget: Duration, stop: CancellationToken) -> Self {
-        Self { options, actor: actor.into(), deadline: Instant::now() + budget, stop }
+        Self { options, actor: actor.into(), deadline: Instant::now() + budget, stop, has_heard: Arc::default() }
     }
 
     /// Whether to begin with no more rows. The next run goes on.
     pub fn is_over(&self) -> bool {
-        self.stop.is_cancelled() || Instant::now() >= self.deadline
+        let is_over = self.stop.is_cancelled() || Instant::now() >= self.deadline;
+        if is_over {
+            self.has_heard.store(true, Ordering::Relaxed);
+        }
+        is_over
+    }
+
+    /// Whether it left rows over because of `stop`: one that did not ask before its end was through.
+    fn was_stopped(&self) -> bool {
+        self.stop.is_cancelled() && self.has_heard.load(Ordering::Relaxed)
     }
 }
 
@@ -97,5 +110,26 @@ pub struct Report {
 impl Report {
     pub fn details(&self) -> Value {
         self.details.clone().unwrap_or_else(|| json!({}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_was_stopped_where_it_heard_of_it() {
+        let stop = CancellationToken::new();
+        let hour = Duration::from_secs(3_600);
+        let run = Run::new(Options::default(), "ann", hour, stop.clone());
+        assert!(!run.is_over() && !run.was_stopped());
+        stop.cancel();
+        assert!(!run.was_stopped(), "it did not ask again: it was through");
+        assert!(run.clone().is_over());
+        assert!(run.was_stopped());
+
+        let late = Run::new(Options::default(), "ann", Duration::ZERO, CancellationToken::new());
+        assert!(late.is_over());
+        assert!(!late.was_stopped(), "its time was up: the next one goes on");
     }
 }

@@ -80,7 +80,7 @@ pub(crate) async fn work(engine: &Engine, lease: &Lease, stop: &CancellationToke
 }
 
 /// Runs the verb between the two records of its run. `also` takes part in the second one, and is told whether the run
-/// was stopped before it was through.
+/// was stopped before it was through; one that failed was not.
 #[instrument(name = "pass.run", skip_all, fields(pass.name = order.pass.name(), pass.dry_run = order.dry_run))]
 async fn perform(
     engine: &Engine,
@@ -92,7 +92,7 @@ async fn perform(
     let budget = Duration::from_secs(engine.settings.lifecycle.pass_budget_secs);
     let run = Run::new(order.options(), &order.actor, budget, stop.clone());
     let ended = AssertUnwindSafe(verbs::run(engine, order.pass, &run)).catch_unwind().await;
-    let was_stopped = stop.is_cancelled();
+    let was_stopped = matches!(ended, Ok(Ok(_))) && run.was_stopped();
     let (report, error) = match ended {
         Ok(Ok(report)) if was_stopped => (report, Some("it was stopped before it was through".to_owned())),
         Ok(Ok(report)) => (report, None),

@@ -40,13 +40,18 @@ impl Timetable {
 
     /// The first time after that one.
     pub fn next(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.cron.find_next_occurrence(&after, false).ok()
+        self.cron.find_next_occurrence(&whole_seconds(after)?, false).ok()
     }
 
     /// The last time that is not after that one.
     pub fn last(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.cron.find_previous_occurrence(&now, true).ok()
+        self.cron.find_previous_occurrence(&whole_seconds(now)?, true).ok()
     }
+}
+
+/// Croner carries a fraction of a second over into what it finds, and two processes would find different slots.
+fn whole_seconds(time: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(time.timestamp(), 0)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod chain;
 mod feed;
 mod jobs;
 mod migrations;
+mod passes;
 mod plans;
 mod refusals;
 mod transitions;

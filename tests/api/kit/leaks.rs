@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use entity::upload_session::{Status, UploadType};
-use entity::{asset, tenant_usage, upload_event, upload_session};
+use entity::{asset, job, pass_run, tenant_usage, upload_event, upload_session};
 use sea_orm::{EntityTrait, QueryOrder};
 
 use super::TestApp;
@@ -28,6 +28,7 @@ pub async fn check(app: &TestApp) {
     cleared_means_gone(&sessions, &objects, &uploads, &mut wrong);
     usage_is_the_sum_of_what_is_there(app, &sessions, &mut wrong).await;
     sessions_explain_the_bucket(app, &sessions, &assets, &objects, &uploads, &mut wrong);
+    runs_are_ended_or_have_a_job(app, &mut wrong).await;
     assert!(wrong.is_empty(), "the story leaves behind:\n  {}", wrong.join("\n  "));
 }
 
@@ -134,6 +135,17 @@ async fn usage_is_the_sum_of_what_is_there(app: &TestApp, sessions: &[upload_ses
     usage.retain(|_, sum| *sum != (0, 0));
     if counted != usage {
         wrong.push(format!("the tenants' usage is counted as {counted:?}, and is {usage:?}"));
+    }
+}
+
+/// A run that has not ended is a pass that runs, or one that a worker takes up.
+async fn runs_are_ended_or_have_a_job(app: &TestApp, wrong: &mut Vec<String>) {
+    let rows = &app.database.rows;
+    let jobs = job::Entity::find().all(rows).await.unwrap();
+    for run in pass_run::Entity::find().all(rows).await.unwrap() {
+        if run.ended_at.is_none() && !jobs.iter().any(|job| job.kind == run.pass) {
+            wrong.push(format!("the run {run:?} has neither an end nor a job"));
+        }
     }
 }
 

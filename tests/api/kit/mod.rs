@@ -234,6 +234,11 @@ impl TestApp {
         self.start_server().await;
     }
 
+    /// For what is started from now on.
+    pub fn set(&self, name: &str, value: &str) {
+        self.env.lock().unwrap().insert(name.to_owned(), value.to_owned());
+    }
+
     async fn take_down(&self) {
         self.store.heal();
         self.database.heal().await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -117,6 +117,13 @@ impl TestApp {
             .kill_on_drop(true)
             .spawn()
             .unwrap()
+    }
+
+    /// Runs a command of the program beside the server, with the server's settings.
+    pub async fn command(&self, words: &[&str]) -> Output {
+        let env = self.env.lock().unwrap().clone();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quaymaster"));
+        command.args(words).env_clear().envs(env).kill_on_drop(true).output().await.unwrap()
     }
 
     pub(super) async fn create_tenant(&self, slug: &str, brands: &[&str]) -> (Uuid, BTreeMap<String, Uuid>) {

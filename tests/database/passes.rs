@@ -1,0 +1,211 @@
+//! Runs of the passes and the slots of the timetable, as several processes on one database see them.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use entity::{job, pass_run};
+use futures_util::future::join_all;
+use quaymaster::engine::Engine;
+use quaymaster::jobs;
+use quaymaster::pass::{self, Options, Pass};
+use quaymaster::schedule::{self, Taken, Timetable};
+use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, PaginatorTrait, Set};
+use tokio_util::sync::CancellationToken;
+
+use crate::kit::TestDb;
+
+on_both!(
+    of_many_replicas_one_takes_a_slot,
+    missed_slots_are_one_run,
+    a_slot_passes_while_the_pass_still_runs,
+    a_run_by_hand_and_another_exclude_each_other,
+    a_lost_run_is_ended_and_done_again,
+    old_runs_go_and_the_last_thousand_stay,
+    the_timetable_tells_how_it_stands,
+);
+
+const HOURLY: &str = "0 * * * *";
+
+async fn take(engine: &Engine, pass: Pass) -> Taken {
+    schedule::take(engine, pass, &Timetable::parse(HOURLY).unwrap()).await.unwrap()
+}
+
+/// The beginning of the hour.
+fn hour(engine: &Engine) -> DateTime<Utc> {
+    Timetable::parse(HOURLY).unwrap().last(engine.clock.now()).unwrap()
+}
+
+async fn queue(engine: &Engine) -> Vec<job::Model> {
+    job::Entity::find().all(engine.db.conn()).await.unwrap()
+}
+
+/// Replicas whose clocks agree.
+async fn replicas(db: &TestDb, count: usize) -> Vec<Engine> {
+    let first = db.engine().await;
+    let mut all = vec![first.clone()];
+    while all.len() < count {
+        all.push(Engine { clock: first.clock.clone(), ..db.engine().await });
+    }
+    all
+}
+
+async fn of_many_replicas_one_takes_a_slot(db: TestDb) {
+    let db = db.migrated().await;
+    let replicas = replicas(&db, 4).await;
+    let clock = replicas[0].clock.clone();
+    for round in 0..12 {
+        let taken = join_all(replicas.iter().flat_map(|replica| [replica; 3]).map(|e| take(e, Pass::Cleanup))).await;
+        let queued = taken.iter().filter(|taken| matches!(taken, Taken::Queued(_))).count();
+        let others = taken.iter().filter(|taken| **taken == Taken::Not).count();
+        // The first time there is nothing that could have been missed.
+        assert_eq!((queued, others), if round == 0 { (0, 12) } else { (1, 11) }, "round {round}: {taken:?}");
+        let jobs = queue(&replicas[0]).await;
+        assert_eq!(jobs.len(), queued);
+        for job in jobs {
+            assert_eq!((job.kind.as_str(), &job.payload["actor"]), ("cleanup", &"system".into()));
+            let slot: DateTime<Utc> = serde_json::from_value(job.payload["slot"].clone()).unwrap();
+            assert_eq!(slot, hour(&replicas[0]));
+            jobs::discard(&replicas[0], job.id).await.unwrap();
+        }
+        clock.advance(TimeDelta::hours(1));
+    }
+}
+
+async fn missed_slots_are_one_run(db: TestDb) {
+    let db = db.migrated().await;
+    let engine = db.engine().await;
+    assert_eq!(take(&engine, Pass::Orphans).await, Taken::Not);
+    engine.clock.advance(TimeDelta::days(9));
+    assert_eq!(take(&engine, Pass::Orphans).await, Taken::Queued(hour(&engine)));
+    assert_eq!(take(&engine, Pass::Orphans).await, Taken::Not);
+    assert_eq!(jobs::work_off(&engine).await.unwrap(), 1);
+    let runs = pass::runs(&engine, Some(Pass::Orphans), 10).await.unwrap();
+    assert_eq!(runs.len(), 1);
+    assert_eq!((runs[0].slot, runs[0].actor.as_str()), (Some(hour(&engine)), "system"));
+    // A clock that goes back takes no slot again.
+    engine.clock.advance(TimeDelta::hours(-5));
+    assert_eq!(take(&engine, Pass::Orphans).await, Taken::Not);
+}
+
+async fn a_slot_passes_while_the_pass_still_runs(db: TestDb) {
+    let db = db.migrated().await;
+    let engine = db.engine().await;
+    take(&engine, Pass::Reconcile).await;
+    pass::enqueue(&engine, Pass::Reconcile, Options::default(), "ann").await.unwrap().unwrap();
+    engine.clock.advance(TimeDelta::hours(1));
+    let slot = hour(&engine);
+    assert_eq!(take(&engine, Pass::Reconcile).await, Taken::StillAtIt(slot));
+    assert_eq!(queue(&engine).await.len(), 1);
+    assert_eq!(jobs::work_off(&engine).await.unwrap(), 1);
+    assert_eq!(take(&engine, Pass::Reconcile).await, Taken::Not, "it is not made up for");
+    engine.clock.advance(TimeDelta::hours(1));
+    assert!(matches!(take(&engine, Pass::Reconcile).await, Taken::Queued(_)));
+}
+
+async fn a_run_by_hand_and_another_exclude_each_other(db: TestDb) {
+    let db = db.migrated().await;
+    let engine = db.engine().await;
+    let options = Options { dry_run: true, older_than: Some(TimeDelta::zero()) };
+    let stop = CancellationToken::new();
+    let id = pass::enqueue(&engine, Pass::DetectAbandoned, options, "ann").await.unwrap().unwrap();
+    assert_eq!(pass::enqueue(&engine, Pass::DetectAbandoned, options, "bob").await.unwrap(), None);
+    assert!(pass::by_hand(&engine, Pass::DetectAbandoned, options, "cli", &stop).await.unwrap().is_none());
+    assert!(pass::by_hand(&engine, Pass::Reconcile, options, "cli", &stop).await.unwrap().is_some(), "that is another");
+    jobs::discard(&engine, id).await.unwrap();
+    let record = pass::by_hand(&engine, Pass::DetectAbandoned, options, "cli", &stop).await.unwrap().unwrap();
+    assert_eq!((record.actor.as_str(), record.dry_run, record.older_than_secs), ("cli", true, Some(0)));
+    assert!(record.ended_at.is_some() && record.slot.is_none(), "{record:?}");
+    assert!(queue(&engine).await.is_empty(), "a run by hand ends its job");
+    assert_eq!(pass::runs(&engine, None, 10).await.unwrap().len(), 2);
+    assert_eq!(pass::runs(&engine, Some(Pass::DetectAbandoned), 10).await.unwrap(), [record]);
+}
+
+/// A job that a process has claimed, and the record of the run that it began.
+async fn begun(engine: &Engine, pass: Pass) -> pass_run::Model {
+    let id = pass::enqueue(engine, pass, Options::default(), "ann").await.unwrap().unwrap();
+    let mut job = job::Entity::find_by_id(id).one(engine.db.conn()).await.unwrap().unwrap().into_active_model();
+    job.lease_token = Set(Some(uuid::Uuid::new_v4()));
+    job.attempts = Set(1);
+    job.run_at = Set(engine.clock.now() + TimeDelta::seconds(60));
+    job.update(engine.db.conn()).await.unwrap();
+    run_row(engine, pass, None).insert(engine.db.conn()).await.unwrap()
+}
+
+fn run_row(engine: &Engine, pass: Pass, ended_at: Option<DateTime<Utc>>) -> pass_run::ActiveModel {
+    pass_run::ActiveModel {
+        id: Set(entity::RunId::new()),
+        pass: Set(pass.name().to_owned()),
+        slot: Set(None),
+        actor: Set("ann".to_owned()),
+        dry_run: Set(false),
+        older_than_secs: Set(None),
+        started_at: Set(engine.clock.now()),
+        ended_at: Set(ended_at),
+        found: Set(0),
+        done: Set(0),
+        failed: Set(0),
+        skipped: Set(0),
+        error: Set(None),
+        details: Set(serde_json::json!({})),
+    }
+}
+
+async fn a_lost_run_is_ended_and_done_again(db: TestDb) {
+    let db = db.migrated().await;
+    let engine = db.engine().await;
+    let lost = begun(&engine, Pass::Cleanup).await;
+    let other = run_row(&engine, Pass::Orphans, None).insert(engine.db.conn()).await.unwrap();
+    assert_eq!(jobs::work_off(&engine).await.unwrap(), 0, "it may live");
+    engine.clock.advance(TimeDelta::seconds(61));
+    assert_eq!(jobs::work_off(&engine).await.unwrap(), 1);
+    let runs = pass::runs(&engine, Some(Pass::Cleanup), 10).await.unwrap();
+    assert_eq!(runs.len(), 2, "{runs:?}");
+    assert_eq!((runs[0].actor.as_str(), runs[0].ended_at.is_some()), ("ann", true));
+    assert_eq!((runs[1].id, runs[1].error.as_deref()), (lost.id, Some("the process was lost")));
+    assert!(runs[1].ended_at.is_some());
+    let orphans = pass::runs(&engine, Some(Pass::Orphans), 10).await.unwrap();
+    assert_eq!(orphans, [other], "another pass is none of its business");
+    assert!(queue(&engine).await.is_empty());
+}
+
+async fn old_runs_go_and_the_last_thousand_stay(db: TestDb) {
+    let db = db.migrated().await;
+    let engine = db.engine().await;
+    let ended = Some(engine.clock.now());
+    for _ in 0..11 {
+        let rows = (0..100).map(|_| run_row(&engine, Pass::Cleanup, ended));
+        pass_run::Entity::insert_many(rows).exec_without_returning(engine.db.conn()).await.unwrap();
+    }
+    let other = run_row(&engine, Pass::Orphans, ended).insert(engine.db.conn()).await.unwrap();
+    let before = pass::runs(&engine, Some(Pass::Cleanup), 2_000).await.unwrap();
+    assert_eq!(before.len(), 1_100);
+    let stop = CancellationToken::new();
+    let record = pass::run(&engine, Pass::Cleanup, Options::default(), "ann", None, &stop).await.unwrap();
+    let after = pass::runs(&engine, Some(Pass::Cleanup), 2_000).await.unwrap();
+    assert_eq!(after[0], record);
+    assert_eq!(after[1..], before[..999]);
+    assert_eq!(pass::runs(&engine, Some(Pass::Orphans), 10).await.unwrap(), [other]);
+    assert_eq!(pass_run::Entity::find().count(engine.db.conn()).await.unwrap(), 1_001);
+}
+
+async fn the_timetable_tells_how_it_stands(db: TestDb) {
+    let db = db.migrated().await;
+    let mut engine = db.engine().await;
+    let mut settings = (*engine.settings).clone();
+    settings.schedule.orphans = "never".to_owned();
+    engine.settings = Arc::new(settings);
+    take(&engine, Pass::DetectAbandoned).await;
+    let stop = CancellationToken::new();
+    let record = pass::run(&engine, Pass::Orphans, Options::default(), "ann", None, &stop).await.unwrap();
+    let status = schedule::status(&engine).await.unwrap();
+    assert_eq!(status.iter().map(|one| one.pass).collect::<Vec<_>>(), Pass::ALL);
+    let of = |pass| status.iter().find(|one| one.pass == pass).unwrap();
+    let abandoned = of(Pass::DetectAbandoned);
+    assert_eq!(abandoned.cron.as_deref(), Some(HOURLY));
+    assert_eq!(abandoned.last_slot, Some(hour(&engine)));
+    assert_eq!(abandoned.next_slot, Some(hour(&engine) + TimeDelta::hours(1)));
+    assert_eq!(abandoned.last_run, None);
+    let orphans = of(Pass::Orphans);
+    assert_eq!((&orphans.cron, orphans.next_slot, orphans.last_slot), (&None, None, None));
+    assert_eq!(orphans.last_run, Some(record));
+}
