@@ -209,7 +209,7 @@ impl TestApp {
 
     /// Time goes by here and in the store: what it holds is older by so much.
     pub fn advance_with_the_store(&self, by: TimeDelta) {
-        self.store.faults().advance(by);
+        self.store.faults().age(by);
         self.clock.advance(by);
     }
 

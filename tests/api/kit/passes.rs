@@ -3,12 +3,21 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use entity::tenant_usage;
 use quaymaster::engine::Engine;
 use quaymaster::pass::{Options, Pass, Report, Run};
 use quaymaster::session;
 use quaymaster::settings::Settings;
+use sea_orm::EntityTrait;
 
-use super::TestApp;
+use super::{Tenant, TestApp};
+
+/// Live sessions, and bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    pub live_sessions: i64,
+    pub bytes: i64,
+}
 
 /// Names the pass that [`child`] runs.
 pub const PASS: &str = "QUAYMASTER_STORY_PASS";
@@ -39,6 +48,15 @@ impl TestApp {
     /// As the timetable runs it.
     pub async fn pass(&self, pass: Pass) -> Report {
         run(&self.engine().await, pass, Options::default()).await
+    }
+
+    /// What the tenant is said to hold.
+    pub async fn usage(&self, tenant: &Tenant) -> Usage {
+        let rows = tenant_usage::Entity::find().all(&self.database.rows).await.unwrap();
+        rows.iter().filter(|row| row.tenant_id.0 == tenant.id).fold(Usage::default(), |sum, row| Usage {
+            live_sessions: sum.live_sessions + row.live_sessions,
+            bytes: sum.bytes + row.bytes,
+        })
     }
 
     /// With `--older-than`.

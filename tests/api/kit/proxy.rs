@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -134,8 +134,8 @@ struct Orders {
     once: HashMap<Op, Fault>,
     barriers: Vec<Barrier>,
     calls: HashMap<Op, usize>,
-    /// Seconds by which the store's clock is ahead of what it is.
-    ahead_secs: i64,
+    /// By how much more than it is what the store holds shall be old.
+    age: TimeDelta,
 }
 
 /// Stands between the server and the store, and does to the calls what a story orders. Buffers whole bodies: nothing
@@ -187,9 +187,9 @@ impl StoreProxy {
         }
     }
 
-    /// Moves the store's clock on, as far as its answers tell it.
-    pub fn advance(&self, by: TimeDelta) {
-        self.orders.lock().unwrap().ahead_secs += by.num_seconds();
+    /// Makes all that the store holds older, as far as its answers tell. Its clock cannot be moved: signatures rest on it.
+    pub fn age(&self, by: TimeDelta) {
+        self.orders.lock().unwrap().age += by;
     }
 
     pub fn drop_answers(&self, op: Op) {
@@ -260,12 +260,11 @@ async fn forward(
         hyper::client::conn::http1::handshake(TokioIo::new(TcpStream::connect(store).await?)).await?;
     let connection = tokio::spawn(connection);
     let (mut head, body) = sender.send_request(request).await?.into_parts();
-    let ahead_secs = orders.lock().unwrap().ahead_secs;
-    if let Some(date) = head.headers.get_mut("date").filter(|_| ahead_secs != 0) {
-        let told = DateTime::parse_from_rfc2822(date.to_str()?)?.to_utc() + TimeDelta::seconds(ahead_secs);
-        *date = told.format("%a, %d %b %Y %H:%M:%S GMT").to_string().parse()?;
+    let mut body = body.collect().await?.to_bytes();
+    let age = orders.lock().unwrap().age;
+    if age != TimeDelta::zero() {
+        body = age_answer(&mut head.headers, body, age)?;
     }
-    let body = body.collect().await?.to_bytes();
     connection.abort();
 
     wait_at(&orders, op, Gate::Answer).await;
@@ -276,6 +275,29 @@ async fn forward(
             Ok(Response::from_parts(head, Full::new(body).map_err(|never| match never {}).boxed()))
         }
     }
+}
+
+/// Moves the times at which parts and objects arrived back.
+fn age_answer(
+    headers: &mut HeaderMap,
+    body: Bytes,
+    age: TimeDelta,
+) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
+    if let Some(modified) = headers.get_mut("last-modified") {
+        let aged = DateTime::parse_from_rfc2822(modified.to_str()?)?.to_utc() - age;
+        *modified = aged.format("%a, %d %b %Y %H:%M:%S GMT").to_string().parse()?;
+    }
+    const TAG: &str = "<LastModified>";
+    let Some(text) = std::str::from_utf8(&body).ok().filter(|text| text.contains(TAG)) else { return Ok(body) };
+    let mut pieces = text.split(TAG);
+    let mut aged = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (time, rest) = piece.split_once('<').ok_or("a tag that nobody closes")?;
+        let time = DateTime::parse_from_rfc3339(time)?.to_utc() - age;
+        aged.push_str(&format!("{TAG}{}<{rest}", time.format("%Y-%m-%dT%H:%M:%S%.3fZ")));
+    }
+    headers.remove("content-length");
+    Ok(aged.into())
 }
 
 async fn wait_at(orders: &Mutex<Orders>, op: Op, gate: Gate) {
