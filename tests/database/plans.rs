@@ -175,6 +175,12 @@ impl World {
                 WHERE file_name = 'FAILED'"
         );
         db.pool.execute_unprepared(&steps).await.unwrap();
+        let assets = "INSERT INTO asset (tenant_id, id, upload_session_id, brand_id, created_by, status, title, file_name, \
+             file_size, mime_type, bucket, object_key, etag, checksum_verified, metadata, created_at) \
+             SELECT tenant_id, asset_id, id, brand_id, created_by, 'UPLOADED', file_name, file_name, file_size, \
+             mime_type, bucket, 'key', 'etag', FALSE, metadata, completed_at \
+             FROM upload_session WHERE status = 'COMPLETED'";
+        db.pool.execute_unprepared(assets).await.unwrap();
         ids.reverse();
         let tenant = TenantId(tenants[0]);
         let of_tenant = format!("SELECT batch_reference FROM upload_session WHERE tenant_id = {}", literal(tenant.0));
