@@ -558,3 +558,23 @@ async fn a_copy_that_fails_under_a_200_has_failed() {
         assert_eq!(store.requests().len(), attempts);
     }
 }
+
+/// A store answers once it has copied all: a copy has a second more for each 8 MiB. It is not repeated, because the store
+/// may still be at it.
+#[tokio::test]
+async fn a_copy_has_time_by_its_size() {
+    let store = Faulty::always(Does::Hang).await;
+    let storage = store.storage().await;
+    let copy = async |size: u64| {
+        let begun = Instant::now();
+        let from = at();
+        let source = Source { at: &from, etag: "e", size };
+        let error = storage.copy(source, &from, "text/plain").await.unwrap_err();
+        assert_eq!((error.op, error.kind), (Op::Copy, Kind::TimedOut), "{error}");
+        begun.elapsed()
+    };
+    let (small, large) = tokio::join!(copy(1), copy(16 << 20));
+    assert!((Duration::from_secs(1)..Duration::from_millis(2_500)).contains(&small), "{small:?}");
+    assert!((Duration::from_secs(3)..Duration::from_millis(4_500)).contains(&large), "{large:?}");
+    assert_eq!(store.requests().len(), 2);
+}
