@@ -1,13 +1,13 @@
 use sea_orm_migration::prelude::*;
 
-use crate::sql::execute;
+use crate::sql::{execute, is_postgres};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
 
 /// The queues of the scheduled passes. Each index holds only the sessions that a pass may have to do with, so its cost
 /// does not grow with those that are over and done with.
-const INDEXES: [(&str, &str); 11] = [
+const INDEXES: [(&str, &str); 10] = [
     ("upload_session_idle", "(last_activity_at, tenant_id, id) WHERE status = 'UPLOADING'"),
     ("upload_session_expiring", "(expires_at, tenant_id, id) WHERE status = 'UPLOADING'"),
     ("upload_session_initiating", "(created_at, tenant_id, id) WHERE status = 'INITIATING'"),
@@ -30,8 +30,6 @@ const INDEXES: [(&str, &str); 11] = [
     ("upload_session_by_time", "(tenant_id, created_at)"),
     ("upload_session_failed", "(tenant_id, failed_at) WHERE status = 'FAILED'"),
     ("upload_session_cancelled", "(tenant_id, cancelled_at) WHERE status = 'CANCELLED'"),
-    // The one pass that starts from keys in a bucket knows ids and no tenants.
-    ("upload_session_by_id", "(id)"),
 ];
 
 #[async_trait::async_trait]
@@ -40,10 +38,14 @@ impl MigrationTrait for Migration {
         for (name, columns) in INDEXES {
             execute(manager, &format!("CREATE INDEX {name} ON upload_session {columns}")).await?;
         }
-        Ok(())
+        // The one pass that starts from keys in a bucket knows ids and no tenants. By hash, because PostgreSQL would take
+        // an order of all tenants' ids for the way to the newest sessions of one.
+        let by = if is_postgres(manager) { "USING hash (id)" } else { "(id)" };
+        execute(manager, &format!("CREATE INDEX upload_session_by_id ON upload_session {by}")).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        execute(manager, "DROP INDEX upload_session_by_id").await?;
         for (name, _) in INDEXES {
             execute(manager, &format!("DROP INDEX {name}")).await?;
         }

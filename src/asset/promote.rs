@@ -124,8 +124,8 @@ async fn is_whole(engine: &Engine, asset: &Asset, to: &Location) -> Result<bool>
 }
 
 async fn copy(engine: &Engine, asset: &Asset, from: &Location, to: &Location) -> Result<(), storage::Error> {
-    // Not every store honours the condition of a copy. A missing object is left to the copy itself, whose answer can
-    // tell it from a missing bucket.
+    // Not every store honours the condition of a copy. All else that this look may find is left to the copy itself:
+    // trouble comes up there again, and its answer can tell a missing object from a missing bucket.
     if let Ok(object) = engine.storage.head(from).await
         && object.etag != asset.etag
     {

@@ -1,5 +1,5 @@
 use chrono::{DateTime, Utc};
-use entity::asset::{ActiveModel, Column, Entity, Status};
+use entity::asset::{self, ActiveModel, Entity, Status};
 use entity::upload_session;
 use entity::{AssetId, TenantId};
 use sea_orm::sea_query::Expr;
@@ -46,25 +46,25 @@ pub(crate) async fn insert(tx: &Tx, session: &upload_session::Model, etag: &str,
 /// Makes an UPLOADED asset READY, at the key that it is served from; `None` where it is not UPLOADED any more.
 pub(super) async fn make_ready(tx: &Tx, asset: &Asset, key: &str, now: DateTime<Utc>) -> Result<Option<Asset>> {
     let update = uploaded(asset)
-        .col_expr(Column::Status, Expr::value(Status::Ready.to_value()))
-        .col_expr(Column::ObjectKey, Expr::value(key))
-        .col_expr(Column::ReadyAt, Expr::value(now));
+        .col_expr(asset::Column::Status, Expr::value(Status::Ready.to_value()))
+        .col_expr(asset::Column::ObjectKey, Expr::value(key))
+        .col_expr(asset::Column::ReadyAt, Expr::value(now));
     first(update.exec_with_returning(tx.conn()).await)
 }
 
 /// Makes an UPLOADED asset FAILED, and says why; `None` where it is not UPLOADED any more.
 pub(super) async fn make_failed(tx: &Tx, asset: &Asset, failure: &str) -> Result<Option<Asset>> {
     let update = uploaded(asset)
-        .col_expr(Column::Status, Expr::value(Status::Failed.to_value()))
-        .col_expr(Column::Failure, Expr::value(failure));
+        .col_expr(asset::Column::Status, Expr::value(Status::Failed.to_value()))
+        .col_expr(asset::Column::Failure, Expr::value(failure));
     first(update.exec_with_returning(tx.conn()).await)
 }
 
 fn uploaded(asset: &Asset) -> UpdateMany<Entity> {
     Entity::update_many()
-        .filter(Column::TenantId.eq(asset.tenant_id))
-        .filter(Column::Id.eq(asset.id))
-        .filter(Column::Status.eq(Status::Uploaded))
+        .filter(asset::Column::TenantId.eq(asset.tenant_id))
+        .filter(asset::Column::Id.eq(asset.id))
+        .filter(asset::Column::Status.eq(Status::Uploaded))
 }
 
 fn first(updated: std::result::Result<Vec<Asset>, DbErr>) -> Result<Option<Asset>> {

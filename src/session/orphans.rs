@@ -38,7 +38,9 @@ pub async fn orphans(engine: &Engine, run: &Run) -> Result<Report> {
         }
         match sweep.bucket(&bucket).await {
             Ok(()) => {}
-            Err(error @ (Error::Storage(_) | Error::ForeignBucket { .. })) => sweep.give_up(bucket, &error),
+            // The outer error says only that it was the store.
+            Err(Error::Storage(cause)) => sweep.give_up(bucket, cause.to_string()),
+            Err(error @ Error::ForeignBucket { .. }) => sweep.give_up(bucket, error.to_string()),
             Err(error) => return Err(error),
         }
     }
@@ -275,14 +277,9 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    fn give_up(&mut self, bucket: String, error: &Error) {
-        let text = match error {
-            // The outer one says only that it was the store.
-            Error::Storage(cause) => cause.to_string(),
-            other => other.to_string(),
-        };
-        warn!(bucket, error = text, "left a bucket to the next search for orphans");
-        self.errors.insert(bucket, text);
+    fn give_up(&mut self, bucket: String, error: String) {
+        warn!(bucket, error, "left a bucket to the next search for orphans");
+        self.errors.insert(bucket, error);
         self.report.failed += 1;
     }
 

@@ -140,14 +140,18 @@ impl Uploads<'_> {
             })
             .await?;
         let is_encoded = page.encoding_type() == Some(&EncodingType::Url);
-        let mut items = Vec::with_capacity(page.uploads().len());
+        let mut items: Vec<ListedUpload> = Vec::with_capacity(page.uploads().len());
         for upload in page.uploads() {
             let key = decoded(op, upload.key(), is_encoded)?;
             let Some(upload_id) = upload.upload_id().map(str::to_owned) else {
                 return Err(Error::nonsense(op, "an upload without id"));
             };
-            self.follow(&key, &upload_id)?;
             items.push(ListedUpload { key, upload_id, initiated: time(op, upload.initiated())? });
+        }
+        // Garage has the right uploads on a page, but by their ids; those of one key stay in the store's own order.
+        items.sort_by(|a, b| a.key.cmp(&b.key));
+        for upload in &items {
+            self.follow(&upload.key, &upload.upload_id)?;
         }
         self.is_over = page.is_truncated() != Some(true);
         if !self.is_over && items.is_empty() {

@@ -31,6 +31,7 @@ stories![
     copies_are_explained_until_the_asset_is_ready,
     a_store_that_lies_is_left_and_the_others_are_seen_to,
     a_store_that_is_away_is_left_to_the_next_run,
+    a_bucket_that_only_a_session_still_names_is_seen_to,
     an_object_that_cannot_be_removed_stops_no_other,
     a_run_ends_when_its_time_is_up,
     a_bucket_of_another_deployment_is_not_touched,
@@ -370,6 +371,24 @@ async fn a_store_that_is_away_is_left_to_the_next_run(app: TestApp) {
         // SQLite's readers go on.
         assert_eq!(counts(&outcome.unwrap()), [2, 2, 0, 0]);
     }
+}
+
+async fn a_bucket_that_only_a_session_still_names_is_seen_to(app: TestApp) {
+    let elsewhere = [("STORAGE_PROVISION_STRATEGY", "dedicated"), ("AWS_BUCKET", "nobody-has-this-bucket")];
+    app.restart_with(&elsewhere).await;
+    set_bucket(&app, "acme", &app.store.bucket).await;
+    let ann = app.tenant("acme").user("ann");
+    let reel = ann.initiate("reel.mov", 6 * MIB).await;
+    // The tenant moves away; what it has begun stays where it is.
+    set_bucket(&app, "acme", "moved-away").await;
+    app.store.put(&nobodys(), b"nobody's").await;
+    let report = run(&app, at_once()).await;
+    assert_eq!(counts(&report), [1, 1, 1, 0], "{report:?}");
+    let errors = report.details()["errors"].clone();
+    let failed: Vec<&String> = errors.as_object().unwrap().keys().collect();
+    assert_eq!(failed, ["moved-away"], "and the bucket that nobody uses is not asked for");
+    ann.send_all_parts(&reel).await;
+    ann.complete(&reel).await.created();
 }
 
 async fn an_object_that_cannot_be_removed_stops_no_other(app: TestApp) {

@@ -466,9 +466,12 @@ async fn lookups(db: &TestDb, world: &World) -> Vec<Case> {
         let allowance = Allowance::Rows(rows);
         Case { label: label.to_owned(), query, allowance, plain: None }
     };
+    // As they lie in a bucket: from all over the table.
+    let some: Vec<SessionId> = world.ids.iter().copied().step_by(SESSIONS / 200).collect();
     let brands = brand::Entity::find().filter(brand::Column::TenantId.eq(tenant)).order_by_asc(brand::Column::Slug);
     vec![
         ten("session by id", rows::by_id(tenant, newest.id).build(backend)),
+        ten("sessions by ids alone", backend.build(&rows::claims(&some))),
         ten("session by key", rows::by_idempotency_key(scope, key).build(backend)),
         ten("session by references", rows::by_references(scope, batch, client).build(backend)),
         counts("a batch", rows::batch_summary(&chief, &world.batch).build(backend), big),
