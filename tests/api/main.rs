@@ -7,11 +7,13 @@
 mod kit;
 
 mod activity;
+mod audit;
 mod bad_input;
 mod batch;
 mod cancel;
 mod complete;
 mod crash;
+mod events;
 mod faults;
 mod health;
 mod initiate;
@@ -21,4 +23,6 @@ mod part_urls;
 mod permissions;
 mod program;
 mod provision;
+mod receipt;
 mod resume;
+mod wait;

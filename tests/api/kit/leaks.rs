@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use entity::upload_session::{Status, UploadType};
 use entity::{asset, tenant_usage, upload_event, upload_session};
+use quaymaster::event;
 use sea_orm::{EntityTrait, QueryOrder};
 
 use super::TestApp;
@@ -27,6 +28,7 @@ pub async fn check(app: &TestApp) {
     assets_match_completed_sessions(&sessions, &assets, &objects, &mut wrong);
     usage_is_the_sum_of_what_is_there(app, &sessions, &mut wrong).await;
     sessions_explain_the_bucket(app, &sessions, &objects, &uploads, &mut wrong);
+    the_record_is_true(app, &mut wrong).await;
     assert!(wrong.is_empty(), "the story leaves behind:\n  {}", wrong.join("\n  "));
 }
 
@@ -112,6 +114,14 @@ async fn usage_is_the_sum_of_what_is_there(app: &TestApp, sessions: &[upload_ses
     if counted != usage {
         wrong.push(format!("the tenants' usage is counted as {counted:?}, and is {usage:?}"));
     }
+}
+
+/// Every chain of events verifies, and every place in their order is there once.
+async fn the_record_is_true(app: &TestApp, wrong: &mut Vec<String>) {
+    let engine = app.engine().await;
+    let report = event::verify(&engine, &event::Scope::default(), |_| {}).await.unwrap();
+    wrong.extend(report.findings.iter().map(|finding| format!("the audit finds {finding:?}")));
+    engine.db.close().await.unwrap();
 }
 
 fn sessions_explain_the_bucket(

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use quaymaster::engine::Engine;
 use quaymaster::settings::Settings;
 use quaymaster::start::Running;
 use tokio::process::{Child, Command};
@@ -73,6 +74,19 @@ impl TestApp {
         };
         *self.base.lock().unwrap() = base;
         *self.server.lock().await = Some(server);
+    }
+
+    /// Another process beside the server, on the same back ends, that serves nobody.
+    pub async fn engine(&self) -> Engine {
+        let env = self.env.lock().unwrap().clone();
+        quaymaster::start::open(Settings::parse(None, env).unwrap()).await.unwrap()
+    }
+
+    /// A command of the program, with the server's settings.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quaymaster"));
+        command.args(words).env_clear().envs(self.env.lock().unwrap().clone()).kill_on_drop(true);
+        command
     }
 
     /// In good order: what runs is finished first.
