@@ -48,14 +48,17 @@ pub async fn sequence(engine: &Engine) -> Result<u64> {
     Ok(count.unsigned_abs())
 }
 
-/// Where the feed begins for those who listen from now on.
-pub(crate) async fn begin(engine: &Engine) -> Result<()> {
+/// Where the feed begins for those who listen from now on; before [`run`], and before anybody listens.
+///
+/// # Errors
+/// [`crate::error::Error::DbUnavailable`] and [`crate::error::Error::Db`].
+pub async fn begin(engine: &Engine) -> Result<()> {
     engine.hub.begin(rows::last_position(engine.db.conn()).await?);
     Ok(())
 }
 
-/// Gives places and tells listeners, until `stop`.
-pub(crate) async fn run(engine: Engine, stop: CancellationToken) {
+/// Gives places and tells listeners, until `stop`; then all streams end. Once for each engine.
+pub async fn run(engine: Engine, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
         () = follow(&engine) => {}
