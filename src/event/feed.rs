@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 use super::rows::{self, Span};
 use crate::database::Listener;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Events that get their places in one transaction, at most.
 pub const BATCH: u32 = 1_000;
@@ -28,7 +28,7 @@ pub(super) const PAGE: u64 = 500;
 /// Any number of processes may do so at once; they take turns. A session's events get theirs in the order of `seq`.
 ///
 /// # Errors
-/// [`Error::DbUnavailable`] and [`Error::Db`]; then nothing was given.
+/// [`crate::error::Error::DbUnavailable`] and [`crate::error::Error::Db`]; then nothing was given.
 pub async fn sequence(engine: &Engine) -> Result<u64> {
     if !rows::any_unplaced(engine.db.conn()).await? {
         return Ok(0);
@@ -48,14 +48,17 @@ pub async fn sequence(engine: &Engine) -> Result<u64> {
     Ok(count.unsigned_abs())
 }
 
-/// Where the feed begins for those who listen from now on.
-pub(crate) async fn begin(engine: &Engine) -> Result<()> {
+/// Where the feed begins for those who listen from now on; before [`run`], and before anybody listens.
+///
+/// # Errors
+/// [`crate::error::Error::DbUnavailable`] and [`crate::error::Error::Db`].
+pub async fn begin(engine: &Engine) -> Result<()> {
     engine.hub.begin(rows::last_position(engine.db.conn()).await?);
     Ok(())
 }
 
-/// Gives places and tells listeners, until `stop`.
-pub(crate) async fn run(engine: Engine, stop: CancellationToken) {
+/// Gives places and tells listeners, until `stop`; then all streams end. Once for each engine.
+pub async fn run(engine: Engine, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
         () = follow(&engine) => {}
@@ -73,7 +76,7 @@ async fn follow(engine: &Engine) {
             () = sleep(POLL) => {}
         }
         // A failure is told once, not every two seconds of an outage.
-        match turn(engine, &mut listener).await {
+        match turn(engine).await {
             Ok(()) => was_well = true,
             Err(error) if was_well => {
                 warn!(%error, "events could not be put in order; they will be once the database answers");
@@ -81,16 +84,19 @@ async fn follow(engine: &Engine) {
             }
             Err(error) => debug!(%error, "events could not be put in order"),
         }
+        if was_well && listener.is_none() {
+            // Without it, what other processes do is heard of at the next look.
+            listener = engine.db.listen(rows::CHANNEL).await.unwrap_or_else(|error| {
+                debug!(%error, "cannot listen to other processes");
+                None
+            });
+        }
     }
 }
 
-async fn turn(engine: &Engine, listener: &mut Option<Listener>) -> Result<()> {
+async fn turn(engine: &Engine) -> Result<()> {
     while sequence(engine).await? == u64::from(BATCH) {}
-    publish(engine).await?;
-    if listener.is_none() {
-        *listener = engine.db.listen(rows::CHANNEL).await?;
-    }
-    Ok(())
+    publish(engine).await
 }
 
 /// Waits for a word of another process; for ever where none can come.
@@ -103,7 +109,7 @@ async fn heard(listener: &mut Option<Listener>) {
 }
 
 /// Tells listeners what has got a place since the last time.
-async fn publish(engine: &Engine) -> Result<(), Error> {
+async fn publish(engine: &Engine) -> Result<()> {
     let last = rows::last_position(engine.db.conn()).await?;
     while let Some(after) = engine.hub.behind(last) {
         let span = Span { tenant: None, after, until: Some(last), limit: PAGE };

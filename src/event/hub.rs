@@ -111,6 +111,8 @@ impl Hub {
     pub(super) fn join(&self, interest: Interest, buffer: usize) -> (i64, mpsc::Receiver<Arc<Placed>>) {
         let (to, from) = mpsc::channel(buffer + ROOM_FOR_A_PAGE);
         let mut state = self.state();
+        // Those that went away are not noticed otherwise while nothing happens.
+        state.listeners.retain(|listening| !listening.to.is_closed());
         state.listeners.push(Listening { interest, to });
         (state.published, from)
     }
@@ -139,3 +141,96 @@ impl Hub {
 }
 
 const ROOM_FOR_A_PAGE: usize = PAGE as usize;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use chrono::DateTime;
+    use entity::upload_session::Status;
+    use entity::{AssetId, BrandId, TenantId};
+
+    use super::*;
+    use crate::caller::{Brands, Permissions};
+
+    fn ann(tenant: TenantId) -> Interest {
+        let caller =
+            Caller { tenant, user: "ann".to_owned(), brands: Brands::All, permissions: Permissions::default() };
+        Interest { caller, batch_reference: None, session: None }
+    }
+
+    fn page(tenant: TenantId, places: std::ops::RangeInclusive<i64>) -> Vec<Placed> {
+        let event = |position| Placed {
+            position,
+            tenant_id: tenant,
+            upload_session_id: SessionId::new(),
+            at: DateTime::from_timestamp_micros(position).unwrap(),
+            event: "open".to_owned(),
+            to_status: Some(Status::Uploading),
+            brand_id: BrandId::new(),
+            created_by: "ann".to_owned(),
+            status: Status::Uploading,
+            asset_id: AssetId::new(),
+            batch_reference: None,
+            client_reference: None,
+        };
+        places.map(event).collect()
+    }
+
+    async fn places(mut from: mpsc::Receiver<Arc<Placed>>) -> Vec<i64> {
+        let mut places = Vec::new();
+        while let Some(event) = from.recv().await {
+            places.push(event.position);
+        }
+        places
+    }
+
+    #[tokio::test]
+    async fn whoever_does_not_read_is_cut_off_and_the_others_are_not() {
+        let (hub, tenant) = (Hub::default(), TenantId::new());
+        let (began, stuck) = hub.join(ann(tenant), 3);
+        let (_, mut reading) = hub.join(ann(tenant), 3);
+        // Hears of nothing, so nothing waits for it.
+        let (_, elsewhere) = hub.join(ann(TenantId::new()), 3);
+        assert_eq!(began, 0);
+        // However many come at once: a reader that has read all before has time for them.
+        let many = 1..=i64::try_from(PAGE).unwrap();
+        hub.publish(page(tenant, many.clone()), *many.end());
+        for place in many.clone() {
+            assert_eq!(reading.recv().await.unwrap().position, place);
+        }
+        hub.publish(page(tenant, 501..=502), 502);
+        assert_eq!(hub.state().listeners.len(), 2);
+        // It is told no more, and finds the end after what it was given.
+        assert_eq!(places(stuck).await, many.collect::<Vec<_>>());
+        // Up to the buffer may wait; one more is too much.
+        for (place, listeners) in [(503, 2), (504, 2), (505, 1)] {
+            hub.publish(page(tenant, place..=place), place);
+            assert_eq!(hub.state().listeners.len(), listeners, "after {place}");
+        }
+        assert_eq!(places(reading).await, [501, 502, 503, 504]);
+        drop(elsewhere);
+    }
+
+    #[test]
+    fn those_that_went_away_are_forgotten() {
+        let (hub, tenant) = (Hub::default(), TenantId::new());
+        for _ in 0..100 {
+            drop(hub.join(ann(tenant), 3));
+        }
+        assert_eq!(hub.state().listeners.len(), 1);
+        assert_eq!(hub.behind(7), Some(0));
+        hub.publish(page(tenant, 7..=7), 7);
+        assert_eq!(hub.state().listeners.len(), 0);
+        assert_eq!((hub.behind(7), hub.behind(9), hub.state().published), (None, None, 9));
+    }
+
+    #[test]
+    fn a_seat_is_given_back() {
+        let hub = Arc::new(Hub::default());
+        let (one, two) = (hub.seat(2), hub.seat(2));
+        assert!(one.is_some() && two.is_some() && hub.seat(2).is_none());
+        drop(one);
+        assert!(hub.seat(2).is_some());
+    }
+}

@@ -12,8 +12,7 @@ mod verify;
 
 pub(crate) use chain::Entry;
 pub use chain::Keys;
-pub use feed::{BATCH, sequence};
-pub(crate) use feed::{begin, run};
+pub use feed::{BATCH, begin, run, sequence};
 pub use hub::{Hub, Interest};
 pub use receipt::{Doubt, PublicKey, PublicKeys, Receipt, public_keys, receipt, verify_receipt};
 pub(crate) use record::{record, record_marking};

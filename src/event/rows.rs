@@ -4,7 +4,6 @@ use chrono::{DateTime, Utc};
 use entity::upload_event::{self, ActiveModel, Column};
 use entity::upload_session::{self, Status};
 use entity::{AssetId, BrandId, SessionId, TenantId, asset, feed, tenant, upload_tombstone};
-use sea_orm::sea_query::{Expr, ExprTrait, Query};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, JoinType,
     QueryFilter, QueryOrder, QuerySelect, RelationDef, Statement,
@@ -181,34 +180,42 @@ pub(super) async fn tenants(at: &Snapshot, one: Option<TenantId>) -> Result<Vec<
     query.order_by_asc(tenant::Column::Id).into_tuple().all(at.conn()).await.map_err(db_error)
 }
 
-/// The tenant's sessions after this one by their ids; only the one where one is asked for.
-pub(super) async fn sessions(
-    at: &Snapshot,
-    tenant: TenantId,
-    after: Option<SessionId>,
-    one: Option<SessionId>,
-    limit: u64,
-) -> Result<Vec<upload_session::Model>> {
-    let mut query = upload_session::Entity::find().filter(upload_session::Column::TenantId.eq(tenant));
-    if let Some(after) = after {
-        query = query.filter(upload_session::Column::Id.gt(after));
-    }
-    if let Some(one) = one {
-        query = query.filter(upload_session::Column::Id.eq(one));
-    }
-    query.order_by_asc(upload_session::Column::Id).limit(limit).all(at.conn()).await.map_err(db_error)
+/// Sessions of a tenant, by their ids: after the one, up to the other; without an end where there is none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ids {
+    pub(super) tenant: TenantId,
+    pub(super) after: Option<SessionId>,
+    pub(super) until: Option<SessionId>,
 }
 
-/// The events of the tenant's sessions from `first` to `last`, in order of session and number.
-pub(super) async fn of_sessions(
-    at: &Snapshot,
-    tenant: TenantId,
-    first: SessionId,
-    last: SessionId,
-) -> Result<Vec<upload_event::Model>> {
+impl Ids {
+    fn filter(self, tenant: impl ColumnTrait, session: impl ColumnTrait) -> Condition {
+        let mut all = Condition::all().add(tenant.eq(self.tenant));
+        if let Some(after) = self.after {
+            all = all.add(session.gt(after));
+        }
+        if let Some(until) = self.until {
+            all = all.add(session.lte(until));
+        }
+        all
+    }
+}
+
+/// The first of these sessions.
+pub(super) async fn sessions(at: &Snapshot, ids: Ids, limit: u64) -> Result<Vec<upload_session::Model>> {
+    upload_session::Entity::find()
+        .filter(ids.filter(upload_session::Column::TenantId, upload_session::Column::Id))
+        .order_by_asc(upload_session::Column::Id)
+        .limit(limit)
+        .all(at.conn())
+        .await
+        .map_err(db_error)
+}
+
+/// The events of these sessions, in order of session and number; also of sessions that have no row.
+pub(super) async fn of_sessions(at: &Snapshot, ids: Ids) -> Result<Vec<upload_event::Model>> {
     upload_event::Entity::find()
-        .filter(Column::TenantId.eq(tenant))
-        .filter(Column::UploadSessionId.between(first, last))
+        .filter(ids.filter(Column::TenantId, Column::UploadSessionId))
         .order_by_asc(Column::UploadSessionId)
         .order_by_asc(Column::Seq)
         .all(at.conn())
@@ -216,38 +223,24 @@ pub(super) async fn of_sessions(
         .map_err(db_error)
 }
 
-/// The assets of the tenant's sessions from `first` to `last`.
-pub(super) async fn assets_of_sessions(
-    at: &Snapshot,
-    tenant: TenantId,
-    first: SessionId,
-    last: SessionId,
-) -> Result<Vec<asset::Model>> {
+/// The assets of these sessions.
+pub(super) async fn assets_of_sessions(at: &Snapshot, ids: Ids) -> Result<Vec<asset::Model>> {
     asset::Entity::find()
-        .filter(asset::Column::TenantId.eq(tenant))
-        .filter(asset::Column::UploadSessionId.between(first, last))
+        .filter(ids.filter(asset::Column::TenantId, asset::Column::UploadSessionId))
         .all(at.conn())
         .await
         .map_err(db_error)
 }
 
-/// What is left of the tenant's deleted sessions, after this one by their ids.
-pub(super) async fn tombstones(
-    at: &Snapshot,
-    tenant: TenantId,
-    after: Option<SessionId>,
-    one: Option<SessionId>,
-    limit: u64,
-) -> Result<Vec<upload_tombstone::Model>> {
-    let mut query = upload_tombstone::Entity::find().filter(upload_tombstone::Column::TenantId.eq(tenant));
-    if let Some(after) = after {
-        query = query.filter(upload_tombstone::Column::UploadSessionId.gt(after));
-    }
-    if let Some(one) = one {
-        query = query.filter(upload_tombstone::Column::UploadSessionId.eq(one));
-    }
-    let query = query.order_by_asc(upload_tombstone::Column::UploadSessionId).limit(limit);
-    query.all(at.conn()).await.map_err(db_error)
+/// What is left of the first of these sessions that were deleted.
+pub(super) async fn tombstones(at: &Snapshot, ids: Ids, limit: u64) -> Result<Vec<upload_tombstone::Model>> {
+    upload_tombstone::Entity::find()
+        .filter(ids.filter(upload_tombstone::Column::TenantId, upload_tombstone::Column::UploadSessionId))
+        .order_by_asc(upload_tombstone::Column::UploadSessionId)
+        .limit(limit)
+        .all(at.conn())
+        .await
+        .map_err(db_error)
 }
 
 /// The places of events after this one, in order.
@@ -262,21 +255,6 @@ pub(super) async fn positions(at: &Snapshot, after: i64, limit: u64) -> Result<V
         .all(at.conn())
         .await
         .map_err(db_error)
-}
-
-/// Events whose session has no row: nothing of ours makes such.
-pub(super) async fn strays(at: &Snapshot, limit: u64) -> Result<Vec<upload_event::Model>> {
-    let same = Condition::all()
-        .add(
-            Expr::col((upload_session::Entity, upload_session::Column::TenantId))
-                .equals((upload_event::Entity, Column::TenantId)),
-        )
-        .add(
-            Expr::col((upload_session::Entity, upload_session::Column::Id))
-                .equals((upload_event::Entity, Column::UploadSessionId)),
-        );
-    let session = Query::select().expr(Expr::value(1)).from(upload_session::Entity).cond_where(same).to_owned();
-    upload_event::Entity::find().filter(Expr::exists(session).not()).limit(limit).all(at.conn()).await.map_err(db_error)
 }
 
 /// The place that each event of these sessions of one tenant has in the order of all; `None` where it has none yet.

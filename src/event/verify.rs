@@ -6,9 +6,11 @@ use entity::upload_session::Status;
 use entity::{SessionId, TenantId, asset, upload_event, upload_session};
 use serde::Serialize;
 use serde_json::Value;
+use uuid::Uuid;
 
+use super::Keys;
 use super::chain::Entry;
-use super::{Keys, rows};
+use super::rows::{self, Ids};
 use crate::database::Snapshot;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -65,6 +67,15 @@ impl VerifyReport {
         }
     }
 
+    fn add_stray(&mut self, event: &upload_event::Model) {
+        self.add(Finding {
+            tenant_id: Some(event.tenant_id),
+            upload_session_id: Some(event.upload_session_id),
+            seq: Some(event.seq),
+            what: "the event has no session".to_owned(),
+        });
+    }
+
     fn add_to_order(&mut self, what: String) {
         self.add(Finding { tenant_id: None, upload_session_id: None, seq: None, what });
     }
@@ -83,37 +94,45 @@ pub async fn verify(engine: &Engine, scope: &Scope, mut progress: impl FnMut(&Ve
     let last_position = rows::last_position(at.conn()).await?;
     let mut buried = Vec::new();
     for tenant in rows::tenants(&at, scope.tenant).await? {
-        let mut after = None;
-        loop {
-            let sessions = rows::sessions(&at, tenant, after, scope.session, SESSIONS_AT_ONCE).await?;
-            let (Some(first), Some(last)) = (sessions.first(), sessions.last()) else { break };
-            after = Some(last.id);
-            let events = rows::of_sessions(&at, tenant, first.id, last.id).await?;
-            let assets = rows::assets_of_sessions(&at, tenant, first.id, last.id).await?;
-            check_sessions(&engine.keys, &sessions, events, &assets, last_position, &mut report);
-            progress(&report);
-            if (sessions.len() as u64) < SESSIONS_AT_ONCE || scope.session.is_some() {
-                break;
-            }
-        }
-        check_tombstones(engine, &at, tenant, scope.session, &mut buried, &mut report).await?;
+        // One session is all ids after the one before it, up to it.
+        let one = scope.session;
+        let before = one.map(|id| SessionId(Uuid::from_u128(id.0.as_u128().saturating_sub(1))));
+        let ids = Ids { tenant, after: before, until: one };
+        check_tenant(engine, &at, ids, last_position, &mut report, &mut progress).await?;
+        check_tombstones(engine, &at, ids, &mut buried, &mut report).await?;
     }
     if *scope == Scope::default() {
         check_order(&at, last_position, buried, &mut report).await?;
-        for event in rows::strays(&at, FINDINGS_MAX as u64).await? {
-            report.add(Finding {
-                tenant_id: Some(event.tenant_id),
-                upload_session_id: Some(event.upload_session_id),
-                seq: Some(event.seq),
-                what: "the event has no session".to_owned(),
-            });
-        }
         report.positions = Some(last_position);
     }
     Ok(report)
 }
 
-/// `events` are those of all these sessions, both in order.
+async fn check_tenant(
+    engine: &Engine,
+    at: &Snapshot,
+    mut ids: Ids,
+    last_position: i64,
+    report: &mut VerifyReport,
+    progress: &mut impl FnMut(&VerifyReport),
+) -> Result<()> {
+    loop {
+        let sessions = rows::sessions(at, ids, SESSIONS_AT_ONCE).await?;
+        let more = sessions.last().filter(|_| sessions.len() as u64 == SESSIONS_AT_ONCE).map(|last| last.id);
+        // Up to the last one of the page, or to the end: so that no event lies between two pages.
+        let page = Ids { until: more.or(ids.until), ..ids };
+        let events = rows::of_sessions(at, page).await?;
+        let assets = rows::assets_of_sessions(at, page).await?;
+        check_sessions(&engine.keys, &sessions, events, &assets, last_position, report);
+        progress(report);
+        match more {
+            Some(last) => ids.after = Some(last),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// `events` are those of all these sessions and of any between them, both in order.
 fn check_sessions(
     keys: &Keys,
     sessions: &[upload_session::Model],
@@ -124,8 +143,9 @@ fn check_sessions(
 ) {
     let mut events = events.into_iter().peekable();
     for session in sessions {
-        // Those of sessions in between, which have no row, are found as strays.
-        while events.next_if(|event| event.upload_session_id < session.id).is_some() {}
+        while let Some(stray) = events.next_if(|event| event.upload_session_id < session.id) {
+            report.add_stray(&stray);
+        }
         let own = take_own(&mut events, session.id);
         report.sessions += 1;
         report.events += own.len() as u64;
@@ -135,6 +155,9 @@ fn check_sessions(
         check.places(&own, last_position);
         check.columns(&own);
         check.asset(&own, asset);
+    }
+    for stray in events {
+        report.add_stray(&stray);
     }
 }
 
@@ -295,16 +318,14 @@ impl Check<'_> {
 async fn check_tombstones(
     engine: &Engine,
     at: &Snapshot,
-    tenant: TenantId,
-    one: Option<SessionId>,
+    mut ids: Ids,
     buried: &mut Vec<i64>,
     report: &mut VerifyReport,
 ) -> Result<()> {
-    let mut after = None;
     loop {
-        let page = rows::tombstones(at, tenant, after, one, TOMBSTONES_AT_ONCE).await?;
+        let page = rows::tombstones(at, ids, TOMBSTONES_AT_ONCE).await?;
         let more = page.len() as u64 == TOMBSTONES_AT_ONCE;
-        after = page.last().map(|last| last.upload_session_id);
+        ids.after = page.last().map(|last| last.upload_session_id);
         for row in page {
             report.tombstones += 1;
             if engine.keys.tombstone(&row) != row.mac {

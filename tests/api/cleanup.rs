@@ -141,9 +141,9 @@ async fn a_store_that_does_not_answer_well_is_tried_again(app: TestApp) {
     for (op, fault) in [
         (Op::AbortMultipartUpload, Fault::Answer(500, "InternalError")),
         (Op::AbortMultipartUpload, Fault::Answer(403, "AccessDenied")),
-        (Op::ListMultipartUploads, Fault::Say(ENDLESS_UPLOADS)),
+        (Op::ListMultipartUploads, Fault::Say(ENDLESS_UPLOADS.to_owned())),
         (Op::ListMultipartUploads, Fault::Hang),
-        (Op::ListParts, Fault::Say(ENDLESS_PARTS)),
+        (Op::ListParts, Fault::Say(ENDLESS_PARTS.to_owned())),
         (Op::DeleteObject, Fault::DropRequest),
         (Op::HeadObject, Fault::Answer(403, "AccessDenied")),
     ] {
@@ -168,7 +168,7 @@ async fn an_upload_that_does_not_go_is_not_called_cleared(app: TestApp) {
     let ann = app.tenant("acme").user("ann");
     let reel = left_behind(&app, &ann).await;
     // The store says yes to each abort, and keeps the upload.
-    app.store.faults().order(Op::AbortMultipartUpload, Fault::Say(""));
+    app.store.faults().order(Op::AbortMultipartUpload, Fault::Say(String::new()));
     assert_eq!(counts(&now(&app).await), (1, 0, 1, 0));
     assert!(app.store.faults().calls(Op::AbortMultipartUpload) < 20);
     app.store.heal();

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use entity::upload_event::{self, Column};
 use quaymaster::engine::Engine;
-use quaymaster::event::{BATCH, sequence};
+use quaymaster::event::{BATCH, Interest, begin, run, sequence, stream};
 use quaymaster::session::{Change, transition};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::kit::TestDb;
@@ -19,6 +21,7 @@ use crate::kit::rows::{Kind, Place};
 on_both!(
     places_are_given_once_and_in_batches,
     several_at_once_leave_no_gap,
+    a_reader_may_come_and_go_at_any_moment,
     a_failure_between_gives_nothing,
     a_session_deleted_before_its_turn_leaves_no_gap,
 );
@@ -169,6 +172,42 @@ async fn several_at_once_leave_no_gap(db: TestDb) {
         seqs.entry(event.upload_session_id.0).or_default().push(event.seq);
     }
     assert!(seqs.values().all(|seqs| seqs == &[1, 2, 3]), "each session's in its own order");
+}
+
+/// Readers that leave whenever nothing comes for a moment and are back at once: so they begin again and again while
+/// something is being told, between what they read from the table and what they hear.
+async fn a_reader_may_come_and_go_at_any_moment(db: TestDb) {
+    const SESSIONS: i64 = 150;
+    let world = World::begin(db).await;
+    let stop = CancellationToken::new();
+    begin(&world.engine).await.unwrap();
+    let feed = tokio::spawn(run(world.engine.clone(), stop.clone()));
+    let mut readers = Vec::new();
+    for _ in 0..8 {
+        let (engine, caller) = (world.engine.clone(), world.ann.clone());
+        readers.push(tokio::spawn(async move {
+            let (mut seen, mut came) = (0, 0);
+            while seen < SESSIONS * 3 {
+                let interest = Interest { caller: caller.clone(), batch_reference: None, session: None };
+                let mut events = stream(&engine, interest, Some(seen)).await.unwrap();
+                came += 1;
+                while let Ok(next) = tokio::time::timeout(Duration::from_millis(3), events.next()).await {
+                    let position = next.unwrap().expect("nobody is slow").position;
+                    assert_eq!(position, seen + 1, "after coming {came} times");
+                    seen = position;
+                }
+            }
+            came
+        }));
+    }
+    for _ in 0..SESSIONS {
+        complete(&world.engine, &world.uploading().await).await;
+    }
+    for reader in readers {
+        assert!(reader.await.unwrap() > 20, "they came and went");
+    }
+    stop.cancel();
+    feed.await.unwrap();
 }
 
 async fn a_failure_between_gives_nothing(db: TestDb) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use entity::upload_session::{Status, UploadType};
 use entity::{asset, job, pass_run, tenant_usage, upload_event, upload_session};
+use quaymaster::event;
 use sea_orm::{EntityTrait, QueryOrder};
 
 use super::TestApp;
@@ -29,6 +30,7 @@ pub async fn check(app: &TestApp) {
     usage_is_the_sum_of_what_is_there(app, &sessions, &mut wrong).await;
     sessions_explain_the_bucket(app, &sessions, &assets, &objects, &uploads, &mut wrong);
     runs_are_ended_or_have_a_job(app, &mut wrong).await;
+    the_record_is_true(app, &mut wrong).await;
     assert!(wrong.is_empty(), "the story leaves behind:\n  {}", wrong.join("\n  "));
 }
 
@@ -147,6 +149,14 @@ async fn runs_are_ended_or_have_a_job(app: &TestApp, wrong: &mut Vec<String>) {
             wrong.push(format!("the run {run:?} has neither an end nor a job"));
         }
     }
+}
+
+/// Every chain of events verifies, and every place in their order is there once.
+async fn the_record_is_true(app: &TestApp, wrong: &mut Vec<String>) {
+    let engine = app.another_engine().await;
+    let report = event::verify(&engine, &event::Scope::default(), |_| {}).await.unwrap();
+    wrong.extend(report.findings.iter().map(|finding| format!("the audit finds {finding:?}")));
+    engine.db.close().await.unwrap();
 }
 
 fn sessions_explain_the_bucket(

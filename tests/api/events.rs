@@ -1,0 +1,411 @@
+//! Live events: in order, without a gap, to those who may hear of them and to nobody else.
+
+use std::time::{Duration, Instant};
+
+use entity::TenantId;
+use entity::upload_event::{self, Column};
+use quaymaster::caller::{Brands, Caller, Permissions};
+use quaymaster::session::{self, NewUpload};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use serde_json::{Value, json};
+
+use crate::kit::{Actor, MIB, Pair, TestApp, Upload, stories};
+
+stories![
+    what_happens_is_told_as_it_happens,
+    a_reader_that_went_away_misses_nothing,
+    readers_that_come_and_go_under_load_miss_nothing,
+    nobody_hears_of_what_they_may_not_see,
+    a_batch_can_be_followed_alone,
+    another_process_is_heard,
+    only_so_many_readers_are_taken,
+    a_stream_ends_with_its_token,
+    a_stream_ends_with_the_server,
+    an_outage_of_the_database_delays_events,
+    what_is_asked_for_is_checked,
+];
+
+/// Longer than any event takes, and shorter than a test's patience.
+const LONG: Duration = Duration::from_secs(15);
+
+#[derive(Clone, Debug, PartialEq)]
+struct Event {
+    id: i64,
+    name: String,
+    data: Value,
+}
+
+/// An open stream.
+struct Listener {
+    response: reqwest::Response,
+    text: String,
+    /// The id that the server sends first, for a reader that has seen no event yet.
+    begins: i64,
+    signs_of_life: u32,
+}
+
+impl Listener {
+    async fn open(actor: &Actor, query: &str, last: Option<i64>) -> Self {
+        let mut request = actor.app.http.get(actor.app.url(&format!("/app/events{query}"))).bearer_auth(actor.token());
+        if let Some(last) = last {
+            request = request.header("Last-Event-ID", last.to_string());
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        let mut listener = Self { response, text: String::new(), begins: 0, signs_of_life: 0 };
+        let first = listener.block().await.unwrap();
+        let id = first.lines().find_map(|line| line.strip_prefix("id: "));
+        listener.begins = id.unwrap_or_else(|| panic!("no id in {first:?}")).parse().unwrap();
+        listener
+    }
+
+    /// Up to the next empty line; `None` at the end.
+    async fn block(&mut self) -> Option<String> {
+        loop {
+            if let Some((block, rest)) = self.text.split_once("\n\n") {
+                let block = block.to_owned();
+                self.text = rest.to_owned();
+                return Some(block);
+            }
+            let chunk = tokio::time::timeout(LONG, self.response.chunk()).await.expect("something is sent in time");
+            self.text.push_str(std::str::from_utf8(&chunk.unwrap()?).unwrap());
+        }
+    }
+
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            let block = self.block().await?;
+            if block.starts_with(':') {
+                self.signs_of_life += 1;
+                continue;
+            }
+            let field = |name: &str| {
+                let prefix = format!("{name}: ");
+                block.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_else(|| panic!("{block:?}"))
+            };
+            let data = serde_json::from_str(field("data")).unwrap();
+            return Some(Event { id: field("id").parse().unwrap(), name: field("event").to_owned(), data });
+        }
+    }
+
+    async fn take(&mut self, count: usize) -> Vec<Event> {
+        let mut events = Vec::new();
+        while events.len() < count {
+            events.push(self.next().await.expect("the stream goes on"));
+        }
+        events
+    }
+}
+
+fn names(events: &[Event]) -> Vec<&str> {
+    events.iter().map(|event| event.name.as_str()).collect()
+}
+
+async fn completed(ann: &Actor) -> Upload {
+    let note = ann.initiate("note.txt", 10).await;
+    assert_eq!(ann.send(&note).await, 200);
+    ann.complete(&note).await.created();
+    note
+}
+
+async fn what_happens_is_told_as_it_happens(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    ann.initiate("before.txt", 1).await;
+    let mut listener = loop {
+        // Events of before may get their places only now.
+        let listener = Listener::open(&ann, "", None).await;
+        if listener.begins == 2 {
+            break listener;
+        }
+    };
+    let headers = listener.response.headers().clone();
+    assert_eq!(headers["content-type"], "text/event-stream");
+    assert_eq!(headers["cache-control"], "no-store");
+    assert_eq!(headers["x-accel-buffering"], "no");
+
+    let body = json!({"file_name": "a", "file_size": 10, "batch_reference": "b", "client_reference": "row-1"});
+    let note = Upload::new(ann.initiate_with(&body).await.created());
+    let opened = listener.take(2).await;
+    assert_eq!(names(&opened), ["upload.initiated", "upload.opened"]);
+    assert_eq!(opened.iter().map(|event| event.id).collect::<Vec<_>>(), [3, 4]);
+    let brand = app.tenant("acme").brand("main");
+    let data = |status: &str, asset: Value, at: &Value| {
+        json!({
+            "upload_session_id": note.id, "brand_id": brand, "status": status, "asset_id": asset,
+            "batch_reference": "b", "client_reference": "row-1", "at": at,
+        })
+    };
+    assert_eq!(opened[0].data, data("INITIATING", Value::Null, &note.session["created_at"]));
+    assert_eq!(opened[1].data["status"], "UPLOADING");
+
+    assert_eq!(ann.send(&note).await, 200);
+    let asset = ann.complete(&note).await.created();
+    let done = listener.take(1).await.remove(0);
+    assert_eq!((done.id, done.name.as_str()), (5, "upload.completed"));
+    assert_eq!(done.data, data("COMPLETED", asset["asset_id"].clone(), &asset["created_at"]));
+
+    let cancelled = ann.initiate("b", 6 * MIB).await;
+    ann.cancel(&cancelled).await.ok();
+    let failed = ann.initiate("c", 6 * MIB).await;
+    app.store.abort(&failed.key(), failed.upload_id()).await;
+    ann.complete(&failed).await.is_problem(409, "illegal-transition");
+    let mut ends = Vec::new();
+    for event in listener.take(6).await {
+        if event.name != "upload.initiated" && event.name != "upload.opened" {
+            ends.push((event.name, event.data["status"].clone(), event.data["asset_id"].clone()));
+        }
+    }
+    assert_eq!(
+        ends,
+        [
+            ("upload.cancelled".to_owned(), json!("CANCELLED"), Value::Null),
+            ("upload.failed".to_owned(), json!("FAILED"), Value::Null),
+        ]
+    );
+}
+
+async fn a_reader_that_went_away_misses_nothing(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let mut listener = Listener::open(&ann, "", None).await;
+    completed(&ann).await;
+    let mut seen = listener.take(3).await;
+    drop(listener);
+    // Of the last one it says that it never arrived.
+    seen.pop();
+    completed(&ann).await;
+    let mut again = Listener::open(&ann, "", Some(seen[1].id)).await;
+    assert_eq!(again.begins, seen[1].id);
+    let missed = again.take(4).await;
+    assert_eq!(names(&missed), ["upload.completed", "upload.initiated", "upload.opened", "upload.completed"]);
+    completed(&ann).await;
+    again.take(3).await;
+
+    // From the very beginning, without a header.
+    let mut all = Listener::open(&ann, "?last_event_id=0", None).await;
+    let all = all.take(9).await;
+    assert_eq!(all[..2], seen);
+    assert_eq!(all[2..6], missed);
+    assert!(all.windows(2).all(|two| two[0].id < two[1].id));
+    // A reader that has seen nothing yet resumes from where it began.
+    let quiet = Listener::open(&ann, "", None).await;
+    assert_eq!(quiet.begins, all[8].id);
+    // A place that was never given is no reason to be silent for ever.
+    let mut strange = Listener::open(&ann, "", Some(1_000_000)).await;
+    completed(&ann).await;
+    assert_eq!(strange.take(3).await[0].name, "upload.initiated");
+}
+
+async fn readers_that_come_and_go_under_load_miss_nothing(app: TestApp) {
+    const UPLOADS: usize = 24;
+    let ann = app.tenant("acme").user("ann");
+    let working: Vec<_> = (0..3)
+        .map(|_| {
+            let ann = ann.clone();
+            tokio::spawn(async move {
+                for _ in 0..UPLOADS / 3 {
+                    completed(&ann).await;
+                }
+            })
+        })
+        .collect();
+    let mut seen: Vec<Event> = Vec::new();
+    while seen.len() < UPLOADS * 3 {
+        let last = seen.last().map_or(0, |event| event.id);
+        let mut listener = Listener::open(&ann, "", Some(last)).await;
+        let wanted = (UPLOADS * 3 - seen.len()).min(5);
+        seen.extend(listener.take(wanted).await);
+    }
+    for task in working {
+        task.await.unwrap();
+    }
+    let ids: Vec<i64> = seen.iter().map(|event| event.id).collect();
+    let stored: Vec<i64> = upload_event::Entity::find()
+        .filter(Column::Position.is_not_null())
+        .order_by_asc(Column::Position)
+        .all(&app.database.rows)
+        .await
+        .unwrap()
+        .into_iter()
+        .filter_map(|event| event.position)
+        .collect();
+    assert_eq!(ids, stored);
+}
+
+async fn nobody_hears_of_what_they_may_not_see(app: TestApp) {
+    let acme = app.tenant("acme");
+    let view = ["uploads.create", "uploads.view", "uploads.cancel", "assets.create"];
+    let ann = acme.user("ann").permissions(&view);
+    let bob = acme.user("bob").permissions(&view);
+    let boss = acme.user("boss").permissions(&["uploads.view", "uploads.manage", "uploads.create"]);
+    let boss_of_other =
+        acme.user("boss").brands(&["second"]).permissions(&["uploads.view", "uploads.manage", "uploads.create"]);
+    let stranger = app.tenant("globex").user("ann");
+    completed(&ann).await;
+
+    // From the table first, then live: what is told of what ann does, until one's own comes.
+    for (who, hears) in [(&ann, 6), (&bob, 0), (&boss, 6), (&boss_of_other, 0), (&stranger, 0)] {
+        let mut listener = Listener::open(who, "?last_event_id=0", None).await;
+        let mut anns = Listener::open(&ann, "", None).await;
+        let before = completed(&ann).await;
+        // Two sessions of one moment are in no order of their own: the next one begins when this one has its places.
+        loop {
+            let event = anns.next().await.unwrap();
+            if event.name == "upload.completed" && event.data["upload_session_id"] == json!(before.id) {
+                break;
+            }
+        }
+        let own = who.initiate("own.txt", 1).await;
+        let mut told = Vec::new();
+        loop {
+            let event = listener.next().await.unwrap();
+            if event.data["upload_session_id"] == json!(own.id) {
+                break;
+            }
+            told.push(event);
+        }
+        let of_ann = told.iter().filter(|event| event.data["upload_session_id"] == json!(before.id)).count();
+        assert_eq!(of_ann, if hears > 0 { 3 } else { 0 }, "{:?}: {told:#?}", who.claims);
+        if hears == 0 {
+            assert!(told.is_empty(), "{:?}: {told:#?}", who.claims);
+        }
+    }
+    let none = acme.user("ann").permissions(&["uploads.create"]);
+    none.get("/app/events").await.is_problem(403, "permission-denied");
+}
+
+async fn a_batch_can_be_followed_alone(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let mut listener = Listener::open(&ann, "?batch_reference=b-2", None).await;
+    for batch in ["b-1", "b-2", "b-22"] {
+        ann.initiate_with(&json!({"file_name": "a", "file_size": 1, "batch_reference": batch})).await.created();
+    }
+    ann.initiate("none", 1).await;
+    ann.initiate_with(&json!({"file_name": "z", "file_size": 1, "batch_reference": "b-2"})).await.created();
+    let events = listener.take(4).await;
+    assert!(events.iter().all(|event| event.data["batch_reference"] == "b-2"), "{events:#?}");
+    let mut again = Listener::open(&ann, "?batch_reference=b-2&last_event_id=0", None).await;
+    assert_eq!(again.take(4).await, events);
+}
+
+async fn another_process_is_heard(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let other = app.engine().await;
+    let caller = Caller {
+        tenant: TenantId(app.tenant("acme").id),
+        user: "ann".to_owned(),
+        brands: Brands::These(vec![entity::BrandId(app.tenant("acme").brand("main"))]),
+        permissions: Permissions::parse(["*"]),
+    };
+    let mut listener = Listener::open(&ann, "", None).await;
+    let started = Instant::now();
+    for number in 0..5 {
+        let new = NewUpload {
+            file_name: format!("{number}"),
+            file_size: 1,
+            mime_type: "text/plain".to_owned(),
+            brand_id: None,
+            client_reference: None,
+            batch_reference: None,
+            fingerprint: None,
+            checksum_sha256: None,
+            metadata: json!({}),
+            idempotency_key: None,
+        };
+        session::initiate(&other, &caller, new).await.unwrap_or_else(|error| panic!("{error}"));
+        quaymaster::event::sequence(&other).await.unwrap();
+        let events = listener.take(2).await;
+        assert_eq!(names(&events), ["upload.initiated", "upload.opened"]);
+    }
+    if app.pair == Pair::Postgres {
+        // Told, and not found by the look every two seconds.
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    }
+    other.db.close().await.unwrap();
+}
+
+async fn only_so_many_readers_are_taken(app: TestApp) {
+    app.restart_with(&[("QUAYMASTER_FEED__READERS_MAX", "2"), ("QUAYMASTER_FEED__HEARTBEAT_SECS", "1")]).await;
+    let ann = app.tenant("acme").user("ann");
+    let mut one = Listener::open(&ann, "", None).await;
+    let two = Listener::open(&ann, "?last_event_id=0", None).await;
+    ann.get("/app/events").await.is_problem(503, "too-many-readers");
+    drop(two);
+    // The server notices at the next sign of life.
+    let deadline = Instant::now() + LONG;
+    loop {
+        let request = app.http.get(app.url("/app/events")).bearer_auth(ann.token());
+        let response = request.send().await.unwrap();
+        if response.status() == 200 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the seat is free again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // And the first one is still there.
+    completed(&ann).await;
+    one.take(3).await;
+}
+
+async fn a_stream_ends_with_its_token(app: TestApp) {
+    app.restart_with(&[("QUAYMASTER_FEED__HEARTBEAT_SECS", "1")]).await;
+    let ann = app.tenant("acme").user("ann");
+    let mut listener = Listener::open(&ann, "", None).await;
+    completed(&ann).await;
+    listener.take(3).await;
+    app.advance(chrono::TimeDelta::hours(2));
+    assert_eq!(listener.next().await, None);
+    assert!(listener.signs_of_life <= 1, "signs of life only while the token is good");
+}
+
+async fn a_stream_ends_with_the_server(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let note = ann.initiate("note.txt", 1).await;
+    let mut listener = Listener::open(&ann, "", None).await;
+    let waiting = {
+        let (ann, note) = (ann.clone(), note.clone());
+        tokio::spawn(async move { ann.get(&format!("/app/uploads/{}/wait?timeout=60", note.id)).await })
+    };
+    // The wait has begun once it has been told of something.
+    let mut behind = Listener::open(&ann, "?last_event_id=0", None).await;
+    behind.take(2).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let started = Instant::now();
+    app.stop_server().await;
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    while listener.next().await.is_some() {}
+    assert_eq!(waiting.await.unwrap().ok()["satisfied"], false);
+    app.start_server().await;
+    // What happened is still to be had.
+    assert_eq!(Listener::open(&ann, "?last_event_id=0", None).await.take(2).await.len(), 2);
+}
+
+async fn an_outage_of_the_database_delays_events(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let mut listener = Listener::open(&ann, "", None).await;
+    completed(&ann).await;
+    listener.take(3).await;
+    app.database.cut().await;
+    ann.initiate_with(&json!({"file_name": "a", "file_size": 1})).await.is_problem(503, "database-unavailable");
+    app.database.heal().await;
+    completed(&ann).await;
+    assert_eq!(names(&listener.take(3).await), ["upload.initiated", "upload.opened", "upload.completed"]);
+}
+
+async fn what_is_asked_for_is_checked(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    for (query, pointer, code) in [
+        ("last_event_id=-1", "?last_event_id", "out-of-range"),
+        ("last_event_id=x", "?last_event_id", "wrong-type"),
+        ("batch_reference=", "?batch_reference", "too-short"),
+        ("since=1", "?since", "unknown-field"),
+    ] {
+        ann.get(&format!("/app/events?{query}")).await.is_invalid(&[(pointer, code)]);
+    }
+    for id in ["x", "-1", "1.5", "99999999999999999999"] {
+        let reply = app.send(reqwest::Method::GET, "/app/events", |request| {
+            request.bearer_auth(ann.token()).header("Last-Event-ID", id)
+        });
+        reply.await.is_invalid(&[("Last-Event-ID", "invalid-format")]);
+    }
+    app.send(reqwest::Method::GET, "/app/events", |request| request).await.is_problem(401, "unauthenticated");
+}
