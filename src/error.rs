@@ -58,6 +58,9 @@ pub enum Error {
     /// What this process was working on was given to another, which it had not told in time that it lives.
     #[error("the work was taken over by another process")]
     LeaseLost,
+    /// Another version's job, or somebody's own.
+    #[error("the job's payload cannot be read: {0}")]
+    BadJob(String),
     #[error("the input is not valid")]
     Invalid(Vec<FieldError>),
     /// Nothing half done, or a state from which the same request goes on.

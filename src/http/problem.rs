@@ -291,8 +291,8 @@ impl From<Error> for Problem {
             Error::QuotaExceeded(_) => Self::new(&QUOTA_EXCEEDED, detail),
             Error::AssetNotReady(_) => Self::new(&ASSET_NOT_READY, detail),
             Error::Busy(_) => Self::new(&BUSY, detail),
-            // Only background work has a lease.
-            Error::LeaseLost => Self::internal(Some(detail.into())),
+            // Only work in the background fails so.
+            Error::LeaseLost | Error::BadJob(_) => Self::internal(Some(detail.into())),
             Error::Invalid(fields) => {
                 let mut problem = Self::new(&VALIDATION_FAILED, detail);
                 problem.document.errors = fields.into_iter().map(Field::from).collect();
