@@ -61,6 +61,9 @@ pub enum Error {
     /// As many live readers as one process takes.
     #[error("as many readers of live events as this server takes are there already")]
     TooManyReaders,
+    /// Another version's job, or somebody's own.
+    #[error("the job's payload cannot be read: {0}")]
+    BadJob(String),
     #[error("the input is not valid")]
     Invalid(Vec<FieldError>),
     /// Nothing half done, or a state from which the same request goes on.

@@ -295,6 +295,8 @@ impl From<Error> for Problem {
             // Only background work has a lease.
             Error::LeaseLost => Self::internal(Some(detail.into())),
             Error::TooManyReaders => Self::new(&TOO_MANY_READERS, detail).retry_after(RETRY_AFTER_SECS),
+            // Only work in the background fails so.
+            Error::LeaseLost | Error::BadJob(_) => Self::internal(Some(detail.into())),
             Error::Invalid(fields) => {
                 let mut problem = Self::new(&VALIDATION_FAILED, detail);
                 problem.document.errors = fields.into_iter().map(Field::from).collect();

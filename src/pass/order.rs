@@ -1,6 +1,6 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Options, Pass};
 use crate::error::{Error, Result};
@@ -49,10 +49,9 @@ impl Order {
     }
 
     /// # Errors
-    /// [`Error::Busy`] where the payload is not an order: another version's, or somebody's own.
+    /// [`Error::BadJob`] where the payload is not an order.
     pub fn of_job(job: &Job) -> Result<Self> {
-        let payload: Value = job.payload.clone();
-        serde_json::from_value(payload).map_err(|error| Error::Busy(format!("the job's payload is no order: {error}")))
+        serde_json::from_value(job.payload.clone()).map_err(|error| Error::BadJob(error.to_string()))
     }
 }
 

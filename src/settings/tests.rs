@@ -369,3 +369,16 @@ fn the_default_file_and_the_structs_hold_the_same_keys() {
     assert_eq!(keys(&defaults["sessions"]), fields_of::<Sessions>());
     assert_eq!(keys(&defaults["uploads"]["default"]), fields_of::<UploadProfile>());
 }
+
+#[test]
+fn a_timetable_is_read_at_the_start() {
+    let keys = ["DETECT_ABANDONED", "CLEANUP", "ORPHANS", "RECONCILE"].map(|key| format!("QUAYMASTER_SCHEDULE__{key}"));
+    let all = |cron: &str| from_environment(&keys.each_ref().map(|key| (key.as_str(), cron)));
+    for good in ["never", "*/5 * * * *", "30 */5 * * * *", "0 3 * * MON-FRI"] {
+        assert!(all(good).is_ok(), "{good}");
+    }
+    let names = ["schedule.detect_abandoned", "schedule.cleanup", "schedule.orphans", "schedule.reconcile"];
+    for bad in ["nightly", "0 0 31 4 *", "0 24 * * *"] {
+        refused(all(bad), &names);
+    }
+}
