@@ -273,6 +273,8 @@ impl Probe {
             read: steps.saturating_sub(STEPS_FOR_AN_ARM * arms) / STEPS_FOR_A_ROW,
             whole_table: lines
                 .iter()
+                // This index holds a queue, and nothing else.
+                .filter(|line| !line.ends_with("USING INDEX upload_session_unmoved"))
                 .any(|line| line.starts_with("SCAN") && TABLES.iter().any(|t| line[5..].starts_with(t))),
             plan: lines.join("\n"),
         }
@@ -510,7 +512,11 @@ async fn queues(db: &TestDb) -> Vec<Case> {
             cases.push(Case {
                 label: format!("{queue:?} after {:?}", after.map(|session| session.id)),
                 query: rows::queued(queue, after, 51).build(db.backend()),
-                allowance: Allowance::Rows(if first.is_empty() { 0 } else { 51 }),
+                // SQLite's steps are many for a row of so many columns, even if it is the only one.
+                allowance: match db.backend() {
+                    DbBackend::Postgres => Allowance::Rows(first.len() as u64),
+                    _ => Allowance::TenForEach,
+                },
                 plain: None,
             });
         }
