@@ -1,6 +1,6 @@
 # The working day. Each target installs what it needs and is missing; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-embedded test-postgres test-s3 check bench contract openapi demo deny image clean
+.PHONY: help run test test-embedded test-postgres test-s3 check bench contract openapi demo chaos deny image clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -40,6 +40,9 @@ openapi: ## write docs/openapi.json from the code
 demo: ## kill client and server in the middle of a large upload, and watch it resume (BACKEND=garage)
 	@scripts/setup toolchain python $(if $(filter garage,$(BACKEND)),postgres garage)
 	@scripts/demo $(BACKEND)
+
+chaos: ## three replicas under load and under fire, then a check of everything (SECS=600, SEED=any)
+	@scripts/chaos $(or $(SECS),600) $(SEED)
 
 deny: ## licences, advisories and duplicates of the dependencies
 	@command -v cargo-deny >/dev/null || { echo "make deny wants cargo-deny: cargo install cargo-deny --locked" >&2; exit 1; }

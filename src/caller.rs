@@ -92,21 +92,70 @@ pub struct Caller {
     pub permissions: Permissions,
 }
 
+/// Somebody who asks for more than their own: an operator, or a manager of one tenant.
+///
+/// No verb on sessions takes one. [`crate::tenant::within`] makes a [`Caller`] of it, who is of one tenant like any other.
+#[derive(Clone, Debug)]
+pub enum Admin {
+    /// Of every tenant, and so of none. The token's `sub`.
+    Operator(String),
+    /// Of one tenant, within the brands that they hold.
+    Member(Caller),
+}
+
+impl Admin {
+    /// The operator's name.
+    ///
+    /// # Errors
+    /// [`Error::PermissionDenied`] for everybody else.
+    pub fn operator(&self) -> Result<&str> {
+        match self {
+            Self::Operator(user) => Ok(user),
+            Self::Member(_) => Err(denied(Permission::Operator)),
+        }
+    }
+
+    /// # Errors
+    /// [`Error::PermissionDenied`] for everybody who is neither an operator nor has `uploads.manage`.
+    pub fn must_manage(&self) -> Result<()> {
+        match self {
+            Self::Operator(_) => Ok(()),
+            Self::Member(caller) => caller.must(Permission::UploadsManage),
+        }
+    }
+}
+
 impl Caller {
+    /// An operator at work on one tenant's uploads, in every brand. `user` is recorded as the actor.
+    pub fn operating(tenant: TenantId, user: impl Into<String>) -> Self {
+        let permissions = [Permission::UploadsView, Permission::UploadsCancel, Permission::UploadsManage];
+        let permissions = permissions.into_iter().fold(Permissions::default(), Permissions::with);
+        Self { tenant, user: user.into(), brands: Brands::All, permissions }
+    }
+
     /// # Errors
     /// [`Error::PermissionDenied`] where the token does not name the permission.
     pub fn must(&self, permission: Permission) -> Result<()> {
         if self.permissions.has(permission) {
             return Ok(());
         }
-        Err(Error::PermissionDenied(format!("the token does not grant {}", permission.name())))
+        Err(denied(permission))
     }
 
     /// Whether this caller may know that the session exists: their own, or anyone's with `uploads.manage`, in a
     /// brand that they hold.
     pub fn sees(&self, session: &upload_session::Model) -> bool {
-        self.tenant == session.tenant_id
-            && self.brands.hold(session.brand_id)
-            && (session.created_by == self.user || self.permissions.has(Permission::UploadsManage))
+        self.sees_one_of(session.tenant_id, session.brand_id, &session.created_by)
     }
+
+    /// The same of a session of this tenant, brand and user.
+    pub fn sees_one_of(&self, tenant: TenantId, brand: BrandId, user: &str) -> bool {
+        self.tenant == tenant
+            && self.brands.hold(brand)
+            && (user == self.user || self.permissions.has(Permission::UploadsManage))
+    }
+}
+
+fn denied(permission: Permission) -> Error {
+    Error::PermissionDenied(format!("the token does not grant {}", permission.name()))
 }

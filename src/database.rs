@@ -2,19 +2,19 @@
 
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use sea_orm::DbErr;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, RuntimeErr, SqlErr, SqliteTransactionMode,
-    SqlxPostgresConnector, SqlxSqliteConnector, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, IsolationLevel, RuntimeErr, SqlErr,
+    SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, TransactionOptions, TransactionTrait,
 };
 use sqlx::Connection as _;
 use sqlx::pool::PoolOptions;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, Result};
 use crate::settings;
@@ -34,13 +34,32 @@ pub struct Database {
     /// SQLite has one writer at a time. Waiting for the turn here is fair and wakes at once, where SQLite's own busy
     /// handler sleeps and retries; that one is left for other processes on the same file.
     turn: Option<Arc<Semaphore>>,
+    committed: Arc<Notify>,
 }
 
 /// A write transaction. Dropped without [`Tx::commit`], it is rolled back.
 #[derive(Debug)]
 pub struct Tx {
     tx: DatabaseTransaction,
+    /// Rung once it is committed.
+    bell: OnceLock<Arc<Notify>>,
+    /// Woken at each commit.
+    committed: Arc<Notify>,
     _turn: Option<OwnedSemaphorePermit>,
+}
+
+/// What other processes say on a channel of PostgreSQL. A hint and no more: what is said while the line is down is lost.
+#[derive(Debug)]
+pub struct Listener(PgListener);
+
+/// A transaction for reads, all of one moment.
+#[derive(Debug)]
+pub struct Snapshot(DatabaseTransaction);
+
+impl Snapshot {
+    pub fn conn(&self) -> &DatabaseTransaction {
+        &self.0
+    }
 }
 
 /// A connection for one writing statement, and the turn for it.
@@ -84,7 +103,7 @@ impl Database {
             .await
             .map_err(|_| DbErr::Custom("the database did not answer in time".to_owned()))?
             .map_err(start_error)?;
-        Ok(Self { pool: SqlxPostgresConnector::from_sqlx_postgres_pool(pool), turn: None })
+        Ok(Self { pool: SqlxPostgresConnector::from_sqlx_postgres_pool(pool), turn: None, committed: Arc::default() })
     }
 
     async fn sqlite(options: SqliteConnectOptions, acquire: Duration) -> Result<Self, DbErr> {
@@ -102,7 +121,7 @@ impl Database {
             .await
             .map_err(start_error)?;
         let turn = Some(Arc::new(Semaphore::new(1)));
-        Ok(Self { pool: SqlxSqliteConnector::from_sqlx_sqlite_pool(pool), turn })
+        Ok(Self { pool: SqlxSqliteConnector::from_sqlx_sqlite_pool(pool), turn, committed: Arc::default() })
     }
 
     /// For reads, and for single statements that need no company.
@@ -119,7 +138,35 @@ impl Database {
             ..TransactionOptions::default()
         };
         let tx = self.pool.begin_with_options(options).await.map_err(db_error)?;
-        Ok(Tx { tx, _turn: turn })
+        Ok(Tx { tx, bell: OnceLock::new(), committed: Arc::clone(&self.committed), _turn: turn })
+    }
+
+    /// Begins a transaction for reads alone, each of which sees the database as it was at the first one. Waits for no
+    /// writer and keeps none waiting; dropped, it is over.
+    pub async fn snapshot(&self) -> Result<Snapshot> {
+        // A deferred transaction of SQLite is a snapshot by itself.
+        let isolation_level =
+            (self.pool.get_database_backend() == DbBackend::Postgres).then_some(IsolationLevel::RepeatableRead);
+        let options = TransactionOptions { isolation_level, ..TransactionOptions::default() };
+        Ok(Snapshot(self.pool.begin_with_options(options).await.map_err(db_error)?))
+    }
+
+    /// Waits until a write transaction of this process has been committed since the last call; several count as one.
+    /// For one waiter.
+    pub async fn committed(&self) {
+        self.committed.notified().await;
+    }
+
+    /// Listens to other processes, on a connection beside the pool's; `None` on SQLite, where there is no such thing.
+    pub async fn listen(&self, channel: &str) -> Result<Option<Listener>> {
+        if self.pool.get_database_backend() != DbBackend::Postgres {
+            return Ok(None);
+        }
+        let options = self.pool.get_postgres_connection_pool().connect_options();
+        let own = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.as_ref().clone());
+        let mut listener = PgListener::connect_with(&own).await.map_err(listen_error)?;
+        listener.listen(channel).await.map_err(listen_error)?;
+        Ok(Some(Listener(listener)))
     }
 
     /// For one writing statement that is a transaction by itself; [`Database::begin`] and a commit would be two round
@@ -152,7 +199,17 @@ impl Tx {
     }
 
     pub async fn commit(self) -> Result<()> {
-        self.tx.commit().await.map_err(db_error)
+        self.tx.commit().await.map_err(db_error)?;
+        self.committed.notify_one();
+        if let Some(bell) = self.bell.get() {
+            bell.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Once this is committed, whoever waits for that bell wakes: before, there is nothing for them to see.
+    pub fn ring_after(&self, bell: &Arc<Notify>) {
+        self.bell.get_or_init(|| Arc::clone(bell));
     }
 
     /// Gives everything back now. A transaction that is only dropped keeps SQLite's write lock a moment longer than its
@@ -160,6 +217,24 @@ impl Tx {
     pub async fn rollback(self) -> Result<()> {
         self.tx.rollback().await.map_err(db_error)
     }
+}
+
+impl Listener {
+    /// Waits until something is said.
+    ///
+    /// # Errors
+    /// The line broke; listen anew.
+    pub async fn heard(&mut self) -> Result<()> {
+        match self.0.try_recv().await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(listen_error(sqlx::Error::WorkerCrashed)),
+            Err(error) => Err(listen_error(error)),
+        }
+    }
+}
+
+fn listen_error(error: sqlx::Error) -> Error {
+    Error::DbUnavailable(start_error(error))
 }
 
 fn testing_after_idle<DB: sqlx::Database>(options: PoolOptions<DB>) -> PoolOptions<DB> {

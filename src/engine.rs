@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use crate::clock::Clock;
 use crate::database::Database;
-use crate::event::Keys;
+use crate::event::{Hub, Keys};
 use crate::settings::{Secret, Settings};
 use crate::storage::Storage;
 use crate::tenant::Known;
@@ -17,11 +19,14 @@ pub struct Engine {
     pub settings: Arc<Settings>,
     pub known: Arc<Known>,
     pub keys: Keys,
+    /// Rung when a job was put into the queue, so that a worker of this process need not wait for its next look.
+    pub wake: Arc<Notify>,
+    pub hub: Arc<Hub>,
 }
 
 impl Engine {
     pub fn new(db: Database, storage: Storage, clock: Clock, settings: Arc<Settings>) -> Self {
         let keys = Keys::new(settings.audit.key.as_ref().map(Secret::expose).unwrap_or_default());
-        Self { db, storage, clock, settings, known: Arc::default(), keys }
+        Self { db, storage, clock, settings, known: Arc::default(), keys, wake: Arc::default(), hub: Arc::default() }
     }
 }

@@ -52,6 +52,15 @@ pub enum Error {
     /// The asset's object is not where it is served from yet, or never will be.
     #[error("the asset is {0}")]
     AssetNotReady(&'static str),
+    /// Somebody else is at it, or was quicker.
+    #[error("{0}")]
+    Busy(String),
+    /// What this process was working on was given to another, which it had not told in time that it lives.
+    #[error("the work was taken over by another process")]
+    LeaseLost,
+    /// As many live readers as one process takes.
+    #[error("as many readers of live events as this server takes are there already")]
+    TooManyReaders,
     #[error("the input is not valid")]
     Invalid(Vec<FieldError>),
     /// Nothing half done, or a state from which the same request goes on.
@@ -74,6 +83,14 @@ impl Error {
     /// Whether trying again later may help, with nothing changed on the caller's side.
     pub fn is_outage(&self) -> bool {
         matches!(self, Self::Storage(_) | Self::NoBucket(_) | Self::DbUnavailable(_))
+    }
+
+    /// The error for an operator, with what the store said: never a URL, a credential or SQL.
+    pub fn explained(&self) -> String {
+        match self {
+            Self::Storage(cause) => format!("{self}: {cause}"),
+            other => other.to_string(),
+        }
     }
 
     /// The same error with its fields' pointers below `place`: a file's in a batch.

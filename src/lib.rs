@@ -9,6 +9,7 @@ pub mod deployment;
 pub mod event;
 pub mod jobs;
 pub mod pass;
+pub mod schedule;
 pub mod tenant;
 
 pub mod caller;

@@ -5,13 +5,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::data_dir::{DataDir, random_hex};
 use crate::database::{Database, DbErr};
 use crate::engine::Engine;
+use crate::event::{self, Keys};
 use crate::http::{self, ServerHandle};
+use crate::jobs::{self, Workers};
+use crate::schedule::{self, Schedule};
 use crate::settings::{self, Provider, Secret, Settings};
 use crate::storage::Storage;
 use crate::{deployment, tenant};
@@ -33,8 +38,12 @@ pub enum Error {
     Bucket(#[source] crate::storage::Error),
     #[error("the tenants' buckets could not be read: {0}")]
     Buckets(#[source] crate::error::Error),
+    #[error("the feed of events could not be read: {0}")]
+    Feed(#[source] crate::error::Error),
     #[error("the tokens' settings cannot be used: {0}")]
     Auth(#[from] http::auth::StartError),
+    #[error("the timetable did not start: {0}")]
+    Schedule(#[from] schedule::StartError),
     #[error("cannot listen on {0}: {1}")]
     Listen(String, #[source] io::Error),
 }
@@ -45,11 +54,38 @@ pub struct Running {
     pub engine: Engine,
     server: ServerHandle,
     serving: JoinHandle<io::Result<()>>,
+    feed: Feed,
     store: Option<embedded_s3::Server>,
+    schedule: Schedule,
+    workers: Option<Workers>,
     grace: Duration,
 }
 
-/// Starts everything: the embedded store where it is used, the database with its migrations, the door.
+/// The task that puts events in order and tells live readers.
+struct Feed {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Feed {
+    async fn start(engine: &Engine) -> Result<Self, Error> {
+        event::begin(engine).await.map_err(Error::Feed)?;
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(event::run(engine.clone(), stop.clone()));
+        Ok(Self { stop, task })
+    }
+
+    /// Ends all streams and long polls too, so that nobody waits for them.
+    async fn stop(self) {
+        self.stop.cancel();
+        if let Err(panic) = self.task.await {
+            tracing::error!(error = %panic, "the feed of events ended badly");
+        }
+    }
+}
+
+/// Starts everything: the embedded store where it is used, the database with its migrations, the timetable, the door, and
+/// work in the background.
 ///
 /// # Errors
 /// See [`Error`]. What had started is stopped again.
@@ -68,8 +104,17 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
         }
     }
     deployment::mark(&engine).await;
-    let (addr, serving, server) = http::serve(&engine).await?;
-    Ok(Running { addr, engine, server, serving, store, grace })
+    let schedule = schedule::start(&engine).await?;
+    let feed = Feed::start(&engine).await?;
+    let (addr, serving, server) = match http::serve(&engine).await {
+        Ok(listening) => listening,
+        Err(error) => {
+            feed.stop().await;
+            return Err(error.into());
+        }
+    };
+    let workers = engine.settings.jobs.enabled.then(|| jobs::start(&engine));
+    Ok(Running { addr, engine, server, serving, feed, store, schedule, workers, grace })
 }
 
 /// Makes a bucket of the embedded store ready for browsers: it is there, and the pages of `cors.allowed_origins` may send
@@ -78,8 +123,23 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
 /// # Errors
 /// The store does not answer.
 pub async fn prepare_bucket(engine: &Engine, bucket: &str) -> Result<(), Error> {
-    engine.storage.create_bucket(bucket).await.map_err(Error::Bucket)?;
-    engine.storage.set_cors(bucket, &engine.settings.cors.allowed_origins).await.map_err(Error::Bucket)
+    make_ready(engine, bucket).await.map_err(Error::Bucket)
+}
+
+/// Makes the bucket of one tenant ready where the store is embedded; any other store's buckets are their owner's.
+///
+/// # Errors
+/// The store's; the next start of the server does it too.
+pub async fn prepare_own_bucket(engine: &Engine, bucket: &str) -> Result<(), crate::storage::Error> {
+    if engine.settings.storage.bucket.is_some() {
+        return Ok(());
+    }
+    make_ready(engine, bucket).await
+}
+
+async fn make_ready(engine: &Engine, bucket: &str) -> Result<(), crate::storage::Error> {
+    engine.storage.create_bucket(bucket).await?;
+    engine.storage.set_cors(bucket, &engine.settings.cors.allowed_origins).await
 }
 
 /// Opens database and store without serving, as the commands do that work beside a running server.
@@ -89,6 +149,15 @@ pub async fn prepare_bucket(engine: &Engine, bucket: &str) -> Result<(), Error> 
 pub async fn open(mut settings: Settings) -> Result<Engine, Error> {
     let dir = prepare(&mut settings)?;
     connect(settings, dir.as_ref(), Clock::default()).await
+}
+
+/// The keys of this deployment's record, from its settings or its data folder; opens nothing else.
+///
+/// # Errors
+/// [`Error::DataDir`].
+pub fn keys(mut settings: Settings) -> Result<Keys, Error> {
+    prepare(&mut settings)?;
+    Ok(Keys::new(settings.audit.key.as_ref().map(Secret::expose).unwrap_or_default()))
 }
 
 impl Running {
@@ -101,11 +170,22 @@ impl Running {
         }
     }
 
-    /// Stops accepting, lets what runs finish within `server.shutdown_grace_secs`, then closes the store and the database.
+    /// Stops accepting, lets requests and jobs that run finish within `server.shutdown_grace_secs`, then closes the store
+    /// and the database.
     pub async fn stop(self) {
-        if tokio::time::timeout(self.grace, self.server.stop(true)).await.is_err() {
-            self.server.stop(false).await;
-        }
+        self.feed.stop().await;
+        self.schedule.stop().await;
+        let requests = async {
+            if tokio::time::timeout(self.grace, self.server.stop(true)).await.is_err() {
+                self.server.stop(false).await;
+            }
+        };
+        let jobs = async {
+            if let Some(workers) = self.workers {
+                workers.stop(self.grace).await;
+            }
+        };
+        join(requests, jobs).await;
         if let Some(store) = self.store {
             store.shutdown(self.grace).await;
         }

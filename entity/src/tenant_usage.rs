@@ -13,6 +13,8 @@ pub struct Model {
     pub stripe: i32,
     pub live_sessions: i64,
     pub bytes: i64,
+    /// Whether the tenant is suspended or under a quota, so that a new session has to be weighed first.
+    pub limited: bool,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -8,7 +8,7 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let Words { id, time, bigint, strict, .. } = Words::of(manager);
+        let Words { id, time, bigint, boolean, strict, .. } = Words::of(manager);
         let tenant = format!(
             "CREATE TABLE tenant (
                 id {id} NOT NULL PRIMARY KEY,
@@ -39,14 +39,18 @@ impl MigrationTrait for Migration {
         execute(manager, &brand).await?;
 
         // What a tenant holds, as the sum of a few rows: transactions that run at once rarely meet on one of them. A
-        // row alone means nothing, and may be below zero.
+        // row alone means nothing, and may be below zero. A tenant that is suspended or under a quota has all the rows
+        // that there can be, each of them `limited`: whoever counts a session in without a look at the tenant is stopped
+        // by the very row that it would count in.
         let usage = format!(
             "CREATE TABLE tenant_usage (
                 tenant_id {id} NOT NULL,
                 stripe integer NOT NULL,
                 live_sessions {bigint} NOT NULL,
                 bytes {bigint} NOT NULL,
+                limited {boolean} NOT NULL,
                 PRIMARY KEY (tenant_id, stripe),
+                CONSTRAINT stripe_not_negative CHECK (stripe >= 0),
                 CONSTRAINT tenant_usage_tenant FOREIGN KEY (tenant_id) REFERENCES tenant (id)
             ) {strict}"
         );

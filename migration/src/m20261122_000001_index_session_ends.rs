@@ -7,7 +7,7 @@ pub struct Migration;
 
 /// The queues of the scheduled passes. Each index holds only the sessions that a pass may have to do with, so its cost
 /// does not grow with those that are over and done with.
-const INDEXES: [(&str, &str); 6] = [
+const INDEXES: [(&str, &str); 10] = [
     ("upload_session_idle", "(last_activity_at, tenant_id, id) WHERE status = 'UPLOADING'"),
     ("upload_session_expiring", "(expires_at, tenant_id, id) WHERE status = 'UPLOADING'"),
     ("upload_session_initiating", "(created_at, tenant_id, id) WHERE status = 'INITIATING'"),
@@ -17,13 +17,19 @@ const INDEXES: [(&str, &str); 6] = [
     ),
     (
         "upload_session_uncleared",
-        "(tenant_id, id) WHERE storage_cleared_at IS NULL AND status IN ('COMPLETED', 'FAILED', 'CANCELLED')",
+        "(updated_at, tenant_id, id) WHERE storage_cleared_at IS NULL AND status IN ('FAILED', 'CANCELLED')",
     ),
+    // Apart from those: a COMPLETED session waits here until its asset is served from elsewhere, if it ever is.
+    ("upload_session_unmoved", "(tenant_id, id) WHERE storage_cleared_at IS NULL AND status = 'COMPLETED'"),
     (
         "upload_session_past",
         "(storage_cleared_at, tenant_id, id)
          WHERE storage_cleared_at IS NOT NULL AND status IN ('FAILED', 'CANCELLED')",
     ),
+    // What happened to a tenant's sessions in a span of days; of those that were completed the assets tell.
+    ("upload_session_by_time", "(tenant_id, created_at)"),
+    ("upload_session_failed", "(tenant_id, failed_at) WHERE status = 'FAILED'"),
+    ("upload_session_cancelled", "(tenant_id, cancelled_at) WHERE status = 'CANCELLED'"),
 ];
 
 #[async_trait::async_trait]

@@ -1,10 +1,15 @@
 //! One file for each command. Results go to standard output, logs and progress to standard error.
 
+mod audit;
 mod completions;
 mod health;
 mod openapi;
 pub mod push;
+mod receipt;
 mod serve;
+mod session;
+mod size;
+mod table;
 mod tenant;
 mod token;
 
@@ -14,6 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::error::Error;
 use crate::settings::Settings;
 use crate::start;
 
@@ -40,12 +46,18 @@ struct Cli {
 enum Command {
     /// Run the server
     Serve(serve::Args),
-    /// Make tenants and brands
+    /// Make tenants and brands, limit them, and see what they hold
     Tenant(tenant::Args),
+    /// Look at upload sessions, and end them
+    Session(session::Args),
     /// Print a token for a tenant
     Token(token::Args),
     /// Upload files and folders as one batch; resumes what an earlier run left
     Push(push::PushArgs),
+    /// Check the record of what happened
+    Audit(audit::Args),
+    /// Check a receipt of an upload
+    Receipt(receipt::Args),
     /// Print the OpenAPI document
     Openapi(openapi::Args),
     /// Print a completion script for a shell
@@ -65,8 +77,11 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Serve(args) => serve::run(args, cli.config.as_deref()).await,
             Command::Tenant(args) => tenant::run(args, cli.config.as_deref()).await,
+            Command::Session(args) => session::run(args, cli.config.as_deref()).await,
             Command::Token(args) => token::run(args, cli.config.as_deref()).await,
             Command::Push(args) => push::run(args).await,
+            Command::Audit(args) => audit::run(args, cli.config.as_deref()).await,
+            Command::Receipt(args) => receipt::run(args, cli.config.as_deref()),
             Command::Openapi(args) => openapi::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Health(args) => health::run(args, cli.config.as_deref()).await,
@@ -85,6 +100,14 @@ fn warn(message: impl Display) {
 fn failed(message: impl Display) -> ExitCode {
     warn(message);
     ExitCode::FAILURE
+}
+
+/// An error as a command says it.
+fn said(error: Error) -> String {
+    match error {
+        Error::Invalid(fields) => fields.into_iter().map(|field| field.detail).collect::<Vec<_>>().join("\n"),
+        error => error.to_string(),
+    }
 }
 
 /// Writes a result to standard output; a closed pipe (`| head`) is no failure of ours to report.

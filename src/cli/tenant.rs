@@ -4,9 +4,18 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{failed, open, print, warn};
+use super::size::bytes;
+use super::table::{or_dash, size, table, time};
+use super::{failed, open, print, said, warn};
+use crate::engine::Engine;
 use crate::error::Error;
+use crate::http::admin::tenants::{TenantView, UsageView};
+use crate::tenant::usage::{DAYS_DEFAULT, DAYS_MAX, last_days};
+use crate::tenant::{Limits, Standing};
 use crate::{start, tenant};
+
+/// Recorded as the actor of what a command does.
+const ACTOR: &str = "cli";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -32,29 +41,205 @@ Examples:
         #[arg(long, value_name = "NAME")]
         bucket: Option<String>,
     },
+    /// List all tenants with their limits and what they hold
+    #[command(after_help = "\
+Examples:
+  quaymaster tenant list
+  quaymaster tenant list --json | jq -r 'select(.suspended_at) | .slug'")]
+    List {
+        /// A line of JSON for each tenant
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a tenant open no new sessions; those that run may finish
+    #[command(after_help = "\
+Examples:
+  quaymaster tenant suspend acme")]
+    Suspend {
+        slug: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a suspended tenant open sessions again
+    #[command(after_help = "\
+Examples:
+  quaymaster tenant resume acme")]
+    Resume {
+        slug: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a tenant's quotas, or set them
+    #[command(after_help = "\
+Examples:
+  quaymaster tenant quota acme
+  quaymaster tenant quota acme --bytes 10GiB --live-sessions 500
+  quaymaster tenant quota acme --bytes none")]
+    Quota {
+        slug: String,
+        /// The most bytes that it may hold: 10GiB, 500MB, 1048576, or `none`
+        #[arg(long, value_name = "SIZE", value_parser = bytes_or_none)]
+        bytes: Option<Quota>,
+        /// The most sessions that may be open at a time, or `none`
+        #[arg(long, value_name = "N", value_parser = number_or_none)]
+        live_sessions: Option<Quota>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a tenant holds, and what happened on each of the last days, in UTC
+    #[command(after_help = "\
+Examples:
+  quaymaster tenant usage acme
+  quaymaster tenant usage acme --days 7 --json")]
+    Usage {
+        slug: String,
+        /// 1 to 92, today included
+        #[arg(long, value_name = "N", default_value_t = DAYS_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=DAYS_MAX))]
+        days: u64,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// A limit as somebody typed it. clap would take a bare `Option` for an option that may be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Quota(Option<i64>);
+
+fn bytes_or_none(text: &str) -> Result<Quota, String> {
+    if text == "none" { Ok(Quota(None)) } else { bytes(text).map(|bytes| Quota(Some(bytes))) }
+}
+
+fn number_or_none(text: &str) -> Result<Quota, String> {
+    let number = |text: &str| text.parse().ok().filter(|number: &i64| *number >= 0);
+    match text {
+        "none" => Ok(Quota(None)),
+        text => number(text).map(|number| Quota(Some(number))).ok_or_else(|| "a whole number, or none".to_owned()),
+    }
 }
 
 pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
-    let Command::Create { slug, brand, bucket } = args.command;
     let engine = match open(config).await {
         Ok(engine) => engine,
         Err(error) => return failed(error),
     };
-    let brands = if brand.is_empty() { vec!["main".to_owned()] } else { brand };
-    match tenant::create(&engine, &slug, &brands, bucket.as_deref()).await {
-        Ok(created) => {
-            // With the embedded store, a bucket named here is ours to make. A server that does not run makes it when it
-            // starts.
-            if let (Some(bucket), true) = (&bucket, engine.settings.storage.bucket.is_none())
-                && let Err(error) = start::prepare_bucket(&engine, bucket).await
-            {
-                warn(format_args!("{error}; the next start of the server does it"));
+    let answer = match args.command {
+        Command::Create { slug, brand, bucket } => create(&engine, &slug, brand, bucket).await,
+        Command::List { json } => list(&engine, json).await,
+        Command::Suspend { slug, json } => {
+            limit(&engine, &slug, Limits { suspended: Some(true), ..Limits::default() }, json).await
+        }
+        Command::Resume { slug, json } => {
+            limit(&engine, &slug, Limits { suspended: Some(false), ..Limits::default() }, json).await
+        }
+        Command::Quota { slug, bytes, live_sessions, json } => {
+            let (quota_bytes, quota_live_sessions) = (bytes.map(|quota| quota.0), live_sessions.map(|quota| quota.0));
+            if quota_bytes.is_none() && quota_live_sessions.is_none() {
+                show(&engine, &slug, json).await
+            } else {
+                limit(&engine, &slug, Limits { suspended: None, quota_bytes, quota_live_sessions }, json).await
             }
-            print(&json!({ "tenant_id": created.tenant_id, "brands": created.brands }).to_string())
         }
-        Err(Error::Invalid(fields)) => {
-            failed(fields.into_iter().map(|field| field.detail).collect::<Vec<_>>().join("\n"))
-        }
+        Command::Usage { slug, days, json } => usage(&engine, &slug, days, json).await,
+    };
+    match answer {
+        Ok(text) => print(&text),
         Err(error) => failed(error),
     }
+}
+
+async fn create(engine: &Engine, slug: &str, brand: Vec<String>, bucket: Option<String>) -> Result<String, String> {
+    let brands = if brand.is_empty() { vec!["main".to_owned()] } else { brand };
+    let created = tenant::create(engine, slug, &brands, bucket.as_deref()).await.map_err(said)?;
+    // A server that does not run makes the bucket when it starts.
+    if let Some(bucket) = &bucket
+        && let Err(error) = start::prepare_own_bucket(engine, bucket).await
+    {
+        warn(format_args!(
+            "a bucket of the embedded store could not be made ready: {error}; the next start of the server does it"
+        ));
+    }
+    Ok(json!({ "tenant_id": created.tenant_id, "brands": created.brands }).to_string())
+}
+
+async fn list(engine: &Engine, json: bool) -> Result<String, String> {
+    let mut tenants = Vec::new();
+    let mut after = None;
+    loop {
+        let page = tenant::list(engine, after.as_deref(), 200).await.map_err(said)?;
+        tenants.extend(page.tenants);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    if json {
+        let lines: Vec<String> =
+            tenants.into_iter().map(|tenant| json!(TenantView::from(tenant)).to_string()).collect();
+        return Ok(lines.join("\n"));
+    }
+    Ok(tenants_table(&tenants))
+}
+
+async fn limit(engine: &Engine, slug: &str, limits: Limits, json: bool) -> Result<String, String> {
+    let tenant = named(engine, slug).await?;
+    let standing = tenant::limit(engine, ACTOR, tenant, limits).await.map_err(said)?;
+    Ok(one(standing, json))
+}
+
+async fn show(engine: &Engine, slug: &str, json: bool) -> Result<String, String> {
+    let tenant = named(engine, slug).await?;
+    Ok(one(tenant::standing(engine, tenant).await.map_err(said)?, json))
+}
+
+async fn usage(engine: &Engine, slug: &str, days: u64, json: bool) -> Result<String, String> {
+    let tenant = named(engine, slug).await?;
+    let (from, to) = last_days(engine, days);
+    let by_day = tenant::usage::daily(engine, tenant, Some(from), Some(to)).await.map_err(said)?;
+    let standing = tenant::standing(engine, tenant).await.map_err(said)?;
+    if json {
+        return Ok(json!(UsageView::new(standing, by_day)).to_string());
+    }
+    let rows: Vec<_> = by_day
+        .into_iter()
+        .map(|(day, of)| {
+            let counts = [of.opened, of.completed, of.failed, of.cancelled].map(|count| count.to_string());
+            std::iter::once(day.to_string()).chain(counts).chain([size(of.bytes_completed)]).collect()
+        })
+        .collect();
+    let days = table(&["DAY", "OPENED>", "COMPLETED>", "FAILED>", "CANCELLED>", "BYTES>"], &rows);
+    Ok(format!("{}\n\n{days}", tenants_table(&[standing])))
+}
+
+/// The tenant of this slug or id, for commands on one.
+pub(super) async fn named(engine: &Engine, name: &str) -> Result<entity::TenantId, String> {
+    match tenant::named_so(engine, name).await {
+        Ok(tenant) => Ok(tenant.id),
+        Err(Error::NotFound) => {
+            Err(format!("there is no tenant {name:?}; make it with `quaymaster tenant create {name}`"))
+        }
+        Err(error) => Err(said(error)),
+    }
+}
+
+fn one(standing: Standing, json: bool) -> String {
+    if json { json!(TenantView::from(standing)).to_string() } else { tenants_table(&[standing]) }
+}
+
+fn tenants_table(tenants: &[Standing]) -> String {
+    let titles = ["TENANT", "ID", "SUSPENDED", "LIVE>", "QUOTA>", "BYTES>", "QUOTA>"];
+    let rows: Vec<_> = tenants
+        .iter()
+        .map(|Standing { tenant, usage }| {
+            vec![
+                tenant.slug.clone(),
+                tenant.id.to_string(),
+                or_dash(tenant.suspended_at, time),
+                usage.live_sessions.to_string(),
+                or_dash(tenant.quota_live_sessions, |quota| quota.to_string()),
+                size(usage.bytes),
+                or_dash(tenant.quota_bytes, size),
+            ]
+        })
+        .collect();
+    table(&titles, &rows)
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{failed, open, print};
 use crate::caller::{Brands, Permission};
+use crate::engine::Engine;
 use crate::http::auth::{Grant, mint};
 use crate::tenant;
 
@@ -12,11 +13,15 @@ use crate::tenant;
 #[command(after_help = "\
 Examples:
   quaymaster token --tenant acme
-  quaymaster token --tenant acme --brand shoes --user ann --permission uploads.create --permission uploads.view --ttl 8h")]
+  quaymaster token --tenant acme --brand shoes --user ann --permission uploads.create --permission uploads.view --ttl 8h
+  quaymaster token --operator --user ola --ttl 15m")]
 pub(super) struct Args {
     /// The tenant's slug
-    #[arg(long, value_name = "SLUG")]
-    tenant: String,
+    #[arg(long, value_name = "SLUG", required_unless_present = "operator")]
+    tenant: Option<String>,
+    /// For the /admin routes of every tenant, and nothing else
+    #[arg(long, conflicts_with_all = ["tenant", "brand", "permission"])]
+    operator: bool,
     /// A brand's slug; all of the tenant's where none is named
     #[arg(long, value_name = "SLUG")]
     brand: Vec<String>,
@@ -42,26 +47,26 @@ async fn token(args: Args, config: Option<&Path>) -> Result<String, String> {
     let engine = open(config).await?;
     let secret = engine.settings.auth.jwt_secret.clone();
     let secret = secret.ok_or("there is no JWT_SECRET to sign with: tokens come from your own issuer")?;
-    let tenant = tenant::by_slug(&engine, &args.tenant).await.map_err(|error| error.to_string())?;
-    let tenant = tenant.ok_or_else(|| {
-        format!("there is no tenant {:?}; make it with `quaymaster tenant create {}`", args.tenant, args.tenant)
-    })?;
-    let brands = if args.brand.is_empty() {
-        Brands::All
-    } else {
-        let known = tenant::brands_of(&engine, tenant.id).await.map_err(|error| error.to_string())?;
-        let find = |slug: &String| {
-            let brand = known.iter().find(|brand| brand.slug == *slug);
-            brand.map(|brand| brand.id).ok_or_else(|| format!("{} has no brand {slug:?}", args.tenant))
-        };
-        Brands::These(args.brand.iter().map(find).collect::<Result<_, _>>()?)
+    let (tenant, brands) = match &args.tenant {
+        None => (None, Brands::All),
+        Some(slug) => {
+            let tenant = tenant::by_slug(&engine, slug).await.map_err(|error| error.to_string())?;
+            let tenant = tenant.ok_or_else(|| {
+                format!("there is no tenant {slug:?}; make it with `quaymaster tenant create {slug}`")
+            })?;
+            (Some(tenant.id), brands(&engine, &tenant, &args.brand).await?)
+        }
     };
-    let permissions = if args.permission.is_empty() { vec!["*".to_owned()] } else { args.permission };
+    let permissions = match args.permission {
+        _ if args.operator => vec![Permission::Operator.name().to_owned()],
+        named if named.is_empty() => vec!["*".to_owned()],
+        named => named,
+    };
     Ok(mint(
         &secret,
         &Grant {
             user: &args.user,
-            tenant: Some(tenant.id),
+            tenant,
             brands,
             permissions: &permissions,
             expires_at: engine.clock.now() + args.ttl,
@@ -69,6 +74,18 @@ async fn token(args: Args, config: Option<&Path>) -> Result<String, String> {
             audience: engine.settings.auth.audience.as_deref(),
         },
     ))
+}
+
+async fn brands(engine: &Engine, tenant: &entity::tenant::Model, slugs: &[String]) -> Result<Brands, String> {
+    if slugs.is_empty() {
+        return Ok(Brands::All);
+    }
+    let known = tenant::brands_of(engine, tenant.id).await.map_err(|error| error.to_string())?;
+    let find = |slug: &String| {
+        let brand = known.iter().find(|brand| brand.slug == *slug);
+        brand.map(|brand| brand.id).ok_or_else(|| format!("{} has no brand {slug:?}", tenant.slug))
+    };
+    Ok(Brands::These(slugs.iter().map(find).collect::<Result<_, _>>()?))
 }
 
 fn permission(name: &str) -> Result<String, String> {

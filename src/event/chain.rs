@@ -10,7 +10,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::{digest, hmac};
 use chrono::{DateTime, Utc};
 use entity::upload_session::{FailureReason, Status};
-use entity::{SessionId, TenantId};
+use entity::{SessionId, TenantId, upload_tombstone};
 use serde_json::{Map, Value, json};
 
 use crate::session::state;
@@ -104,7 +104,7 @@ impl Keys {
         context.update(head);
         context.update(facts.to_string().as_bytes());
         let head = context.sign().as_ref().to_vec();
-        let mac = digest::digest(&digest::SHA256, &head).as_ref().to_vec();
+        let mac = mac_of(&head);
         Link { head, mac }
     }
 
@@ -115,12 +115,31 @@ impl Keys {
         context.sign().as_ref().to_vec()
     }
 
+    /// The MAC of what is left of a deleted session: of all of its row but the MAC itself.
+    pub fn tombstone(&self, row: &upload_tombstone::Model) -> Vec<u8> {
+        let facts = json!([
+            row.tenant_id,
+            row.upload_session_id,
+            state::name(row.status),
+            row.event_seq,
+            hex::encode(&row.chain_head),
+            row.positions,
+            row.deleted_at.timestamp_micros(),
+        ]);
+        self.seal("tombstone", &facts)
+    }
+
     fn context(&self, what: &[u8]) -> hmac::Context {
         let mut context = hmac::Context::with_key(&self.chain);
         context.update(what);
         context.update(&[0]);
         context
     }
+}
+
+/// What an event's row keeps of the head that it made.
+pub fn mac_of(head: &[u8]) -> Vec<u8> {
+    digest::digest(&digest::SHA256, head).as_ref().to_vec()
 }
 
 /// The same value with the members of its objects in order of their names.

@@ -1,8 +1,23 @@
 //! A session's history: one row for each thing that happened, in the transaction that did it, each tied to the one before.
+//! And what is made of it: the order of all events, live readers, the audit, receipts.
 
 pub mod chain;
+mod feed;
+mod hub;
+mod receipt;
 mod record;
 pub(crate) mod rows;
+mod stream;
+mod verify;
 
-pub(crate) use chain::{Entry, Keys};
-pub(crate) use record::record;
+pub(crate) use chain::Entry;
+pub use chain::Keys;
+pub use feed::{BATCH, sequence};
+pub(crate) use feed::{begin, run};
+pub use hub::{Hub, Interest};
+pub use receipt::{Doubt, PublicKey, PublicKeys, Receipt, public_keys, receipt, verify_receipt};
+pub(crate) use record::{record, record_marking};
+pub use rows::Placed;
+pub(crate) use stream::listen;
+pub use stream::{Stream, public_name, stream};
+pub use verify::{Finding, Scope, VerifyReport, verify};

@@ -1,10 +1,21 @@
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
 use entity::upload_event::{self, ActiveModel, Column};
-use entity::{SessionId, TenantId};
-use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use entity::upload_session::{self, Status};
+use entity::{AssetId, BrandId, SessionId, TenantId, asset, feed, tenant, upload_tombstone};
+use sea_orm::sea_query::{Expr, ExprTrait, Query};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, JoinType,
+    QueryFilter, QueryOrder, QuerySelect, RelationDef, Statement,
+};
 
 use super::Entry;
-use crate::database::{Tx, db_error};
-use crate::error::Result;
+use crate::database::{DbErr, Snapshot, Tx, db_error};
+use crate::error::{Error, Result};
+
+/// On which processes tell each other of new places, on PostgreSQL.
+pub(super) const CHANNEL: &str = "quaymaster_feed";
 
 /// Event number `seq` of a session, whose row the same transaction has moved on.
 pub(crate) async fn insert(
@@ -45,5 +56,260 @@ pub(crate) async fn of_session(
         .limit(10_000)
         .all(conn)
         .await
+        .map_err(db_error)
+}
+
+/// An event that has its place in the order of all, with what its readers are told of its session.
+#[derive(Clone, Debug, FromQueryResult)]
+pub struct Placed {
+    pub position: i64,
+    pub tenant_id: TenantId,
+    pub upload_session_id: SessionId,
+    pub at: DateTime<Utc>,
+    pub event: String,
+    pub to_status: Option<Status>,
+    pub brand_id: BrandId,
+    pub created_by: String,
+    /// The session's now, which may be further on than the event.
+    pub status: Status,
+    pub asset_id: AssetId,
+    pub batch_reference: Option<String>,
+    pub client_reference: Option<String>,
+}
+
+/// Whether any event waits for its place; no write, so that a server with nothing to do does nothing.
+pub(super) async fn any_unplaced(conn: &impl ConnectionTrait) -> Result<bool> {
+    let sql = "SELECT 1 AS one FROM upload_event WHERE position IS NULL LIMIT 1";
+    let found = conn.query_one_raw(Statement::from_string(conn.get_database_backend(), sql)).await;
+    Ok(found.map_err(db_error)?.is_some())
+}
+
+/// Takes the turn to give places, until the transaction ends; answers the last place that was given.
+pub(super) async fn take_turn(tx: &Tx) -> Result<i64> {
+    let sql = "UPDATE feed SET last_position = last_position WHERE id = 1 RETURNING last_position";
+    let row = tx.conn().query_one_raw(Statement::from_string(tx.conn().get_database_backend(), sql)).await;
+    match row.map_err(db_error)? {
+        Some(row) => row.try_get_by_index(0).map_err(db_error),
+        None => Err(Error::Db(DbErr::RecordNotFound("the row of feed".to_owned()))),
+    }
+}
+
+/// Gives the places after `last` to at most `most` events; answers the places, in no order.
+///
+/// Of one session, an event comes before the next one: whoever sees the next one committed sees it too, and `seq` leads
+/// the order.
+pub(super) async fn place(tx: &Tx, last: i64, most: u32) -> Result<Vec<i64>> {
+    let sql = "UPDATE upload_event SET position = $1 + waiting.place
+        FROM (
+            SELECT tenant_id, upload_session_id, seq,
+                row_number() OVER (ORDER BY seq, at, tenant_id, upload_session_id) AS place
+            FROM (
+                SELECT tenant_id, upload_session_id, seq, at FROM upload_event WHERE position IS NULL
+                ORDER BY seq, at, tenant_id, upload_session_id LIMIT $2
+            ) AS first
+        ) AS waiting
+        WHERE upload_event.tenant_id = waiting.tenant_id
+            AND upload_event.upload_session_id = waiting.upload_session_id
+            AND upload_event.seq = waiting.seq
+        RETURNING upload_event.position";
+    let values = [last.into(), i64::from(most).into()];
+    let statement = Statement::from_sql_and_values(tx.conn().get_database_backend(), sql, values);
+    let rows = tx.conn().query_all_raw(statement).await.map_err(db_error)?;
+    rows.iter().map(|row| row.try_get_by_index(0).map_err(db_error)).collect()
+}
+
+/// Records the last place that was given, and tells other processes where the database can.
+pub(super) async fn end_turn(tx: &Tx, last: i64) -> Result<()> {
+    let backend = tx.conn().get_database_backend();
+    let sql = "UPDATE feed SET last_position = $1 WHERE id = 1";
+    tx.conn().execute_raw(Statement::from_sql_and_values(backend, sql, [last.into()])).await.map_err(db_error)?;
+    if backend == DbBackend::Postgres {
+        tx.conn().execute_unprepared(&format!("NOTIFY {CHANNEL}")).await.map_err(db_error)?;
+    }
+    Ok(())
+}
+
+/// The last place that was given.
+pub(super) async fn last_position(conn: &impl ConnectionTrait) -> Result<i64> {
+    let feed = feed::Entity::find_by_id(1).one(conn).await.map_err(db_error)?;
+    Ok(feed.map_or(0, |feed| feed.last_position))
+}
+
+/// Which events [`placed`] reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    /// All tenants' where there is none.
+    pub(super) tenant: Option<TenantId>,
+    pub(super) after: i64,
+    pub(super) until: Option<i64>,
+    pub(super) limit: u64,
+}
+
+/// Events in the order of their places. Those of sessions whose rows are gone are gone with them.
+pub(super) async fn placed(conn: &impl ConnectionTrait, span: Span) -> Result<Vec<Placed>> {
+    let mut query = upload_event::Entity::find()
+        .select_only()
+        .columns([Column::Position, Column::TenantId, Column::UploadSessionId, Column::At, Column::Event])
+        .column(Column::ToStatus)
+        .columns([upload_session::Column::BrandId, upload_session::Column::CreatedBy, upload_session::Column::Status])
+        .columns([upload_session::Column::AssetId, upload_session::Column::BatchReference])
+        .column(upload_session::Column::ClientReference)
+        .join(JoinType::InnerJoin, session_of_event())
+        .filter(Column::Position.gt(span.after));
+    if let Some(tenant) = span.tenant {
+        query = query.filter(Column::TenantId.eq(tenant));
+    }
+    if let Some(until) = span.until {
+        query = query.filter(Column::Position.lte(until));
+    }
+    query.order_by_asc(Column::Position).limit(span.limit).into_model().all(conn).await.map_err(db_error)
+}
+
+fn session_of_event() -> RelationDef {
+    upload_event::Entity::belongs_to(upload_session::Entity)
+        .from((Column::TenantId, Column::UploadSessionId))
+        .to((upload_session::Column::TenantId, upload_session::Column::Id))
+        .into()
+}
+
+/// All tenants, or the one.
+pub(super) async fn tenants(at: &Snapshot, one: Option<TenantId>) -> Result<Vec<TenantId>> {
+    let mut query = tenant::Entity::find().select_only().column(tenant::Column::Id);
+    if let Some(one) = one {
+        query = query.filter(tenant::Column::Id.eq(one));
+    }
+    query.order_by_asc(tenant::Column::Id).into_tuple().all(at.conn()).await.map_err(db_error)
+}
+
+/// The tenant's sessions after this one by their ids; only the one where one is asked for.
+pub(super) async fn sessions(
+    at: &Snapshot,
+    tenant: TenantId,
+    after: Option<SessionId>,
+    one: Option<SessionId>,
+    limit: u64,
+) -> Result<Vec<upload_session::Model>> {
+    let mut query = upload_session::Entity::find().filter(upload_session::Column::TenantId.eq(tenant));
+    if let Some(after) = after {
+        query = query.filter(upload_session::Column::Id.gt(after));
+    }
+    if let Some(one) = one {
+        query = query.filter(upload_session::Column::Id.eq(one));
+    }
+    query.order_by_asc(upload_session::Column::Id).limit(limit).all(at.conn()).await.map_err(db_error)
+}
+
+/// The events of the tenant's sessions from `first` to `last`, in order of session and number.
+pub(super) async fn of_sessions(
+    at: &Snapshot,
+    tenant: TenantId,
+    first: SessionId,
+    last: SessionId,
+) -> Result<Vec<upload_event::Model>> {
+    upload_event::Entity::find()
+        .filter(Column::TenantId.eq(tenant))
+        .filter(Column::UploadSessionId.between(first, last))
+        .order_by_asc(Column::UploadSessionId)
+        .order_by_asc(Column::Seq)
+        .all(at.conn())
+        .await
+        .map_err(db_error)
+}
+
+/// The assets of the tenant's sessions from `first` to `last`.
+pub(super) async fn assets_of_sessions(
+    at: &Snapshot,
+    tenant: TenantId,
+    first: SessionId,
+    last: SessionId,
+) -> Result<Vec<asset::Model>> {
+    asset::Entity::find()
+        .filter(asset::Column::TenantId.eq(tenant))
+        .filter(asset::Column::UploadSessionId.between(first, last))
+        .all(at.conn())
+        .await
+        .map_err(db_error)
+}
+
+/// What is left of the tenant's deleted sessions, after this one by their ids.
+pub(super) async fn tombstones(
+    at: &Snapshot,
+    tenant: TenantId,
+    after: Option<SessionId>,
+    one: Option<SessionId>,
+    limit: u64,
+) -> Result<Vec<upload_tombstone::Model>> {
+    let mut query = upload_tombstone::Entity::find().filter(upload_tombstone::Column::TenantId.eq(tenant));
+    if let Some(after) = after {
+        query = query.filter(upload_tombstone::Column::UploadSessionId.gt(after));
+    }
+    if let Some(one) = one {
+        query = query.filter(upload_tombstone::Column::UploadSessionId.eq(one));
+    }
+    let query = query.order_by_asc(upload_tombstone::Column::UploadSessionId).limit(limit);
+    query.all(at.conn()).await.map_err(db_error)
+}
+
+/// The places of events after this one, in order.
+pub(super) async fn positions(at: &Snapshot, after: i64, limit: u64) -> Result<Vec<i64>> {
+    upload_event::Entity::find()
+        .select_only()
+        .column(Column::Position)
+        .filter(Column::Position.gt(after))
+        .order_by_asc(Column::Position)
+        .limit(limit)
+        .into_tuple()
+        .all(at.conn())
+        .await
+        .map_err(db_error)
+}
+
+/// Events whose session has no row: nothing of ours makes such.
+pub(super) async fn strays(at: &Snapshot, limit: u64) -> Result<Vec<upload_event::Model>> {
+    let same = Condition::all()
+        .add(
+            Expr::col((upload_session::Entity, upload_session::Column::TenantId))
+                .equals((upload_event::Entity, Column::TenantId)),
+        )
+        .add(
+            Expr::col((upload_session::Entity, upload_session::Column::Id))
+                .equals((upload_event::Entity, Column::UploadSessionId)),
+        );
+    let session = Query::select().expr(Expr::value(1)).from(upload_session::Entity).cond_where(same).to_owned();
+    upload_event::Entity::find().filter(Expr::exists(session).not()).limit(limit).all(at.conn()).await.map_err(db_error)
+}
+
+/// The place that each event of these sessions of one tenant has in the order of all; `None` where it has none yet.
+pub(crate) async fn positions_of(
+    conn: &impl ConnectionTrait,
+    tenant: TenantId,
+    sessions: &[SessionId],
+) -> Result<BTreeMap<SessionId, Vec<Option<i64>>>> {
+    let rows: Vec<(SessionId, Option<i64>)> = upload_event::Entity::find()
+        .select_only()
+        .columns([Column::UploadSessionId, Column::Position])
+        .filter(Column::TenantId.eq(tenant))
+        .filter(Column::UploadSessionId.is_in(sessions.iter().copied()))
+        .order_by_asc(Column::UploadSessionId)
+        .order_by_asc(Column::Seq)
+        .into_tuple()
+        .all(conn)
+        .await
+        .map_err(db_error)?;
+    let mut positions: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (session, position) in rows {
+        positions.entry(session).or_default().push(position);
+    }
+    Ok(positions)
+}
+
+/// Deletes all events of these sessions of one tenant.
+pub(crate) async fn delete(tx: &Tx, tenant: TenantId, sessions: &[SessionId]) -> Result<()> {
+    upload_event::Entity::delete_many()
+        .filter(Column::TenantId.eq(tenant))
+        .filter(Column::UploadSessionId.is_in(sessions.iter().copied()))
+        .exec(tx.conn())
+        .await
+        .map(drop)
         .map_err(db_error)
 }

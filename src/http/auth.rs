@@ -89,6 +89,8 @@ pub struct Identity {
     pub user: String,
     pub brands: Brands,
     pub permissions: Permissions,
+    /// When the token is no good any more, leeway and all; on the engine's clock.
+    pub expires_at: DateTime<Utc>,
 }
 
 impl Verifier {
@@ -160,7 +162,8 @@ impl Verifier {
     fn believe(&self, claims: &[u8]) -> Result<Identity, &'static str> {
         let claims: Claims = serde_json::from_slice(claims).map_err(|_| "a claim of the token has the wrong type")?;
         let now = self.clock.now().timestamp_micros() as f64 / 1e6;
-        if now >= claims.exp.ok_or("the token has no exp")? + self.leeway_secs {
+        let expires = claims.exp.ok_or("the token has no exp")? + self.leeway_secs;
+        if now >= expires {
             return Err("the token has expired");
         }
         if claims.nbf.is_some_and(|nbf| now + self.leeway_secs < nbf) {
@@ -186,7 +189,9 @@ impl Verifier {
             None => return Err("the token has no tenant_id"),
         };
         let brands = claims.brand_ids.ok_or("the token has no brand_ids")?.0;
-        Ok(Identity { tenant, user: user.into_owned(), brands, permissions })
+        // A cast to i64 stops at its bounds.
+        let expires_at = DateTime::from_timestamp_micros((expires * 1e6) as i64).unwrap_or(DateTime::<Utc>::MAX_UTC);
+        Ok(Identity { tenant, user: user.into_owned(), brands, permissions, expires_at })
     }
 }
 

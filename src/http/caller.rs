@@ -11,7 +11,7 @@ use tracing::Span;
 use super::auth::{Identity, Rejection};
 use super::door::Door;
 use super::problem::{self, Problem};
-use crate::caller::Caller;
+use crate::caller::{Admin, Caller, Permission};
 
 impl FromRequest for Caller {
     type Error = actix_web::Error;
@@ -19,20 +19,37 @@ impl FromRequest for Caller {
 
     fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
         let req = req.clone();
+        Box::pin(async move { Ok(caller_of(&*authenticate(&req).await?)?) })
+    }
+}
+
+impl FromRequest for Admin {
+    type Error = actix_web::Error;
+    type Future = LocalBoxFuture<'static, Result<Self, actix_web::Error>>;
+
+    fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let req = req.clone();
         Box::pin(async move {
             let identity = authenticate(&req).await?;
-            let Some(tenant) = identity.tenant else {
-                return Err(Problem::new(&problem::PERMISSION_DENIED, "the token is of no tenant").into());
-            };
-            Span::current().record("tenant.id", tracing::field::display(tenant));
-            Ok(Self {
-                tenant,
-                user: identity.user.clone(),
-                brands: identity.brands.clone(),
-                permissions: identity.permissions,
-            })
+            if identity.permissions.has(Permission::Operator) {
+                return Ok(Self::Operator(identity.user.clone()));
+            }
+            Ok(Self::Member(caller_of(&identity)?))
         })
     }
+}
+
+fn caller_of(identity: &Identity) -> Result<Caller, Problem> {
+    let Some(tenant) = identity.tenant else {
+        return Err(Problem::new(&problem::PERMISSION_DENIED, "the token is of no tenant"));
+    };
+    Span::current().record("tenant.id", tracing::field::display(tenant));
+    Ok(Caller {
+        tenant,
+        user: identity.user.clone(),
+        brands: identity.brands.clone(),
+        permissions: identity.permissions,
+    })
 }
 
 /// Checks the request's token, once for each request, whoever asks first.

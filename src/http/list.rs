@@ -25,10 +25,19 @@ const LIMIT_DEFAULT: u64 = 50;
 /// One page of sessions, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UploadPage)]
-pub(super) struct PageView {
+pub(crate) struct PageView {
     data: Vec<SessionView>,
     /// Pass it as `cursor` for the next page; null on the last one.
     next_cursor: Option<String>,
+}
+
+impl From<session::Page> for PageView {
+    fn from(page: session::Page) -> Self {
+        Self {
+            data: page.sessions.into_iter().map(Into::into).collect(),
+            next_cursor: page.next.map(|id| id.to_string()),
+        }
+    }
 }
 
 /// The sessions that the caller sees, newest first.
@@ -49,33 +58,34 @@ pub(super) struct PageView {
 pub(super) async fn list(engine: Data<Engine>, caller: Caller, query: Query<ListQuery>) -> Answer {
     admit(&engine, &caller, Permission::UploadsView).await?;
     let query = query.parse()?;
-    let (before, limit) = (query.cursor, query.limit.unwrap_or(LIMIT_DEFAULT));
+    let (before, limit) = (query.cursor, query.page_size());
     let page = session::list(&engine, &caller, &query.filter()?, before, limit).await?;
-    Ok(HttpResponse::Ok().json(PageView {
-        data: page.sessions.into_iter().map(Into::into).collect(),
-        next_cursor: page.next.map(|id| id.to_string()),
-    }))
+    Ok(HttpResponse::Ok().json(PageView::from(page)))
 }
 
 /// What a list may ask for.
 #[derive(Debug, Deserialize, Validate)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
-    status: Option<String>,
-    brand_id: Option<BrandId>,
+    pub(super) status: Option<String>,
+    pub(super) brand_id: Option<BrandId>,
     #[validate(custom(function = "rules::reference"))]
-    batch_reference: Option<String>,
+    pub(super) batch_reference: Option<String>,
     #[validate(custom(function = "rules::reference"))]
-    fingerprint: Option<String>,
+    pub(super) fingerprint: Option<String>,
     #[validate(custom(function = "rules::reference"))]
-    created_by: Option<String>,
+    pub(super) created_by: Option<String>,
     #[validate(range(min = 1, max = 200))]
-    limit: Option<u64>,
-    cursor: Option<SessionId>,
+    pub(super) limit: Option<u64>,
+    pub(super) cursor: Option<SessionId>,
 }
 
 impl ListQuery {
-    fn filter(self) -> Result<Filter> {
+    pub(super) fn page_size(&self) -> u64 {
+        self.limit.unwrap_or(LIMIT_DEFAULT)
+    }
+
+    pub(super) fn filter(self) -> Result<Filter> {
         let statuses: Option<Vec<_>> =
             self.status.iter().flat_map(|names| names.split(',')).map(state::named).collect();
         let statuses = statuses.ok_or_else(|| {

@@ -1,5 +1,6 @@
 //! The web door: the only folder that names actix_web. It parses, authorizes, calls one verb and renders the outcome.
 
+pub(crate) mod admin;
 mod assets;
 pub mod auth;
 mod body;
@@ -7,19 +8,22 @@ mod brands;
 mod caller;
 mod client_address;
 mod door;
+mod events;
 mod fields;
 mod health;
 mod idempotency_key;
 mod jwks;
-mod list;
+pub(crate) mod list;
 mod middleware;
 mod openapi;
 mod problem;
 mod query;
+mod receipts;
 mod routes;
 mod rules;
 mod uploads;
-mod views;
+pub(crate) mod views;
+mod wait;
 
 use std::io;
 use std::net::SocketAddr;

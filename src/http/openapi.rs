@@ -7,8 +7,9 @@ use utoipa::openapi::{self, Content, OpenApi as Document, RefOr, Required};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use super::admin::{self, tenants};
 use super::problem::Document as Problem;
-use super::{assets, brands, health, list, uploads};
+use super::{assets, brands, events, health, list, receipts, uploads, wait};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -21,7 +22,11 @@ use super::{assets, brands, health, list, uploads};
     paths(
         uploads::initiate, uploads::initiate_batch, list::list, uploads::find, uploads::part_url, uploads::part_urls,
         uploads::resume, uploads::activity, uploads::cancel, uploads::events, list::batch, brands::list,
-        assets::complete, assets::find, assets::download, health::healthz, health::readyz,
+        wait::wait, receipts::receipt, receipts::keys, events::stream,
+        assets::complete, assets::find, assets::download,
+        admin::uploads::list, admin::uploads::inspect, admin::uploads::fail, admin::uploads::cancel,
+        tenants::list, tenants::create, tenants::find, tenants::change, tenants::add_brands, tenants::usage,
+        health::healthz, health::readyz,
     ),
     components(schemas(Problem)),
     security(("bearer" = [])),
@@ -61,7 +66,7 @@ struct CommonProblems;
 impl Modify for CommonProblems {
     fn modify(&self, document: &mut Document) {
         for (path, item) in &mut document.paths.paths {
-            let operations = [&mut item.get, &mut item.put, &mut item.post];
+            let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
             for operation in operations.into_iter().flatten() {
                 // What an empty body can stand for need not be sent.
                 if let Some(RefOr::T(body)) = &mut operation.request_body
@@ -69,7 +74,7 @@ impl Modify for CommonProblems {
                 {
                     body.required = Some(Required::False);
                 }
-                let app = path.starts_with("/app/");
+                let app = is_for_callers(path);
                 let has_body = operation.request_body.is_some();
                 let has_id = path.contains('{');
                 let mut problems = vec![("405", "`method-not-allowed`", true), ("500", "`internal`", true)];
@@ -92,6 +97,11 @@ impl Modify for CommonProblems {
             }
         }
     }
+}
+
+/// Whether it takes a token.
+fn is_for_callers(path: &str) -> bool {
+    path.starts_with("/app/") || path.starts_with("/admin/")
 }
 
 fn is_nothing(content: &RefOr<Content>) -> bool {
@@ -121,9 +131,9 @@ mod tests {
     #[test]
     fn every_operation_says_what_it_permits_and_what_can_go_wrong() {
         for (path, item) in document().paths.paths {
-            for operation in [item.get, item.put, item.post].into_iter().flatten() {
+            for operation in [item.get, item.put, item.post, item.patch, item.delete].into_iter().flatten() {
                 assert!(operation.responses.responses.contains_key("405"), "{path}");
-                if path.starts_with("/app/") {
+                if is_for_callers(&path) {
                     let extensions = operation.extensions.unwrap_or_default();
                     assert!(extensions.contains_key("x-permission"), "{path} has no x-permission");
                     assert!(operation.responses.responses.contains_key("401"), "{path}");

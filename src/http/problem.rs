@@ -59,11 +59,13 @@ kinds! {
     TENANT_SUSPENDED = CONFLICT, "tenant-suspended", "The tenant opens no new sessions";
     QUOTA_EXCEEDED = CONFLICT, "quota-exceeded", "The tenant's quota is used up";
     ASSET_NOT_READY = CONFLICT, "asset-not-ready", "The asset cannot be downloaded";
+    BUSY = CONFLICT, "busy", "Somebody else is at it";
     BODY_TOO_LARGE = PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
     UNSUPPORTED_MEDIA_TYPE = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be plain JSON";
     VALIDATION_FAILED = UNPROCESSABLE_ENTITY, "validation-failed", "The input is not valid";
     INTERNAL = INTERNAL_SERVER_ERROR, "internal", "Something went wrong in the server";
     STORAGE_UNAVAILABLE = SERVICE_UNAVAILABLE, "storage-unavailable", "The object store cannot be reached";
+    TOO_MANY_READERS = SERVICE_UNAVAILABLE, "too-many-readers", "The server has as many live readers as it takes";
     KEYS_UNAVAILABLE = SERVICE_UNAVAILABLE, "keys-unavailable", "The identity provider cannot be reached";
     DATABASE_UNAVAILABLE = SERVICE_UNAVAILABLE, "database-unavailable", "The database cannot be reached";
 }
@@ -289,6 +291,10 @@ impl From<Error> for Problem {
             Error::TenantSuspended => Self::new(&TENANT_SUSPENDED, detail),
             Error::QuotaExceeded(_) => Self::new(&QUOTA_EXCEEDED, detail),
             Error::AssetNotReady(_) => Self::new(&ASSET_NOT_READY, detail),
+            Error::Busy(_) => Self::new(&BUSY, detail),
+            // Only background work has a lease.
+            Error::LeaseLost => Self::internal(Some(detail.into())),
+            Error::TooManyReaders => Self::new(&TOO_MANY_READERS, detail).retry_after(RETRY_AFTER_SECS),
             Error::Invalid(fields) => {
                 let mut problem = Self::new(&VALIDATION_FAILED, detail);
                 problem.document.errors = fields.into_iter().map(Field::from).collect();

@@ -10,6 +10,8 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Number, Value};
 use validator::ValidationError;
 
+use crate::tenant;
+
 /// The longest name of a file, in Unicode scalars.
 pub const FILE_NAME_CHARS_MAX: usize = 255;
 /// The longest reference, in Unicode scalars.
@@ -61,6 +63,24 @@ pub fn reference(text: &str) -> Verdict {
     }
     at_most(REFERENCE_CHARS_MAX, text)?;
     no_control(text)
+}
+
+/// What a tenant or a brand is called: 1 to 63 of `a-z`, `0-9` and inner `-`.
+pub fn slug(text: &str) -> Verdict {
+    if tenant::is_slug(text) {
+        Ok(())
+    } else {
+        broken("invalid-format", "must be 1 to 63 of a-z, 0-9 and inner hyphens")
+    }
+}
+
+/// A bucket's name, as far as all stores agree on it: 3 to 63 of `a-z`, `0-9`, `.` and `-`.
+pub fn bucket(name: &str) -> Verdict {
+    let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'.' || byte == b'-';
+    if (3..=63).contains(&name.len()) && name.bytes().all(is_part) {
+        return Ok(());
+    }
+    broken("invalid-format", "must be 3 to 63 of a-z, 0-9, dots and hyphens")
 }
 
 /// `Idempotency-Key`: 1 to 128 printable ASCII characters.

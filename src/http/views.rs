@@ -15,7 +15,7 @@ use crate::storage::Presigned;
 /// A time on the wire: RFC 3339, UTC, always six digits of a second.
 #[derive(Clone, Copy, Debug, ToSchema)]
 #[schema(value_type = String, format = DateTime, example = "2026-01-31T12:00:00.000000Z")]
-pub(super) struct Time(pub(super) DateTime<Utc>);
+pub(crate) struct Time(pub(super) DateTime<Utc>);
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -90,7 +90,7 @@ impl From<FailureReason> for FailureReasonView {
 /// An upload session as it stands.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = UploadSession)]
-pub(super) struct SessionView {
+pub(crate) struct SessionView {
     upload_session_id: Uuid,
     status: StatusView,
     upload_type: UploadTypeView,
@@ -188,7 +188,7 @@ pub(super) fn put_headers(headers: Vec<(&'static str, String)>) -> serde_json::M
 /// What a completed session became.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Asset)]
-pub(super) struct AssetView {
+pub(crate) struct AssetView {
     asset_id: Uuid,
     upload_session_id: Uuid,
     brand_id: Uuid,
@@ -249,7 +249,7 @@ impl From<Asset> for AssetView {
 /// One line of a session's history.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = UploadEvent)]
-pub(super) struct EventView {
+pub(crate) struct EventView {
     /// Gap-free from 1.
     seq: i32,
     at: Time,

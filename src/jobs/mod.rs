@@ -1,12 +1,29 @@
 //! Work in the background: rows that are claimed, done and deleted, by any process on the database.
+//!
+//! A worker claims a job for the length of a lease and says three times in it that it lives. What a job changes is
+//! committed together with the end of the job ([`Lease::settle`]), so a worker that lost its job to another commits
+//! nothing, and each effect is there once, whatever dies.
 
+mod attempt;
+mod begin;
+mod lease;
+mod list;
 pub(crate) mod rows;
+mod work;
+mod worker;
 
 use chrono::{DateTime, Utc};
 use entity::job;
 use serde_json::Value;
 
+pub use attempt::{Ending, Work};
+pub use begin::begin;
+pub use lease::Lease;
+pub use list::{Filter, Page, State, discard, list, retry};
 pub use rows::enqueue;
+pub use worker::{Workers, start, start_with, work_off, work_off_with};
+
+use crate::pass::Pass;
 
 pub type Job = job::Model;
 
@@ -28,15 +45,26 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Promote => "promote",
-            Self::DetectAbandoned => "detect-abandoned",
-            Self::Cleanup => "cleanup",
-            Self::Orphans => "orphans",
-            Self::Reconcile => "reconcile",
+            Self::DetectAbandoned => Pass::DetectAbandoned.name(),
+            Self::Cleanup => Pass::Cleanup.name(),
+            Self::Orphans => Pass::Orphans.name(),
+            Self::Reconcile => Pass::Reconcile.name(),
         }
     }
 
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+impl From<Pass> for Kind {
+    fn from(pass: Pass) -> Self {
+        match pass {
+            Pass::DetectAbandoned => Self::DetectAbandoned,
+            Pass::Cleanup => Self::Cleanup,
+            Pass::Orphans => Self::Orphans,
+            Pass::Reconcile => Self::Reconcile,
+        }
     }
 }
 

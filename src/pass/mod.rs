@@ -1,13 +1,28 @@
 //! The scheduled passes over all tenants: what each is called, what it is given, what it reports.
 
+mod order;
+mod rows;
+mod run;
+mod verbs;
+
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
+use entity::pass_run;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use order::Order;
+pub(crate) use run::work;
+pub use run::{by_hand, enqueue, run, runs};
+
+/// A run as it is recorded.
+pub type RunRecord = pass_run::Model;
+
 /// What runs by the timetable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Pass {
     DetectAbandoned,
     Cleanup,

@@ -44,31 +44,73 @@ pub async fn complete(
         Intended::Go(session) => session,
         Intended::Done(session) => return Ok((asset_of(engine, &session).await?, false)),
     };
+    match finish(engine, &session, &caller.user, completion.parts.as_deref()).await {
+        Ok(Finished::Made(asset)) => Ok((asset, true)),
+        Ok(Finished::Failed(session) | Finished::Ended(session)) => answer(engine, &session).await,
+        // Bytes may be missing because somebody cancelled meanwhile: then the state is the answer.
+        Err(error @ (Error::UploadIncomplete { .. } | Error::PartsMismatch(_))) => {
+            let session = find(engine, caller, id).await?;
+            if session.status == Status::Uploading { Err(error) } else { answer(engine, &session).await }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The asset of a COMPLETED session; what any other state answers to a wish to complete.
+async fn answer(engine: &Engine, session: &Session) -> Result<(Asset, bool)> {
+    match session.status {
+        Status::Completed => Ok((asset_of(engine, session).await?, false)),
+        Status::Initiating | Status::Uploading | Status::Failed | Status::Cancelled => {
+            Err(refusal(session, "complete"))
+        }
+    }
+}
+
+/// What became of a session that somebody wants completed.
+#[derive(Debug)]
+pub(super) enum Finished {
+    /// This call made the asset.
+    Made(Asset),
+    /// This call failed it: the store holds something else, or nothing any more.
+    Failed(Session),
+    /// It had ended before, one way or another.
+    Ended(Session),
+}
+
+/// Does what the stored intent asks for: looks at the store, has it assemble the object, records what came of it.
+///
+/// `said`: the parts as the caller has them, where they were named. What lacks bytes, or whose parts are not those that
+/// were named, loses its intent: it has been answered, and nobody shall act on it later.
+///
+/// # Errors
+/// [`Error::UploadIncomplete`] and [`Error::PartsMismatch`] leave the session UPLOADING; so do [`Error::Storage`] and
+/// [`Error::DbUnavailable`], after which the same call goes on.
+pub(super) async fn finish(
+    engine: &Engine,
+    session: &Session,
+    actor: &str,
+    said: Option<&[(i64, String)]>,
+) -> Result<Finished> {
     let found = match session.upload_type {
-        UploadType::Direct => direct(engine, &session).await,
-        UploadType::Multipart => multipart(engine, &session, completion).await,
+        UploadType::Direct => direct(engine, session).await,
+        UploadType::Multipart => multipart(engine, session, said).await,
     };
     let object = match found {
         Ok(Some(object)) => object,
         // Upload and object are both gone: nothing can come of this session any more.
-        Ok(None) => return fail(engine, caller, &session, FailureReason::StorageError).await,
-        // Bytes may be missing because somebody cancelled meanwhile: then the state is the answer.
+        Ok(None) => return fail(engine, actor, session, FailureReason::StorageError).await,
         Err(error @ (Error::UploadIncomplete { .. } | Error::PartsMismatch(_))) => {
-            let session = find(engine, caller, id).await?;
-            return match session.status {
-                Status::Uploading => Err(error),
-                Status::Completed => Ok((asset_of(engine, &session).await?, false)),
-                Status::Initiating | Status::Failed | Status::Cancelled => Err(refusal(&session, "complete")),
-            };
+            rows::withdraw(&engine.db, session).await?;
+            return Err(error);
         }
         Err(error) => return Err(error),
     };
     if object.size != session.file_size.unsigned_abs() {
-        return fail(engine, caller, &session, FailureReason::VerificationFailed).await;
+        return fail(engine, actor, session, FailureReason::VerificationFailed).await;
     }
     // A direct PUT carried the checksum in its signature: the store has refused other bytes.
     let verified = session.upload_type == UploadType::Direct && session.checksum_sha256.is_some();
-    record(engine, caller, &session, &object, verified).await
+    record(engine, actor, session, &object, verified).await
 }
 
 enum Intended {
@@ -110,12 +152,12 @@ async fn direct(engine: &Engine, session: &Session) -> Result<Option<Object>> {
 
 /// Has the store assemble the object, unless somebody had it do so before; `None` where it has neither the upload nor the
 /// object.
-async fn multipart(engine: &Engine, session: &Session, completion: &Completion) -> Result<Option<Object>> {
+async fn multipart(engine: &Engine, session: &Session, said: Option<&[(i64, String)]>) -> Result<Option<Object>> {
     let at = location(session);
     let upload_id = session.multipart_upload_id.as_deref().unwrap_or_default();
     match engine.storage.list_parts(&at, upload_id).await {
         Ok(held) => {
-            let planned = check(session, held, completion.parts.as_deref())?;
+            let planned = check(session, held, said)?;
             match engine.storage.complete_multipart(&at, upload_id, &planned).await {
                 Ok(()) => {}
                 // Another caller was quicker, or it was aborted: the object will tell.
@@ -171,14 +213,8 @@ fn agree(planned: &[Part], said: &[(i64, String)]) -> Result<()> {
 }
 
 /// The last step: the state, the asset and the event in one transaction.
-async fn record(
-    engine: &Engine,
-    caller: &Caller,
-    session: &Session,
-    object: &Object,
-    verified: bool,
-) -> Result<(Asset, bool)> {
-    let change = Change::complete(&caller.user, &object.etag);
+async fn record(engine: &Engine, actor: &str, session: &Session, object: &Object, verified: bool) -> Result<Finished> {
+    let change = Change::complete(actor, &object.etag);
     let mut made = None;
     let outcome = transition(engine, session, change, async |tx, session| {
         made = Some(asset::rows::insert(tx, session, &object.etag, verified).await?);
@@ -186,28 +222,28 @@ async fn record(
     })
     .await?;
     match (outcome, made) {
-        (Outcome::Moved(_), Some(asset)) => Ok((asset, true)),
-        (Outcome::Moved(session) | Outcome::Already(session), _) => Ok((asset_of(engine, &session).await?, false)),
+        (Outcome::Moved(_), Some(asset)) => Ok(Finished::Made(asset)),
+        (Outcome::Moved(session) | Outcome::Already(session), _) => Ok(Finished::Ended(session)),
         (Outcome::Refused(session) | Outcome::GuardFailed(session), _) => {
             // It was cancelled or failed while we assembled the object, which nobody will ask for now.
             discard(engine, &session).await;
-            Err(refusal(&session, "complete"))
+            Ok(Finished::Ended(session))
         }
     }
 }
 
-/// Fails the session and answers by the state it is then in: COMPLETED, where somebody else was quicker.
-async fn fail(engine: &Engine, caller: &Caller, session: &Session, reason: FailureReason) -> Result<(Asset, bool)> {
-    let change = Change::fail(&caller.user, reason);
-    let outcome = transition(engine, session, change, async |_, _| Ok(())).await?;
-    if let Outcome::Moved(session) = &outcome {
-        discard(engine, session).await;
+/// Fails the session, unless somebody else was quicker with something else.
+async fn fail(engine: &Engine, actor: &str, session: &Session, reason: FailureReason) -> Result<Finished> {
+    let outcome = transition(engine, session, Change::fail(actor, reason), async |_, _| Ok(())).await?;
+    match outcome {
+        Outcome::Moved(session) => {
+            discard(engine, &session).await;
+            Ok(Finished::Failed(session))
+        }
+        outcome @ (Outcome::Already(_) | Outcome::Refused(_) | Outcome::GuardFailed(_)) => {
+            Ok(Finished::Ended(outcome.session()))
+        }
     }
-    let session = outcome.session();
-    if session.status == Status::Completed {
-        return Ok((asset_of(engine, &session).await?, false));
-    }
-    Err(refusal(&session, "complete"))
 }
 
 async fn asset_of(engine: &Engine, session: &Session) -> Result<Asset> {

@@ -1,8 +1,13 @@
+use std::fmt;
+
 use tracing::warn;
 
 use super::{Session, location};
 use crate::engine::Engine;
-use crate::storage;
+use crate::storage::{self, Kind};
+
+/// How often [`clear_for_good`] aborts what comes back: a part in flight may survive one abort.
+const ABORTS_MAX: u32 = 3;
 
 /// Clears what a session that ended without an asset left in the store: every multipart upload under its key, and the
 /// object.
@@ -15,17 +20,22 @@ pub(super) async fn discard(engine: &Engine, session: &Session) {
 }
 
 async fn clear(engine: &Engine, session: &Session) -> Result<(), storage::Error> {
+    if session.total_parts.is_some() {
+        clear_uploads(engine, session).await?;
+    }
+    engine.storage.delete(&location(session)).await
+}
+
+async fn clear_uploads(engine: &Engine, session: &Session) -> Result<(), storage::Error> {
     let at = location(session);
     if let Some(upload_id) = &session.multipart_upload_id {
         engine.storage.abort_multipart(&at, upload_id).await?;
     }
     // The answer that named an upload may have been lost: the key finds it.
-    if session.total_parts.is_some() {
-        for upload_id in engine.storage.list_uploads(&at).await? {
-            engine.storage.abort_multipart(&at, &upload_id).await?;
-        }
+    for upload_id in engine.storage.list_uploads(&at).await? {
+        engine.storage.abort_multipart(&at, &upload_id).await?;
     }
-    engine.storage.delete(&at).await
+    Ok(())
 }
 
 /// Aborts one upload that lost a race, best effort.
@@ -33,4 +43,63 @@ pub(super) async fn abort(engine: &Engine, session: &Session, upload_id: &str) {
     if let Err(error) = engine.storage.abort_multipart(&location(session), upload_id).await {
         warn!(session.id = %session.id, %error, "could not abort a multipart upload that nobody needs; the cleanup will");
     }
+}
+
+/// Why something may be left in the store.
+#[derive(Debug)]
+pub(super) enum Left {
+    Store(storage::Error),
+    /// An upload, or an object, that is still there after it was removed.
+    StillThere(&'static str),
+}
+
+impl From<storage::Error> for Left {
+    fn from(error: storage::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::StillThere(what) => write!(f, "{what} is still there"),
+        }
+    }
+}
+
+/// Clears what a session left in the store, and then looks: answers well only where the store itself says that neither an
+/// upload nor an object is under the session's key.
+pub(super) async fn clear_for_good(engine: &Engine, session: &Session) -> Result<(), Left> {
+    let at = location(session);
+    let mut tries = 0;
+    while session.total_parts.is_some() {
+        clear_uploads(engine, session).await?;
+        if !has_upload(engine, session).await? {
+            break;
+        }
+        tries += 1;
+        if tries == ABORTS_MAX {
+            return Err(Left::StillThere("a multipart upload"));
+        }
+    }
+    engine.storage.delete(&at).await?;
+    match engine.storage.head(&at).await {
+        Ok(_) => Err(Left::StillThere("the object")),
+        Err(error) if error.kind == Kind::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the store knows the recorded upload, or any other under the session's key.
+async fn has_upload(engine: &Engine, session: &Session) -> Result<bool, storage::Error> {
+    let at = location(session);
+    if let Some(upload_id) = &session.multipart_upload_id {
+        match engine.storage.list_parts(&at, upload_id).await {
+            Ok(_) => return Ok(true),
+            Err(error) if error.kind == Kind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(!engine.storage.list_uploads(&at).await?.is_empty())
 }

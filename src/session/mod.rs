@@ -3,32 +3,46 @@
 // A new state or event must be met by every match on it, not fall through one.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod abandon;
 mod activity;
 mod batch;
 mod cancel;
+mod cleanup;
 mod complete;
 mod discard;
+mod fail;
 mod initiate;
+mod inspect;
 mod list;
 mod open;
 mod orphans;
 mod part_urls;
 pub mod plan;
+mod reconcile;
 mod resume;
+mod retention;
 pub mod rows;
 pub mod state;
+mod sweep;
 mod transition;
+mod wait;
 
+pub use abandon::detect_abandoned;
 pub use activity::touch;
 pub use batch::{BatchItem, initiate_batch};
 pub use cancel::cancel;
+pub use cleanup::cleanup;
 pub use complete::{Completion, complete};
+pub use fail::fail;
 pub use initiate::{Initiated, NewUpload, initiate};
+pub use inspect::{Inspection, Stored, inspect};
 pub use list::{BatchSummary, Page, batch, events, find, list};
 pub use orphans::orphans;
 pub use part_urls::{PartUrl, PartUrls, Wanted, part_url, part_urls};
+pub use reconcile::reconcile;
 pub use resume::{Held, NoResume, Resume, resume};
 pub use transition::{Change, Guard, Outcome, transition};
+pub use wait::{Goal, Waited, wait};
 
 use entity::upload_session;
 

@@ -2,12 +2,12 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::upload_session::{self, ActiveModel, Column, Entity, Status, UploadType};
-use entity::{AssetId, BrandId, SessionId, TenantId, asset};
+use entity::{AssetId, BrandId, SessionId, TenantId, asset, upload_tombstone};
 use sea_orm::ActiveValue::Set;
-use sea_orm::sea_query::{Alias, Expr, ExprTrait, Order, Query, SelectStatement, UnionType};
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, LockBehavior, LockType, Order, Query, SelectStatement, UnionType};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait, Select, UpdateMany,
+    ActiveEnum, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, IntoActiveModel,
+    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, UpdateMany,
 };
 use serde_json::Value;
 
@@ -18,6 +18,7 @@ use crate::database::{Database, Tx, db_error, is_unique_violation};
 use crate::error::Result;
 use crate::event::chain::Link;
 use crate::settings;
+use crate::storage::UPLOADS;
 
 type Session = upload_session::Model;
 
@@ -252,10 +253,197 @@ pub(super) fn advancing(seen: &Session, link: &Link) -> UpdateMany<Entity> {
         .filter(Column::EventSeq.eq(seen.event_seq))
 }
 
-/// Makes room for an event that changes nothing else of the session.
-pub(crate) async fn advance(tx: &Tx, seen: &Session, link: &Link) -> Result<Option<Session>> {
-    let advanced = advancing(seen, link).exec_with_returning(tx.conn()).await.map_err(db_error)?;
+/// What the UPDATE that makes room for an event notes of the session beside it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mark {
+    Nothing,
+    /// Nothing is left in the store, since this moment.
+    Cleared(DateTime<Utc>),
+    /// Something is, still: the session goes to the end of its queue.
+    Tried(DateTime<Utc>),
+}
+
+/// Makes room for an event that does not change the session's state.
+pub(crate) async fn advance(tx: &Tx, seen: &Session, link: &Link, mark: Mark) -> Result<Option<Session>> {
+    let update = advancing(seen, link);
+    let update = match mark {
+        Mark::Nothing => update,
+        Mark::Cleared(at) => {
+            update.col_expr(Column::StorageClearedAt, Expr::value(at)).filter(Column::StorageClearedAt.is_null())
+        }
+        Mark::Tried(at) => update.col_expr(Column::UpdatedAt, Expr::value(at)),
+    };
+    let advanced = update.exec_with_returning(tx.conn()).await.map_err(db_error)?;
     Ok(advanced.into_iter().next())
+}
+
+/// What a scheduled pass goes through, the oldest first. Each has a partial index that holds these sessions and no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// UPLOADING, with the last activity before this.
+    Idle(DateTime<Utc>),
+    /// UPLOADING, with an `expires_at` not after this.
+    Expired(DateTime<Utc>),
+    /// INITIATING, made before this.
+    Initiating(DateTime<Utc>),
+    /// UPLOADING, asked to complete before this.
+    Completing(DateTime<Utc>),
+    /// FAILED or CANCELLED, not cleared, and not tried since this.
+    Uncleared(DateTime<Utc>),
+    /// COMPLETED and not cleared, with an asset that is served from elsewhere.
+    Unmoved,
+    /// FAILED or CANCELLED, and cleared before this.
+    Past(DateTime<Utc>),
+}
+
+impl Queue {
+    /// What its sessions have in common, in the words of its index. Neither database would take the index for values
+    /// that are bound.
+    fn filter(self) -> Condition {
+        let is = |status: Status| Expr::col(Column::Status).eq(literal(status));
+        let ended = || Expr::col(Column::Status).is_in([literal(Status::Failed), literal(Status::Cancelled)]);
+        let all = Condition::all();
+        match self {
+            Self::Idle(before) => all.add(is(Status::Uploading)).add(Column::LastActivityAt.lt(before)),
+            Self::Expired(now) => all.add(is(Status::Uploading)).add(Column::ExpiresAt.lte(now)),
+            Self::Initiating(before) => all.add(is(Status::Initiating)).add(Column::CreatedAt.lt(before)),
+            Self::Completing(before) => all
+                .add(is(Status::Uploading))
+                .add(Column::CompletingAt.is_not_null())
+                .add(Column::CompletingAt.lt(before)),
+            Self::Uncleared(tried) => {
+                all.add(Column::StorageClearedAt.is_null()).add(ended()).add(Column::UpdatedAt.lte(tried))
+            }
+            Self::Unmoved => {
+                all.add(Column::StorageClearedAt.is_null()).add(is(Status::Completed)).add(Expr::exists(moved_asset()))
+            }
+            Self::Past(before) => {
+                all.add(Column::StorageClearedAt.is_not_null()).add(ended()).add(Column::StorageClearedAt.lt(before))
+            }
+        }
+    }
+
+    /// By which time it is ordered, before the id.
+    fn time(self) -> Option<Column> {
+        match self {
+            Self::Idle(_) => Some(Column::LastActivityAt),
+            Self::Expired(_) => Some(Column::ExpiresAt),
+            Self::Initiating(_) => Some(Column::CreatedAt),
+            Self::Completing(_) => Some(Column::CompletingAt),
+            Self::Uncleared(_) => Some(Column::UpdatedAt),
+            Self::Unmoved => None,
+            Self::Past(_) => Some(Column::StorageClearedAt),
+        }
+    }
+
+    /// The session's place in it, as values of the columns that order it.
+    fn place(self, session: &Session) -> Vec<Expr> {
+        let time = match self {
+            Self::Idle(_) => Some(session.last_activity_at),
+            Self::Expired(_) => Some(session.expires_at),
+            Self::Initiating(_) => Some(session.created_at),
+            Self::Completing(_) => session.completing_at,
+            Self::Uncleared(_) => Some(session.updated_at),
+            Self::Unmoved => None,
+            Self::Past(_) => session.storage_cleared_at,
+        };
+        let ids = [Expr::value(session.tenant_id), Expr::value(session.id)];
+        time.map(Expr::value).into_iter().chain(ids).collect()
+    }
+}
+
+fn literal(status: Status) -> Expr {
+    Expr::Constant(status.to_value().into())
+}
+
+fn moved_asset() -> SelectStatement {
+    let of_session = |asset_column: asset::Column, session_column: Column| {
+        Expr::col((asset::Entity, asset_column)).equals((Entity, session_column))
+    };
+    Query::select()
+        .expr(Expr::value(1))
+        .from(asset::Entity)
+        .and_where(of_session(asset::Column::TenantId, Column::TenantId))
+        .and_where(of_session(asset::Column::Id, Column::AssetId))
+        .and_where(Expr::col((asset::Entity, asset::Column::Status)).eq(asset::Status::Ready.to_value()))
+        .and_where(Expr::col((asset::Entity, asset::Column::ObjectKey)).not_like(format!("{UPLOADS}%")))
+        .to_owned()
+}
+
+/// Up to `limit` sessions of a queue, those that come after `after`.
+pub fn queued(queue: Queue, after: Option<&Session>, limit: u64) -> Select<Entity> {
+    let columns: Vec<Column> = queue.time().into_iter().chain([Column::TenantId, Column::Id]).collect();
+    let mut query = Entity::find().filter(queue.filter());
+    if let Some(after) = after {
+        let place = Expr::tuple(columns.iter().map(|column| Expr::col(*column)));
+        query = query.filter(place.gt(Expr::tuple(queue.place(after))));
+    }
+    columns.into_iter().fold(query, |query, column| query.order_by_asc(column)).limit(limit)
+}
+
+/// Runs [`queued`].
+pub(super) async fn next(
+    conn: &impl ConnectionTrait,
+    queue: Queue,
+    after: Option<&Session>,
+    limit: u64,
+) -> Result<Vec<Session>> {
+    queued(queue, after, limit).all(conn).await.map_err(db_error)
+}
+
+/// The same, locked until the transaction ends, and without those that others have locked. SQLite's transactions have all
+/// of the database to themselves.
+pub(super) async fn next_locked(tx: &Tx, queue: Queue, after: Option<&Session>, limit: u64) -> Result<Vec<Session>> {
+    let query = queued(queue, after, limit).lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
+    query.all(tx.conn()).await.map_err(db_error)
+}
+
+/// Records that bytes arrived in the store at `at`, by our clock, where nobody has told us of anything later. Also past
+/// `expires_at`, for a client that sends its bytes and asks us nothing.
+/// `None` where the session is not UPLOADING any more, or somebody was there since.
+pub(super) async fn touch_as_of(
+    db: &Database,
+    session: &Session,
+    settings: &settings::Sessions,
+    at: DateTime<Utc>,
+) -> Result<Option<Session>> {
+    let update = Entity::update_many()
+        .col_expr(Column::LastActivityAt, Expr::value(at))
+        .col_expr(Column::ExpiresAt, Expr::value(expiry(session.created_at, at, settings)))
+        .filter(Column::TenantId.eq(session.tenant_id))
+        .filter(Column::Id.eq(session.id))
+        .filter(Column::Status.eq(Status::Uploading))
+        .filter(Column::LastActivityAt.lt(at));
+    alone(db, update).await
+}
+
+/// Takes an intent to complete back that was answered with a refusal: nobody shall act on it later.
+pub(super) async fn withdraw(db: &Database, session: &Session) -> Result<()> {
+    let update = Entity::update_many()
+        .col_expr(Column::CompletingAt, Expr::value(None::<DateTime<Utc>>))
+        .col_expr(Column::CompletingBy, Expr::value(None::<String>))
+        .col_expr(Column::CompletingTitle, Expr::value(None::<String>))
+        .col_expr(Column::CompletingMetadata, Expr::value(None::<Value>))
+        .filter(Column::TenantId.eq(session.tenant_id))
+        .filter(Column::Id.eq(session.id))
+        .filter(Column::Status.eq(Status::Uploading))
+        .filter(Column::CompletingAt.eq(session.completing_at));
+    let alone = db.alone().await?;
+    update.exec(alone.conn()).await.map(drop).map_err(db_error)
+}
+
+/// Deletes sessions of one tenant, whose events are deleted already, and leaves a tombstone for each.
+pub(super) async fn bury(tx: &Tx, tenant: TenantId, tombstones: Vec<upload_tombstone::Model>) -> Result<()> {
+    let ids: Vec<SessionId> = tombstones.iter().map(|tombstone| tombstone.upload_session_id).collect();
+    let rows = tombstones.into_iter().map(IntoActiveModel::into_active_model);
+    upload_tombstone::Entity::insert_many(rows).exec_without_returning(tx.conn()).await.map_err(db_error)?;
+    Entity::delete_many()
+        .filter(Column::TenantId.eq(tenant))
+        .filter(Column::Id.is_in(ids))
+        .exec(tx.conn())
+        .await
+        .map(drop)
+        .map_err(db_error)
 }
 
 /// When a session created at `created` and touched at `now` ends: so long after the last activity, but no later than

@@ -84,6 +84,11 @@ impl<'a> Change<'a> {
         Self { reason: Some(reason), ..Self::of(Event::Fail, actor) }
     }
 
+    /// A failure that somebody has ordered, and why in their words.
+    pub fn fail_by_hand(actor: &'a str, note: &str) -> Self {
+        Self { details: json!({ "note": note }), ..Self::fail(actor, FailureReason::Operator) }
+    }
+
     pub fn guarded(self, guard: Guard) -> Self {
         Self { guard: Some(guard), ..self }
     }

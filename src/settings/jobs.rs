@@ -27,6 +27,16 @@ impl Jobs {
         complaints.at_least_one("jobs.poll_millis", self.poll_millis);
         complaints.at_least_one("jobs.max_attempts", u64::from(self.max_attempts));
         complaints.at_least_one("jobs.backoff_secs", self.backoff_secs);
+        complaints
+            .unless(self.lease_secs <= 86_400, || format!("jobs.lease_secs ({}) is more than a day", self.lease_secs));
+        complaints.unless(self.poll_millis <= 3_600_000, || {
+            format!("jobs.poll_millis ({}) is more than an hour", self.poll_millis)
+        });
+        complaints
+            .unless(self.concurrency <= 1_000, || format!("jobs.concurrency ({}) is more than 1000", self.concurrency));
+        complaints.unless(self.backoff_max_secs <= 31_622_400, || {
+            format!("jobs.backoff_max_secs ({}) is more than a year", self.backoff_max_secs)
+        });
         // The heartbeat comes three times in a lease.
         complaints.unless(self.lease_secs >= 3, || format!("jobs.lease_secs ({}) is less than 3", self.lease_secs));
         complaints.unless(self.backoff_secs <= self.backoff_max_secs, || {

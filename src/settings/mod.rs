@@ -129,6 +129,7 @@ impl Settings {
         self.embedded.check(&mut complaints);
         self.sessions.check(&mut complaints);
         self.lifecycle.check(&self.uploads, &mut complaints);
+        self.schedule.check(&mut complaints);
         self.jobs.check(&mut complaints);
         self.audit.check(&mut complaints);
         self.feed.check(&mut complaints);

@@ -58,7 +58,10 @@ fn a_file_that_cannot_be_read_is_named() {
 #[test]
 fn empty_is_not_set() {
     let settings = from_environment(&[("PORT", ""), ("DATABASE_URL", ""), ("QUAYMASTER_LOG__LEVEL", "")]).unwrap();
-    assert_eq!((settings.server.port, settings.log.level.as_str()), (8080, "info,actix_http=off,actix_server=warn"));
+    assert_eq!(
+        (settings.server.port, settings.log.level.as_str()),
+        (8080, "info,actix_http=off,actix_server=warn,tokio_cron_scheduler=warn")
+    );
     assert!(settings.database.url.is_none());
     assert_eq!(from_file("[server]\nhost = \"\"").unwrap().server.host, "127.0.0.1");
 }

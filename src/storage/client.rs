@@ -1,7 +1,7 @@
 //! The calls that Quaymaster makes to its store.
 
 use std::error::Error as StdError;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_config::default_provider;
@@ -9,13 +9,14 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-    StalledStreamProtectionConfig,
+    BehaviorVersion, ConfigBag, IdentityCache, Intercept, Region, RequestChecksumCalculation,
+    ResponseChecksumValidation, RuntimeComponents, StalledStreamProtectionConfig,
 };
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, CorsConfiguration, CorsRule};
 use chrono::{DateTime, Utc};
 
@@ -53,6 +54,43 @@ pub struct Object {
     /// Without quotes.
     pub etag: String,
     pub last_modified: DateTime<Utc>,
+}
+
+/// When bytes of an upload last arrived, and what time it was when the store said so. Both by the store's own clock, which
+/// is not ours; its `Date` has whole seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Activity {
+    /// `None` where neither a part nor an object is there.
+    pub last: Option<DateTime<Utc>>,
+    pub now: DateTime<Utc>,
+}
+
+/// The `Date` of the last answer.
+#[derive(Clone, Debug, Default)]
+struct Dated(Arc<Mutex<Option<DateTime<Utc>>>>);
+
+impl Intercept for Dated {
+    fn name(&self) -> &'static str {
+        "Dated"
+    }
+
+    fn read_after_transmit(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date").and_then(|date| DateTime::parse_from_rfc2822(date).ok());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = date.map(|date| date.to_utc());
+        Ok(())
+    }
+}
+
+impl Dated {
+    fn read(&self, op: Op) -> Result<DateTime<Utc>, Error> {
+        let date = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        date.ok_or_else(|| Error::nonsense(op, "an answer without a date"))
+    }
 }
 
 /// The store. Clones share one connection pool and one credential.
@@ -218,23 +256,63 @@ impl Storage {
     /// # Errors
     /// [`Kind::NotFound`] where the store does not know the upload: never begun, aborted, or completed.
     pub async fn list_parts(&self, at: &Location, upload_id: &str) -> Result<Vec<Part>, Error> {
+        Ok(self.parts(at, upload_id, &Dated::default()).await?.into_iter().map(|(part, _)| part).collect())
+    }
+
+    /// When bytes last arrived under this key: the last of the upload's parts, or the object where there is no such upload.
+    /// Reads every page of a list of parts.
+    pub async fn activity(&self, at: &Location, upload_id: Option<&str>) -> Result<Activity, Error> {
+        let dated = Dated::default();
+        if let Some(upload_id) = upload_id {
+            match self.parts(at, upload_id, &dated).await {
+                Ok(parts) => {
+                    // Nothing is taken for old that the store does not date.
+                    let undated = || Error::nonsense(Op::ListParts, "a part without a date");
+                    let arrived: Result<Vec<_>, _> =
+                        parts.into_iter().map(|(_, arrived)| arrived.ok_or_else(undated)).collect();
+                    let last = arrived?.into_iter().max();
+                    return Ok(Activity { last, now: dated.read(Op::ListParts)? });
+                }
+                Err(error) if error.kind == Kind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let last = match self.look(at, &dated).await {
+            Ok(object) => Some(object.last_modified),
+            Err(error) if error.kind == Kind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Activity { last, now: dated.read(Op::Head)? })
+    }
+
+    /// The parts, each with the time at which it arrived, where the store tells it.
+    async fn parts(
+        &self,
+        at: &Location,
+        upload_id: &str,
+        dated: &Dated,
+    ) -> Result<Vec<(Part, Option<DateTime<Utc>>)>, Error> {
         let op = Op::ListParts;
-        let mut parts: Vec<Part> = Vec::new();
+        let mut parts: Vec<(Part, Option<DateTime<Utc>>)> = Vec::new();
         loop {
             // What was read last is the marker, whatever the store says: a page then brings new parts or an error.
-            let marker = parts.last().map(|part| part.number);
+            let marker = parts.last().map(|(part, _)| part.number);
             let request = || self.0.client.list_parts().bucket(&at.bucket).key(&at.key).upload_id(upload_id);
             let page = self
-                .call(op, || request().set_part_number_marker(marker.map(|number| number.to_string())).send())
+                .call(op, || {
+                    let request = request().set_part_number_marker(marker.map(|number| number.to_string()));
+                    request.customize().interceptor(dated.clone()).send()
+                })
                 .await?;
             let is_truncated = page.is_truncated() == Some(true);
             let read = parts.len();
             for part in page.parts.unwrap_or_default() {
+                let arrived = part.last_modified.as_ref().and_then(time);
                 let part = part_of(part).ok_or_else(|| Error::nonsense(op, "a part without number, ETag or size"))?;
-                if part.number > PART_NUMBER_MAX || parts.last().is_some_and(|last| last.number >= part.number) {
+                if part.number > PART_NUMBER_MAX || parts.last().is_some_and(|(last, _)| last.number >= part.number) {
                     return Err(Error::nonsense(op, "parts out of order or beyond the 10,000th"));
                 }
-                parts.push(part);
+                parts.push((part, arrived));
             }
             if !is_truncated {
                 return Ok(parts);
@@ -275,8 +353,13 @@ impl Storage {
     /// [`Kind::Refused`] where the credential may not look, which AWS also says of a missing key unless
     /// `s3:ListBucket` is granted.
     pub async fn head(&self, at: &Location) -> Result<Object, Error> {
+        self.look(at, &Dated::default()).await
+    }
+
+    async fn look(&self, at: &Location, dated: &Dated) -> Result<Object, Error> {
         let op = Op::Head;
-        let answer = self.call(op, || self.0.client.head_object().bucket(&at.bucket).key(&at.key).send()).await?;
+        let request = || self.0.client.head_object().bucket(&at.bucket).key(&at.key);
+        let answer = self.call(op, || request().customize().interceptor(dated.clone()).send()).await?;
         let object = || {
             Some(Object {
                 size: u64::try_from(answer.content_length?).ok()?,
@@ -384,6 +467,10 @@ fn part_of(part: aws_sdk_s3::types::Part) -> Option<Part> {
         etag: unquoted(part.e_tag.as_deref()?),
         size: u64::try_from(part.size?).ok()?,
     })
+}
+
+fn time(time: &aws_sdk_s3::primitives::DateTime) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(time.secs(), time.subsec_nanos())
 }
 
 pub(super) fn unquoted(etag: &str) -> String {

@@ -10,7 +10,7 @@ mod presign;
 mod profile;
 mod small;
 
-pub use client::{Object, Part, Storage};
+pub use client::{Activity, Object, Part, Storage};
 pub use copy::Source;
 pub use error::{Error, Kind, Op, StartError};
 pub use key::{ASSETS, Location, OWNER, TEMP, UPLOADS, asset_of, session_of};

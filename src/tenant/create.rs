@@ -11,6 +11,8 @@ use crate::error::{Error, FieldError, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Created {
     pub tenant_id: TenantId,
+    /// Whether this call made the tenant.
+    pub is_new: bool,
     pub brands: BTreeMap<String, BrandId>,
 }
 
@@ -20,8 +22,8 @@ pub struct Created {
 /// [`Error::Invalid`] for a slug that is not 1 to 63 of `a-z`, `0-9` and inner `-`, or for a tenant that has another
 /// bucket than the one named.
 pub async fn create(engine: &Engine, slug: &str, brands: &[String], bucket: Option<&str>) -> Result<Created> {
-    let wrong: Vec<_> = std::iter::once(("/slug", slug))
-        .chain(brands.iter().map(|brand| ("/brand", brand.as_str())))
+    let wrong: Vec<_> = std::iter::once(("/slug".to_owned(), slug))
+        .chain(brands.iter().enumerate().map(|(n, brand)| (format!("/brands/{n}"), brand.as_str())))
         .filter(|(_, slug)| !is_slug(slug))
         .map(|(pointer, slug)| {
             FieldError::new(pointer, "malformed", format!("{slug:?} is not 1 to 63 of a-z, 0-9 and inner hyphens"))
@@ -33,7 +35,7 @@ pub async fn create(engine: &Engine, slug: &str, brands: &[String], bucket: Opti
 
     let now = engine.clock.now();
     let tx = engine.db.begin().await?;
-    rows::insert(&tx, slug, bucket, now).await?;
+    let is_new = rows::insert(&tx, slug, bucket, now).await?;
     let tenant = rows::find_by_slug(tx.conn(), slug).await?.ok_or(Error::NotFound)?;
     if bucket.is_some() && tenant.bucket.is_none() {
         rows::set_bucket(&tx, tenant.id, bucket).await?;
@@ -46,10 +48,12 @@ pub async fn create(engine: &Engine, slug: &str, brands: &[String], bucket: Opti
     }
     let all = rows::find_brands(tx.conn(), tenant.id, &Brands::All).await?;
     tx.commit().await?;
-    Ok(Created { tenant_id: tenant.id, brands: all.into_iter().map(|brand| (brand.slug, brand.id)).collect() })
+    let brands = all.into_iter().map(|brand| (brand.slug, brand.id)).collect();
+    Ok(Created { tenant_id: tenant.id, is_new, brands })
 }
 
-fn is_slug(slug: &str) -> bool {
+/// What a tenant and a brand may be called.
+pub fn is_slug(slug: &str) -> bool {
     (1..=63).contains(&slug.len())
         && slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !slug.starts_with('-')

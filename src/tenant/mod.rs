@@ -3,9 +3,16 @@
 mod brands;
 mod create;
 mod known;
-pub(crate) mod rows;
+mod limit;
+mod list;
+pub mod rows;
+pub mod usage;
+mod within;
 
 pub use brands::{brand_for, brands_of, list_brands};
-pub use create::{Created, create};
+pub use create::{Created, create, is_slug};
 pub use known::{Known, exists};
-pub use rows::{buckets, by_slug};
+pub use limit::{Limits, limit};
+pub use list::{Page, Standing, list, standing};
+pub use rows::{Usage, buckets, by_slug};
+pub use within::{named_so, within};

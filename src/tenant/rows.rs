@@ -1,8 +1,13 @@
+use std::collections::HashMap;
+use std::ops::Range;
+
 use chrono::{DateTime, Utc};
-use entity::{BrandId, TenantId, brand, tenant, tenant_usage};
-use sea_orm::sea_query::{Alias, Expr, ExprTrait, OnConflict, Query};
+use entity::upload_session::{self, Status};
+use entity::{BrandId, TenantId, asset, brand, tenant, tenant_usage};
+use sea_orm::sea_query::{Alias, Condition, Expr, ExprTrait, LockType, OnConflict, Query, SelectStatement};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    QuerySelect, Select,
 };
 
 use crate::caller::Brands;
@@ -13,7 +18,8 @@ use crate::error::{Error, Result};
 /// The most brands that one answer lists.
 const BRANDS_MAX: u64 = 1_000;
 /// Rows over which a tenant's usage is spread. A row is locked until its transaction commits, so this is about how many
-/// sessions of one tenant can be opened or ended at the same instant.
+/// sessions of one tenant can be opened or ended at the same instant. More of them would need a migration that gives
+/// tenants with limits the rows that they lack.
 const USAGE_STRIPES: i32 = 16;
 
 pub(crate) async fn find(conn: &impl ConnectionTrait, id: TenantId) -> Result<Option<tenant::Model>> {
@@ -57,8 +63,8 @@ pub(super) async fn find_brands(
     query.order_by_asc(brand::Column::Slug).limit(BRANDS_MAX).all(conn).await.map_err(db_error)
 }
 
-/// Inserts the tenant unless its slug is there already.
-pub(super) async fn insert(tx: &Tx, slug: &str, bucket: Option<&str>, now: DateTime<Utc>) -> Result<()> {
+/// Inserts the tenant unless its slug is there already; `true` where this call made it.
+pub(super) async fn insert(tx: &Tx, slug: &str, bucket: Option<&str>, now: DateTime<Utc>) -> Result<bool> {
     let row = tenant::ActiveModel {
         id: Set(TenantId::new()),
         slug: Set(slug.to_owned()),
@@ -72,7 +78,7 @@ pub(super) async fn insert(tx: &Tx, slug: &str, bucket: Option<&str>, now: DateT
         .on_conflict(OnConflict::column(tenant::Column::Slug).do_nothing().to_owned())
         .exec_without_returning(tx.conn())
         .await
-        .map(drop)
+        .map(|inserted| inserted > 0)
         .map_err(db_error)
 }
 
@@ -113,28 +119,34 @@ pub struct Usage {
 }
 
 pub(crate) async fn usage(conn: &impl ConnectionTrait, tenant: TenantId) -> Result<Usage> {
+    let query = summing().filter(tenant_usage::Column::TenantId.eq(tenant));
+    Ok(query.into_model::<Usage>().one(conn).await.map_err(db_error)?.unwrap_or_default())
+}
+
+fn summing() -> Select<tenant_usage::Entity> {
     let sum =
         |column: tenant_usage::Column| Expr::expr(Expr::col(column).sum()).cast_as(Alias::new("bigint")).if_null(0_i64);
-    let query = tenant_usage::Entity::find()
+    tenant_usage::Entity::find()
         .select_only()
         .column_as(sum(tenant_usage::Column::LiveSessions), "live_sessions")
         .column_as(sum(tenant_usage::Column::Bytes), "bytes")
-        .filter(tenant_usage::Column::TenantId.eq(tenant));
-    Ok(query.into_model::<Usage>().one(conn).await.map_err(db_error)?.unwrap_or_default())
 }
 
 /// Counts a new session in, in the transaction that inserts it.
 ///
 /// Under a quota the tenant's row is locked until the commit, so that sessions which are opened at once see each other;
-/// without one nobody waits.
+/// without one nobody waits for that.
 ///
 /// # Errors
 /// [`Error::TenantSuspended`], [`Error::QuotaExceeded`]: nothing was counted, and the transaction must not be committed.
 pub(crate) async fn reserve(tx: &Tx, id: TenantId, bytes: i64) -> Result<()> {
-    if add_where_free(tx, id, bytes).await? {
+    let stripe = any_stripe();
+    if add_where_free(tx, id, stripe, bytes).await? {
         return Ok(());
     }
-    let query = tenant::Entity::find_by_id(id).lock_exclusive();
+    // Whoever locks both has the share first and the tenant second. Not FOR UPDATE: the foreign keys of other
+    // transactions would wait for that.
+    let query = tenant::Entity::find_by_id(id).lock(LockType::NoKeyUpdate);
     let tenant = query.one(tx.conn()).await.map_err(db_error)?.ok_or(Error::NotFound)?;
     if tenant.suspended_at.is_some() {
         return Err(Error::TenantSuspended);
@@ -149,53 +161,196 @@ pub(crate) async fn reserve(tx: &Tx, id: TenantId, bytes: i64) -> Result<()> {
             "the tenant holds {used} of {quota} bytes, and the file has {bytes}"
         )));
     }
-    settle(tx, id, 1, bytes).await
+    add(tx, share(id, stripe, 1, bytes), adding()).await.map(drop)
 }
 
 /// Adds to what the tenant holds, in the transaction that changes it. Less than nothing takes away.
 pub(crate) async fn settle(tx: &Tx, id: TenantId, live_sessions: i64, bytes: i64) -> Result<()> {
-    let row = tenant_usage::ActiveModel {
-        tenant_id: Set(id),
-        stripe: Set(fastrand::i32(..USAGE_STRIPES)),
-        live_sessions: Set(live_sessions),
-        bytes: Set(bytes),
-    };
-    let insert = tenant_usage::Entity::insert(row).on_conflict(adding());
-    insert.exec_without_returning(tx.conn()).await.map(drop).map_err(db_error)
+    add(tx, share(id, any_stripe(), live_sessions, bytes), adding()).await.map(drop)
 }
 
 /// Counts a session in where the tenant is neither suspended nor under a quota, which is most of the time: one statement.
-async fn add_where_free(tx: &Tx, id: TenantId, bytes: i64) -> Result<bool> {
-    let of_tenant = Query::select()
-        .column(tenant::Column::Id)
-        .expr(Expr::value(fastrand::i32(..USAGE_STRIPES)))
-        .expr(Expr::value(1_i64))
-        .expr(Expr::value(bytes))
-        .from(tenant::Entity)
-        .and_where(tenant::Column::Id.eq(id))
-        .and_where(tenant::Column::SuspendedAt.is_null())
-        .and_where(tenant::Column::QuotaBytes.is_null())
-        .and_where(tenant::Column::QuotaLiveSessions.is_null())
-        .to_owned();
-    let insert = Query::insert()
-        .into_table(tenant_usage::Entity)
-        .columns([
-            tenant_usage::Column::TenantId,
-            tenant_usage::Column::Stripe,
-            tenant_usage::Column::LiveSessions,
-            tenant_usage::Column::Bytes,
-        ])
-        .select_from(of_tenant)
-        .expect("as many values as columns")
-        .on_conflict(adding())
-        .to_owned();
-    Ok(tx.conn().execute(&insert).await.map_err(db_error)?.rows_affected() > 0)
+///
+/// What decides is the share that it adds to, as that is once it is locked, and not the tenant as the statement's snapshot
+/// shows it. A change of limits writes to every share: it waits for all that were counted in before it, and stops all
+/// that come after.
+async fn add_where_free(tx: &Tx, id: TenantId, stripe: i32, bytes: i64) -> Result<bool> {
+    let free = Expr::col((tenant_usage::Entity, tenant_usage::Column::Limited)).eq(false);
+    Ok(add(tx, share(id, stripe, 1, bytes), adding().action_and_where(free).to_owned()).await? > 0)
+}
+
+async fn add(tx: &Tx, share: tenant_usage::ActiveModel, adding: OnConflict) -> Result<u64> {
+    let insert = tenant_usage::Entity::insert(share).on_conflict(adding);
+    insert.exec_without_returning(tx.conn()).await.map_err(db_error)
+}
+
+/// For a tenant without limits, or one that has this row already: one with limits has them all.
+fn share(id: TenantId, stripe: i32, live_sessions: i64, bytes: i64) -> tenant_usage::ActiveModel {
+    tenant_usage::ActiveModel {
+        tenant_id: Set(id),
+        stripe: Set(stripe),
+        live_sessions: Set(live_sessions),
+        bytes: Set(bytes),
+        limited: Set(false),
+    }
+}
+
+fn any_stripe() -> i32 {
+    fastrand::i32(0..USAGE_STRIPES)
 }
 
 fn adding() -> OnConflict {
-    use tenant_usage::Column::{Bytes, LiveSessions, Stripe, TenantId};
+    use tenant_usage::Column::{Bytes, LiveSessions};
     let sum = |column: tenant_usage::Column| {
         Expr::col((tenant_usage::Entity, column)).add(Expr::col((Alias::new("excluded"), column)))
     };
-    OnConflict::columns([TenantId, Stripe]).value(LiveSessions, sum(LiveSessions)).value(Bytes, sum(Bytes)).to_owned()
+    on_share().value(LiveSessions, sum(LiveSessions)).value(Bytes, sum(Bytes)).to_owned()
+}
+
+fn on_share() -> OnConflict {
+    OnConflict::columns([tenant_usage::Column::TenantId, tenant_usage::Column::Stripe])
+}
+
+/// The first half of a change of limits: locks every share of the tenant, and then its row.
+pub(super) async fn lock(tx: &Tx, id: TenantId) -> Result<tenant::Model> {
+    let limited = |stripe| tenant_usage::ActiveModel { limited: Set(true), ..share(id, stripe, 0, 0) };
+    let marking = on_share().update_column(tenant_usage::Column::Limited).to_owned();
+    let insert = tenant_usage::Entity::insert_many((0..USAGE_STRIPES).map(limited)).on_conflict(marking);
+    insert.exec_without_returning(tx.conn()).await.map_err(db_error)?;
+    let query = tenant::Entity::find_by_id(id).lock(LockType::NoKeyUpdate);
+    query.one(tx.conn()).await.map_err(db_error)?.ok_or(Error::NotFound)
+}
+
+/// The second half: stores the limits. Once this is committed, every session has been counted in before it or is weighed
+/// against it: there is none between.
+pub(super) async fn set_limits(tx: &Tx, tenant: &tenant::Model) -> Result<()> {
+    use tenant::Column::{Id, QuotaBytes, QuotaLiveSessions, SuspendedAt};
+    tenant::Entity::update_many()
+        .col_expr(SuspendedAt, Expr::value(tenant.suspended_at))
+        .col_expr(QuotaBytes, Expr::value(tenant.quota_bytes))
+        .col_expr(QuotaLiveSessions, Expr::value(tenant.quota_live_sessions))
+        .filter(Id.eq(tenant.id))
+        .exec(tx.conn())
+        .await
+        .map_err(db_error)?;
+
+    if tenant.suspended_at.is_some() || tenant.quota_bytes.is_some() || tenant.quota_live_sessions.is_some() {
+        return Ok(()); // as `lock` has left them
+    }
+    tenant_usage::Entity::update_many()
+        .col_expr(tenant_usage::Column::Limited, Expr::value(false))
+        .filter(tenant_usage::Column::TenantId.eq(tenant.id))
+        .exec(tx.conn())
+        .await
+        .map(drop)
+        .map_err(db_error)
+}
+
+/// What happened to a tenant's uploads on one day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    Opened,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+/// How often it happened on each day of a span on which it did; of completed uploads their bytes too.
+#[derive(Clone, Debug, FromQueryResult)]
+pub struct DayCount {
+    /// `2026-01-31`
+    pub day: String,
+    pub uploads: i64,
+    pub bytes: i64,
+}
+
+/// Days are those of UTC. Completed uploads are counted by their assets, which stay when old sessions are deleted.
+pub fn count_by_day(
+    backend: DbBackend,
+    tenant: TenantId,
+    count: Count,
+    span: &Range<DateTime<Utc>>,
+) -> SelectStatement {
+    use upload_session::Column as Session;
+    let within = |at: Expr| Condition::all().add(at.clone().gte(span.start)).add(at.lt(span.end));
+    let of_sessions = |at: Session, status: Option<Status>| {
+        let mut query = Query::select();
+        query
+            .expr_as(day_of(backend, Expr::col(at)), "day")
+            .expr_as(Expr::cust("count(*)"), "uploads")
+            .expr_as(Expr::cust("CAST(0 AS bigint)"), "bytes")
+            .from(upload_session::Entity)
+            .and_where(Session::TenantId.eq(tenant))
+            .cond_where(within(Expr::col(at)));
+        if let Some(status) = status {
+            // Spelled out, as the index that has these alone does it.
+            query.and_where(Session::Status.eq(status));
+        }
+        query.to_owned()
+    };
+    let mut query = match count {
+        Count::Opened => of_sessions(Session::CreatedAt, None),
+        Count::Failed => of_sessions(Session::FailedAt, Some(Status::Failed)),
+        Count::Cancelled => of_sessions(Session::CancelledAt, Some(Status::Cancelled)),
+        Count::Completed => {
+            let at = asset::Column::CreatedAt;
+            Query::select()
+                .expr_as(day_of(backend, Expr::col(at)), "day")
+                .expr_as(Expr::cust("count(*)"), "uploads")
+                .expr_as(Expr::cust("CAST(sum(file_size) AS bigint)"), "bytes")
+                .from(asset::Entity)
+                .and_where(asset::Column::TenantId.eq(tenant))
+                .cond_where(within(Expr::col(at)))
+                .to_owned()
+        }
+    };
+    query.group_by_columns(["day"]).to_owned()
+}
+
+/// A time's day in UTC. SQLite has times as text, which begins with it.
+fn day_of(backend: DbBackend, at: Expr) -> Expr {
+    match backend {
+        DbBackend::Postgres => Expr::cust_with_exprs("to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD')", [at]),
+        _ => Expr::cust_with_exprs("substr(?, 1, 10)", [at]),
+    }
+}
+
+/// Runs [`count_by_day`].
+pub(super) async fn counts(
+    conn: &impl ConnectionTrait,
+    tenant: TenantId,
+    count: Count,
+    span: &Range<DateTime<Utc>>,
+) -> Result<Vec<DayCount>> {
+    let backend = conn.get_database_backend();
+    let statement = backend.build(&count_by_day(backend, tenant, count, span));
+    DayCount::find_by_statement(statement).all(conn).await.map_err(db_error)
+}
+
+/// Up to `limit` tenants by slug, those after `after`.
+pub(super) async fn page(conn: &impl ConnectionTrait, after: Option<&str>, limit: u64) -> Result<Vec<tenant::Model>> {
+    let mut query = tenant::Entity::find();
+    if let Some(after) = after {
+        query = query.filter(tenant::Column::Slug.gt(after));
+    }
+    query.order_by_asc(tenant::Column::Slug).limit(limit).all(conn).await.map_err(db_error)
+}
+
+/// One tenant's share of [`usages`].
+#[derive(Clone, Copy, Debug, FromQueryResult)]
+struct UsageOf {
+    tenant_id: TenantId,
+    live_sessions: i64,
+    bytes: i64,
+}
+
+/// What each of these tenants holds; one that never held anything is not there.
+pub(super) async fn usages(conn: &impl ConnectionTrait, of: &[TenantId]) -> Result<HashMap<TenantId, Usage>> {
+    let query = summing()
+        .column(tenant_usage::Column::TenantId)
+        .filter(tenant_usage::Column::TenantId.is_in(of.iter().copied()))
+        .group_by(tenant_usage::Column::TenantId);
+    let rows = query.into_model::<UsageOf>().all(conn).await.map_err(db_error)?;
+    let usage = |row: UsageOf| Usage { live_sessions: row.live_sessions, bytes: row.bytes };
+    Ok(rows.into_iter().map(|row| (row.tenant_id, usage(row))).collect())
 }

@@ -6,7 +6,9 @@
 
 mod kit;
 
+mod abandon;
 mod activity;
+mod admin;
 mod bad_input;
 mod batch;
 mod cancel;
@@ -24,4 +26,7 @@ mod permissions;
 mod program;
 mod promote;
 mod provision;
+mod quota;
+mod replicas;
 mod resume;
+mod tenants;

@@ -4,6 +4,9 @@
 
 #[macro_use]
 mod kit;
+mod chain;
+mod feed;
+mod jobs;
 mod migrations;
 mod plans;
 mod refusals;

@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 pub use args::PushArgs;
+pub(crate) use report::plain;
 
 use api::Api;
 use error::Error;
@@ -218,11 +219,7 @@ impl Push {
             Ok(brands) => {
                 self.progress.error("Name a brand with --brand; this token holds:");
                 for brand in brands {
-                    self.progress.error(&format!(
-                        "  {}  {}",
-                        report::plain(&brand.brand_id),
-                        report::plain(&brand.slug)
-                    ));
+                    self.progress.error(&format!("  {}  {}", plain(&brand.brand_id), plain(&brand.slug)));
                 }
             }
             Err(error) => self.progress.error(&format!("Name a brand with --brand (cannot list them: {error})")),

@@ -34,6 +34,7 @@ impl Tenant {
 #[derive(Clone)]
 pub struct Actor {
     pub app: TestApp,
+    /// Where it looks for brands by name; an operator's is any.
     pub tenant: Tenant,
     pub claims: Value,
 }
@@ -124,6 +125,10 @@ impl Actor {
 
     pub async fn post(&self, path: &str, body: &Value) -> Reply {
         self.app.send(reqwest::Method::POST, path, |request| request.bearer_auth(self.token()).json(body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: &Value) -> Reply {
+        self.app.send(reqwest::Method::PATCH, path, |request| request.bearer_auth(self.token()).json(body)).await
     }
 
     pub async fn put(&self, path: &str) -> Reply {

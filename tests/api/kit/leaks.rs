@@ -25,6 +25,7 @@ pub async fn check(app: &TestApp) {
     }
     events_tell_each_session(&sessions, &events, &mut wrong);
     assets_match_completed_sessions(&sessions, &assets, &objects, &mut wrong);
+    cleared_means_gone(&sessions, &objects, &uploads, &mut wrong);
     usage_is_the_sum_of_what_is_there(app, &sessions, &mut wrong).await;
     sessions_explain_the_bucket(app, &sessions, &assets, &objects, &uploads, &mut wrong);
     assert!(wrong.is_empty(), "the story leaves behind:\n  {}", wrong.join("\n  "));
@@ -95,6 +96,21 @@ fn assets_match_completed_sessions(
     wrong.extend(assets.iter().filter(|a| !completed(a)).map(|a| format!("asset {} has no COMPLETED session", a.id)));
 }
 
+/// What is called cleared is not there.
+fn cleared_means_gone(
+    sessions: &[upload_session::Model],
+    objects: &[(String, u64)],
+    uploads: &[(String, String)],
+    wrong: &mut Vec<String>,
+) {
+    for session in sessions.iter().filter(|session| session.storage_cleared_at.is_some()) {
+        let key = format!("temp/uploads/{}/original", session.id);
+        if objects.iter().any(|(at, _)| *at == key) || uploads.iter().any(|(at, _)| *at == key) {
+            wrong.push(format!("session {} is cleared, but something is at {key}", session.id));
+        }
+    }
+}
+
 /// Live sessions, and the bytes of all that are not over and cleared.
 async fn usage_is_the_sum_of_what_is_there(app: &TestApp, sessions: &[upload_session::Model], wrong: &mut Vec<String>) {
     let mut usage: BTreeMap<_, (i64, i64)> = BTreeMap::new();
@@ -107,6 +123,9 @@ async fn usage_is_the_sum_of_what_is_there(app: &TestApp, sessions: &[upload_ses
     }
     let mut counted: BTreeMap<_, (i64, i64)> = BTreeMap::new();
     for row in tenant_usage::Entity::find().all(&app.database.rows).await.unwrap() {
+        if !(0..16).contains(&row.stripe) {
+            wrong.push(format!("a tenant's usage is spread over too many rows: {row:?}"));
+        }
         let sum = counted.entry(row.tenant_id.to_string()).or_default();
         sum.0 += row.live_sessions;
         sum.1 += row.bytes;

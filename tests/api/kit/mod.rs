@@ -5,6 +5,7 @@ mod actor;
 mod backends;
 mod leaks;
 mod log;
+mod passes;
 mod proxy;
 mod reply;
 mod server;
@@ -172,6 +173,12 @@ impl TestApp {
         Tenant { app: self.clone(), id, brands }
     }
 
+    /// Somebody of no tenant, with the permission `operator`.
+    pub fn operator(&self, name: &str) -> Actor {
+        let claims = serde_json::json!({"sub": name, "brand_ids": [], "permissions": ["operator"]});
+        Actor { app: self.clone(), tenant: self.tenant("acme"), claims }
+    }
+
     pub async fn send(
         &self,
         method: reqwest::Method,
@@ -198,6 +205,12 @@ impl TestApp {
 
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base.lock().unwrap())
+    }
+
+    /// Time goes by here and in the store: what it holds is older by so much.
+    pub fn advance_with_the_store(&self, by: TimeDelta) {
+        self.store.faults().advance(by);
+        self.clock.advance(by);
     }
 
     pub fn advance(&self, by: TimeDelta) {

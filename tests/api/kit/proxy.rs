@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use chrono::{DateTime, TimeDelta};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -32,6 +33,22 @@ pub enum Op {
 }
 
 impl Op {
+    pub const ALL: [Self; 13] = [
+        Self::CreateMultipartUpload,
+        Self::CompleteMultipartUpload,
+        Self::AbortMultipartUpload,
+        Self::ListParts,
+        Self::ListMultipartUploads,
+        Self::HeadObject,
+        Self::GetObject,
+        Self::PutObject,
+        Self::DeleteObject,
+        Self::CopyObject,
+        Self::UploadPartCopy,
+        Self::ListObjects,
+        Self::Other,
+    ];
+
     fn of<B>(request: &Request<B>) -> Self {
         let query = request.uri().query().unwrap_or_default();
         let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
@@ -117,6 +134,8 @@ struct Orders {
     once: HashMap<Op, Fault>,
     barriers: Vec<Barrier>,
     calls: HashMap<Op, usize>,
+    /// Seconds by which the store's clock is ahead of what it is.
+    ahead_secs: i64,
 }
 
 /// Stands between the server and the store, and does to the calls what a story orders. Buffers whole bodies: nothing
@@ -163,23 +182,14 @@ impl StoreProxy {
 
     /// No call gets through.
     pub fn order_all(&self, fault: Fault) {
-        for op in [
-            Op::CreateMultipartUpload,
-            Op::CompleteMultipartUpload,
-            Op::AbortMultipartUpload,
-            Op::ListParts,
-            Op::ListMultipartUploads,
-            Op::HeadObject,
-            Op::GetObject,
-            Op::PutObject,
-            Op::DeleteObject,
-            Op::CopyObject,
-            Op::UploadPartCopy,
-            Op::ListObjects,
-            Op::Other,
-        ] {
+        for op in Op::ALL {
             self.order(op, fault.clone());
         }
+    }
+
+    /// Moves the store's clock on, as far as its answers tell it.
+    pub fn advance(&self, by: TimeDelta) {
+        self.orders.lock().unwrap().ahead_secs += by.num_seconds();
     }
 
     pub fn drop_answers(&self, op: Op) {
@@ -249,7 +259,12 @@ async fn forward(
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(TcpStream::connect(store).await?)).await?;
     let connection = tokio::spawn(connection);
-    let (head, body) = sender.send_request(request).await?.into_parts();
+    let (mut head, body) = sender.send_request(request).await?.into_parts();
+    let ahead_secs = orders.lock().unwrap().ahead_secs;
+    if let Some(date) = head.headers.get_mut("date").filter(|_| ahead_secs != 0) {
+        let told = DateTime::parse_from_rfc2822(date.to_str()?)?.to_utc() + TimeDelta::seconds(ahead_secs);
+        *date = told.format("%a, %d %b %Y %H:%M:%S GMT").to_string().parse()?;
+    }
     let body = body.collect().await?.to_bytes();
     connection.abort();
 

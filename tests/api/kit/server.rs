@@ -61,12 +61,12 @@ impl TestApp {
         }
     }
 
-    /// The engine of the server in this process: for what no request asks for.
+    /// What the server in this process works with; of the program's, a second one on the same back ends.
     pub async fn engine(&self) -> Engine {
-        match &*self.server.lock().await {
-            Some(Server::InProcess(running)) => running.engine.clone(),
-            Some(Server::Program(_)) | None => panic!("the engine is in another process, or stopped"),
+        if let Some(Server::InProcess(running)) = &*self.server.lock().await {
+            return running.engine.clone();
         }
+        self.another_engine().await
     }
 
     pub async fn start_server(&self) {
@@ -95,6 +95,28 @@ impl TestApp {
             }
             None => {}
         }
+    }
+
+    /// Database and store once more, as a second replica has them, or a command beside the server; on the same clock.
+    pub async fn another_engine(&self) -> Engine {
+        let env = self.env.lock().unwrap().clone();
+        let settings = Settings::parse(None, env).unwrap();
+        Engine { clock: self.clock.clone(), ..quaymaster::start::open(settings).await.unwrap() }
+    }
+
+    /// Runs `pass` in a process of its own, for a story that kills it: nobody waits for its end.
+    pub fn pass_to_kill(&self, pass: &str) -> Child {
+        let env = self.env.lock().unwrap().clone();
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "kit::passes::child", "--ignored", "--test-threads=1"])
+            .env_clear()
+            .envs(env)
+            .env(super::passes::PASS, pass)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
     }
 
     pub(super) async fn create_tenant(&self, slug: &str, brands: &[&str]) -> (Uuid, BTreeMap<String, Uuid>) {

@@ -1,5 +1,6 @@
 //! Databases to test on: each test has one of its own, gone when the test is.
 
+pub mod lives;
 mod postgres;
 pub mod rows;
 
@@ -103,20 +104,16 @@ impl TestDb {
     }
 
     fn settings(&self, connections: u32) -> Settings {
-        let mut environment = vec![
-            ("QUAYMASTER_DATABASE__MAX_CONNECTIONS", connections.to_string()),
-            ("AWS_BUCKET", "bucket".to_owned()),
-            ("AWS_REGION", "us-east-1".to_owned()),
-            ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1".to_owned()),
-            ("AWS_ACCESS_KEY_ID", "none".to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", "none".to_owned()),
-        ];
-        if let Home::Server(_) = self.home {
-            environment.push(("DATABASE_URL", self.url.clone()));
-            environment.push(("JWT_SECRET", "a secret that is long enough, as secrets go".to_owned()));
-            environment.push(("AUDIT_KEY", "a key that is long enough, as keys go in tests".to_owned()));
-        }
-        Settings::parse(None, environment.into_iter().map(|(name, value)| (name.to_owned(), value))).unwrap()
+        let mut environment = match &self.home {
+            Home::Folder(_) => no_store(),
+            Home::Server(_) => postgres_environment(&self.url),
+        };
+        environment.push(("QUAYMASTER_DATABASE__MAX_CONNECTIONS", connections.to_string()));
+        parse(environment)
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     pub fn backend(&self) -> DbBackend {
@@ -134,6 +131,39 @@ impl TestDb {
         let rows = self.pool.query_all_raw(Statement::from_string(self.backend(), sql)).await.unwrap();
         rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
     }
+}
+
+/// An engine of another process on a PostgreSQL database, whose leases are as short as can be.
+pub async fn engine_on(url: &str) -> Engine {
+    let mut environment = postgres_environment(url);
+    environment.push(("QUAYMASTER_JOBS__LEASE_SECS", "3".to_owned()));
+    environment.push(("QUAYMASTER_JOBS__POLL_MILLIS", "50".to_owned()));
+    let settings = parse(environment);
+    let storage = Storage::connect(&settings.storage).await.unwrap();
+    let database = Database::connect(&settings.database, None).await.unwrap();
+    Engine::new(database, storage, Clock::default(), Arc::new(settings))
+}
+
+fn postgres_environment(url: &str) -> Vec<(&'static str, String)> {
+    let mut environment = no_store();
+    environment.push(("DATABASE_URL", url.to_owned()));
+    environment.push(("JWT_SECRET", "a secret that is long enough, as secrets go".to_owned()));
+    environment.push(("AUDIT_KEY", "a key that is long enough, as keys go in tests".to_owned()));
+    environment
+}
+
+fn no_store() -> Vec<(&'static str, String)> {
+    vec![
+        ("AWS_BUCKET", "bucket".to_owned()),
+        ("AWS_REGION", "us-east-1".to_owned()),
+        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1".to_owned()),
+        ("AWS_ACCESS_KEY_ID", "none".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "none".to_owned()),
+    ]
+}
+
+fn parse(environment: Vec<(&'static str, String)>) -> Settings {
+    Settings::parse(None, environment.into_iter().map(|(name, value)| (name.to_owned(), value))).unwrap()
 }
 
 impl Drop for OneDatabase {

@@ -1,0 +1,74 @@
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::{failed, print};
+use crate::event::{self, PublicKeys};
+use crate::settings::Settings;
+use crate::start;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check a receipt and print what it attests; exits with 1 where it was forged or changed. Asks nobody
+    #[command(after_help = "\
+Examples:
+  curl -H \"Authorization: Bearer $TOKEN\" $SERVER/app/uploads/$ID/receipt > receipt.json
+  quaymaster receipt verify receipt.json
+  curl $SERVER/.well-known/quaymaster-keys.json > keys.json
+  quaymaster receipt verify receipt.json --keys keys.json      (elsewhere, years later)")]
+    Verify {
+        /// The server's JSON answer or the bare JWS; - for standard input
+        file: PathBuf,
+        /// The keys of `/.well-known/quaymaster-keys.json`; this deployment's own, from its settings, where not given
+        #[arg(long, value_name = "FILE")]
+        keys: Option<PathBuf>,
+    },
+}
+
+pub(super) fn run(args: Args, config: Option<&Path>) -> ExitCode {
+    let Command::Verify { file, keys } = args.command;
+    match verify(&file, keys.as_deref(), config) {
+        Ok(claims) => match serde_json::to_string_pretty(&claims) {
+            Ok(text) => print(&text),
+            Err(error) => failed(error),
+        },
+        Err(error) => failed(error),
+    }
+}
+
+fn verify(file: &Path, keys: Option<&Path>, config: Option<&Path>) -> Result<Value, String> {
+    let keys = match keys {
+        Some(path) => {
+            let text = read(path)?;
+            serde_json::from_str(&text).map_err(|error| format!("{} is no set of keys: {error}", path.display()))?
+        }
+        None => own_keys(config)?,
+    };
+    event::verify_receipt(&read(file)?, &keys).map_err(|doubt| doubt.to_string())
+}
+
+fn own_keys(config: Option<&Path>) -> Result<PublicKeys, String> {
+    let settings = Settings::load(config).map_err(|error| error.to_string())?;
+    let keys = start::keys(settings).map_err(|error| error.to_string())?;
+    Ok(event::public_keys(&keys))
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text).map(drop)
+    } else {
+        std::fs::read_to_string(path).map(|read| text = read)
+    };
+    read.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    Ok(text)
+}

@@ -1,0 +1,225 @@
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use entity::SessionId;
+use entity::upload_session::Status;
+use serde_json::json;
+
+use super::table::{or_dash, size, table, time};
+use super::tenant::named;
+use super::{failed, open, print, said};
+use crate::caller::Caller;
+use crate::engine::Engine;
+use crate::http::admin::uploads::InspectionView;
+use crate::http::views::SessionView;
+use crate::session::rows::Filter;
+use crate::session::{self, Inspection, Session, state};
+
+/// Recorded as the actor of what a command does.
+const ACTOR: &str = "cli";
+/// The most sessions that one page asks of the database.
+const PAGE: u64 = 200;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which session.
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// The session's id
+    id: SessionId,
+    /// Whose it is: a tenant's slug or id
+    #[arg(long, value_name = "SLUG")]
+    tenant: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List a tenant's sessions, newest first
+    #[command(after_help = "\
+Examples:
+  quaymaster session list --tenant acme
+  quaymaster session list --tenant acme --status UPLOADING --status INITIATING --user ann
+  quaymaster session list --tenant acme --status FAILED --limit 1000 --json | jq -r .upload_session_id")]
+    List {
+        /// Whose: a tenant's slug or id
+        #[arg(long, value_name = "SLUG")]
+        tenant: String,
+        /// INITIATING, UPLOADING, COMPLETED, FAILED or CANCELLED; any where none is named
+        #[arg(long, value_name = "STATE", value_parser = status)]
+        status: Vec<Status>,
+        /// Who opened it
+        #[arg(long, value_name = "USER")]
+        user: Option<String>,
+        /// The batch's reference
+        #[arg(long, value_name = "REF")]
+        batch: Option<String>,
+        /// How many at most
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u64,
+        /// A line of JSON for each session
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a session with its history, its asset, and what the store holds of it
+    #[command(after_help = "\
+Examples:
+  quaymaster session show 0199d2c4-… --tenant acme")]
+    Show {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Cancel a session; one that has ended stays as it is
+    #[command(after_help = "\
+Examples:
+  quaymaster session cancel 0199d2c4-… --tenant acme")]
+    Cancel {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Make a session FAILED, for the reason `operator`
+    #[command(after_help = "\
+Examples:
+  quaymaster session fail 0199d2c4-… --tenant acme --reason 'the file is not theirs to send'")]
+    Fail {
+        #[command(flatten)]
+        which: Which,
+        /// Why, in 1 to 500 characters; kept in the session's history
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
+        reason: String,
+    },
+}
+
+fn status(name: &str) -> Result<Status, String> {
+    let known = "INITIATING, UPLOADING, COMPLETED, FAILED or CANCELLED";
+    state::named(&name.to_ascii_uppercase()).ok_or_else(|| known.to_owned())
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    if (1..=500).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
+        return Ok(text.to_owned());
+    }
+    Err("1 to 500 characters, none of them a control character".to_owned())
+}
+
+pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
+    let engine = match open(config).await {
+        Ok(engine) => engine,
+        Err(error) => return failed(error),
+    };
+    let answer = match args.command {
+        Command::List { tenant, status, user, batch, limit, json } => {
+            let filter = Filter { statuses: status, created_by: user, batch_reference: batch, ..Filter::default() };
+            list(&engine, &tenant, &filter, limit, json).await
+        }
+        Command::Show { which } => show(&engine, &which).await,
+        Command::Cancel { which } => cancel(&engine, &which).await,
+        Command::Fail { which, reason } => fail(&engine, &which, &reason).await,
+    };
+    match answer {
+        Ok(text) => print(&text),
+        Err(error) => failed(error),
+    }
+}
+
+async fn operating(engine: &Engine, tenant: &str) -> Result<Caller, String> {
+    Ok(Caller::operating(named(engine, tenant).await?, ACTOR))
+}
+
+async fn list(engine: &Engine, tenant: &str, filter: &Filter, limit: u64, json: bool) -> Result<String, String> {
+    let caller = operating(engine, tenant).await?;
+    let (mut sessions, mut before, mut left) = (Vec::new(), None, limit);
+    while left > 0 {
+        let page = session::list(engine, &caller, filter, before, left.min(PAGE)).await.map_err(said)?;
+        left -= page.sessions.len() as u64;
+        sessions.extend(page.sessions);
+        before = page.next;
+        if before.is_none() {
+            break;
+        }
+    }
+    if json {
+        let lines: Vec<_> = sessions.into_iter().map(|session| json!(SessionView::from(session)).to_string()).collect();
+        return Ok(lines.join("\n"));
+    }
+    Ok(sessions_table(&sessions))
+}
+
+async fn show(engine: &Engine, which: &Which) -> Result<String, String> {
+    let caller = operating(engine, &which.tenant).await?;
+    let inspection = session::inspect(engine, &caller, which.id).await.map_err(said)?;
+    Ok(if which.json { json!(InspectionView::from(inspection)).to_string() } else { described(&inspection) })
+}
+
+async fn cancel(engine: &Engine, which: &Which) -> Result<String, String> {
+    let caller = operating(engine, &which.tenant).await?;
+    Ok(one(session::cancel(engine, &caller, which.id).await.map_err(said)?, which.json))
+}
+
+async fn fail(engine: &Engine, which: &Which, reason: &str) -> Result<String, String> {
+    let caller = operating(engine, &which.tenant).await?;
+    Ok(one(session::fail(engine, &caller, which.id, reason).await.map_err(said)?, which.json))
+}
+
+fn one(session: Session, json: bool) -> String {
+    if json { json!(SessionView::from(session)).to_string() } else { sessions_table(&[session]) }
+}
+
+fn sessions_table(sessions: &[Session]) -> String {
+    let titles = ["SESSION", "STATUS", "REASON", "USER", "LAST ACTIVITY", "SIZE>", "FILE"];
+    let rows: Vec<_> = sessions
+        .iter()
+        .map(|session| {
+            vec![
+                session.id.to_string(),
+                state::name(session.status).to_owned(),
+                or_dash(session.failure_reason, |reason| state::reason_name(reason).to_owned()),
+                session.created_by.clone(),
+                time(session.last_activity_at),
+                size(session.file_size),
+                session.file_name.clone(),
+            ]
+        })
+        .collect();
+    table(&titles, &rows)
+}
+
+fn described(inspection: &Inspection) -> String {
+    let Inspection { session, events, asset, stored } = inspection;
+    let store = match stored {
+        Ok(stored) => format!(
+            "{} parts of {} bytes in all; {}",
+            stored.parts,
+            stored.part_bytes,
+            stored.object_bytes.map_or_else(|| "no object".to_owned(), |bytes| format!("an object of {bytes} bytes"))
+        ),
+        Err(error) => format!("does not answer: {error}"),
+    };
+    let asset = asset.as_ref().map_or_else(|| "none".to_owned(), |asset| asset.id.to_string());
+    let rows: Vec<_> = events
+        .iter()
+        .map(|event| {
+            vec![
+                event.seq.to_string(),
+                time(event.at),
+                event.event.clone(),
+                or_dash(event.to_status, |to| state::name(to).to_owned()),
+                event.actor.clone(),
+                event.details.to_string(),
+            ]
+        })
+        .collect();
+    let history = table(&["SEQ>", "AT", "EVENT", "TO", "ACTOR", "DETAILS"], &rows);
+    format!(
+        "{}\n\nasset  {asset}\nstore  {store}\nends   {}\n\n{history}",
+        sessions_table(std::slice::from_ref(session)),
+        time(session.expires_at)
+    )
+}

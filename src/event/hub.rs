@@ -1,0 +1,141 @@
+//! Who listens to events in this process, and what each of them may hear.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use entity::SessionId;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::feed::PAGE;
+use super::rows::Placed;
+use crate::caller::Caller;
+
+/// What somebody listens to: what they may see, and of that what they asked for.
+#[derive(Clone, Debug)]
+pub struct Interest {
+    pub caller: Caller,
+    pub batch_reference: Option<String>,
+    pub session: Option<SessionId>,
+}
+
+impl Interest {
+    pub fn covers(&self, event: &Placed) -> bool {
+        self.caller.sees_one_of(event.tenant_id, event.brand_id, &event.created_by)
+            && self.session.is_none_or(|session| session == event.upload_session_id)
+            && self.batch_reference.as_ref().is_none_or(|batch| event.batch_reference.as_ref() == Some(batch))
+    }
+}
+
+/// Hands events on as they get their places. It keeps none: what was before is in the table.
+#[derive(Default)]
+pub struct Hub {
+    state: Mutex<State>,
+    closed: CancellationToken,
+}
+
+#[derive(Default)]
+struct State {
+    /// The last place that listeners were told of.
+    published: i64,
+    listeners: Vec<Listening>,
+    streams: usize,
+}
+
+struct Listening {
+    interest: Interest,
+    to: mpsc::Sender<Arc<Placed>>,
+}
+
+impl Listening {
+    /// Hands on what concerns this listener; `false` where it has not taken what it was given before, or is gone.
+    fn tell(&self, page: &[Arc<Placed>], buffer: usize) -> bool {
+        let waiting = self.to.max_capacity() - self.to.capacity();
+        if waiting > buffer {
+            return false;
+        }
+        // There is room for a page beside the buffer.
+        let mut wanted = page.iter().filter(|event| self.interest.covers(event));
+        wanted.all(|event| self.to.try_send(Arc::clone(event)).is_ok()) && !self.to.is_closed()
+    }
+}
+
+/// A place among the readers of this process, given back when it is dropped.
+pub(super) struct Seat(Arc<Hub>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.state().streams -= 1;
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hub(..)")
+    }
+}
+
+impl Hub {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held, and each change is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn begin(&self, published: i64) {
+        self.state().published = published;
+    }
+
+    /// Where to read on, up to `last`; `None` where everybody knows, also because nobody listens.
+    pub(super) fn behind(&self, last: i64) -> Option<i64> {
+        let mut state = self.state();
+        if state.listeners.is_empty() {
+            state.published = state.published.max(last);
+        }
+        (state.published < last).then_some(state.published)
+    }
+
+    /// Tells everybody of these events, which are all up to the place `until`. Whoever still has more than its buffer
+    /// unread from before is cut off, and nobody is waited for.
+    pub(super) fn publish(&self, page: Vec<Placed>, until: i64) {
+        let page: Vec<_> = page.into_iter().map(Arc::new).collect();
+        let mut state = self.state();
+        state.published = until;
+        state.listeners.retain(|listening| {
+            let buffer = listening.to.max_capacity() - ROOM_FOR_A_PAGE;
+            listening.tell(&page, buffer)
+        });
+    }
+
+    /// Listens from here on; answers the last place that will not be heard of, too. The channel ends where the listener
+    /// is cut off.
+    pub(super) fn join(&self, interest: Interest, buffer: usize) -> (i64, mpsc::Receiver<Arc<Placed>>) {
+        let (to, from) = mpsc::channel(buffer + ROOM_FOR_A_PAGE);
+        let mut state = self.state();
+        state.listeners.push(Listening { interest, to });
+        (state.published, from)
+    }
+
+    /// `None` where `most` streams are being read.
+    pub(super) fn seat(self: &Arc<Self>, most: usize) -> Option<Seat> {
+        let mut state = self.state();
+        if state.streams >= most {
+            return None;
+        }
+        state.streams += 1;
+        drop(state);
+        Some(Seat(Arc::clone(self)))
+    }
+
+    /// Ends all streams and waiting, now and from now on.
+    pub(crate) fn close(&self) {
+        self.closed.cancel();
+        self.state().listeners.clear();
+    }
+
+    /// Waits until the hub is closed.
+    pub async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+}
+
+const ROOM_FOR_A_PAGE: usize = PAGE as usize;

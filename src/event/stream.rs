@@ -1,0 +1,138 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::feed::PAGE;
+use super::hub::{Interest, Seat};
+use super::rows::{self, Placed, Span};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+/// Events as they happen, in order and without a gap.
+pub struct Stream {
+    engine: Engine,
+    interest: Interest,
+    stage: Stage,
+    /// Every event up to this place has been read, or does not count.
+    read: i64,
+    /// Read from the table and not handed out yet.
+    page: VecDeque<Placed>,
+    _seat: Seat,
+}
+
+enum Stage {
+    /// Reads from the table what was before.
+    Behind,
+    /// Listens already; what is up to this place is still to be read from the table.
+    Joined(i64, mpsc::Receiver<Arc<Placed>>),
+    Live(mpsc::Receiver<Arc<Placed>>),
+}
+
+/// What of an event its readers are told: the name on the wire; `None` for what is recorded but not told.
+pub fn public_name(event: &str) -> Option<&'static str> {
+    match event {
+        "initiate" => Some("upload.initiated"),
+        "open" => Some("upload.opened"),
+        "complete" => Some("upload.completed"),
+        "fail" => Some("upload.failed"),
+        "cancel" => Some("upload.cancelled"),
+        "asset.ready" => Some("asset.ready"),
+        "asset.failed" => Some("asset.failed"),
+        _ => None,
+    }
+}
+
+/// Begins to read events: after the place `after`, from the table first, or else only new ones.
+///
+/// A reader that leaves more than `feed.buffer` events unread while others come is cut off: its stream ends, and it may
+/// begin again after the last place that it has seen.
+///
+/// # Errors
+/// [`Error::TooManyReaders`] where this process has `feed.readers_max` already.
+pub async fn stream(engine: &Engine, interest: Interest, after: Option<i64>) -> Result<Stream> {
+    let seat = engine.hub.seat(engine.settings.feed.readers_max).ok_or(Error::TooManyReaders)?;
+    let (read, stage) = match after {
+        // A place that was never given is of another time: of a database that was put back since.
+        Some(after) => (after.min(rows::last_position(engine.db.conn()).await?), Stage::Behind),
+        None => {
+            let (published, from) = engine.hub.join(interest.clone(), engine.settings.feed.buffer);
+            (published, Stage::Live(from))
+        }
+    };
+    Ok(Stream { engine: engine.clone(), interest, stage, read, page: VecDeque::new(), _seat: seat })
+}
+
+/// Hears of new events in whose order nothing depends; for a short while, and without a seat.
+pub(crate) fn listen(engine: &Engine, interest: Interest) -> mpsc::Receiver<Arc<Placed>> {
+    engine.hub.join(interest, engine.settings.feed.buffer).1
+}
+
+impl Stream {
+    /// The place up to which everything has been handed out.
+    pub fn read(&self) -> i64 {
+        self.page.front().map_or(self.read, |next| next.position - 1)
+    }
+
+    /// The next event; `None` where the reader was cut off. May be dropped while it waits; nothing is lost then.
+    ///
+    /// # Errors
+    /// The table could not be read; the same call goes on.
+    pub async fn next(&mut self) -> Result<Option<Arc<Placed>>> {
+        loop {
+            if let Some(event) = self.page.pop_front() {
+                return Ok(Some(Arc::new(event)));
+            }
+            match &mut self.stage {
+                Stage::Behind => {
+                    if !self.read_page(None).await? {
+                        let (published, from) = self.engine.hub.join(self.interest.clone(), self.buffer());
+                        self.stage = Stage::Joined(published, from);
+                    }
+                }
+                Stage::Joined(until, _) => {
+                    let until = *until;
+                    if !self.read_page(Some(until)).await? {
+                        self.go_live(until);
+                    }
+                }
+                Stage::Live(from) => match from.recv().await {
+                    Some(event) if event.position > self.read => {
+                        self.read = event.position;
+                        if public_name(&event.event).is_some() {
+                            return Ok(Some(event));
+                        }
+                    }
+                    Some(_) => {}
+                    None => return Ok(None),
+                },
+            }
+        }
+    }
+
+    fn buffer(&self) -> usize {
+        self.engine.settings.feed.buffer
+    }
+
+    fn go_live(&mut self, until: i64) {
+        self.read = self.read.max(until);
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Behind) {
+            Stage::Joined(_, from) | Stage::Live(from) => Stage::Live(from),
+            Stage::Behind => Stage::Behind,
+        };
+    }
+
+    /// Reads one page of the table, all of the tenant's, so that a call stays short however few of them concern this
+    /// reader; `false` where there was no more than that.
+    async fn read_page(&mut self, until: Option<i64>) -> Result<bool> {
+        let span = Span { tenant: Some(self.interest.caller.tenant), after: self.read, until, limit: PAGE };
+        let page = rows::placed(self.engine.db.conn(), span).await?;
+        let more = page.len() as u64 == PAGE;
+        if let Some(last) = page.last() {
+            self.read = last.position;
+        }
+        let told = |event: &Placed| self.interest.covers(event) && public_name(&event.event).is_some();
+        self.page = page.into_iter().filter(told).collect();
+        Ok(more)
+    }
+}

@@ -1,0 +1,31 @@
+//! `/admin`: operators, in every tenant, and managers, in their own.
+
+pub(crate) mod tenants;
+pub(crate) mod uploads;
+
+use serde::Deserialize;
+use validator::Validate;
+
+use super::known_tenant;
+use crate::caller::Admin;
+use crate::engine::Engine;
+use crate::error::Result;
+
+/// Whether the caller is an operator, or a manager of a tenant of ours.
+///
+/// # Errors
+/// [`crate::error::Error::PermissionDenied`].
+async fn admit(engine: &Engine, admin: &Admin) -> Result<()> {
+    admin.must_manage()?;
+    match admin {
+        Admin::Operator(_) => Ok(()),
+        Admin::Member(caller) => known_tenant(engine, caller).await,
+    }
+}
+
+/// Whose upload it is.
+#[derive(Debug, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TenantQuery {
+    tenant: Option<String>,
+}

@@ -1,0 +1,312 @@
+//! `/admin/tenants`.
+
+use std::collections::BTreeMap;
+
+use actix_web::HttpResponse;
+use actix_web::web::{Data, Path};
+use chrono::NaiveDate;
+use entity::TenantId;
+use serde::{Deserialize, Deserializer, Serialize};
+use tracing::info;
+use utoipa::ToSchema;
+use uuid::Uuid;
+use validator::Validate;
+
+use super::admit;
+use crate::caller::Admin;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::http::body::Body;
+use crate::http::problem::Answer;
+use crate::http::query::Query;
+use crate::http::rules;
+use crate::http::views::Time;
+use crate::start;
+use crate::tenant::usage::Day;
+use crate::tenant::{self, Limits, Standing};
+
+const LIMIT_DEFAULT: u64 = 50;
+
+/// A tenant, its limits, and what it holds.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Tenant)]
+pub(crate) struct TenantView {
+    tenant_id: Uuid,
+    slug: String,
+    /// The tenant's own, under the dedicated strategy.
+    bucket: Option<String>,
+    /// Since when it opens no new sessions; null where it does.
+    suspended_at: Option<Time>,
+    /// The most bytes that it may hold; null for any number.
+    quota_bytes: Option<i64>,
+    /// The most sessions that may be INITIATING or UPLOADING; null for any number.
+    quota_live_sessions: Option<i64>,
+    /// Sessions that are INITIATING or UPLOADING.
+    live_sessions: i64,
+    /// Of live sessions, of assets, and of FAILED and CANCELLED sessions whose storage is not cleared yet.
+    bytes: i64,
+    created_at: Time,
+}
+
+impl From<Standing> for TenantView {
+    fn from(standing: Standing) -> Self {
+        let Standing { tenant, usage } = standing;
+        Self {
+            tenant_id: tenant.id.0,
+            slug: tenant.slug,
+            bucket: tenant.bucket,
+            suspended_at: tenant.suspended_at.map(Time),
+            quota_bytes: tenant.quota_bytes,
+            quota_live_sessions: tenant.quota_live_sessions,
+            live_sessions: usage.live_sessions,
+            bytes: usage.bytes,
+            created_at: Time(tenant.created_at),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TenantPage)]
+pub(in crate::http) struct TenantsView {
+    /// By slug.
+    data: Vec<TenantView>,
+    /// Pass it as `cursor` for the next page; null on the last one.
+    next_cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct TenantsQuery {
+    #[validate(range(min = 1, max = 200))]
+    limit: Option<u64>,
+    #[validate(custom(function = "rules::slug"))]
+    cursor: Option<String>,
+}
+
+/// All tenants, by slug.
+#[utoipa::path(
+    get, path = "/admin/tenants", tag = "admin",
+    params(
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before.", min_length = 1, max_length = 63, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"),
+    ),
+    responses((status = 200, description = "One page", body = TenantsView)),
+    extensions(("x-permission" = json!("operator"))),
+)]
+pub(in crate::http) async fn list(engine: Data<Engine>, admin: Admin, query: Query<TenantsQuery>) -> Answer {
+    admin.operator()?;
+    let query = query.parse()?;
+    let page = tenant::list(&engine, query.cursor.as_deref(), query.limit.unwrap_or(LIMIT_DEFAULT)).await?;
+    let data = page.tenants.into_iter().map(Into::into).collect();
+    Ok(HttpResponse::Ok().json(TenantsView { data, next_cursor: page.next }))
+}
+
+/// A tenant with its brands.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TenantWithBrands)]
+pub(in crate::http) struct TenantWithBrandsView {
+    #[serde(flatten)]
+    tenant: TenantView,
+    /// Ids by slug.
+    brands: BTreeMap<String, Uuid>,
+}
+
+async fn with_brands(engine: &Engine, id: TenantId) -> Result<TenantWithBrandsView> {
+    let tenant = tenant::standing(engine, id).await?.into();
+    let brands = tenant::brands_of(engine, id).await?;
+    Ok(TenantWithBrandsView { tenant, brands: brands.into_iter().map(|brand| (brand.slug, brand.id.0)).collect() })
+}
+
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct CreateTenantRequest {
+    /// What people call the tenant.
+    #[schema(required, nullable = false, min_length = 1, max_length = 63, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+    #[validate(required, custom(function = "rules::slug"))]
+    slug: Option<String>,
+    /// One brand `main` where not given.
+    #[schema(min_items = 1, max_items = 100)]
+    #[validate(length(min = 1, max = 100))]
+    brands: Option<Vec<String>>,
+    /// The tenant's own bucket, under the dedicated strategy.
+    #[schema(min_length = 3, max_length = 63, pattern = "^[a-z0-9.-]+$")]
+    #[validate(custom(function = "rules::bucket"))]
+    bucket: Option<String>,
+}
+
+/// Makes a tenant and its brands; again: the same ids, new brands added.
+#[utoipa::path(
+    post, path = "/admin/tenants", tag = "admin", request_body = CreateTenantRequest,
+    responses(
+        (status = 201, description = "Made", body = TenantWithBrandsView),
+        (status = 200, description = "It was there already", body = TenantWithBrandsView),
+    ),
+    extensions(("x-permission" = json!("operator"))),
+)]
+pub(in crate::http) async fn create(engine: Data<Engine>, admin: Admin, body: Body<CreateTenantRequest>) -> Answer {
+    let actor = admin.operator()?;
+    let CreateTenantRequest { slug, brands, bucket } = body.parse()?;
+    let (slug, brands) = (slug.unwrap_or_default(), brands.unwrap_or_else(|| vec!["main".to_owned()]));
+    let created = tenant::create(&engine, &slug, &brands, bucket.as_deref()).await?;
+    if let Some(bucket) = &bucket {
+        start::prepare_own_bucket(&engine, bucket).await.map_err(Error::from)?;
+    }
+    info!(actor, tenant.slug = slug, is_new = created.is_new, ?brands, "a tenant was made, or given brands");
+    let mut answer = if created.is_new { HttpResponse::Created() } else { HttpResponse::Ok() };
+    Ok(answer.json(with_brands(&engine, created.tenant_id).await?))
+}
+
+/// The tenant with its brands. A manager may ask about their own.
+#[utoipa::path(
+    get, path = "/admin/tenants/{slug}", tag = "admin", params(("slug" = String, Path, description = "Or the id.")),
+    responses((status = 200, description = "The tenant", body = TenantWithBrandsView)),
+    extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
+)]
+pub(in crate::http) async fn find(engine: Data<Engine>, admin: Admin, slug: Path<String>) -> Answer {
+    admit(&engine, &admin).await?;
+    let tenant = tenant::within(&engine, &admin, Some(&slug)).await?.tenant;
+    Ok(HttpResponse::Ok().json(with_brands(&engine, tenant).await?))
+}
+
+/// What is to change; what is left out stays.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct ChangeTenantRequest {
+    /// A suspended tenant opens no new sessions. Those that run may finish.
+    suspended: Option<bool>,
+    /// The most bytes that it may hold; null for any number.
+    #[schema(value_type = Option<i64>, minimum = 0)]
+    #[serde(default, deserialize_with = "null_or")]
+    #[validate(range(min = 0))]
+    quota_bytes: Option<Option<i64>>,
+    /// The most sessions that may be INITIATING or UPLOADING; null for any number.
+    #[schema(value_type = Option<i64>, minimum = 0)]
+    #[serde(default, deserialize_with = "null_or")]
+    #[validate(range(min = 0))]
+    quota_live_sessions: Option<Option<i64>>,
+}
+
+/// `None` where the field is not there, `Some(None)` where it is null.
+fn null_or<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Option<i64>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// Suspends the tenant or lets it go on, and sets its quotas. In force when this answers.
+#[utoipa::path(
+    patch, path = "/admin/tenants/{slug}", tag = "admin", request_body = ChangeTenantRequest,
+    params(("slug" = String, Path, description = "Or the id.")),
+    responses((status = 200, description = "As it is now", body = TenantView)),
+    extensions(("x-permission" = json!("operator"))),
+)]
+pub(in crate::http) async fn change(
+    engine: Data<Engine>,
+    admin: Admin,
+    slug: Path<String>,
+    body: Body<ChangeTenantRequest>,
+) -> Answer {
+    let actor = admin.operator()?;
+    let ChangeTenantRequest { suspended, quota_bytes, quota_live_sessions } = body.parse()?;
+    let tenant = tenant::named_so(&engine, &slug).await?;
+    let limits = Limits { suspended, quota_bytes, quota_live_sessions };
+    let standing = tenant::limit(&engine, actor, tenant.id, limits).await?;
+    Ok(HttpResponse::Ok().json(TenantView::from(standing)))
+}
+
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct AddBrandsRequest {
+    #[schema(required, nullable = false, min_items = 1, max_items = 100)]
+    #[validate(required, length(min = 1, max = 100))]
+    brands: Option<Vec<String>>,
+}
+
+/// Adds brands, by their slugs; those that are there already stay.
+#[utoipa::path(
+    post, path = "/admin/tenants/{slug}/brands", tag = "admin", request_body = AddBrandsRequest,
+    params(("slug" = String, Path, description = "Or the id.")),
+    responses((status = 200, description = "With all its brands", body = TenantWithBrandsView)),
+    extensions(("x-permission" = json!("operator"))),
+)]
+pub(in crate::http) async fn add_brands(
+    engine: Data<Engine>,
+    admin: Admin,
+    slug: Path<String>,
+    body: Body<AddBrandsRequest>,
+) -> Answer {
+    let actor = admin.operator()?;
+    let brands = body.parse()?.brands.unwrap_or_default();
+    let tenant = tenant::named_so(&engine, &slug).await?;
+    tenant::create(&engine, &tenant.slug, &brands, None).await?;
+    info!(actor, tenant.slug, ?brands, "a tenant was given brands");
+    Ok(HttpResponse::Ok().json(with_brands(&engine, tenant.id).await?))
+}
+
+/// A span of days.
+#[derive(Debug, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct UsageQuery {
+    from: Option<NaiveDate>,
+    to: Option<NaiveDate>,
+}
+
+/// What happened to a tenant's uploads on one day of UTC.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsageDay)]
+pub(crate) struct DayView {
+    #[schema(value_type = String, format = Date)]
+    day: NaiveDate,
+    opened: i64,
+    completed: i64,
+    failed: i64,
+    cancelled: i64,
+    bytes_completed: i64,
+}
+
+impl From<(NaiveDate, Day)> for DayView {
+    fn from((day, of): (NaiveDate, Day)) -> Self {
+        let Day { opened, completed, failed, cancelled, bytes_completed } = of;
+        Self { day, opened, completed, failed, cancelled, bytes_completed }
+    }
+}
+
+/// What a tenant holds, and what it did.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TenantUsage)]
+pub(crate) struct UsageView {
+    #[serde(flatten)]
+    tenant: TenantView,
+    /// Every day of the span, oldest first.
+    days: Vec<DayView>,
+}
+
+impl UsageView {
+    pub(crate) fn new(standing: Standing, days: BTreeMap<NaiveDate, Day>) -> Self {
+        Self { tenant: standing.into(), days: days.into_iter().map(Into::into).collect() }
+    }
+}
+
+/// What the tenant holds, and what happened on each day. A manager may ask about their own tenant.
+///
+/// Sessions that have been deleted since are not counted; completed ones always are.
+#[utoipa::path(
+    get, path = "/admin/tenants/{slug}/usage", tag = "admin",
+    params(
+        ("slug" = String, Path, description = "Or the id."),
+        ("from" = Option<String>, Query, format = Date, description = "The first day, in UTC; 29 days before `to` where not given."),
+        ("to" = Option<String>, Query, format = Date, description = "The last day, at most 91 days after `from`; today where not given."),
+    ),
+    responses((status = 200, description = "By days", body = UsageView)),
+    extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
+)]
+pub(in crate::http) async fn usage(
+    engine: Data<Engine>,
+    admin: Admin,
+    slug: Path<String>,
+    query: Query<UsageQuery>,
+) -> Answer {
+    admit(&engine, &admin).await?;
+    let UsageQuery { from, to } = query.parse()?;
+    let tenant = tenant::within(&engine, &admin, Some(&slug)).await?.tenant;
+    let days = tenant::usage::daily(&engine, tenant, from, to).await?;
+    Ok(HttpResponse::Ok().json(UsageView::new(tenant::standing(&engine, tenant).await?, days)))
+}

@@ -1,0 +1,211 @@
+//! `/admin/uploads`.
+
+use actix_web::HttpResponse;
+use actix_web::web::{Data, Path};
+use entity::{BrandId, SessionId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+use validator::Validate;
+
+use super::{TenantQuery, admit};
+use crate::caller::Admin;
+use crate::engine::Engine;
+use crate::http::body::{Body, Nothing};
+use crate::http::list::{ListQuery, PageView};
+use crate::http::problem::{Answer, Document};
+use crate::http::query::Query;
+use crate::http::views::{AssetView, EventView, SessionView, Time};
+use crate::http::{id_of, rules};
+use crate::session::{self, Inspection, Stored};
+use crate::{storage, tenant};
+
+/// What a list may ask for: as `GET /app/uploads`, and the tenant.
+#[derive(Debug, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct AdminListQuery {
+    tenant: Option<String>,
+    status: Option<String>,
+    brand_id: Option<BrandId>,
+    #[validate(custom(function = "rules::reference"))]
+    batch_reference: Option<String>,
+    #[validate(custom(function = "rules::reference"))]
+    fingerprint: Option<String>,
+    #[validate(custom(function = "rules::reference"))]
+    created_by: Option<String>,
+    #[validate(range(min = 1, max = 200))]
+    limit: Option<u64>,
+    cursor: Option<SessionId>,
+}
+
+/// One tenant's sessions, newest first. An operator names the tenant; a manager sees their own.
+#[utoipa::path(
+    get, path = "/admin/uploads", tag = "admin",
+    params(
+        ("tenant" = Option<String>, Query, description = "Slug or id; an operator must name it."),
+        ("status" = Option<String>, Query, description = "States, separated by commas.", pattern = "^(INITIATING|UPLOADING|COMPLETED|FAILED|CANCELLED)(,(INITIATING|UPLOADING|COMPLETED|FAILED|CANCELLED))*$"),
+        ("brand_id" = Option<uuid::Uuid>, Query),
+        ("batch_reference" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        ("fingerprint" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        ("created_by" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 200),
+        ("cursor" = Option<uuid::Uuid>, Query, description = "`next_cursor` of the page before."),
+    ),
+    responses((status = 200, description = "One page", body = PageView)),
+    extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
+)]
+pub(in crate::http) async fn list(engine: Data<Engine>, admin: Admin, query: Query<AdminListQuery>) -> Answer {
+    admit(&engine, &admin).await?;
+    let AdminListQuery { tenant, status, brand_id, batch_reference, fingerprint, created_by, limit, cursor } =
+        query.parse()?;
+    let query = ListQuery { status, brand_id, batch_reference, fingerprint, created_by, limit, cursor };
+    let (before, limit, filter) = (query.cursor, query.page_size(), query.filter()?);
+    let caller = tenant::within(&engine, &admin, tenant.as_deref()).await?;
+    let page = session::list(&engine, &caller, &filter, before, limit).await?;
+    Ok(HttpResponse::Ok().json(PageView::from(page)))
+}
+
+/// What the store holds under the session's own key.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StoredUpload)]
+pub(crate) struct StoredView {
+    /// Whether the store has answered; where not, all that follows but `error` is null.
+    answered: bool,
+    error: Option<String>,
+    /// Of the multipart upload.
+    parts: Option<u64>,
+    /// Of these parts.
+    part_bytes: Option<u64>,
+    /// Of the object; null where there is none.
+    object_bytes: Option<u64>,
+}
+
+impl From<Result<Stored, storage::Error>> for StoredView {
+    fn from(stored: Result<Stored, storage::Error>) -> Self {
+        let (stored, error) = match stored {
+            Ok(stored) => (Some(stored), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Self {
+            answered: error.is_none(),
+            error,
+            parts: stored.map(|stored| stored.parts),
+            part_bytes: stored.map(|stored| stored.part_bytes),
+            object_bytes: stored.and_then(|stored| stored.object_bytes),
+        }
+    }
+}
+
+/// A session from all sides.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InspectedUpload)]
+pub(crate) struct InspectionView {
+    tenant_id: Uuid,
+    #[serde(flatten)]
+    session: SessionView,
+    bucket: String,
+    /// When nothing was left in the store under the session's own key, for good.
+    storage_cleared_at: Option<Time>,
+    /// Oldest first.
+    events: Vec<EventView>,
+    /// Null until COMPLETED.
+    asset: Option<AssetView>,
+    store: StoredView,
+}
+
+impl From<Inspection> for InspectionView {
+    fn from(inspection: Inspection) -> Self {
+        let Inspection { session, events, asset, stored } = inspection;
+        Self {
+            tenant_id: session.tenant_id.0,
+            bucket: session.bucket.clone(),
+            storage_cleared_at: session.storage_cleared_at.map(Time),
+            session: session.into(),
+            events: events.into_iter().map(Into::into).collect(),
+            asset: asset.map(Into::into),
+            store: stored.into(),
+        }
+    }
+}
+
+/// The session with its history, its asset, and what the store holds of it.
+#[utoipa::path(
+    get, path = "/admin/uploads/{id}", tag = "admin",
+    params(
+        ("id" = Uuid, Path),
+        ("tenant" = Option<String>, Query, description = "Slug or id; an operator must name it."),
+    ),
+    responses((status = 200, description = "Whether or not the store answers", body = InspectionView)),
+    extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
+)]
+pub(in crate::http) async fn inspect(
+    engine: Data<Engine>,
+    admin: Admin,
+    id: Path<String>,
+    query: Query<TenantQuery>,
+) -> Answer {
+    admit(&engine, &admin).await?;
+    let caller = tenant::within(&engine, &admin, query.parse()?.tenant.as_deref()).await?;
+    let inspection = session::inspect(&engine, &caller, id_of(&id)?).await?;
+    Ok(HttpResponse::Ok().json(InspectionView::from(inspection)))
+}
+
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct FailRequest {
+    /// Why, for people; kept in the session's history.
+    #[schema(required, nullable = false, min_length = 1, max_length = 500, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
+    #[validate(required, length(min = 1, max = 500), custom(function = "rules::no_control"))]
+    reason_text: Option<String>,
+}
+
+/// It shall not go on: FAILED, for the reason `operator`. Safe to repeat.
+#[utoipa::path(
+    post, path = "/admin/uploads/{id}/fail", tag = "admin", request_body = FailRequest,
+    params(
+        ("id" = Uuid, Path),
+        ("tenant" = Option<String>, Query, description = "Slug or id; an operator must name it."),
+    ),
+    responses(
+        (status = 200, description = "FAILED, by this call or before", body = SessionView),
+        (status = 409, description = "`illegal-transition`", body = Document, content_type = "application/problem+json"),
+    ),
+    extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
+)]
+pub(in crate::http) async fn fail(
+    engine: Data<Engine>,
+    admin: Admin,
+    id: Path<String>,
+    query: Query<TenantQuery>,
+    body: Body<FailRequest>,
+) -> Answer {
+    admit(&engine, &admin).await?;
+    let note = body.parse()?.reason_text.unwrap_or_default();
+    let caller = tenant::within(&engine, &admin, query.parse()?.tenant.as_deref()).await?;
+    let session = session::fail(&engine, &caller, id_of(&id)?, &note).await?;
+    Ok(HttpResponse::Ok().json(SessionView::from(session)))
+}
+
+/// Nobody wants it any more. Safe to repeat.
+#[utoipa::path(
+    post, path = "/admin/uploads/{id}/cancel", tag = "admin", request_body = Nothing,
+    params(
+        ("id" = Uuid, Path),
+        ("tenant" = Option<String>, Query, description = "Slug or id; an operator must name it."),
+    ),
+    responses((status = 200, description = "CANCELLED, or the terminal state it was in", body = SessionView)),
+    extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
+)]
+pub(in crate::http) async fn cancel(
+    engine: Data<Engine>,
+    admin: Admin,
+    id: Path<String>,
+    query: Query<TenantQuery>,
+    body: Body<Nothing>,
+) -> Answer {
+    admit(&engine, &admin).await?;
+    body.parse()?;
+    let caller = tenant::within(&engine, &admin, query.parse()?.tenant.as_deref()).await?;
+    let session = session::cancel(&engine, &caller, id_of(&id)?).await?;
+    Ok(HttpResponse::Ok().json(SessionView::from(session)))
+}

@@ -1,0 +1,159 @@
+//! `GET /app/events`: what happens, as it happens, by Server-Sent Events (HTML standard, section 9.2).
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::header::{self, ContentEncoding, HeaderName};
+use actix_web::web::{Bytes, Data};
+use actix_web::{HttpRequest, HttpResponse};
+use chrono::{DateTime, Utc};
+use entity::upload_session::Status;
+use futures_util::stream::unfold;
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+use utoipa::ToSchema;
+use uuid::Uuid;
+use validator::Validate;
+
+use super::body::invalid;
+use super::caller::authenticate;
+use super::problem::{Answer, Document, Problem};
+use super::query::Query;
+use super::views::{StatusView, Time};
+use super::{admit, rules};
+use crate::caller::{Caller, Permission};
+use crate::engine::Engine;
+use crate::error::FieldError;
+use crate::event::{self, Interest, Placed, Stream, public_name};
+
+const LAST_EVENT_ID: &str = "Last-Event-ID";
+
+/// What a client waits before it comes again, in milliseconds.
+const RETRY_MS: u32 = 2_000;
+
+#[derive(Debug, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventsQuery {
+    #[validate(custom(function = "rules::reference"))]
+    batch_reference: Option<String>,
+    #[validate(range(min = 0))]
+    last_event_id: Option<i64>,
+}
+
+/// The data of one event.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LiveEvent)]
+pub(super) struct LiveEventView {
+    upload_session_id: Uuid,
+    brand_id: Uuid,
+    /// Where the event led.
+    status: StatusView,
+    /// Null until COMPLETED.
+    asset_id: Option<Uuid>,
+    batch_reference: Option<String>,
+    client_reference: Option<String>,
+    at: Time,
+}
+
+impl From<&Placed> for LiveEventView {
+    fn from(event: &Placed) -> Self {
+        let status = event.to_status.unwrap_or(event.status);
+        Self {
+            upload_session_id: event.upload_session_id.0,
+            brand_id: event.brand_id.0,
+            status: status.into(),
+            asset_id: (status == Status::Completed).then_some(event.asset_id.0),
+            batch_reference: event.batch_reference.clone(),
+            client_reference: event.client_reference.clone(),
+            at: Time(event.at),
+        }
+    }
+}
+
+/// What happens to the sessions that the caller sees, as it happens.
+///
+/// Server-Sent Events: `upload.initiated`, `upload.opened`, `upload.completed`, `upload.failed`, `upload.cancelled`,
+/// `asset.ready`, `asset.failed`. `id` is the event's place in the order of all events: sent back as `Last-Event-ID` it
+/// resumes after it, and nothing is missed. Without it only new events are sent. The stream ends with the token, with the
+/// server, and for a reader that is too slow; come again with the last id.
+#[utoipa::path(
+    get, path = "/app/events", tag = "uploads",
+    params(
+        ("Last-Event-ID" = Option<i64>, Header, minimum = 0, description = "Resume after this event."),
+        ("last_event_id" = Option<i64>, Query, minimum = 0, description = "The same, for clients that cannot set a header; the header goes before."),
+        ("batch_reference" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
+    ),
+    responses(
+        (status = 200, description = "Events without an end; the `data` of each is a LiveEvent", body = LiveEventView, content_type = "text/event-stream"),
+        (status = 503, description = "`too-many-readers`, `database-unavailable`", body = Document, content_type = "application/problem+json"),
+    ),
+    extensions(("x-permission" = json!("uploads.view"))),
+)]
+pub(super) async fn stream(
+    engine: Data<Engine>,
+    caller: Caller,
+    request: HttpRequest,
+    query: Query<EventsQuery>,
+) -> Answer {
+    admit(&engine, &caller, Permission::UploadsView).await?;
+    let query = query.parse()?;
+    let after = last_event_id(&request)?.or(query.last_event_id);
+    let expires_at = authenticate(&request).await?.expires_at;
+    let interest = Interest { caller, batch_reference: query.batch_reference, session: None };
+    let events = event::stream(&engine, interest, after).await?;
+    // The place to resume from, for a reader that goes before the first event comes.
+    let first = Bytes::from(format!("retry: {RETRY_MS}\nid: {}\n\n", events.read()));
+    let reader = Reader { engine: engine.get_ref().clone(), events, expires_at, first: Some(first) };
+    Ok(HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((HeaderName::from_static("x-accel-buffering"), "no"))
+        .insert_header(ContentEncoding::Identity)
+        .streaming(unfold(reader, |reader| Box::pin(reader.step()))))
+}
+
+/// The header of that name; an empty one is what a browser sends that has seen no id yet.
+fn last_event_id(request: &HttpRequest) -> Result<Option<i64>, Problem> {
+    let Some(value) = request.headers().get(LAST_EVENT_ID).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let number = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|number| *number >= 0);
+    let wrong = || invalid(vec![FieldError::new(LAST_EVENT_ID, "invalid-format", "must be the id of an event")]);
+    number.map(Some).ok_or_else(wrong)
+}
+
+struct Reader {
+    engine: Engine,
+    events: Stream,
+    expires_at: DateTime<Utc>,
+    first: Option<Bytes>,
+}
+
+impl Reader {
+    /// The next bytes for the client; `None` where the stream ends.
+    async fn step(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
+        if let Some(first) = self.first.take() {
+            return Some((Ok(first), self));
+        }
+        let left = (self.expires_at - self.engine.clock.now()).to_std().ok()?;
+        let heartbeat = Duration::from_secs(self.engine.settings.feed.heartbeat_secs);
+        let bytes = tokio::select! {
+            biased;
+            () = self.engine.hub.closed() => return None,
+            event = self.events.next() => match event {
+                Ok(event) => frame(&event?),
+                Err(error) => {
+                    tracing::warn!(%error, "a stream of events ended");
+                    return None;
+                }
+            },
+            () = sleep(heartbeat.min(left)) => Bytes::from_static(b":\n\n"),
+        };
+        Some((Ok(bytes), self))
+    }
+}
+
+fn frame(event: &Arc<Placed>) -> Bytes {
+    let name = public_name(&event.event).unwrap_or("message");
+    let data = serde_json::to_string(&LiveEventView::from(event.as_ref())).expect("texts and ids are JSON");
+    Bytes::from(format!("id: {}\nevent: {name}\ndata: {data}\n\n", event.position))
+}

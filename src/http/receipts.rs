@@ -1,0 +1,56 @@
+//! `GET /app/uploads/{id}/receipt`, and the key that receipts are verified with.
+
+use actix_web::HttpResponse;
+use actix_web::web::{Data, Path};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::problem::{Answer, Document};
+use super::{admit, id_of};
+use crate::caller::{Caller, Permission};
+use crate::engine::Engine;
+use crate::event;
+
+/// Who uploaded what, to read and to prove.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Receipt)]
+pub(super) struct ReceiptView {
+    /// What is signed.
+    #[schema(value_type = Object)]
+    receipt: Value,
+    /// The same as a JWS in compact form (RFC 7515), signed by EdDSA with a key of `/.well-known/quaymaster-keys.json`.
+    jws: String,
+}
+
+/// A signed receipt of an upload that is over, however it ended.
+#[utoipa::path(
+    get, path = "/app/uploads/{id}/receipt", tag = "uploads", params(("id" = uuid::Uuid, Path)),
+    responses(
+        (status = 200, description = "The receipt", body = ReceiptView),
+        (status = 409, description = "`illegal-transition`: it is not over yet", body = Document, content_type = "application/problem+json"),
+    ),
+    extensions(("x-permission" = json!("uploads.view"))),
+)]
+pub(super) async fn receipt(engine: Data<Engine>, caller: Caller, id: Path<String>) -> Answer {
+    admit(&engine, &caller, Permission::UploadsView).await?;
+    let receipt = event::receipt(&engine, &caller, id_of(&id)?).await?;
+    Ok(HttpResponse::Ok().json(ReceiptView { receipt: receipt.claims, jws: receipt.jws }))
+}
+
+/// A JSON Web Key Set (RFC 7517).
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReceiptKeys)]
+pub(super) struct KeysView {
+    #[schema(value_type = Vec<Object>)]
+    keys: Vec<event::PublicKey>,
+}
+
+/// The public key that receipts are signed with; it stays the same for good.
+#[utoipa::path(
+    get, path = "/.well-known/quaymaster-keys.json", tag = "uploads", security(()),
+    responses((status = 200, description = "A JSON Web Key Set", body = KeysView)),
+)]
+pub(super) async fn keys(engine: Data<Engine>) -> HttpResponse {
+    HttpResponse::Ok().json(KeysView { keys: event::public_keys(&engine.keys).keys })
+}

@@ -1,0 +1,79 @@
+//! `GET /app/uploads/{id}/wait`: a long poll, for those who want one answer and no stream.
+
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use actix_web::web::{Data, Path};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use validator::Validate;
+
+use super::problem::Answer;
+use super::query::Query;
+use super::views::{AssetView, SessionView};
+use super::{admit, id_of};
+use crate::caller::{Caller, Permission};
+use crate::engine::Engine;
+use crate::error::{Error, FieldError, Result};
+use crate::session::{self, Goal};
+
+const TIMEOUT_SECS: u64 = 30;
+
+#[derive(Debug, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WaitQuery {
+    r#for: Option<String>,
+    #[validate(range(min = 0, max = 60))]
+    timeout: Option<u64>,
+}
+
+impl WaitQuery {
+    fn goal(&self) -> Result<Goal> {
+        match self.r#for.as_deref() {
+            None | Some("terminal") => Ok(Goal::Terminal),
+            Some("ready") => Ok(Goal::Ready),
+            Some(_) => {
+                let detail = "terminal or ready";
+                Err(Error::Invalid(vec![FieldError::new("?for", "invalid-format", detail)]))
+            }
+        }
+    }
+}
+
+/// The session as it stands when the wait is over.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Waited)]
+pub(super) struct WaitedView {
+    #[serde(flatten)]
+    session: SessionView,
+    /// Whether it is as was waited for; false where the time was over first.
+    satisfied: bool,
+    /// Of a COMPLETED session.
+    asset: Option<AssetView>,
+}
+
+/// Wait until the upload is over, or its asset is ready.
+///
+/// `terminal`: COMPLETED, FAILED or CANCELLED. `ready`: the asset is READY or FAILED, or the session ended without one.
+/// Answers as soon as it is so, or when the time is over.
+#[utoipa::path(
+    get, path = "/app/uploads/{id}/wait", tag = "uploads",
+    params(
+        ("id" = uuid::Uuid, Path),
+        ("for" = Option<String>, Query, pattern = "^(terminal|ready)$", description = "`terminal` where not given."),
+        ("timeout" = Option<u64>, Query, minimum = 0, maximum = 60, description = "Seconds; 30 where not given."),
+    ),
+    responses((status = 200, description = "The session as it stands then", body = WaitedView)),
+    extensions(("x-permission" = json!("uploads.view"))),
+)]
+pub(super) async fn wait(engine: Data<Engine>, caller: Caller, id: Path<String>, query: Query<WaitQuery>) -> Answer {
+    admit(&engine, &caller, Permission::UploadsView).await?;
+    let query = query.parse()?;
+    let timeout = Duration::from_secs(query.timeout.unwrap_or(TIMEOUT_SECS));
+    let waited = session::wait(&engine, &caller, id_of(&id)?, query.goal()?, timeout).await?;
+    Ok(HttpResponse::Ok().json(WaitedView {
+        session: waited.session.into(),
+        satisfied: waited.satisfied,
+        asset: waited.asset.map(Into::into),
+    }))
+}

@@ -1,0 +1,100 @@
+use chrono::{DateTime, Utc};
+use entity::JobId;
+
+use super::rows::{self, Retried};
+use super::{Job, Kind};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+/// How a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// For its time, for the end of its pause after a failure, or, where its worker vanished, for the next one.
+    Waiting,
+    Running,
+    /// It failed too often. Only an operator moves it.
+    Dead,
+}
+
+impl State {
+    pub const ALL: [Self; 3] = [Self::Waiting, Self::Running, Self::Dead];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Dead => "dead",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+
+    pub fn of(job: &Job, now: DateTime<Utc>) -> Self {
+        if job.dead_at.is_some() {
+            Self::Dead
+        } else if job.lease_token.is_some() && job.run_at > now {
+            Self::Running
+        } else {
+            Self::Waiting
+        }
+    }
+}
+
+/// Which jobs to list; nothing set is all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    pub kind: Option<Kind>,
+    pub state: Option<State>,
+}
+
+/// One page of a list.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub jobs: Vec<Job>,
+    /// Pass this as `before` for the next page; `None` on the last one.
+    pub next: Option<JobId>,
+}
+
+/// Jobs that are not done, newest first; `limit` is 1 to 1,000.
+pub async fn list(engine: &Engine, filter: Filter, before: Option<JobId>, limit: u64) -> Result<Page> {
+    // One more than asked for tells whether there is a next page.
+    let mut jobs = rows::list(engine, filter, before, limit + 1).await?;
+    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = jobs.len() > wanted;
+    jobs.truncate(wanted);
+    let next = jobs.last().filter(|_| more).map(|last| last.id);
+    Ok(Page { jobs, next })
+}
+
+/// Makes a dead job, or one that waits, due now, as if it had never failed; its last error stays to be read.
+///
+/// # Errors
+/// [`Error::NotFound`], also where it is done by now; [`Error::Busy`] where it is running, or another job with its dedupe
+/// key waits: that one does the same.
+pub async fn retry(engine: &Engine, id: JobId) -> Result<Job> {
+    match rows::retry(engine, id).await? {
+        Retried::Due(job) => {
+            engine.wake.notify_one();
+            Ok(job)
+        }
+        Retried::NotThere => Err(running_or_gone(engine, id).await?),
+        Retried::KeyTaken => Err(Error::Busy("another job for the same work is in the queue".to_owned())),
+    }
+}
+
+/// Deletes a job, dead or waiting, that nobody shall do.
+///
+/// # Errors
+/// [`Error::NotFound`], also where it is done by now; [`Error::Busy`] where it is running.
+pub async fn discard(engine: &Engine, id: JobId) -> Result<()> {
+    if rows::discard(engine, id).await? { Ok(()) } else { Err(running_or_gone(engine, id).await?) }
+}
+
+async fn running_or_gone(engine: &Engine, id: JobId) -> Result<Error> {
+    Ok(match rows::find(engine, id).await? {
+        Some(_) => Error::Busy("the job is running".to_owned()),
+        None => Error::NotFound,
+    })
+}

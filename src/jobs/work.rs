@@ -1,0 +1,28 @@
+//! What each kind of job is: one arm each.
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use super::{Ending, Kind, Lease};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::{asset, pass};
+
+pub(super) fn work<'a>(
+    engine: &'a Engine,
+    lease: &'a Lease,
+    stop: &'a CancellationToken,
+) -> BoxFuture<'a, Result<Ending>> {
+    async move {
+        match Kind::named(&lease.job.kind) {
+            Some(Kind::Promote) => asset::promote_job(engine, &lease.job.payload).await.map(|()| Ending::Done),
+            Some(Kind::DetectAbandoned | Kind::Cleanup | Kind::Orphans | Kind::Reconcile) => {
+                pass::work(engine, lease, stop).await
+            }
+            // Nobody claims what it has no name for.
+            None => Ok(Ending::HandedOver),
+        }
+    }
+    .boxed()
+}

@@ -1,0 +1,160 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use entity::JobId;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, error, info_span, warn};
+
+use super::attempt::{Work, attempt};
+use super::work::work;
+use super::{Kind, Lease, rows};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+/// The worker of this process.
+#[derive(Debug)]
+pub struct Workers {
+    /// No new jobs, and an early end for those that can.
+    stop: CancellationToken,
+    /// Gives back what still runs.
+    give_up: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// Works on jobs of every kind until it is stopped.
+pub fn start(engine: &Engine) -> Workers {
+    start_with(engine, work)
+}
+
+/// The same with other work to do.
+pub fn start_with(engine: &Engine, work: Work) -> Workers {
+    let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
+    let slots = Kind::ALL.map(|kind| (kind, Arc::new(Semaphore::new(engine.settings.jobs.concurrency))));
+    let worker = Worker {
+        engine: engine.clone(),
+        work,
+        slots,
+        running: JoinSet::new(),
+        stop: stop.clone(),
+        give_up: give_up.clone(),
+    };
+    let task = tokio::spawn(worker.run().instrument(info_span!("jobs")));
+    Workers { stop, give_up, task }
+}
+
+impl Workers {
+    /// Claims nothing more, asks what runs to come to an early end, and waits for that for at most `grace`. What runs
+    /// even then is given up, and its jobs are released, so that other processes need not wait for the end of a lease.
+    pub async fn stop(mut self, grace: Duration) {
+        self.stop.cancel();
+        if tokio::time::timeout(grace, &mut self.task).await.is_ok() {
+            return;
+        }
+        warn!("jobs that did not end within the grace are handed to other processes");
+        self.give_up.cancel();
+        if let Err(panic) = self.task.await {
+            error!(error = %panic, "the worker failed");
+        }
+    }
+}
+
+struct Worker {
+    engine: Engine,
+    work: Work,
+    slots: [(Kind, Arc<Semaphore>); Kind::ALL.len()],
+    running: JoinSet<Kind>,
+    stop: CancellationToken,
+    give_up: CancellationToken,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        let poll = Duration::from_millis(self.engine.settings.jobs.poll_millis);
+        let mut look_for = Kind::ALL.to_vec();
+        while !self.stop.is_cancelled() {
+            if let Err(error) = self.take(&look_for).await {
+                report(&error);
+            }
+            look_for = tokio::select! {
+                () = self.stop.cancelled() => break,
+                () = self.engine.wake.notified() => Kind::ALL.to_vec(),
+                () = tokio::time::sleep(poll) => Kind::ALL.to_vec(),
+                // A place is free; nothing else has changed. Attempts do not panic: they record what does.
+                Some(ended) = self.running.join_next() => ended.into_iter().collect(),
+            };
+        }
+        while self.running.join_next().await.is_some() {}
+    }
+
+    /// Claims what is due of these kinds, as far as there is a free place for it.
+    async fn take(&mut self, kinds: &[Kind]) -> Result<()> {
+        for (kind, slots) in &self.slots {
+            let free = slots.available_permits();
+            if free == 0 || !kinds.contains(kind) {
+                continue;
+            }
+            for lease in rows::claim(&self.engine, *kind, free, &[]).await? {
+                // Nobody else takes places, so each of the claimed jobs has one.
+                let place = Arc::clone(slots).try_acquire_owned().ok();
+                let (engine, work) = (self.engine.clone(), self.work);
+                let (stop, give_up) = (self.stop.clone(), self.give_up.clone());
+                let kind = *kind;
+                self.running.spawn(async move {
+                    let _place = place;
+                    tokio::select! {
+                        () = attempt(&engine, &lease, work, &stop) => {}
+                        () = give_up.cancelled() => release(&engine, &lease).await,
+                    }
+                    kind
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn release(engine: &Engine, lease: &Lease) {
+    match rows::release(engine, lease).await {
+        Ok(_) => warn!(job.id = %lease.job.id, job.kind = lease.job.kind, "the job is given to other processes"),
+        Err(error) => report(&error),
+    }
+}
+
+fn report(error: &Error) {
+    if error.is_outage() {
+        debug!(error = error.explained(), "the queue of jobs cannot be reached");
+    } else {
+        error!(error = error.explained(), "the queue of jobs cannot be read");
+    }
+}
+
+/// Does all jobs that are due, also those that they put into the queue, and returns how many attempts that were. One
+/// that fails is not tried again, whenever it is due.
+///
+/// # Errors
+/// The database does not answer. What a job itself fails with is recorded with the job.
+pub async fn work_off(engine: &Engine) -> Result<u64> {
+    work_off_with(engine, work).await
+}
+
+/// The same with other work to do.
+///
+/// # Errors
+/// As [`work_off`].
+pub async fn work_off_with(engine: &Engine, work: Work) -> Result<u64> {
+    let mut tried: Vec<JobId> = Vec::new();
+    loop {
+        let before = tried.len();
+        for kind in Kind::ALL {
+            for lease in rows::claim(engine, kind, engine.settings.jobs.concurrency, &tried).await? {
+                tried.push(lease.job.id);
+                attempt(engine, &lease, work, &CancellationToken::new()).await;
+            }
+        }
+        if tried.len() == before {
+            return Ok(before as u64);
+        }
+    }
+}

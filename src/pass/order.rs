@@ -1,0 +1,79 @@
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Options, Pass};
+use crate::error::{Error, Result};
+use crate::jobs::{Job, NewJob};
+
+/// Who wants what pass, as the job's payload says it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub pass: Pass,
+    /// Of the schedule; `None` where somebody asked for it.
+    pub slot: Option<DateTime<Utc>>,
+    pub actor: String,
+    pub dry_run: bool,
+    pub older_than_secs: Option<i64>,
+}
+
+impl Order {
+    pub fn by_hand(pass: Pass, options: Options, actor: &str) -> Self {
+        Self {
+            pass,
+            slot: None,
+            actor: actor.to_owned(),
+            dry_run: options.dry_run,
+            older_than_secs: options.older_than.map(|span| span.num_seconds()),
+        }
+    }
+
+    pub fn of_slot(pass: Pass, slot: DateTime<Utc>) -> Self {
+        Self { slot: Some(slot), ..Self::by_hand(pass, Options::default(), "system") }
+    }
+
+    pub fn options(&self) -> Options {
+        let older_than = self.older_than_secs.map(|secs| TimeDelta::try_seconds(secs).unwrap_or(TimeDelta::MAX));
+        Options { dry_run: self.dry_run, older_than }
+    }
+
+    /// Of one pass there is one job at a time, over all processes.
+    pub fn job(&self, now: DateTime<Utc>) -> NewJob {
+        NewJob {
+            kind: self.pass.into(),
+            payload: json!(self),
+            priority: 0,
+            dedupe_key: Some(format!("pass/{}", self.pass.name())),
+            run_at: now,
+        }
+    }
+
+    /// # Errors
+    /// [`Error::Busy`] where the payload is not an order: another version's, or somebody's own.
+    pub fn of_job(job: &Job) -> Result<Self> {
+        let payload: Value = job.payload.clone();
+        serde_json::from_value(payload).map_err(|error| Error::Busy(format!("the job's payload is no order: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn an_order_survives_its_job() {
+        let slot = DateTime::from_timestamp(1_795_000_000, 0).unwrap();
+        let options = Options { dry_run: true, older_than: Some(TimeDelta::zero()) };
+        for pass in Pass::ALL {
+            for order in [Order::of_slot(pass, slot), Order::by_hand(pass, options, "ann")] {
+                let job = order.job(slot);
+                assert_eq!(job.payload["pass"], pass.name());
+                assert_eq!(job.kind.name(), pass.name());
+                assert_eq!(serde_json::from_value::<Order>(job.payload).unwrap(), order);
+            }
+        }
+        assert_eq!(Order::by_hand(Pass::Cleanup, options, "ann").options(), options);
+    }
+}

@@ -1,0 +1,124 @@
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use entity::JobId;
+use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, instrument, warn};
+
+use super::{Options, Order, Pass, Report, Run, RunRecord, rows, verbs};
+use crate::database::Tx;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::jobs::{self, Ending, Lease};
+
+/// Runs a pass here and now and records the run. A pass that fails is a run with an error, not an error here.
+///
+/// Keeps no other process from running the same pass, which does no harm but work done twice; [`by_hand`] does.
+/// `stop` asks for an early end.
+///
+/// # Errors
+/// The run could not be recorded; [`Error::LeaseLost`] where another process began the same pass meanwhile and took this
+/// one for dead.
+pub async fn run(
+    engine: &Engine,
+    pass: Pass,
+    options: Options,
+    actor: &str,
+    slot: Option<DateTime<Utc>>,
+    stop: &CancellationToken,
+) -> Result<RunRecord> {
+    let order = Order { slot, ..Order::by_hand(pass, options, actor) };
+    perform(engine, &order, stop, async |_, _| Ok(())).await
+}
+
+/// Runs a pass here and now, unless it is running or waiting to run anywhere; then `None`. If this process dies over
+/// it, a worker does it from the start when the lease ends.
+///
+/// # Errors
+/// As [`run`].
+pub async fn by_hand(
+    engine: &Engine,
+    pass: Pass,
+    options: Options,
+    actor: &str,
+    stop: &CancellationToken,
+) -> Result<Option<RunRecord>> {
+    let order = Order::by_hand(pass, options, actor);
+    let Some(lease) = jobs::begin(engine, &order.job(engine.clock.now())).await? else { return Ok(None) };
+    let run =
+        lease.held(engine, stop, async |own| perform(engine, &order, own, async |tx, _| lease.settle(tx).await).await);
+    run.await.map(Some)
+}
+
+/// Has a worker run a pass, unless it is running or waiting to run anywhere; then `None`.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn enqueue(engine: &Engine, pass: Pass, options: Options, actor: &str) -> Result<Option<JobId>> {
+    let job = Order::by_hand(pass, options, actor).job(engine.clock.now());
+    let tx = engine.db.begin().await?;
+    let id = jobs::enqueue(engine, &tx, &job).await?;
+    tx.commit().await?;
+    Ok(id)
+}
+
+/// The work of a pass's job. What an early end leaves over another worker shall do.
+pub(crate) async fn work(engine: &Engine, lease: &Lease, stop: &CancellationToken) -> Result<Ending> {
+    let order = Order::of_job(&lease.job)?;
+    let mut ending = Ending::Done;
+    perform(engine, &order, stop, async |tx, was_stopped| {
+        if was_stopped {
+            ending = Ending::HandedOver;
+            return Ok(());
+        }
+        lease.settle(tx).await
+    })
+    .await?;
+    Ok(ending)
+}
+
+/// Runs the verb between the two records of its run. `also` takes part in the second one, and is told whether the run
+/// was stopped before it was through.
+#[instrument(name = "pass.run", skip_all, fields(pass.name = order.pass.name(), pass.dry_run = order.dry_run))]
+async fn perform(
+    engine: &Engine,
+    order: &Order,
+    stop: &CancellationToken,
+    also: impl AsyncFnOnce(&Tx, bool) -> Result<()>,
+) -> Result<RunRecord> {
+    let opened = rows::open(engine, order).await?;
+    let budget = Duration::from_secs(engine.settings.lifecycle.pass_budget_secs);
+    let run = Run::new(order.options(), &order.actor, budget, stop.clone());
+    let ended = AssertUnwindSafe(verbs::run(engine, order.pass, &run)).catch_unwind().await;
+    let was_stopped = stop.is_cancelled();
+    let (report, error) = match ended {
+        Ok(Ok(report)) if was_stopped => (report, Some("it was stopped before it was through".to_owned())),
+        Ok(Ok(report)) => (report, None),
+        Ok(Err(error)) => (Report::default(), Some(error.explained())),
+        Err(_) => {
+            error!("the pass panicked");
+            (Report::default(), Some("a bug: it panicked".to_owned()))
+        }
+    };
+    let tx = engine.db.begin().await?;
+    let closed = rows::close(&tx, opened.id, engine.clock.now(), &report, error.as_deref()).await?;
+    let record = closed.ok_or(Error::LeaseLost)?;
+    also(&tx, was_stopped).await?;
+    rows::prune(&tx, order.pass).await?;
+    tx.commit().await?;
+    match &record.error {
+        Some(error) => warn!(pass.error = error, "the pass ended early"),
+        None => info!(found = report.found, done = report.done, failed = report.failed, "the pass is through"),
+    }
+    Ok(record)
+}
+
+/// Runs of one pass, or of all, newest first. Of each pass the last 1,000 are kept.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn runs(engine: &Engine, pass: Option<Pass>, limit: u64) -> Result<Vec<RunRecord>> {
+    rows::runs(engine, pass, limit).await
+}

@@ -1,0 +1,87 @@
+//! The timetable of the passes. A cron string only puts a job into the queue: of all the processes on a database, one
+//! takes each slot.
+
+mod rows;
+mod status;
+mod take;
+mod timetable;
+
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+pub use status::{Status, status};
+pub use take::{Taken, take};
+pub use timetable::Timetable;
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::pass::Pass;
+
+/// Why the timetable did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the slots that were missed could not be taken: {0}")]
+    Missed(#[source] Error),
+    #[error("{0}")]
+    Cron(String),
+    #[error(transparent)]
+    Scheduler(#[from] JobSchedulerError),
+}
+
+/// The running timetable of this process.
+pub struct Schedule {
+    scheduler: JobScheduler,
+    stop: CancellationToken,
+}
+
+/// Takes what was missed while nobody was there, then each slot as it comes.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn start(engine: &Engine) -> Result<Schedule, StartError> {
+    let scheduler = JobScheduler::new().await?;
+    let stop = CancellationToken::new();
+    for pass in Pass::ALL {
+        let Some(cron) = engine.settings.schedule.of(pass) else { continue };
+        let timetable = Timetable::parse(cron).map_err(StartError::Cron)?;
+        take(engine, pass, &timetable).await.map_err(StartError::Missed)?;
+        scheduler.add(slots(engine, pass, timetable, &stop)?).await?;
+    }
+    scheduler.start().await?;
+    Ok(Schedule { scheduler, stop })
+}
+
+impl Schedule {
+    /// Takes no more slots.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        if let Err(error) = self.scheduler.shutdown().await {
+            warn!(%error, "the timetable was not stopped cleanly");
+        }
+    }
+}
+
+/// What the scheduler does at each slot of a pass. A slot that the database does not answer at is not lost: the next one
+/// that finds it there takes it, and so does the next start.
+fn slots(
+    engine: &Engine,
+    pass: Pass,
+    timetable: Timetable,
+    stop: &CancellationToken,
+) -> Result<Job, JobSchedulerError> {
+    let (engine, stop) = (engine.clone(), stop.clone());
+    Job::new_async(timetable.six_fields().to_owned(), move |_, _| {
+        let (engine, timetable, stop) = (engine.clone(), timetable.clone(), stop.clone());
+        Box::pin(async move {
+            if stop.is_cancelled() {
+                return;
+            }
+            match take(&engine, pass, &timetable).await {
+                Ok(_) => {}
+                Err(error) if error.is_outage() => debug!(pass.name = pass.name(), %error, "a slot was not taken"),
+                Err(error) => warn!(pass.name = pass.name(), %error, "a slot was not taken"),
+            }
+        })
+    })
+}

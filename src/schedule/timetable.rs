@@ -1,0 +1,108 @@
+use chrono::{DateTime, Utc};
+use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
+
+use crate::clock::Clock;
+
+/// A cron string that is good, and the times that it stands for, in UTC.
+#[derive(Clone, Debug)]
+pub struct Timetable {
+    cron: Cron,
+    six_fields: String,
+}
+
+impl Timetable {
+    /// Reads five fields as in crontab, or six with seconds first. Where both the day of the month and the day of the
+    /// week are given, both must be right.
+    ///
+    /// # Errors
+    /// What is wrong, for whoever wrote it: also that it is right, and never comes true.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let six_fields = match text.split_whitespace().count() {
+            5 => format!("0 {}", text.trim()),
+            6 => text.trim().to_owned(),
+            fields => return Err(format!("{fields} fields; a cron string has five, or six with seconds first")),
+        };
+        // As the scheduler reads it, so that both mean the same times.
+        let parser = CronParser::builder().seconds(Seconds::Required).year(Year::Disallowed).dom_and_dow(true).build();
+        let cron = parser.parse(&six_fields).map_err(|error| error.to_string())?;
+        let timetable = Self { cron, six_fields };
+        match timetable.next(Clock::default().now()) {
+            Some(_) => Ok(timetable),
+            None => Err("no such time ever comes".to_owned()),
+        }
+    }
+
+    /// As the scheduler wants it.
+    pub fn six_fields(&self) -> &str {
+        &self.six_fields
+    }
+
+    /// The first time after that one.
+    pub fn next(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.cron.find_next_occurrence(&after, false).ok()
+    }
+
+    /// The last time that is not after that one.
+    pub fn last(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.cron.find_previous_occurrence(&now, true).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn five_fields_and_six_are_read() {
+        let now = at("2026-11-21T05:07:08.123456Z");
+        for (cron, last, next) in [
+            ("0 * * * *", "2026-11-21T05:00:00Z", "2026-11-21T06:00:00Z"),
+            ("*/5 * * * *", "2026-11-21T05:05:00Z", "2026-11-21T05:10:00Z"),
+            ("0 */6 * * *", "2026-11-21T00:00:00Z", "2026-11-21T06:00:00Z"),
+            ("0 3 * * *", "2026-11-21T03:00:00Z", "2026-11-22T03:00:00Z"),
+            ("  30 2 * * MON ", "2026-11-16T02:30:00Z", "2026-11-23T02:30:00Z"),
+            ("*/10 * * * * *", "2026-11-21T05:07:00Z", "2026-11-21T05:07:10Z"),
+            ("8 7 5 * * *", "2026-11-21T05:07:08Z", "2026-11-22T05:07:08Z"),
+            ("0 0 29 2 *", "2024-02-29T00:00:00Z", "2028-02-29T00:00:00Z"),
+        ] {
+            let timetable = Timetable::parse(cron).unwrap();
+            assert_eq!(timetable.last(now), Some(at(last)), "{cron}");
+            assert_eq!(timetable.next(now), Some(at(next)), "{cron}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_its_own_last_one_and_not_its_next() {
+        let timetable = Timetable::parse("0 * * * *").unwrap();
+        let hour = at("2026-11-21T05:00:00Z");
+        assert_eq!(timetable.last(hour), Some(hour));
+        assert_eq!(timetable.next(hour), Some(at("2026-11-21T06:00:00Z")));
+        assert_eq!(timetable.last(hour - chrono::TimeDelta::microseconds(1)), Some(at("2026-11-21T04:00:00Z")));
+    }
+
+    #[test]
+    fn what_is_wrong_or_never_comes_is_refused() {
+        for (cron, says) in [
+            ("", "0 fields"),
+            ("hourly", "1 fields"),
+            ("@daily", "1 fields"),
+            ("* * * *", "4 fields"),
+            ("0 0 0 1 1 * 2030", "7 fields"),
+            ("61 * * * *", ""),
+            ("* 25 * * *", ""),
+            ("x * * * *", ""),
+            ("0 0 30 2 *", "no such time"),
+            ("0 0 31 2,4,6,9,11 *", "no such time"),
+        ] {
+            let wrong = Timetable::parse(cron).unwrap_err();
+            assert!(wrong.contains(says), "{cron:?}: {wrong}");
+        }
+    }
+}

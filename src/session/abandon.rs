@@ -1,0 +1,146 @@
+use chrono::{DateTime, TimeDelta, Utc};
+use entity::upload_session::FailureReason;
+use serde_json::json;
+use tracing::instrument;
+
+use super::complete::{Finished, finish};
+use super::discard::discard;
+use super::rows::{self, Queue};
+use super::sweep::{Fate, dealt_with, seconds, sum, sweep};
+use super::{Change, Guard, Outcome, Session, location, transition};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::pass::{Report, Run};
+
+/// A `Date` has whole seconds, and is some time on its way: clocks that differ by less cannot be told apart.
+const SAME_CLOCK: TimeDelta = TimeDelta::seconds(2);
+
+/// Why a session is to end, unless somebody is at it after all.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    reason: FailureReason,
+    guard: Guard,
+    /// What has come to the store since is activity, by our clock. `None`: nothing can keep it alive.
+    since: Option<DateTime<Utc>>,
+}
+
+/// Fails the sessions that nobody will finish: UPLOADING ones past their `expires_at` (`expired`), those untouched for
+/// `lifecycle.abandoned_after_secs` (`abandoned`), and INITIATING ones older than `lifecycle.initiating_after_secs`
+/// (`storage_error`). `older_than` takes the place of the last two.
+///
+/// A client that has its URLs, or an S3 client of its own, need not ask us anything: before an UPLOADING session is failed
+/// the store is asked, and a part or an object that arrived since counts as activity (skipped). A store that does not
+/// answer leaves the session as it is (failed), for the next run. Only a session's longest life ends whatever the store
+/// holds. A session that somebody wanted completed is completed, where its bytes are all there.
+///
+/// Two runs may be at it at once, and a client may come back at any moment: each change repeats its time in its WHERE.
+/// What the store holds of a failed session is cleared at once, best effort; the cleanup does the rest.
+///
+/// # Errors
+/// [`Error::DbUnavailable`]. What was done before is done.
+#[instrument(name = "session.detect_abandoned", skip_all, fields(dry_run = run.options.dry_run))]
+pub async fn detect_abandoned(engine: &Engine, run: &Run) -> Result<Report> {
+    let now = engine.clock.now();
+    let lifecycle = &engine.settings.lifecycle;
+    let before = |secs: u64| now - run.options.older_than.unwrap_or(seconds(secs));
+    let (idle, stuck) = (before(lifecycle.abandoned_after_secs), before(lifecycle.initiating_after_secs));
+
+    let expired = sweep(engine, run, Queue::Expired(now), |session| async move {
+        let end = End { reason: FailureReason::Expired, guard: Guard::ExpiredBy(now), since: None };
+        let end = End { since: alive_since(engine, &session, now, idle), ..end };
+        Box::pin(end_session(engine, run, session, end)).await
+    })
+    .await?;
+    let abandoned = sweep(engine, run, Queue::Idle(idle), |session| async move {
+        // Those that have expired had their turn.
+        if session.expires_at <= now {
+            return Ok(Fate::NotDue);
+        }
+        let end = End { reason: FailureReason::Abandoned, guard: Guard::IdleSince(idle), since: Some(idle) };
+        Box::pin(end_session(engine, run, session, end)).await
+    })
+    .await?;
+    let never_opened = sweep(engine, run, Queue::Initiating(stuck), |session| async move {
+        let end = End { reason: FailureReason::StorageError, guard: Guard::StuckSince(stuck), since: None };
+        Box::pin(end_session(engine, run, session, end)).await
+    })
+    .await?;
+
+    let details = json!({
+        "expired": dealt_with(&expired),
+        "abandoned": dealt_with(&abandoned),
+        "storage_error": dealt_with(&never_opened),
+    });
+    Ok(Report { details: Some(details), ..sum(&[&expired, &abandoned, &never_opened]) })
+}
+
+/// From when on what comes to the store keeps an expired session alive; `None` past its longest life.
+fn alive_since(engine: &Engine, session: &Session, now: DateTime<Utc>, idle: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let settings = &engine.settings.sessions;
+    let is_in_its_life = now < session.created_at + seconds(settings.max_lifetime_secs);
+    is_in_its_life.then(|| idle.max(now - seconds(settings.expires_after_secs)))
+}
+
+async fn end_session(engine: &Engine, run: &Run, session: Session, end: End) -> Result<Fate> {
+    if let Some(since) = end.since
+        && let Some(arrived) = last_arrival(engine, &session, since).await?
+    {
+        if !run.options.dry_run {
+            rows::touch_as_of(&engine.db, &session, &engine.settings.sessions, arrived).await?;
+        }
+        return Ok(Fate::Skipped);
+    }
+    if run.options.dry_run {
+        return Ok(Fate::Found);
+    }
+    if let Some(by) = &session.completing_by {
+        match finish(engine, &session, by, None).await {
+            Ok(Finished::Made(_) | Finished::Ended(_)) => return Ok(Fate::Skipped),
+            Ok(Finished::Failed(_)) => return Ok(Fate::Done),
+            Err(Error::UploadIncomplete { .. } | Error::PartsMismatch(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let change = Change::fail(&run.actor, end.reason).guarded(end.guard);
+    match transition(engine, &session, change, async |_, _| Ok(())).await? {
+        Outcome::Moved(session) => {
+            discard(engine, &session).await;
+            Ok(Fate::Done)
+        }
+        Outcome::Already(_) | Outcome::Refused(_) | Outcome::GuardFailed(_) => Ok(Fate::Skipped),
+    }
+}
+
+/// When bytes last came to the store, by our clock, if that was after `since`.
+async fn last_arrival(engine: &Engine, session: &Session, since: DateTime<Utc>) -> Result<Option<DateTime<Utc>>> {
+    let activity = engine.storage.activity(&location(session), session.multipart_upload_id.as_deref()).await?;
+    let now = engine.clock.now();
+    let ahead = ahead(now, activity.now);
+    // A part from the future is one of this moment.
+    Ok(activity.last.map(|last| (last - ahead).min(now)).filter(|last| *last > since))
+}
+
+/// How far the store's clock is ahead of ours. What cannot be known of it (the fraction of a second) is taken in favour of
+/// what has arrived.
+fn ahead(our_now: DateTime<Utc>, store_now: DateTime<Utc>) -> TimeDelta {
+    let ahead = store_now - our_now;
+    if -SAME_CLOCK < ahead && ahead <= TimeDelta::zero() { TimeDelta::zero() } else { ahead }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_clock_that_differs_by_less_than_can_be_told_is_ours() {
+        let at = |millis: i64| DateTime::from_timestamp_millis(1_800_000_000_000 + millis).unwrap();
+        assert_eq!(ahead(at(0), at(0)), TimeDelta::zero());
+        assert_eq!(ahead(at(900), at(0)), TimeDelta::zero());
+        assert_eq!(ahead(at(1_300), at(0)), TimeDelta::zero());
+        assert_eq!(ahead(at(2_000), at(0)), TimeDelta::seconds(-2));
+        assert_eq!(ahead(at(0), at(3_600_000)), TimeDelta::hours(1));
+        assert_eq!(ahead(at(500), at(1_000)), TimeDelta::milliseconds(500));
+    }
+}

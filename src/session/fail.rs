@@ -1,0 +1,30 @@
+use entity::SessionId;
+use tracing::instrument;
+
+use super::activity::refusal;
+use super::discard::discard;
+use super::{Change, Outcome, Session, find, transition};
+use crate::caller::Caller;
+use crate::engine::Engine;
+use crate::error::Result;
+
+/// Ends a session as FAILED `operator`, because somebody who may says so; a FAILED one is answered as it is.
+///
+/// `note` says why, for people, and is kept with the event. The store is cleared at once, best effort.
+///
+/// # Errors
+/// [`crate::error::Error::NotFound`] where the caller does not see it, [`crate::error::Error::IllegalTransition`] where it is
+/// COMPLETED or CANCELLED.
+#[instrument(name = "session.fail", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
+pub async fn fail(engine: &Engine, caller: &Caller, id: SessionId, note: &str) -> Result<Session> {
+    let session = find(engine, caller, id).await?;
+    let change = Change::fail_by_hand(&caller.user, note);
+    match transition(engine, &session, change, async |_, _| Ok(())).await? {
+        Outcome::Moved(session) => {
+            discard(engine, &session).await;
+            Ok(session)
+        }
+        Outcome::Already(session) => Ok(session),
+        Outcome::Refused(session) | Outcome::GuardFailed(session) => Err(refusal(&session, "fail")),
+    }
+}

@@ -1,0 +1,72 @@
+use chrono::TimeDelta;
+use entity::upload_session::UploadType;
+use serde_json::json;
+use tracing::instrument;
+
+use super::complete::{Finished, finish};
+use super::discard::abort;
+use super::rows::Queue;
+use super::sweep::{Fate, dealt_with, longest_call, sum, sweep};
+use super::{Change, Outcome, Session, location, transition};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::pass::{Report, Run};
+
+/// Younger than this, and younger than the longest call to the store, a request may still be at it.
+const GRACE: TimeDelta = TimeDelta::seconds(60);
+
+/// Records what the store has done and nobody has noted, where a process died or an answer was lost.
+///
+/// - INITIATING with an upload under its key: opened with that one; others under the key are aborted.
+/// - UPLOADING that somebody wanted completed: finished as [`super::complete`] does it, in the name of who wanted it.
+///
+/// What nobody asked for is left alone, and so is what lacks bytes (skipped). `older_than` takes the place of the time for
+/// which a request may still be at it.
+///
+/// # Errors
+/// [`Error::DbUnavailable`]. What was done before is done.
+#[instrument(name = "session.reconcile", skip_all, fields(dry_run = run.options.dry_run))]
+pub async fn reconcile(engine: &Engine, run: &Run) -> Result<Report> {
+    let grace = run.options.older_than.unwrap_or_else(|| GRACE.max(longest_call(engine)));
+    let before = engine.clock.now() - grace;
+    let opened =
+        sweep(engine, run, Queue::Initiating(before), |session| Box::pin(open_lost(engine, run, session))).await?;
+    let finished =
+        sweep(engine, run, Queue::Completing(before), |session| Box::pin(finish_lost(engine, run, session))).await?;
+    let details = json!({ "opened": dealt_with(&opened), "finished": dealt_with(&finished) });
+    Ok(Report { details: Some(details), ..sum(&[&opened, &finished]) })
+}
+
+/// Opens a session with the upload that the store made for it.
+async fn open_lost(engine: &Engine, run: &Run, session: Session) -> Result<Fate> {
+    if session.upload_type == UploadType::Direct {
+        return Ok(Fate::Skipped); // it opens as it is made
+    }
+    let mut uploads = engine.storage.list_uploads(&location(&session)).await?.into_iter();
+    let Some(upload_id) = uploads.next() else { return Ok(Fate::Skipped) };
+    if run.options.dry_run {
+        return Ok(Fate::Found);
+    }
+    let change = Change::open(&run.actor, Some(&upload_id));
+    match transition(engine, &session, change, async |_, _| Ok(())).await? {
+        Outcome::Moved(session) => {
+            for other in uploads {
+                abort(engine, &session, &other).await;
+            }
+            Ok(Fate::Done)
+        }
+        Outcome::Already(_) | Outcome::Refused(_) | Outcome::GuardFailed(_) => Ok(Fate::Skipped),
+    }
+}
+
+async fn finish_lost(engine: &Engine, run: &Run, session: Session) -> Result<Fate> {
+    let Some(by) = &session.completing_by else { return Ok(Fate::Skipped) };
+    if run.options.dry_run {
+        return Ok(Fate::Found);
+    }
+    match finish(engine, &session, by, None).await {
+        Ok(Finished::Made(_) | Finished::Failed(_)) => Ok(Fate::Done),
+        Ok(Finished::Ended(_)) | Err(Error::UploadIncomplete { .. } | Error::PartsMismatch(_)) => Ok(Fate::Skipped),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,86 @@
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use chrono::{DateTime, Datelike, Days, NaiveDate, NaiveTime, Utc};
+use entity::TenantId;
+
+use super::rows::{self, Count};
+use crate::engine::Engine;
+use crate::error::{Error, FieldError, Result};
+
+/// The longest span, in days.
+pub const DAYS_MAX: u64 = 92;
+/// The span where none is named, in days: it ends today.
+pub const DAYS_DEFAULT: u64 = 30;
+
+/// What happened to a tenant's uploads on one day of UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Day {
+    pub opened: i64,
+    pub completed: i64,
+    pub failed: i64,
+    pub cancelled: i64,
+    pub bytes_completed: i64,
+}
+
+/// Every day of the span, whether or not anything happened, oldest first; both ends are part of it.
+///
+/// The span ends today and begins 29 days earlier where it is not said. Sessions that have been deleted since are not
+/// counted, but for the completed ones, which their assets stand for.
+///
+/// # Errors
+/// [`Error::Invalid`] for a span that ends before it begins or is longer than [`DAYS_MAX`].
+pub async fn daily(
+    engine: &Engine,
+    tenant: TenantId,
+    from: Option<NaiveDate>,
+    to: Option<NaiveDate>,
+) -> Result<BTreeMap<NaiveDate, Day>> {
+    let to = to.unwrap_or_else(|| today(engine));
+    let from = from.unwrap_or_else(|| back(to, DAYS_DEFAULT));
+    let span = span(from, to)?;
+    let mut days: BTreeMap<NaiveDate, Day> =
+        from.iter_days().take_while(|day| *day <= to).map(|day| (day, Day::default())).collect();
+    for count in [Count::Opened, Count::Completed, Count::Failed, Count::Cancelled] {
+        for row in rows::counts(engine.db.conn(), tenant, count, &span).await? {
+            let Some(day) = row.day.parse().ok().and_then(|day: NaiveDate| days.get_mut(&day)) else { continue };
+            match count {
+                Count::Opened => day.opened = row.uploads,
+                Count::Completed => (day.completed, day.bytes_completed) = (row.uploads, row.bytes),
+                Count::Failed => day.failed = row.uploads,
+                Count::Cancelled => day.cancelled = row.uploads,
+            }
+        }
+    }
+    Ok(days)
+}
+
+/// The first and the last day of a span of `days` that ends today, in UTC.
+pub fn last_days(engine: &Engine, days: u64) -> (NaiveDate, NaiveDate) {
+    let today = today(engine);
+    (back(today, days), today)
+}
+
+fn today(engine: &Engine) -> NaiveDate {
+    engine.clock.now().date_naive()
+}
+
+/// The first of so many days of which `to` is the last.
+fn back(to: NaiveDate, days: u64) -> NaiveDate {
+    to.checked_sub_days(Days::new(days - 1)).unwrap_or(to)
+}
+
+fn span(from: NaiveDate, to: NaiveDate) -> Result<Range<DateTime<Utc>>> {
+    let invalid = |detail: String| Error::Invalid(vec![FieldError::new("?from", "out-of-range", detail)]);
+    // Databases do not know all of chrono's years, and as text they sort while they have four digits.
+    if [from, to].iter().any(|day| !(1970..=9998).contains(&day.year())) {
+        return Err(invalid("a day is not within the years 1970 to 9998".to_owned()));
+    }
+    let days = (to - from).num_days() + 1;
+    if !u64::try_from(days).is_ok_and(|days| (1..=DAYS_MAX).contains(&days)) {
+        return Err(invalid(format!("the span has {days} days, and may have 1 to {DAYS_MAX}")));
+    }
+    let start = |day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc();
+    let end = to.succ_opt().ok_or_else(|| invalid("the span ends beyond all time".to_owned()))?;
+    Ok(start(from)..start(end))
+}

@@ -1,0 +1,52 @@
+//! The scheduled passes, as the stories run them.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use quaymaster::engine::Engine;
+use quaymaster::pass::{Options, Pass, Report, Run};
+use quaymaster::session;
+use quaymaster::settings::Settings;
+
+use super::TestApp;
+
+/// Names the pass that [`child`] runs.
+pub const PASS: &str = "QUAYMASTER_STORY_PASS";
+
+/// Another process of this very binary, for a story that kills it in the middle.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the child of other stories"]
+async fn child() {
+    let Ok(pass) = std::env::var(PASS) else { return };
+    let env = std::env::vars().filter(|(name, _)| name != PASS);
+    let engine = quaymaster::start::open(Settings::parse(None, env).unwrap()).await.unwrap();
+    let options = Options { older_than: Some(TimeDelta::zero()), ..Options::default() };
+    run(&engine, Pass::named(&pass).unwrap(), options).await;
+}
+
+async fn run(engine: &Engine, pass: Pass, options: Options) -> Report {
+    let run = Run::new(options, "system", Duration::from_secs(120), Default::default());
+    let report = match pass {
+        Pass::DetectAbandoned => session::detect_abandoned(engine, &run).await,
+        Pass::Cleanup => session::cleanup(engine, &run).await,
+        Pass::Reconcile => session::reconcile(engine, &run).await,
+        Pass::Orphans => panic!("not among the words of these stories"),
+    };
+    report.unwrap()
+}
+
+impl TestApp {
+    /// As the timetable runs it.
+    pub async fn pass(&self, pass: Pass) -> Report {
+        run(&self.engine().await, pass, Options::default()).await
+    }
+
+    /// With `--older-than`.
+    pub async fn pass_older_than(&self, pass: Pass, older_than: TimeDelta) -> Report {
+        run(&self.engine().await, pass, Options { older_than: Some(older_than), dry_run: false }).await
+    }
+
+    pub async fn dry_pass(&self, pass: Pass, older_than: Option<TimeDelta>) -> Report {
+        run(&self.engine().await, pass, Options { older_than, dry_run: true }).await
+    }
+}

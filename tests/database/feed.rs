@@ -1,0 +1,193 @@
+//! The order of all events: by commits and not by beginnings, without a gap, whoever gives the places.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use entity::upload_event::{self, Column};
+use quaymaster::engine::Engine;
+use quaymaster::event::{BATCH, sequence};
+use quaymaster::session::{Change, transition};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::kit::TestDb;
+use crate::kit::lives::{World, complete, moved, uploading};
+use crate::kit::rows::{Kind, Place};
+
+on_both!(
+    places_are_given_once_and_in_batches,
+    several_at_once_leave_no_gap,
+    a_failure_between_gives_nothing,
+    a_session_deleted_before_its_turn_leaves_no_gap,
+);
+
+async fn placed(engine: &Engine, after: i64) -> Vec<upload_event::Model> {
+    upload_event::Entity::find()
+        .filter(Column::Position.gt(after))
+        .order_by_asc(Column::Position)
+        .all(engine.db.conn())
+        .await
+        .unwrap()
+}
+
+async fn last_position(engine: &Engine) -> i64 {
+    entity::feed::Entity::find_by_id(1).one(engine.db.conn()).await.unwrap().unwrap().last_position
+}
+
+fn positions(events: &[upload_event::Model]) -> Vec<i64> {
+    events.iter().map(|event| event.position.unwrap()).collect()
+}
+
+async fn places_are_given_once_and_in_batches(db: TestDb) {
+    let world = World::begin(db).await;
+    assert_eq!(sequence(&world.engine).await.unwrap(), 0);
+    let place = Place::create(&world.db).await;
+    let row = place.stored(&world.db, Kind::Direct, "INITIATING").await;
+    for seq in 1..=2_500 {
+        place.event(&row).with("seq", seq).insert(&world.db, "upload_event").await.unwrap();
+    }
+    for count in [u64::from(BATCH), u64::from(BATCH), 500, 0, 0] {
+        assert_eq!(sequence(&world.engine).await.unwrap(), count);
+    }
+    let events = placed(&world.engine, 0).await;
+    assert_eq!(positions(&events), (1..=2_500).collect::<Vec<i64>>());
+    assert!(events.iter().all(|event| event.position == Some(i64::from(event.seq))));
+    assert_eq!(last_position(&world.engine).await, 2_500);
+
+    // The next ones go on from there.
+    world.uploading().await;
+    assert_eq!(sequence(&world.engine).await.unwrap(), 2);
+    assert_eq!(positions(&placed(&world.engine, 2_500).await), [2_501, 2_502]);
+}
+
+/// Only here can a transaction that began earlier commit later: on SQLite writers take turns.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_commits_later_comes_later_however_early_it_began() {
+    let world = World::begin(TestDb::postgres().await).await;
+    let (slow, quick) = (world.uploading().await, world.uploading().await);
+    assert_eq!(sequence(&world.engine).await.unwrap(), 4);
+
+    // The slow one has written its event, at an earlier time, and does not commit yet.
+    let (written, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let slow_one = {
+        let (engine, written, go_on) = (world.engine.clone(), Arc::clone(&written), Arc::clone(&go_on));
+        tokio::spawn(async move {
+            let outcome = transition(&engine, &slow, Change::cancel("ann"), async |_, _| {
+                written.notify_one();
+                go_on.notified().await;
+                Ok(())
+            });
+            moved(outcome.await.unwrap())
+        })
+    };
+    written.notified().await;
+    let quick = moved(transition(&world.engine, &quick, Change::cancel("ann"), async |_, _| Ok(())).await.unwrap());
+    assert_eq!(sequence(&world.engine).await.unwrap(), 1);
+    let seen = placed(&world.engine, 4).await;
+    assert_eq!((positions(&seen), seen[0].upload_session_id), (vec![5], quick.id));
+
+    // Nothing to do, and nobody waits for the slow one.
+    assert_eq!(sequence(&world.engine).await.unwrap(), 0);
+    go_on.notify_one();
+    let slow = slow_one.await.unwrap();
+    assert!(slow.updated_at <= quick.updated_at, "it is the older one");
+    assert_eq!(sequence(&world.engine).await.unwrap(), 1);
+    let seen = placed(&world.engine, 5).await;
+    assert_eq!((positions(&seen), seen[0].upload_session_id), (vec![6], slow.id));
+}
+
+/// Two processes, each with writers and sequencers, and a reader that must never see a place before the one that goes
+/// before it.
+async fn several_at_once_leave_no_gap(db: TestDb) {
+    const WRITERS: usize = 6;
+    const SESSIONS: usize = 25;
+    let world = World::begin(db).await;
+    let processes = [world.engine.clone(), world.db.engine().await];
+    let done = Arc::new(AtomicBool::new(false));
+    let mut writers = Vec::new();
+    for number in 0..WRITERS {
+        let (engine, ann) = (processes[number % 2].clone(), world.ann.clone());
+        writers.push(tokio::spawn(async move {
+            for _ in 0..SESSIONS {
+                let session = uploading(&engine, &ann).await;
+                complete(&engine, &session).await;
+            }
+        }));
+    }
+    let mut sequencers = Vec::new();
+    for number in 0..4 {
+        let (engine, done) = (processes[number % 2].clone(), Arc::clone(&done));
+        sequencers.push(tokio::spawn(async move {
+            let mut given = 0;
+            // Once more after the last writer.
+            loop {
+                let last = done.load(Ordering::SeqCst);
+                given += sequence(&engine).await.unwrap();
+                if last {
+                    return given;
+                }
+                tokio::task::yield_now().await;
+            }
+        }));
+    }
+    let reader = {
+        let (engine, done) = (processes[0].clone(), Arc::clone(&done));
+        tokio::spawn(async move {
+            let mut seen = 0;
+            loop {
+                let last = done.load(Ordering::SeqCst);
+                for event in placed(&engine, seen).await {
+                    assert_eq!(event.position, Some(seen + 1), "whoever sees a place sees the one before");
+                    seen += 1;
+                }
+                if last {
+                    return;
+                }
+            }
+        })
+    };
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    done.store(true, Ordering::SeqCst);
+    let mut given = 0;
+    for sequencer in sequencers {
+        given += sequencer.await.unwrap();
+    }
+    reader.await.unwrap();
+    given += sequence(&world.engine).await.unwrap();
+
+    let all = i64::try_from(WRITERS * SESSIONS * 3).unwrap();
+    assert_eq!(i64::try_from(given).unwrap(), all);
+    let events = placed(&world.engine, 0).await;
+    assert_eq!(positions(&events), (1..=all).collect::<Vec<i64>>());
+    assert_eq!(last_position(&world.engine).await, all);
+    let mut seqs: BTreeMap<Uuid, Vec<i32>> = BTreeMap::new();
+    for event in events {
+        seqs.entry(event.upload_session_id.0).or_default().push(event.seq);
+    }
+    assert!(seqs.values().all(|seqs| seqs == &[1, 2, 3]), "each session's in its own order");
+}
+
+async fn a_failure_between_gives_nothing(db: TestDb) {
+    let world = World::begin(db).await;
+    world.uploading().await;
+    // The feed's row cannot move on.
+    world.db.execute("DELETE FROM feed", []).await.unwrap();
+    assert!(sequence(&world.engine).await.is_err());
+    assert!(placed(&world.engine, 0).await.is_empty());
+    world.db.execute("INSERT INTO feed (id, last_position) VALUES (1, 0)", []).await.unwrap();
+    assert_eq!(sequence(&world.engine).await.unwrap(), 2);
+}
+
+async fn a_session_deleted_before_its_turn_leaves_no_gap(db: TestDb) {
+    let world = World::begin(db).await;
+    let (kept, gone) = (world.uploading().await, world.uploading().await);
+    world.db.execute("DELETE FROM upload_event WHERE upload_session_id = $1", [gone.id.0.into()]).await.unwrap();
+    assert_eq!(sequence(&world.engine).await.unwrap(), 2);
+    let events = placed(&world.engine, 0).await;
+    assert_eq!(positions(&events), [1, 2]);
+    assert!(events.iter().all(|event| event.upload_session_id == kept.id));
+}
