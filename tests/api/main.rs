@@ -8,6 +8,7 @@ mod kit;
 
 mod activity;
 mod admin;
+mod background;
 mod bad_input;
 mod batch;
 mod cancel;
