@@ -206,6 +206,11 @@ impl TestApp {
         format!("{}{path}", self.base.lock().unwrap())
     }
 
+    /// What the server, or a command beside it, is set with.
+    pub fn env(&self) -> BTreeMap<String, String> {
+        self.env.lock().unwrap().clone()
+    }
+
     pub fn advance(&self, by: TimeDelta) {
         self.clock.advance(by);
     }
