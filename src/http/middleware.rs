@@ -166,7 +166,7 @@ pub async fn catch_panic<B: MessageBody + 'static>(
 /// Lets web pages of the configured origins call the server. Goes between the other two.
 pub fn cors(settings: &settings::Cors) -> Cors {
     let cors = Cors::default()
-        .allowed_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allowed_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allowed_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,

@@ -59,6 +59,7 @@ kinds! {
     TENANT_SUSPENDED = CONFLICT, "tenant-suspended", "The tenant opens no new sessions";
     QUOTA_EXCEEDED = CONFLICT, "quota-exceeded", "The tenant's quota is used up";
     ASSET_NOT_READY = CONFLICT, "asset-not-ready", "The asset cannot be downloaded";
+    PASS_RUNNING = CONFLICT, "pass-running", "The pass is running already";
     BUSY = CONFLICT, "busy", "Somebody else is at it";
     BODY_TOO_LARGE = PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
     UNSUPPORTED_MEDIA_TYPE = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be plain JSON";
@@ -292,8 +293,6 @@ impl From<Error> for Problem {
             Error::QuotaExceeded(_) => Self::new(&QUOTA_EXCEEDED, detail),
             Error::AssetNotReady(_) => Self::new(&ASSET_NOT_READY, detail),
             Error::Busy(_) => Self::new(&BUSY, detail),
-            // Only background work has a lease.
-            Error::LeaseLost => Self::internal(Some(detail.into())),
             Error::TooManyReaders => Self::new(&TOO_MANY_READERS, detail).retry_after(RETRY_AFTER_SECS),
             // Only work in the background fails so.
             Error::LeaseLost | Error::BadJob(_) => Self::internal(Some(detail.into())),

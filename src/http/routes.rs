@@ -1,9 +1,9 @@
 //! Every path on one page, with the methods that it takes.
 
-use actix_web::web::{ServiceConfig, get, patch, post, put};
+use actix_web::web::{ServiceConfig, delete, get, patch, post, put};
 use actix_web::{Resource, web};
 
-use super::admin::{self, tenants};
+use super::admin::{self, background, tenants};
 use super::problem;
 use super::{assets, brands, events, health, list, openapi, receipts, uploads, wait};
 
@@ -43,6 +43,12 @@ pub(super) fn routes(app: &mut ServiceConfig) {
         .service(resource("/admin/tenants/{slug}/usage", &["GET"]).route(get().to(tenants::usage)))
         .service(resource("/app/assets/{id}/download", &["GET"]).route(get().to(assets::download)))
         .service(resource("/.well-known/quaymaster-keys.json", &["GET"]).route(get().to(receipts::keys)))
+        .service(resource("/admin/passes", &["GET"]).route(get().to(background::passes)))
+        .service(resource("/admin/passes/{name}/run", &["POST"]).route(post().to(background::run)))
+        .service(resource("/admin/runs", &["GET"]).route(get().to(background::runs)))
+        .service(resource("/admin/jobs", &["GET"]).route(get().to(background::jobs)))
+        .service(resource("/admin/jobs/{id}", &["DELETE"]).route(delete().to(background::discard)))
+        .service(resource("/admin/jobs/{id}/retry", &["POST"]).route(post().to(background::retry)))
         .service(resource("/healthz", &["GET"]).route(get().to(health::healthz)))
         .service(resource("/readyz", &["GET"]).route(get().to(health::readyz)))
         .service(resource("/openapi.json", &["GET"]).route(get().to(openapi::answer)))

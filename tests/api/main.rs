@@ -10,6 +10,7 @@ mod abandon;
 mod activity;
 mod admin;
 mod audit;
+mod background;
 mod bad_input;
 mod batch;
 mod cancel;

@@ -9,7 +9,12 @@ use tokio::process::{Child, Command};
 
 use crate::kit::{CHUNK, MIB, Op, TestApp, free_port, stories};
 
-stories![a_request_in_flight_is_finished_before_the_server_stops];
+stories![
+    a_request_in_flight_is_finished_before_the_server_stops,
+    tenants_are_limited_by_commands,
+    sessions_are_ended_by_commands,
+    an_operators_token_is_made,
+];
 
 async fn a_request_in_flight_is_finished_before_the_server_stops(app: TestApp) {
     app.run_the_program().await;
@@ -161,4 +166,107 @@ async fn the_start_is_refused_where_it_could_not_go_well() {
     }
     let output = embedded.run(&["token", "--tenant", "nobody"]).await;
     assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+}
+
+/// One command of the program, on the back ends of a story whose server is running.
+async fn command(app: &TestApp, words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quaymaster"));
+    command.args(words).env_clear().envs(app.env()).kill_on_drop(true);
+    command.output().await.unwrap()
+}
+
+async fn said(app: &TestApp, words: &[&str]) -> String {
+    let output = command(app, words).await;
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+async fn said_json(app: &TestApp, words: &[&str]) -> Value {
+    let said = said(app, &[words, &["--json"]].concat()).await;
+    serde_json::from_str(&said).unwrap_or_else(|error| panic!("{words:?}: {error}: {said}"))
+}
+
+async fn refused(app: &TestApp, words: &[&str], code: i32, says: &str) {
+    let output = command(app, words).await;
+    let why = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{words:?}: {why}");
+    assert!(output.stdout.is_empty() && why.contains(says), "{words:?}: {why}");
+}
+
+async fn tenants_are_limited_by_commands(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let tenant = said_json(&app, &["tenant", "quota", "acme", "--bytes", "10GiB", "--live-sessions", "1"]).await;
+    assert_eq!((&tenant["quota_bytes"], &tenant["quota_live_sessions"]), (&json!(10_737_418_240_u64), &json!(1)));
+    // In force for the server that runs.
+    ann.initiate("a", 7).await;
+    let body = json!({"file_name": "b", "file_size": 1});
+    ann.initiate_with(&body).await.is_problem(409, "quota-exceeded");
+    let tenant = said_json(&app, &["tenant", "quota", "acme", "--live-sessions", "none"]).await;
+    assert_eq!((&tenant["quota_bytes"], &tenant["quota_live_sessions"]), (&json!(10_737_418_240_u64), &Value::Null));
+    assert_eq!(said_json(&app, &["tenant", "quota", "acme"]).await, tenant, "to look changes nothing");
+
+    assert!(said_json(&app, &["tenant", "suspend", "acme"]).await["suspended_at"].is_string());
+    ann.initiate_with(&body).await.is_problem(409, "tenant-suspended");
+    let table = said(&app, &["tenant", "list"]).await;
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(
+        lines[0].starts_with("TENANT") && lines[1].starts_with("acme") && lines[2].starts_with("globex"),
+        "{table}"
+    );
+    assert!(lines[1].ends_with("7 B  10.00 GiB"), "{table}");
+    assert_eq!(said_json(&app, &["tenant", "resume", "acme"]).await["suspended_at"], Value::Null);
+    ann.initiate("b", 1).await;
+
+    let usage = said_json(&app, &["tenant", "usage", "acme", "--days", "2"]).await;
+    assert_eq!(usage["days"].as_array().unwrap().len(), 2);
+    assert_eq!((&usage["live_sessions"], &usage["days"][1]["opened"]), (&json!(2), &json!(2)));
+    assert!(said(&app, &["tenant", "usage", "acme"]).await.contains("COMPLETED"));
+
+    refused(&app, &["tenant", "quota", "acme", "--bytes", "many"], 2, "10GiB").await;
+    refused(&app, &["tenant", "quota", "acme", "--live-sessions", "few"], 2, "whole number").await;
+    refused(&app, &["tenant", "usage", "acme", "--days", "93"], 2, "92").await;
+    refused(&app, &["tenant", "suspend", "nobody"], 1, "nobody").await;
+}
+
+async fn sessions_are_ended_by_commands(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let (reel, note) = (ann.initiate("reel.mov", 6 * MIB).await, ann.initiate("no\u{202e}te.txt", 1).await);
+    let table = said(&app, &["session", "list", "--tenant", "acme"]).await;
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 3, "{table}");
+    assert!(lines[1].starts_with(&note.id) && lines[2].starts_with(&reel.id), "{table}");
+    let json = said(
+        &app,
+        &["session", "list", "--tenant", "acme", "--user", "ann", "--status", "uploading", "--limit", "1", "--json"],
+    )
+    .await;
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), ann.session(&note).await.ok());
+    assert_eq!(said(&app, &["session", "list", "--tenant", "acme", "--status", "FAILED", "--json"]).await, "");
+
+    let path = format!("/admin/uploads/{}?tenant=acme", reel.id);
+    let shown = said_json(&app, &["session", "show", &reel.id, "--tenant", "acme"]).await;
+    assert_eq!(shown, app.operator("ola").get(&path).await.ok());
+    assert!(said(&app, &["session", "show", &reel.id, "--tenant", "acme"]).await.contains("0 parts of 0 bytes"));
+
+    let failed = said_json(&app, &["session", "fail", &reel.id, "--tenant", "acme", "--reason", "not theirs"]).await;
+    assert_eq!((&failed["status"], &failed["failure_reason"]), (&json!("FAILED"), &json!("operator")));
+    let events = app.operator("ola").get(&path).await.ok()["events"].clone();
+    assert_eq!((&events[2]["actor"], &events[2]["details"]), (&json!("cli"), &json!({"note": "not theirs"})));
+    assert!(said(&app, &["session", "cancel", &note.id, "--tenant", "acme"]).await.contains("CANCELLED"));
+    assert!(app.store.uploads().await.is_empty());
+
+    refused(&app, &["session", "fail", &note.id, "--tenant", "acme", "--reason", "x"], 1, "CANCELLED").await;
+    refused(&app, &["session", "show", &reel.id, "--tenant", "globex"], 1, "no such").await;
+    refused(&app, &["session", "fail", &reel.id, "--tenant", "acme", "--reason", ""], 2, "1 to 500").await;
+    refused(&app, &["session", "show", "x", "--tenant", "acme"], 2, "x").await;
+    refused(&app, &["session", "list"], 2, "--tenant").await;
+}
+
+async fn an_operators_token_is_made(app: TestApp) {
+    let token = said(&app, &["token", "--operator", "--user", "ola"]).await;
+    let get = |path: &'static str| app.send(reqwest::Method::GET, path, |request| request.bearer_auth(&token));
+    assert_eq!(get("/admin/tenants").await.ok()["data"].as_array().unwrap().len(), 2);
+    get("/app/uploads").await.is_problem(403, "permission-denied");
+    refused(&app, &["token"], 2, "--tenant").await;
+    refused(&app, &["token", "--operator", "--tenant", "acme"], 2, "--tenant").await;
 }

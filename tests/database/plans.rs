@@ -8,6 +8,7 @@ use entity::upload_session::Status;
 use entity::{BrandId, SessionId, TenantId, brand, tenant, upload_session};
 use quaymaster::caller::{Brands, Caller, Permission, Permissions};
 use quaymaster::session::rows::{self, Filter, Queue, Scope};
+use quaymaster::tenant::rows::{Count, count_by_day};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
     QueryResult, QuerySelect, QueryTrait, Select, Statement, Value,
@@ -524,6 +525,45 @@ async fn queues(db: &TestDb) -> Vec<Case> {
     cases
 }
 
+/// What happened to the tenant's sessions in a span of a few hours: they are counted, and no others are looked at.
+async fn counts_by_day(db: &TestDb, world: &World) -> Vec<Case> {
+    use upload_session::Column::{CancelledAt, CreatedAt, FailedAt};
+    let (backend, tenant) = (db.backend(), world.tenant);
+    let second = |n: i64| moment() + chrono::TimeDelta::seconds(n);
+    let span = second(50_000)..second(64_000);
+    let mut cases = Vec::new();
+    for (count, at) in [(Count::Opened, CreatedAt), (Count::Failed, FailedAt), (Count::Cancelled, CancelledAt)] {
+        let within = upload_session::Entity::find()
+            .filter(upload_session::Column::TenantId.eq(tenant))
+            .filter(at.gte(span.start))
+            .filter(at.lt(span.end));
+        let rows = within.count(&db.pool).await.unwrap();
+        assert!(rows > 50, "only {rows} {count:?}");
+        let query = backend.build(&count_by_day(backend, tenant, count, &span));
+        let counted: i64 = db
+            .pool
+            .query_all_raw(query.clone())
+            .await
+            .unwrap()
+            .iter()
+            .map(|row| row.try_get::<i64>("", "uploads").unwrap())
+            .sum();
+        assert_eq!(counted, i64::try_from(rows).unwrap(), "{count:?}");
+        // SQLite makes a text of each time, and groups by it: that is counted as well.
+        let allowance = Allowance::Rows(if backend == DbBackend::Sqlite { 4 * rows } else { rows });
+        cases.push(Case { label: format!("{count:?} by day"), query, allowance, plain: None });
+    }
+    cases
+}
+
+/// No asset is there, so nothing but the plan can tell.
+async fn completed_are_found_by_time(probe: &Probe, world: &World, backend: DbBackend) {
+    let span = moment()..moment() + chrono::TimeDelta::days(1);
+    let query = backend.build(&count_by_day(backend, world.tenant, Count::Completed, &span));
+    let cost = probe.cost(&query).await;
+    assert!(!cost.whole_table && cost.plan.contains("asset_by_time"), "{}", cost.plan);
+}
+
 async fn no_query_reads_much_more_than_it_returns(db: TestDb) {
     let db = db.migrated().await;
     let world = World::create(&db).await;
@@ -531,8 +571,10 @@ async fn no_query_reads_much_more_than_it_returns(db: TestDb) {
         let mut cases = lists(&world, db.backend());
         cases.extend(lookups(&db, &world).await);
         cases.extend(queues(&db).await);
+        cases.extend(counts_by_day(&db, &world).await);
         cases
     };
+    completed_are_found_by_time(&Probe::new(&db).await, &world, db.backend()).await;
     if db.backend() == DbBackend::Sqlite {
         // An embedded database may never have been analyzed.
         check(&Probe::new(&db).await, cases().await).await;

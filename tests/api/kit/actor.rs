@@ -131,6 +131,10 @@ impl Actor {
         self.app.send(reqwest::Method::PATCH, path, |request| request.bearer_auth(self.token()).json(body)).await
     }
 
+    pub async fn delete(&self, path: &str) -> Reply {
+        self.app.send(reqwest::Method::DELETE, path, |request| request.bearer_auth(self.token())).await
+    }
+
     pub async fn put(&self, path: &str) -> Reply {
         self.app.send(reqwest::Method::PUT, path, |request| request.bearer_auth(self.token())).await
     }

@@ -213,6 +213,11 @@ impl TestApp {
         self.clock.advance(by);
     }
 
+    /// What the server, or a command beside it, is set with.
+    pub fn env(&self) -> BTreeMap<String, String> {
+        self.env.lock().unwrap().clone()
+    }
+
     pub fn advance(&self, by: TimeDelta) {
         self.clock.advance(by);
     }

@@ -99,8 +99,7 @@ impl TestApp {
 
     /// Database and store once more, as a second replica has them, or a command beside the server; on the same clock.
     pub async fn another_engine(&self) -> Engine {
-        let env = self.env.lock().unwrap().clone();
-        let settings = Settings::parse(None, env).unwrap();
+        let settings = Settings::parse(None, self.env()).unwrap();
         Engine { clock: self.clock.clone(), ..quaymaster::start::open(settings).await.unwrap() }
     }
 

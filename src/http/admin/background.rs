@@ -1,0 +1,338 @@
+//! `/admin/passes`, `/admin/runs` and `/admin/jobs`: what happens in the background.
+
+use actix_web::HttpResponse;
+use actix_web::web::{Data, Path};
+use chrono::{DateTime, TimeDelta, Utc};
+use entity::JobId;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tracing::info;
+use utoipa::ToSchema;
+use uuid::Uuid;
+use validator::Validate;
+
+use crate::caller::Admin;
+use crate::engine::Engine;
+use crate::error::{Error, FieldError, Result};
+use crate::http::body::{Body, Nothing};
+use crate::http::id_of;
+use crate::http::problem::{self, Answer, Document, Problem};
+use crate::http::query::Query;
+use crate::http::views::Time;
+use crate::jobs::{self, Job, Kind, State};
+use crate::pass::{self, Options, Pass, RunRecord};
+use crate::schedule::{self, Status};
+
+const LIMIT_DEFAULT: u64 = 50;
+
+/// One run of a pass.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PassRun)]
+pub(in crate::http) struct RunView {
+    run_id: Uuid,
+    pass: String,
+    /// Of the timetable; null where somebody asked for it.
+    slot: Option<Time>,
+    /// A token's `sub`, `system` for the timetable, `cli` for a command.
+    actor: String,
+    /// It looked, and changed nothing.
+    dry_run: bool,
+    /// What was asked for in place of the pass's own threshold.
+    older_than_secs: Option<i64>,
+    started_at: Time,
+    /// Null while it runs.
+    ended_at: Option<Time>,
+    found: i64,
+    done: i64,
+    failed: i64,
+    skipped: i64,
+    /// Why it ended early.
+    error: Option<String>,
+    #[schema(value_type = Object)]
+    details: Value,
+}
+
+impl From<RunRecord> for RunView {
+    fn from(run: RunRecord) -> Self {
+        Self {
+            run_id: run.id.0,
+            pass: run.pass,
+            slot: run.slot.map(Time),
+            actor: run.actor,
+            dry_run: run.dry_run,
+            older_than_secs: run.older_than_secs,
+            started_at: Time(run.started_at),
+            ended_at: run.ended_at.map(Time),
+            found: run.found,
+            done: run.done,
+            failed: run.failed,
+            skipped: run.skipped,
+            error: run.error,
+            details: run.details,
+        }
+    }
+}
+
+/// How a pass stands on the timetable.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PassStatus)]
+pub(in crate::http) struct PassView {
+    pass: &'static str,
+    /// In UTC; null where it runs only by hand.
+    cron: Option<String>,
+    next_slot: Option<Time>,
+    /// The last one that a server has taken.
+    last_slot: Option<Time>,
+    /// Also one by hand, and one that has not ended yet.
+    last_run: Option<RunView>,
+}
+
+impl From<Status> for PassView {
+    fn from(status: Status) -> Self {
+        Self {
+            pass: status.pass.name(),
+            cron: status.cron,
+            next_slot: status.next_slot.map(Time),
+            last_slot: status.last_slot.map(Time),
+            last_run: status.last_run.map(Into::into),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Passes)]
+pub(in crate::http) struct PassesView {
+    data: Vec<PassView>,
+}
+
+/// Every pass, with its next slot and its last run.
+#[utoipa::path(
+    get, path = "/admin/passes", tag = "admin",
+    responses((status = 200, description = "All of them", body = PassesView)),
+    extensions(("x-permission" = json!("operator"))),
+)]
+pub(in crate::http) async fn passes(engine: Data<Engine>, admin: Admin) -> Answer {
+    admin.operator()?;
+    let passes = schedule::status(&engine).await?;
+    Ok(HttpResponse::Ok().json(PassesView { data: passes.into_iter().map(Into::into).collect() }))
+}
+
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct RunRequest {
+    /// Look, report, and change nothing.
+    dry_run: Option<bool>,
+    /// In place of the pass's own threshold, in seconds; zero is allowed.
+    #[schema(minimum = 0, maximum = 3_155_760_000_u64)]
+    #[validate(range(min = 0, max = 3_155_760_000_i64))]
+    older_than_secs: Option<i64>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PassRunOrdered)]
+pub(in crate::http) struct OrderedView {
+    job_id: Uuid,
+}
+
+/// Has a worker run a pass now.
+#[utoipa::path(
+    post, path = "/admin/passes/{name}/run", tag = "admin", request_body = RunRequest,
+    params(("name" = String, Path)),
+    responses(
+        (status = 202, description = "In the queue", body = OrderedView),
+        (status = 409, description = "`pass-running`", body = Document, content_type = "application/problem+json"),
+    ),
+    extensions(("x-permission" = json!("operator"))),
+)]
+pub(in crate::http) async fn run(
+    engine: Data<Engine>,
+    admin: Admin,
+    name: Path<String>,
+    body: Body<RunRequest>,
+) -> Answer {
+    let actor = admin.operator()?;
+    let RunRequest { dry_run, older_than_secs } = body.parse()?;
+    let pass = Pass::named(&name).ok_or(Error::NotFound)?;
+    let options = Options { dry_run: dry_run.unwrap_or_default(), older_than: older_than_secs.map(TimeDelta::seconds) };
+    let Some(job) = pass::enqueue(&engine, pass, options, actor).await? else {
+        return Err(Problem::new(&problem::PASS_RUNNING, "it is running, or waiting for a worker"));
+    };
+    info!(actor, pass.name = pass.name(), "a pass was ordered");
+    Ok(HttpResponse::Accepted().json(OrderedView { job_id: job.0 }))
+}
+
+#[derive(Debug, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct RunsQuery {
+    pass: Option<String>,
+    #[validate(range(min = 1, max = 200))]
+    limit: Option<u64>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PassRuns)]
+pub(in crate::http) struct RunsView {
+    /// Newest first.
+    data: Vec<RunView>,
+}
+
+/// Runs of one pass, or of all, newest first. Of each pass the last 1,000 are kept.
+#[utoipa::path(
+    get, path = "/admin/runs", tag = "admin",
+    params(
+        ("pass" = Option<String>, Query, pattern = "^(detect-abandoned|cleanup|orphans|reconcile)$"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 200),
+    ),
+    responses((status = 200, description = "Newest first", body = RunsView)),
+    extensions(("x-permission" = json!("operator"))),
+)]
+pub(in crate::http) async fn runs(engine: Data<Engine>, admin: Admin, query: Query<RunsQuery>) -> Answer {
+    admin.operator()?;
+    let RunsQuery { pass, limit } = query.parse()?;
+    let pass = named(pass.as_deref(), "?pass", Pass::named, Pass::ALL.map(Pass::name))?;
+    let runs = pass::runs(&engine, pass, limit.unwrap_or(LIMIT_DEFAULT)).await?;
+    Ok(HttpResponse::Ok().json(RunsView { data: runs.into_iter().map(Into::into).collect() }))
+}
+
+/// A parameter that takes a few names.
+fn named<T, const N: usize>(
+    name: Option<&str>,
+    parameter: &str,
+    find: impl Fn(&str) -> Option<T>,
+    known: [&str; N],
+) -> Result<Option<T>> {
+    let unknown = || {
+        let detail = format!("one of {}", known.join(", "));
+        Error::Invalid(vec![FieldError::new(parameter, "invalid-format", detail)])
+    };
+    name.map(|name| find(name).ok_or_else(unknown)).transpose()
+}
+
+/// Work that is not done.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Job)]
+pub(in crate::http) struct JobView {
+    job_id: Uuid,
+    kind: String,
+    /// `waiting`, `running` or `dead`.
+    state: &'static str,
+    #[schema(value_type = Object)]
+    payload: Value,
+    /// Lower comes first.
+    priority: i32,
+    /// At most one job that is not dead has it.
+    dedupe_key: Option<String>,
+    /// How often it was begun.
+    attempts: i32,
+    /// After so many it is dead.
+    max_attempts: i32,
+    /// When it may be begun; while it runs, the end of its worker's lease.
+    run_at: Time,
+    last_error: Option<String>,
+    dead_at: Option<Time>,
+    created_at: Time,
+}
+
+impl JobView {
+    fn new(job: Job, now: DateTime<Utc>) -> Self {
+        Self {
+            state: State::of(&job, now).name(),
+            job_id: job.id.0,
+            kind: job.kind,
+            payload: job.payload,
+            priority: job.priority,
+            dedupe_key: job.dedupe_key,
+            attempts: job.attempts,
+            max_attempts: job.max_attempts,
+            run_at: Time(job.run_at),
+            last_error: job.last_error,
+            dead_at: job.dead_at.map(Time),
+            created_at: Time(job.created_at),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct JobsQuery {
+    state: Option<String>,
+    kind: Option<String>,
+    #[validate(range(min = 1, max = 200))]
+    limit: Option<u64>,
+    cursor: Option<JobId>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = JobPage)]
+pub(in crate::http) struct JobsView {
+    /// Newest first.
+    data: Vec<JobView>,
+    /// Pass it as `cursor` for the next page; null on the last one.
+    next_cursor: Option<String>,
+}
+
+/// What waits, runs or is dead, newest first. A job that is done is in no list.
+#[utoipa::path(
+    get, path = "/admin/jobs", tag = "admin",
+    params(
+        ("state" = Option<String>, Query, pattern = "^(waiting|running|dead)$"),
+        ("kind" = Option<String>, Query, pattern = "^(promote|detect-abandoned|cleanup|orphans|reconcile)$"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 200),
+        ("cursor" = Option<uuid::Uuid>, Query, description = "`next_cursor` of the page before."),
+    ),
+    responses((status = 200, description = "One page", body = JobsView)),
+    extensions(("x-permission" = json!("operator"))),
+)]
+pub(in crate::http) async fn jobs(engine: Data<Engine>, admin: Admin, query: Query<JobsQuery>) -> Answer {
+    admin.operator()?;
+    let JobsQuery { state, kind, limit, cursor } = query.parse()?;
+    let filter = jobs::Filter {
+        kind: named(kind.as_deref(), "?kind", Kind::named, Kind::ALL.map(Kind::name))?,
+        state: named(state.as_deref(), "?state", State::named, State::ALL.map(State::name))?,
+    };
+    let page = jobs::list(&engine, filter, cursor, limit.unwrap_or(LIMIT_DEFAULT)).await?;
+    let now = engine.clock.now();
+    Ok(HttpResponse::Ok().json(JobsView {
+        data: page.jobs.into_iter().map(|job| JobView::new(job, now)).collect(),
+        next_cursor: page.next.map(|id| id.to_string()),
+    }))
+}
+
+/// Makes a dead job, or one that waits, due now, as if it had never failed.
+#[utoipa::path(
+    post, path = "/admin/jobs/{id}/retry", tag = "admin", params(("id" = Uuid, Path)), request_body = Nothing,
+    responses(
+        (status = 200, description = "Due now", body = JobView),
+        (status = 409, description = "`busy`: it is running", body = Document, content_type = "application/problem+json"),
+    ),
+    extensions(("x-permission" = json!("operator"))),
+)]
+pub(in crate::http) async fn retry(
+    engine: Data<Engine>,
+    admin: Admin,
+    id: Path<String>,
+    body: Body<Nothing>,
+) -> Answer {
+    let actor = admin.operator()?;
+    body.parse()?;
+    let job = jobs::retry(&engine, id_of(&id)?).await?;
+    info!(actor, job.id = %job.id, job.kind, "a job was made due");
+    Ok(HttpResponse::Ok().json(JobView::new(job, engine.clock.now())))
+}
+
+/// Deletes a job, dead or waiting, that nobody shall do.
+#[utoipa::path(
+    delete, path = "/admin/jobs/{id}", tag = "admin", params(("id" = Uuid, Path)),
+    responses(
+        (status = 204, description = "Gone"),
+        (status = 409, description = "`busy`: it is running", body = Document, content_type = "application/problem+json"),
+    ),
+    extensions(("x-permission" = json!("operator"))),
+)]
+pub(in crate::http) async fn discard(engine: Data<Engine>, admin: Admin, id: Path<String>) -> Answer {
+    let actor = admin.operator()?;
+    let id: JobId = id_of(&id)?;
+    jobs::discard(&engine, id).await?;
+    info!(actor, job.id = %id, "a job was deleted");
+    Ok(HttpResponse::NoContent().finish())
+}
