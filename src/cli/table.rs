@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn columns_line_up_and_move_no_cursor() {
         let rows = [vec!["a\u{1b}[2J".to_owned(), "7".to_owned()], vec!["longer name".to_owned(), "1234".to_owned()]];
-        let lines = ["NAME           N", "a\u{fffd}[2J           7", "longer name  1234"];
+        let lines = ["NAME            N", "a\u{fffd}[2J           7", "longer name  1234"];
         assert_eq!(table(&["NAME", "N>"], &rows), lines.join("\n"));
         assert_eq!(table(&["NAME", "N>"], &[]), "NAME  N");
     }
