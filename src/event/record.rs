@@ -4,8 +4,8 @@ use super::{Entry, rows};
 use crate::database::Tx;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::session::rows::Mark;
 use crate::session;
+use crate::session::rows::Mark;
 
 /// Records what happened to a session without a change of its state: an effect on the store, an operator's action.
 ///

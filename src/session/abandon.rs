@@ -75,12 +75,7 @@ pub async fn detect_abandoned(engine: &Engine, run: &Run) -> Result<Report> {
 }
 
 /// From when on what comes to the store keeps an expired session alive; `None` past its longest life.
-fn alive_since(
-    engine: &Engine,
-    session: &Session,
-    now: DateTime<Utc>,
-    idle: DateTime<Utc>,
-) -> Option<DateTime<Utc>> {
+fn alive_since(engine: &Engine, session: &Session, now: DateTime<Utc>, idle: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let settings = &engine.settings.sessions;
     let is_in_its_life = now < session.created_at + seconds(settings.max_lifetime_secs);
     is_in_its_life.then(|| idle.max(now - seconds(settings.expires_after_secs)))

@@ -21,6 +21,6 @@ pub async fn cancel(engine: &Engine, caller: &Caller, id: SessionId) -> Result<S
             discard(engine, &session).await;
             Ok(session)
         }
-        outcome => Ok(outcome.session()),
+        Outcome::Already(session) | Outcome::Refused(session) | Outcome::GuardFailed(session) => Ok(session),
     }
 }

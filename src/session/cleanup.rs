@@ -3,11 +3,11 @@ use entity::upload_session::Status;
 use serde_json::{Value, json};
 use tracing::{instrument, warn};
 
+use super::Session;
 use super::discard::{Left, clear_for_good};
 use super::retention::delete_past;
 use super::rows::{Mark, Queue};
 use super::sweep::{Fate, dealt_with, longest_call, seconds, sum, sweep};
-use super::Session;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::event::{self, Entry};
@@ -48,7 +48,7 @@ pub async fn cleanup(engine: &Engine, run: &Run) -> Result<Report> {
 
 async fn clear_session(engine: &Engine, run: &Run, session: Session, now: DateTime<Utc>) -> Result<Fate> {
     let wait = run.options.older_than.unwrap_or_else(|| wait(engine, &session));
-    if !ended_at(&session).is_some_and(|ended| ended + wait <= now) {
+    if ended_at(&session).is_none_or(|ended| now < ended + wait) {
         return Ok(Fate::NotDue);
     }
     if run.options.dry_run {

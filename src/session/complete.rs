@@ -151,11 +151,7 @@ async fn direct(engine: &Engine, session: &Session) -> Result<Option<Object>> {
 
 /// Has the store assemble the object, unless somebody had it do so before; `None` where it has neither the upload nor the
 /// object.
-async fn multipart(
-    engine: &Engine,
-    session: &Session,
-    said: Option<&[(i64, String)]>,
-) -> Result<Option<Object>> {
+async fn multipart(engine: &Engine, session: &Session, said: Option<&[(i64, String)]>) -> Result<Option<Object>> {
     let at = location(session);
     let upload_id = session.multipart_upload_id.as_deref().unwrap_or_default();
     match engine.storage.list_parts(&at, upload_id).await {
@@ -216,13 +212,7 @@ fn agree(planned: &[Part], said: &[(i64, String)]) -> Result<()> {
 }
 
 /// The last step: the state, the asset and the event in one transaction.
-async fn record(
-    engine: &Engine,
-    actor: &str,
-    session: &Session,
-    object: &Object,
-    verified: bool,
-) -> Result<Finished> {
+async fn record(engine: &Engine, actor: &str, session: &Session, object: &Object, verified: bool) -> Result<Finished> {
     let change = Change::complete(actor, &object.etag);
     let mut made = None;
     let outcome = transition(engine, session, change, async |tx, session| {

@@ -34,7 +34,7 @@ pub use list::{BatchSummary, Page, batch, events, find, list};
 pub use part_urls::{PartUrl, PartUrls, Wanted, part_url, part_urls};
 pub use reconcile::reconcile;
 pub use resume::{Held, NoResume, Resume, resume};
-pub use transition::{Change, Guard, Outcome, transition};
+pub use transition::{Change, Guard, Outcome, statement, transition};
 
 use entity::upload_session;
 

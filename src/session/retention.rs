@@ -5,9 +5,9 @@ use entity::{SessionId, TenantId, upload_tombstone};
 use serde_json::json;
 use tracing::warn;
 
+use super::Session;
 use super::rows::{self, Queue};
 use super::sweep::{Fate, seconds, sweep};
-use super::Session;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event;

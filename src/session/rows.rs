@@ -2,9 +2,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use entity::upload_session::{self, ActiveModel, Column, Entity, Status, UploadType};
 use entity::{AssetId, BrandId, SessionId, TenantId, asset, upload_tombstone};
 use sea_orm::ActiveValue::Set;
-use sea_orm::sea_query::{
-    Alias, Expr, ExprTrait, LockBehavior, LockType, Order, Query, SelectStatement, UnionType,
-};
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, LockBehavior, LockType, Order, Query, SelectStatement, UnionType};
 use sea_orm::{
     ActiveEnum, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, IntoActiveModel,
     QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, UpdateMany,
@@ -215,9 +213,9 @@ pub(crate) async fn advance(tx: &Tx, seen: &Session, link: &Link, mark: Mark) ->
     let update = advancing(seen, link);
     let update = match mark {
         Mark::Nothing => update,
-        Mark::Cleared(at) => update
-            .col_expr(Column::StorageClearedAt, Expr::value(at))
-            .filter(Column::StorageClearedAt.is_null()),
+        Mark::Cleared(at) => {
+            update.col_expr(Column::StorageClearedAt, Expr::value(at)).filter(Column::StorageClearedAt.is_null())
+        }
         Mark::Tried(at) => update.col_expr(Column::UpdatedAt, Expr::value(at)),
     };
     let advanced = update.exec_with_returning(tx.conn()).await.map_err(db_error)?;

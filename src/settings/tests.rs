@@ -224,7 +224,10 @@ fn contradictions_are_refused_with_both_names() {
         from_file("[sessions]\nmax_lifetime_secs = 604799"),
         &["sessions.expires_after_secs", "sessions.max_lifetime_secs"],
     );
-    refused(from_environment(&[("DATABASE_URL", "postgres://db/q")]), &["database.url", "auth.jwt_secret", "audit.key"]);
+    refused(
+        from_environment(&[("DATABASE_URL", "postgres://db/q")]),
+        &["database.url", "auth.jwt_secret", "audit.key"],
+    );
     refused(from_environment(&[("DATABASE_URL", "mysql://u:pw@db/q")]), &["database.url", "postgres://"]);
     refused(from_environment(&[("JWT_SECRET", "0123456789abcdef0123456789abcde")]), &["JWT_SECRET", "32"]);
     refused(from_environment(&[("STORAGE_PROVIDER", "minio")]), &["storage.provider", "storage.bucket"]);

@@ -131,7 +131,8 @@ async fn a_dry_run_changes_nothing(app: TestApp) {
 }
 
 const ENDLESS_PARTS: &str = "<ListPartsResult><IsTruncated>true</IsTruncated></ListPartsResult>";
-const ENDLESS_UPLOADS: &str = "<ListMultipartUploadsResult><IsTruncated>true</IsTruncated></ListMultipartUploadsResult>";
+const ENDLESS_UPLOADS: &str =
+    "<ListMultipartUploadsResult><IsTruncated>true</IsTruncated></ListMultipartUploadsResult>";
 
 async fn a_store_that_does_not_answer_well_is_tried_again(app: TestApp) {
     let ann = app.tenant("acme").user("ann");
@@ -302,7 +303,9 @@ async fn killed_in_the_middle_the_next_run_goes_on(app: TestApp) {
     for _ in 0..5 {
         files.push(left_behind(&app, &ann).await);
     }
-    for (op, has_done) in [(Op::AbortMultipartUpload, false), (Op::AbortMultipartUpload, true), (Op::DeleteObject, true)] {
+    for (op, has_done) in
+        [(Op::AbortMultipartUpload, false), (Op::AbortMultipartUpload, true), (Op::DeleteObject, true)]
+    {
         let faults = app.store.faults();
         let held = if has_done { faults.hold_answer(op) } else { faults.hold_request(op) };
         let mut pass = app.pass_to_kill("cleanup");
