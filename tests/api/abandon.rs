@@ -252,7 +252,8 @@ async fn over_a_busy_batch_only_the_idle_are_failed(app: TestApp) {
                 let sent = ann.send(&file).await;
                 let reply = ann.complete(&file).await;
                 match reply.status {
-                    201 => done += 1,
+                    // 200 where the pass itself has finished what was asked for.
+                    200 | 201 => done += 1,
                     409 => {
                         // The pass began after this session's last activity: it was idle by the word of who asked.
                         assert_eq!(reason(&ann, &file).await, "abandoned", "{sent} {reply}");

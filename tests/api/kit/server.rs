@@ -95,7 +95,7 @@ impl TestApp {
             return running.engine.clone();
         }
         let env = self.env.lock().unwrap().clone();
-        quaymaster::start::open(Settings::parse(None, env).unwrap()).await.unwrap()
+        Box::pin(quaymaster::start::open(Settings::parse(None, env).unwrap())).await.unwrap()
     }
 
     /// Runs `pass` in a process of its own, for a story that kills it: nobody waits for its end.
