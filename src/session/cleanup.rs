@@ -48,7 +48,7 @@ pub async fn cleanup(engine: &Engine, run: &Run) -> Result<Report> {
 
 async fn clear_session(engine: &Engine, run: &Run, session: Session, now: DateTime<Utc>) -> Result<Fate> {
     let wait = run.options.older_than.unwrap_or_else(|| wait(engine, &session));
-    if ended_at(&session).is_none_or(|ended| ended + wait > now) {
+    if ended_at(&session).is_none_or(|ended| now < ended + wait) {
         return Ok(Fate::NotDue);
     }
     if run.options.dry_run {

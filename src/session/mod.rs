@@ -41,7 +41,7 @@ pub use orphans::orphans;
 pub use part_urls::{PartUrl, PartUrls, Wanted, part_url, part_urls};
 pub use reconcile::reconcile;
 pub use resume::{Held, NoResume, Resume, resume};
-pub use transition::{Change, Guard, Outcome, transition};
+pub use transition::{Change, Guard, Outcome, statement, transition};
 pub use wait::{Goal, Waited, wait};
 
 use entity::upload_session;

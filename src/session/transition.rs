@@ -164,16 +164,7 @@ pub(super) async fn step(engine: &Engine, tx: &Tx, seen: &Session, change: &Chan
             Verdict::Already => return Ok(Outcome::Already(seen)),
             Verdict::Refused => return Ok(Outcome::Refused(seen)),
         };
-        let entry = Entry {
-            event: change.event.name(),
-            from: Some(seen.status),
-            to: Some(to),
-            actor: change.actor,
-            reason: change.reason,
-            details: change.details.clone(),
-            at: now,
-        };
-        let seq = seen.event_seq + 1;
+        let (seq, entry) = (seen.event_seq + 1, entry(&seen, change, to, now));
         let link = engine.keys.link(&seen.chain_head, seen.tenant_id, seen.id, seq, &entry);
         let moved = guarded_update(&seen, change, &link, now).exec_with_returning(tx.conn()).await.map_err(db_error)?;
         if let Some(session) = moved.into_iter().next() {
@@ -187,6 +178,26 @@ pub(super) async fn step(engine: &Engine, tx: &Tx, seen: &Session, change: &Chan
         seen = rows::find(tx.conn(), seen.tenant_id, seen.id).await?.ok_or(Error::NotFound)?;
         is_fresh = true;
     }
+}
+
+fn entry<'a>(seen: &Session, change: &Change<'a>, to: upload_session::Status, now: DateTime<Utc>) -> Entry<'a> {
+    Entry {
+        event: change.event.name(),
+        from: Some(seen.status),
+        to: Some(to),
+        actor: change.actor,
+        reason: change.reason,
+        details: change.details.clone(),
+        at: now,
+    }
+}
+
+/// The UPDATE that [`transition`] makes of a session as it was seen, for a look at its plan.
+pub fn statement(engine: &Engine, seen: &Session, change: &Change<'_>) -> UpdateMany<upload_session::Entity> {
+    let now = engine.clock.now();
+    let entry = entry(seen, change, change.event.row().to, now);
+    let link = engine.keys.link(&seen.chain_head, seen.tenant_id, seen.id, seen.event_seq + 1, &entry);
+    guarded_update(seen, change, &link, now)
 }
 
 fn guarded_update(

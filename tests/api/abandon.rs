@@ -252,7 +252,8 @@ async fn over_a_busy_batch_only_the_idle_are_failed(app: TestApp) {
                 let sent = ann.send(&file).await;
                 let reply = ann.complete(&file).await;
                 match reply.status {
-                    201 => done += 1,
+                    // 200 where the pass itself has finished what was asked for.
+                    200 | 201 => done += 1,
                     409 => {
                         // The pass began after this session's last activity: it was idle by the word of who asked.
                         assert_eq!(reason(&ann, &file).await, "abandoned", "{sent} {reply}");
@@ -324,7 +325,7 @@ async fn killed_in_the_middle_the_next_run_goes_on(app: TestApp) {
     held.arrived().await;
     pass.kill().await.unwrap();
     drop(held);
-    assert!(ann.list("status=FAILED").await.ok()["data"].as_array().unwrap().len() >= 1);
+    assert!(!ann.list("status=FAILED").await.ok()["data"].as_array().unwrap().is_empty());
 
     app.pass_older_than(PASS, TimeDelta::zero()).await;
     for file in &files {

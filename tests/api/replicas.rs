@@ -1,6 +1,7 @@
 //! Three servers on one PostgreSQL and one Garage, under load and under fire; at the end the whole ledger is checked.
 //!
 //! `make chaos` runs this for ten minutes. What happens is decided by a seed, which is printed; when it happens is not.
+#![allow(clippy::print_stdout, reason = "whoever waits ten minutes wants to see the seed and the figures")]
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -304,7 +305,7 @@ async fn upload(world: &World, dice: &mut fastrand::Rng, tenant: usize, batch: &
             let cancel = format!("/app/uploads/{id}/cancel");
             let (completed, cancelled) = tokio::join!(
                 world.ask(dice, tenant, Method::POST, path, &complete),
-                world.ask(&mut other_dice, tenant, Method::POST, &cancel, &Value::Null),
+                world.ask(&mut other_dice, tenant, Method::POST, &cancel, &json!({})),
             );
             if completed.status == StatusCode::CONFLICT {
                 assert_eq!(completed.text("upload_status"), "CANCELLED", "{completed:?}");

@@ -36,9 +36,9 @@ async fn child() {
 async fn run(engine: &Engine, pass: Pass, options: Options) -> Report {
     let run = Run::new(options, "system", Duration::from_secs(120), Default::default());
     let report = match pass {
-        Pass::DetectAbandoned => session::detect_abandoned(engine, &run).await,
-        Pass::Cleanup => session::cleanup(engine, &run).await,
-        Pass::Reconcile => session::reconcile(engine, &run).await,
+        Pass::DetectAbandoned => Box::pin(session::detect_abandoned(engine, &run)).await,
+        Pass::Cleanup => Box::pin(session::cleanup(engine, &run)).await,
+        Pass::Reconcile => Box::pin(session::reconcile(engine, &run)).await,
         Pass::Orphans => panic!("not among the words of these stories"),
     };
     report.unwrap()

@@ -100,7 +100,7 @@ impl TestApp {
     /// Database and store once more, as a second replica has them, or a command beside the server; on the same clock.
     pub async fn another_engine(&self) -> Engine {
         let settings = Settings::parse(None, self.env()).unwrap();
-        Engine { clock: self.clock.clone(), ..quaymaster::start::open(settings).await.unwrap() }
+        Engine { clock: self.clock.clone(), ..Box::pin(quaymaster::start::open(settings)).await.unwrap() }
     }
 
     /// Runs `pass` in a process of its own, for a story that kills it: nobody waits for its end.
