@@ -10,9 +10,11 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 use serde_json::{Value, json};
 
 use crate::kit::{Actor, MIB, Pair, TestApp, Upload, stories};
+use crate::promote::promoted;
 
 stories![
     what_happens_is_told_as_it_happens,
+    what_becomes_of_an_asset_is_told,
     a_reader_that_went_away_misses_nothing,
     readers_that_come_and_go_under_load_miss_nothing,
     nobody_hears_of_what_they_may_not_see,
@@ -162,6 +164,22 @@ async fn what_happens_is_told_as_it_happens(app: TestApp) {
             ("upload.failed".to_owned(), json!("FAILED"), Value::Null),
         ]
     );
+}
+
+async fn what_becomes_of_an_asset_is_told(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let mut listener = Listener::open(&ann, "", None).await;
+    for name in ["asset.ready", "asset.failed"] {
+        let note = completed(&ann).await;
+        listener.take(3).await;
+        if name == "asset.failed" {
+            assert_eq!(ann.send_to(&note.session, b"other byte".to_vec()).await, 200);
+        }
+        promoted(&app, &ann, &note).await.unwrap();
+        let event = listener.take(1).await.remove(0);
+        assert_eq!((event.name.as_str(), &event.data["status"]), (name, &json!("COMPLETED")));
+        assert_eq!(event.data["asset_id"], ann.session(&note).await.ok()["asset_id"]);
+    }
 }
 
 async fn a_reader_that_went_away_misses_nothing(app: TestApp) {
