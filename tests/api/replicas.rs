@@ -302,10 +302,10 @@ async fn upload(world: &World, dice: &mut fastrand::Rng, tenant: usize, batch: &
         }
         // Against a cancel: whoever wins, both are told the same.
         8..10 => {
-            let cancel = format!("/app/uploads/{id}/cancel");
+            let (cancel, nothing) = (format!("/app/uploads/{id}/cancel"), json!({}));
             let (completed, cancelled) = tokio::join!(
                 world.ask(dice, tenant, Method::POST, path, &complete),
-                world.ask(&mut other_dice, tenant, Method::POST, &cancel, &json!({})),
+                world.ask(&mut other_dice, tenant, Method::POST, &cancel, &nothing),
             );
             if completed.status == StatusCode::CONFLICT {
                 assert_eq!(completed.text("upload_status"), "CANCELLED", "{completed:?}");
