@@ -14,6 +14,7 @@ mod health;
 mod idempotency_key;
 mod jwks;
 pub(crate) mod list;
+mod metrics;
 mod middleware;
 mod openapi;
 mod problem;

@@ -9,7 +9,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::admin::{self, background, tenants};
 use super::problem::Document as Problem;
-use super::{assets, brands, events, health, list, receipts, uploads, wait};
+use super::{assets, brands, events, health, list, metrics, receipts, uploads, wait};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -27,7 +27,7 @@ use super::{assets, brands, events, health, list, receipts, uploads, wait};
         admin::uploads::list, admin::uploads::inspect, admin::uploads::fail, admin::uploads::cancel,
         tenants::list, tenants::create, tenants::find, tenants::change, tenants::add_brands, tenants::usage,
         background::passes, background::run, background::runs, background::jobs, background::retry, background::discard,
-        health::healthz, health::readyz,
+        metrics::metrics, health::healthz, health::readyz,
     ),
     components(schemas(Problem)),
     security(("bearer" = [])),

@@ -5,7 +5,7 @@ use actix_web::{Resource, web};
 
 use super::admin::{self, background, tenants};
 use super::problem;
-use super::{assets, brands, events, health, list, openapi, receipts, uploads, wait};
+use super::{assets, brands, events, health, list, metrics, openapi, receipts, uploads, wait};
 
 pub(super) fn routes(app: &mut ServiceConfig) {
     app.service(resource("/app/uploads", &["GET"]).route(get().to(list::list)))
@@ -25,6 +25,7 @@ pub(super) fn routes(app: &mut ServiceConfig) {
         .service(resource("/app/brands", &["GET"]).route(get().to(brands::list)))
         .service(resource("/app/assets/upload/complete", &["POST"]).route(post().to(assets::complete)))
         .service(resource("/app/assets/{id}", &["GET"]).route(get().to(assets::find)))
+        .service(resource("/app/assets/{id}/download", &["GET"]).route(get().to(assets::download)))
         .service(resource("/admin/uploads", &["GET"]).route(get().to(admin::uploads::list)))
         .service(resource("/admin/uploads/{id}", &["GET"]).route(get().to(admin::uploads::inspect)))
         .service(resource("/admin/uploads/{id}/fail", &["POST"]).route(post().to(admin::uploads::fail)))
@@ -41,14 +42,14 @@ pub(super) fn routes(app: &mut ServiceConfig) {
         )
         .service(resource("/admin/tenants/{slug}/brands", &["POST"]).route(post().to(tenants::add_brands)))
         .service(resource("/admin/tenants/{slug}/usage", &["GET"]).route(get().to(tenants::usage)))
-        .service(resource("/app/assets/{id}/download", &["GET"]).route(get().to(assets::download)))
-        .service(resource("/.well-known/quaymaster-keys.json", &["GET"]).route(get().to(receipts::keys)))
         .service(resource("/admin/passes", &["GET"]).route(get().to(background::passes)))
         .service(resource("/admin/passes/{name}/run", &["POST"]).route(post().to(background::run)))
         .service(resource("/admin/runs", &["GET"]).route(get().to(background::runs)))
         .service(resource("/admin/jobs", &["GET"]).route(get().to(background::jobs)))
         .service(resource("/admin/jobs/{id}", &["DELETE"]).route(delete().to(background::discard)))
         .service(resource("/admin/jobs/{id}/retry", &["POST"]).route(post().to(background::retry)))
+        .service(resource("/metrics", &["GET"]).route(get().to(metrics::metrics)))
+        .service(resource("/.well-known/quaymaster-keys.json", &["GET"]).route(get().to(receipts::keys)))
         .service(resource("/healthz", &["GET"]).route(get().to(health::healthz)))
         .service(resource("/readyz", &["GET"]).route(get().to(health::readyz)))
         .service(resource("/openapi.json", &["GET"]).route(get().to(openapi::answer)))

@@ -49,6 +49,19 @@ pub struct Filter {
     pub state: Option<State>,
 }
 
+/// How many jobs of each kind there are in each state; none where there are none.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn count(engine: &Engine) -> Result<Vec<(String, State, i64)>> {
+    let mut counts = Vec::new();
+    for state in State::ALL {
+        let of_kinds = rows::count(engine, state).await?;
+        counts.extend(of_kinds.into_iter().map(|(kind, count)| (kind, state, count)));
+    }
+    Ok(counts)
+}
+
 /// One page of a list.
 #[derive(Clone, Debug)]
 pub struct Page {

@@ -74,6 +74,20 @@ async fn runs_are_shown(app: TestApp) {
     assert_eq!((&runs["data"][0]["actor"], &runs["data"][0]["dry_run"]), (&json!("ola"), &json!(true)));
     assert_eq!(ola.get("/admin/passes").await.ok()["data"][0]["last_run"], runs["data"][0]);
     assert_eq!(ola.get("/admin/runs?pass=cleanup").await.ok()["data"], json!([]));
+
+    let page = ola.get("/metrics").await;
+    assert_eq!(page.status, 200, "{page}");
+    let page = String::from_utf8(page.body).unwrap();
+    let started = record.started_at.timestamp();
+    for line in [
+        &format!("quaymaster_pass_last_run_started_timestamp_seconds{{pass=\"detect-abandoned\"}} {started}"),
+        "quaymaster_pass_last_run_dry_run{pass=\"detect-abandoned\"} 1",
+        "quaymaster_pass_last_run_broken{pass=\"detect-abandoned\"} 0",
+        "# TYPE quaymaster_jobs gauge",
+    ] {
+        assert!(page.lines().any(|own| own == line), "{line} is not in\n{page}");
+    }
+    assert!(!page.contains("cleanup"), "what never ran has no figures:\n{page}");
 }
 
 async fn odd_questions_are_refused(app: TestApp) {

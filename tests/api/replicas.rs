@@ -100,6 +100,8 @@ struct Figures {
     retries: AtomicU64,
     refused_by_quota: AtomicU64,
     kills: AtomicU64,
+    /// Replicas that could not start while the database was away, and were started again.
+    restarts: AtomicU64,
     store_faults: AtomicU64,
     database_cuts: AtomicU64,
 }
@@ -356,6 +358,7 @@ async fn kill_replicas(world: Arc<World>, seed: u64, stopped: watch::Receiver<bo
     let mut dice = fastrand::Rng::with_seed(seed ^ 1);
     while !*stopped.borrow() {
         pause(&mut dice, 500..3_000).await;
+        world.restart_the_dead().await;
         let replica = dice.usize(..REPLICAS);
         let child = world.replicas[replica].lock().await.take();
         child.expect("each is started again before the next dies").kill().await.unwrap();
@@ -420,9 +423,35 @@ impl World {
         (own().map(|share| share.live_sessions).sum(), own().map(|share| share.bytes).sum())
     }
 
+    /// As a supervisor does: a replica gives up where it finds no database at its start.
+    async fn restart_the_dead(&self) {
+        for replica in 0..REPLICAS {
+            let ended = self.replicas[replica].lock().await.as_mut().is_none_or(|c| c.try_wait().unwrap().is_some());
+            if ended {
+                let log = std::fs::read_to_string(self.log(replica)).unwrap();
+                let last = tail(&log);
+                // It says why, and says so in good order.
+                assert!(last.lines().any(|line| line.starts_with("quaymaster: the ")), "{last}");
+                self.figures.restarts.fetch_add(1, Ordering::Relaxed);
+                self.start_replica(replica).await;
+            }
+        }
+    }
+
+    async fn wait_until_ready(&self, replica: usize) {
+        let url = format!("http://127.0.0.1:{}/readyz", self.ports[replica]);
+        let begun = Instant::now();
+        while !self.http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+            assert!(begun.elapsed() < Duration::from_secs(30), "replica {replica} does not become ready");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Lets the servers come to rest, and runs the passes until they find nothing more.
     async fn settle(&self) {
+        self.restart_the_dead().await;
         for replica in 0..REPLICAS {
+            self.wait_until_ready(replica).await;
             if let Some(mut child) = self.replicas[replica].lock().await.take() {
                 let pid = child.id().expect("nobody has waited for it yet").to_string();
                 assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
@@ -511,13 +540,15 @@ impl World {
         let count = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
         println!(
             "chaos: {} sessions: {completed} completed, {cancelled} cancelled, {abandoned} abandoned; {} refused by quota\n\
-             chaos: {} requests, {} of them again; {} kills, {} faults of the store, {} cuts of the database\n\
+             chaos: {} requests, {} of them again; {} kills, {} starts without a database, {} faults of the store, \
+             {} cuts of the database\n\
              chaos: {} wrong",
             sessions.len(),
             count(&figures.refused_by_quota),
             count(&figures.requests),
             count(&figures.retries),
             count(&figures.kills),
+            count(&figures.restarts),
             count(&figures.store_faults),
             count(&figures.database_cuts),
             wrong.len(),

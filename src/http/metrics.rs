@@ -1,0 +1,75 @@
+//! What happens in the background as figures, for Prometheus to scrape.
+
+use std::fmt::Write as _;
+
+use actix_web::HttpResponse;
+use actix_web::web::Data;
+
+use super::problem::Answer;
+use crate::caller::Admin;
+use crate::engine::Engine;
+use crate::jobs::{self, State};
+use crate::schedule::{self, Status};
+
+/// Prometheus' text format, version 0.0.4.
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A figure of the last run of a pass.
+type OfRun = fn(&crate::pass::RunRecord) -> Option<i64>;
+
+/// One gauge for each, with the pass as its label; no line for a pass that never ran.
+const GAUGES: [(&str, &str, OfRun); 8] = [
+    ("started_timestamp_seconds", "When the last run began.", |run| Some(run.started_at.timestamp())),
+    ("ended_timestamp_seconds", "When the last run ended; absent while it runs.", |run| {
+        run.ended_at.map(|ended| ended.timestamp())
+    }),
+    ("found", "What the last run found.", |run| Some(run.found)),
+    ("done", "What the last run dealt with.", |run| Some(run.done)),
+    ("failed", "What the last run left to the next one, because something did not answer.", |run| Some(run.failed)),
+    ("skipped", "What the last run found to be in use after all.", |run| Some(run.skipped)),
+    ("dry_run", "1 where the last run only looked.", |run| Some(run.dry_run.into())),
+    ("broken", "1 where the last run ended early.", |run| Some(run.error.is_some().into())),
+];
+
+/// The last run of each pass, and how many jobs there are; for Prometheus. Of the deployment, not of one process: any
+/// replica says the same.
+#[utoipa::path(
+    get, path = "/metrics", tag = "admin",
+    responses((status = 200, description = "Prometheus' text format", body = String, content_type = "text/plain")),
+    extensions(("x-permission" = json!("operator"))),
+)]
+pub(super) async fn metrics(engine: Data<Engine>, admin: Admin) -> Answer {
+    admin.operator()?;
+    let passes = schedule::status(&engine).await?;
+    let jobs = jobs::count(&engine).await?;
+    Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).body(page(&passes, &jobs)))
+}
+
+fn page(passes: &[Status], jobs: &[(String, State, i64)]) -> String {
+    let mut page = String::new();
+    for (name, help, of_run) in GAUGES {
+        gauge(&mut page, &format!("quaymaster_pass_last_run_{name}"), help);
+        for status in passes {
+            if let Some(value) = status.last_run.as_ref().and_then(of_run) {
+                line(
+                    &mut page,
+                    format_args!("quaymaster_pass_last_run_{name}{{pass=\"{}\"}} {value}", status.pass.name()),
+                );
+            }
+        }
+    }
+    gauge(&mut page, "quaymaster_jobs", "Jobs that are not done.");
+    for (kind, state, count) in jobs {
+        // The names of kinds are ours: none needs escaping.
+        line(&mut page, format_args!("quaymaster_jobs{{kind=\"{kind}\",state=\"{}\"}} {count}", state.name()));
+    }
+    page
+}
+
+fn gauge(page: &mut String, name: &str, help: &str) {
+    line(page, format_args!("# HELP {name} {help}\n# TYPE {name} gauge"));
+}
+
+fn line(page: &mut String, text: std::fmt::Arguments<'_>) {
+    writeln!(page, "{text}").expect("a String takes all that memory holds");
+}
