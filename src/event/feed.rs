@@ -18,7 +18,10 @@ use crate::error::Result;
 pub const BATCH: u32 = 1_000;
 /// After a commit of this process, so that many commits at once are one batch.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// Looks for new events at least so often, whatever was said or missed.
+/// Looks for new events at least so often, whatever was said or missed; where somebody listens, and where nobody does.
+/// A process that nobody listens to leaves its own commits waiting that long, because giving places is work beside the
+/// requests. One on another replica finds them.
+const POLL_HEARD: Duration = Duration::from_millis(250);
 const POLL: Duration = Duration::from_secs(2);
 /// Events that are read at once for those who listen.
 pub(super) const PAGE: u64 = 500;
@@ -70,10 +73,12 @@ async fn follow(engine: &Engine) {
     let mut listener = None;
     let mut was_well = true;
     loop {
+        let is_heard = engine.hub.is_heard();
         tokio::select! {
-            () = engine.db.committed() => sleep(DEBOUNCE).await,
+            () = engine.db.committed(), if is_heard => sleep(DEBOUNCE).await,
             () = heard(&mut listener) => {}
-            () = sleep(POLL) => {}
+            () = engine.hub.joined() => {}
+            () = sleep(if is_heard { POLL_HEARD } else { POLL }) => {}
         }
         // A failure is told once, not every two seconds of an outage.
         match turn(engine).await {

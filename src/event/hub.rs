@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use entity::SessionId;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::feed::PAGE;
@@ -31,6 +31,7 @@ impl Interest {
 #[derive(Default)]
 pub struct Hub {
     state: Mutex<State>,
+    joined: Notify,
     closed: CancellationToken,
 }
 
@@ -85,6 +86,16 @@ impl Hub {
         self.state().published = published;
     }
 
+    /// Whether anybody in this process waits to hear of events.
+    pub(super) fn is_heard(&self) -> bool {
+        !self.state().listeners.is_empty()
+    }
+
+    /// Waits until somebody begins to listen.
+    pub(super) async fn joined(&self) {
+        self.joined.notified().await;
+    }
+
     /// Where to read on, up to `last`; `None` where everybody knows, also because nobody listens.
     pub(super) fn behind(&self, last: i64) -> Option<i64> {
         let mut state = self.state();
@@ -114,6 +125,7 @@ impl Hub {
         // Those that went away are not noticed otherwise while nothing happens.
         state.listeners.retain(|listening| !listening.to.is_closed());
         state.listeners.push(Listening { interest, to });
+        self.joined.notify_one();
         (state.published, from)
     }
 
