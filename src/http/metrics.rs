@@ -34,7 +34,7 @@ const GAUGES: [(&str, &str, OfRun); 8] = [
 /// The last run of each pass, and how many jobs there are; for Prometheus. Of the deployment, not of one process: any
 /// replica says the same.
 #[utoipa::path(
-    get, path = "/metrics", tag = "admin",
+    get, path = "/admin/metrics", tag = "admin",
     responses((status = 200, description = "Prometheus' text format", body = String, content_type = "text/plain")),
     extensions(("x-permission" = json!("operator"))),
 )]

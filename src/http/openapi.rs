@@ -105,9 +105,13 @@ fn is_for_callers(path: &str) -> bool {
     path.starts_with("/app/") || path.starts_with("/admin/")
 }
 
+/// Bodies of which every member may be left out.
+const MAY_BE_EMPTY: [&str; 3] = ["/Nothing", "/ChangeTenantRequest", "/RunRequest"];
+
 fn is_nothing(content: &RefOr<Content>) -> bool {
     let RefOr::T(content) = content else { return false };
-    matches!(&content.schema, Some(RefOr::Ref(schema)) if schema.ref_location.ends_with("/Nothing"))
+    let Some(RefOr::Ref(schema)) = &content.schema else { return false };
+    MAY_BE_EMPTY.iter().any(|name| schema.ref_location.ends_with(name))
 }
 
 fn problem(description: &str) -> openapi::Response {

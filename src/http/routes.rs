@@ -48,7 +48,7 @@ pub(super) fn routes(app: &mut ServiceConfig) {
         .service(resource("/admin/jobs", &["GET"]).route(get().to(background::jobs)))
         .service(resource("/admin/jobs/{id}", &["DELETE"]).route(delete().to(background::discard)))
         .service(resource("/admin/jobs/{id}/retry", &["POST"]).route(post().to(background::retry)))
-        .service(resource("/metrics", &["GET"]).route(get().to(metrics::metrics)))
+        .service(resource("/admin/metrics", &["GET"]).route(get().to(metrics::metrics)))
         .service(resource("/.well-known/quaymaster-keys.json", &["GET"]).route(get().to(receipts::keys)))
         .service(resource("/healthz", &["GET"]).route(get().to(health::healthz)))
         .service(resource("/readyz", &["GET"]).route(get().to(health::readyz)))

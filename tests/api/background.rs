@@ -75,7 +75,7 @@ async fn runs_are_shown(app: TestApp) {
     assert_eq!(ola.get("/admin/passes").await.ok()["data"][0]["last_run"], runs["data"][0]);
     assert_eq!(ola.get("/admin/runs?pass=cleanup").await.ok()["data"], json!([]));
 
-    let page = ola.get("/metrics").await;
+    let page = ola.get("/admin/metrics").await;
     assert_eq!(page.status, 200, "{page}");
     let page = String::from_utf8(page.body).unwrap();
     let started = record.started_at.timestamp();

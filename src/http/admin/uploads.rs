@@ -51,7 +51,10 @@ pub(in crate::http) struct AdminListQuery {
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 200),
         ("cursor" = Option<uuid::Uuid>, Query, description = "`next_cursor` of the page before."),
     ),
-    responses((status = 200, description = "One page", body = PageView)),
+    responses(
+        (status = 200, description = "One page", body = PageView),
+        (status = 404, description = "There is no such tenant", body = Document, content_type = "application/problem+json"),
+    ),
     extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
 )]
 pub(in crate::http) async fn list(engine: Data<Engine>, admin: Admin, query: Query<AdminListQuery>) -> Answer {
