@@ -479,8 +479,10 @@ impl World {
                     found += 1;
                 }
             }
+            // The timetable goes on ordering passes; what clients are owed is something else.
             let jobs: Value = serde_json::from_str(&self.command(&["job", "list", "--json"]).await).unwrap();
-            if found == 0 && jobs.as_array().is_some_and(Vec::is_empty) {
+            let promotions = jobs.as_array().unwrap().iter().filter(|job| job["kind"] == "promote").count();
+            if found == 0 && promotions == 0 {
                 return;
             }
             assert!(begun.elapsed() < Duration::from_secs(180), "the passes come to no end; jobs: {jobs}");
