@@ -3,7 +3,7 @@
 //! `make chaos` runs this for ten minutes. What happens is decided by a seed, which is printed; when it happens is not.
 #![allow(clippy::print_stdout, reason = "whoever waits ten minutes wants to see the seed and the figures")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use entity::upload_session::Status;
-use entity::{asset, tenant, tenant_usage, upload_session};
+use entity::{SessionId, asset, tenant, tenant_usage, upload_session};
 use reqwest::{Client, Method, StatusCode};
 use sea_orm::EntityTrait;
 use serde_json::{Value, json};
@@ -565,7 +565,8 @@ impl World {
         id: &str,
         sha256: &[u8],
     ) -> Result<(), String> {
-        let own: Vec<_> = assets.iter().filter(|asset| asset.upload_session_id.to_string() == session).collect();
+        let session: SessionId = session.parse().unwrap();
+        let own: Vec<_> = assets.iter().filter(|asset| asset.upload_session_id == session).collect();
         let [asset] = own.as_slice() else { return Err(format!("session {session} has {} assets", own.len())) };
         if asset.id.to_string() != id || asset.status != asset::Status::Ready {
             return Err(format!("session {session} promised asset {id}, and has {asset:?}"));
@@ -579,7 +580,8 @@ impl World {
     }
 
     async fn the_bucket_holds_only(&self, assets: &[asset::Model]) -> Vec<String> {
-        let explained = |key: &str| key == "temp/uploads/.owner" || assets.iter().any(|asset| asset.object_key == key);
+        let keys: BTreeSet<_> = assets.iter().map(|asset| asset.object_key.as_str()).collect();
+        let explained = |key: &str| key == "temp/uploads/.owner" || keys.contains(key);
         let objects = self.store.objects().await;
         let orphans = objects.iter().filter(|(key, _)| !explained(key)).map(|(key, _)| format!("orphan object {key}"));
         let uploads = self.store.uploads().await;
