@@ -15,7 +15,7 @@ const REFUSALS: [Refusal; 5] = [
     },
     Refusal {
         name: "upload_session_arrows",
-        before: "UPDATE ON upload_session",
+        before: "UPDATE OF status ON upload_session",
         condition: "NEW.status <> OLD.status AND NOT (
             OLD.status = 'INITIATING' AND NEW.status IN ('UPLOADING', 'CANCELLED', 'FAILED')
             OR OLD.status = 'UPLOADING' AND NEW.status IN ('COMPLETED', 'CANCELLED', 'FAILED'))",
@@ -23,14 +23,14 @@ const REFUSALS: [Refusal; 5] = [
     },
     Refusal {
         name: "upload_session_counts",
-        before: "UPDATE ON upload_session",
+        before: "UPDATE OF status, version, event_seq ON upload_session",
         condition: "NEW.version <> OLD.version + CASE WHEN NEW.status = OLD.status THEN 0 ELSE 1 END
             OR NEW.event_seq < OLD.event_seq + CASE WHEN NEW.status = OLD.status THEN 0 ELSE 1 END",
         message: "version counts changes of state, and each has its event",
     },
     Refusal {
         name: "upload_session_outcomes",
-        before: "UPDATE ON upload_session",
+        before: "UPDATE OF completed_at, failed_at, failure_reason, cancelled_at, multipart_upload_id ON upload_session",
         condition: "NEW.status = OLD.status AND (
                 NEW.completed_at IS DISTINCT FROM OLD.completed_at
                 OR NEW.failed_at IS DISTINCT FROM OLD.failed_at
@@ -42,7 +42,9 @@ const REFUSALS: [Refusal; 5] = [
     },
     Refusal {
         name: "upload_session_fixed",
-        before: "UPDATE ON upload_session",
+        before: "UPDATE OF tenant_id, id, brand_id, created_by, upload_type, profile, url_ttl_secs, bucket, chunk_size,
+            total_parts, file_name, file_size, mime_type, checksum_sha256, client_reference, batch_reference, fingerprint,
+            idempotency_key, asset_id, created_at ON upload_session",
         condition: "NEW.tenant_id <> OLD.tenant_id
             OR NEW.id <> OLD.id
             OR NEW.brand_id <> OLD.brand_id

@@ -16,14 +16,14 @@ const NOT_ITS_SESSION: &str = "an asset takes the id that its COMPLETED session 
 
 const ORIGIN_STAYS: Refusal = Refusal {
     name: "asset_origin_stays",
-    before: "UPDATE ON asset",
+    before: "UPDATE OF tenant_id, id, upload_session_id ON asset",
     condition: "NEW.tenant_id <> OLD.tenant_id OR NEW.id <> OLD.id OR NEW.upload_session_id <> OLD.upload_session_id",
     message: "where an asset came from stays",
 };
 
 const ARROWS: Refusal = Refusal {
     name: "asset_arrows",
-    before: "UPDATE ON asset",
+    before: "UPDATE OF status ON asset",
     condition: "NEW.status <> OLD.status AND NOT (OLD.status = 'UPLOADED' AND NEW.status IN ('READY', 'FAILED'))",
     message: "an asset does not change its status this way",
 };

@@ -58,7 +58,8 @@ pub(crate) async fn execute(manager: &SchemaManager<'_>, sql: &str) -> Result<()
 /// A trigger that stops the statement for every row that meets `condition`, in which NEW and OLD are the rows.
 pub(crate) struct Refusal {
     pub name: &'static str,
-    /// `INSERT ON table` or `UPDATE ON table`.
+    /// `INSERT ON table`, or `UPDATE OF columns ON table` with the columns of which one must be assigned to for the
+    /// condition to hold. PostgreSQL parses the condition anew for each statement, and most assign to none of them.
     pub before: &'static str,
     /// No subquery: PostgreSQL allows none here. In return it costs no call of a function where nothing is refused.
     pub condition: &'static str,
