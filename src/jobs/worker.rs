@@ -16,6 +16,10 @@ use crate::error::{Error, Result};
 /// For the statements that release jobs at shutdown.
 const RELEASE_GRACE: Duration = Duration::from_secs(5);
 
+/// How long the worker waits after the bell: whoever rang it has an answer to give first, and jobs that come at nearly the
+/// same time are claimed by one statement.
+const GATHER: Duration = Duration::from_millis(20);
+
 /// The worker of this process.
 #[derive(Debug)]
 pub struct Workers {
@@ -94,7 +98,10 @@ impl Worker {
             }
             look_for = tokio::select! {
                 () = self.stop.cancelled() => break,
-                () = self.engine.wake.notified() => Kind::ALL.to_vec(),
+                () = self.engine.wake.notified() => {
+                    tokio::time::sleep(GATHER).await;
+                    Kind::ALL.to_vec()
+                }
                 () = tokio::time::sleep(poll) => Kind::ALL.to_vec(),
                 // A place is free; nothing else has changed. Attempts do not panic: they record what does.
                 Some(ended) = self.running.join_next() => ended.into_iter().collect(),
