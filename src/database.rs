@@ -14,26 +14,30 @@ use sqlx::Connection as _;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 use crate::error::{Error, Result};
 use crate::settings;
 
 /// Readers of a SQLite file do not wait for each other; more than this many only cost memory.
-const SQLITE_CONNECTIONS: u32 = 6;
+const SQLITE_READERS: u32 = 5;
+
+/// How long a writer waits for those that came before it to one SQLite file.
+const SQLITE_TURN: Duration = Duration::from_secs(30);
 
 /// Before its use a connection is tested only where it has lain idle for so long: a test costs as much as a small
 /// statement, and each statement would have one. An outage that is over sooner may cost each pooled connection one
 /// request, which is told to come again.
 const TEST_AFTER_IDLE: Duration = Duration::from_millis(500);
 
-/// A pool of connections.
+/// Pools of connections, so that nobody who reads much keeps those waiting who write.
 #[derive(Clone, Debug)]
 pub struct Database {
-    pool: DatabaseConnection,
-    /// SQLite has one writer at a time. Waiting for the turn here is fair and wakes at once, where SQLite's own busy
-    /// handler sleeps and retries; that one is left for other processes on the same file.
-    turn: Option<Arc<Semaphore>>,
+    reads: DatabaseConnection,
+    searches: DatabaseConnection,
+    /// SQLite has one writer at a time, so here is one connection. Waiting for that is fair and wakes at once, where
+    /// SQLite's own busy handler sleeps and retries; that one is left for other processes on the same file.
+    writes: DatabaseConnection,
     committed: Arc<Notify>,
 }
 
@@ -45,7 +49,6 @@ pub struct Tx {
     bell: OnceLock<Arc<Notify>>,
     /// Woken at each commit.
     committed: Arc<Notify>,
-    _turn: Option<OwnedSemaphorePermit>,
 }
 
 /// What other processes say on a channel of PostgreSQL. A hint and no more: what is said while the line is down is lost.
@@ -62,21 +65,8 @@ impl Snapshot {
     }
 }
 
-/// A connection for one writing statement, and the turn for it.
-#[derive(Debug)]
-pub struct Alone<'a> {
-    pool: &'a DatabaseConnection,
-    _turn: Option<OwnedSemaphorePermit>,
-}
-
-impl Alone<'_> {
-    pub fn conn(&self) -> &DatabaseConnection {
-        self.pool
-    }
-}
-
 impl Database {
-    /// Opens the pool; applies no migration.
+    /// Opens the pools; applies no migration.
     ///
     /// # Errors
     /// Neither a URL nor a file; the URL cannot be read; no connection was had within `connect_timeout_secs`.
@@ -89,21 +79,23 @@ impl Database {
             (None, None) => return Err(DbErr::Custom("there is neither a database URL nor a data folder".to_owned())),
         };
         let statement_timeout = format!("{}s", settings.statement_timeout_secs);
-        // States, users and batches are skewed: a plan made for any values reads a whole batch to find one of its files.
-        let plans = "force_custom_plan";
         let options = PgConnectOptions::from_str(url)
             .map_err(start_error)?
             .application_name("quaymaster")
-            .options([("statement_timeout", statement_timeout.as_str()), ("plan_cache_mode", plans)]);
-        let opening = testing_after_idle(PgPoolOptions::new())
-            .max_connections(settings.max_connections)
-            .acquire_timeout(acquire)
-            .connect_with(options);
-        let pool = tokio::time::timeout(connect, opening)
+            .options([("statement_timeout", statement_timeout.as_str())]);
+        // States, users and batches are skewed: a plan made for any values reads a whole batch to find one of its files.
+        // What goes by a key is planned once; to plan it each time takes as long as to do it.
+        let searching = options.clone().options([("plan_cache_mode", "force_custom_plan")]);
+        let third = settings.max_connections / 3;
+        let pool = |most: u32| testing_after_idle(PgPoolOptions::new()).max_connections(most).acquire_timeout(acquire);
+        let writes = pool(settings.max_connections - 2 * third).connect_with(options.clone());
+        let writes = tokio::time::timeout(connect, writes)
             .await
             .map_err(|_| DbErr::Custom("the database did not answer in time".to_owned()))?
             .map_err(start_error)?;
-        Ok(Self { pool: SqlxPostgresConnector::from_sqlx_postgres_pool(pool), turn: None, committed: Arc::default() })
+        let (reads, searches) = (pool(third).connect_lazy_with(options), pool(third).connect_lazy_with(searching));
+        let [reads, searches, writes] = [reads, searches, writes].map(SqlxPostgresConnector::from_sqlx_postgres_pool);
+        Ok(Self { reads, searches, writes, committed: Arc::default() })
     }
 
     async fn sqlite(options: SqliteConnectOptions, acquire: Duration) -> Result<Self, DbErr> {
@@ -114,31 +106,41 @@ impl Database {
             // FULL: a commit that was answered survives a power cut, not only a crash of this process.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5));
-        let pool = testing_after_idle(SqlitePoolOptions::new())
-            .max_connections(SQLITE_CONNECTIONS)
-            .acquire_timeout(acquire)
-            .connect_with(options)
-            .await
-            .map_err(start_error)?;
-        let turn = Some(Arc::new(Semaphore::new(1)));
-        Ok(Self { pool: SqlxSqliteConnector::from_sqlx_sqlite_pool(pool), turn, committed: Arc::default() })
+        let pool = |most: u32, wait: Duration| {
+            testing_after_idle(SqlitePoolOptions::new()).max_connections(most).acquire_timeout(wait)
+        };
+        let writes = pool(1, SQLITE_TURN).connect_with(options.clone()).await.map_err(start_error)?;
+        let reads = pool(SQLITE_READERS, acquire).connect_lazy_with(options);
+        let [reads, writes] = [reads, writes].map(SqlxSqliteConnector::from_sqlx_sqlite_pool);
+        Ok(Self { searches: reads.clone(), reads, writes, committed: Arc::default() })
     }
 
-    /// For reads, and for single statements that need no company.
+    /// For reads by a key.
     pub fn conn(&self) -> &DatabaseConnection {
-        &self.pool
+        &self.reads
+    }
+
+    /// For reads by anything else, each of which is planned for the values that it asks for.
+    pub fn search_conn(&self) -> &DatabaseConnection {
+        &self.searches
+    }
+
+    /// For single statements that write, each a transaction by itself; [`Database::begin`] and a commit would be two
+    /// round trips more.
+    pub fn write_conn(&self) -> &DatabaseConnection {
+        &self.writes
     }
 
     /// Begins a write transaction; on SQLite an IMMEDIATE one, because a deferred one that turns into a writer later
     /// fails under load instead of waiting.
     pub async fn begin(&self) -> Result<Tx> {
-        let turn = self.turn().await?;
+        let is_sqlite = self.writes.get_database_backend() == DbBackend::Sqlite;
         let options = TransactionOptions {
-            sqlite_transaction_mode: self.turn.as_ref().map(|_| SqliteTransactionMode::Immediate),
+            sqlite_transaction_mode: is_sqlite.then_some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        let tx = self.pool.begin_with_options(options).await.map_err(db_error)?;
-        Ok(Tx { tx, bell: OnceLock::new(), committed: Arc::clone(&self.committed), _turn: turn })
+        let tx = self.writes.begin_with_options(options).await.map_err(db_error)?;
+        Ok(Tx { tx, bell: OnceLock::new(), committed: Arc::clone(&self.committed) })
     }
 
     /// Begins a transaction for reads alone, each of which sees the database as it was at the first one. Waits for no
@@ -146,9 +148,9 @@ impl Database {
     pub async fn snapshot(&self) -> Result<Snapshot> {
         // A deferred transaction of SQLite is a snapshot by itself.
         let isolation_level =
-            (self.pool.get_database_backend() == DbBackend::Postgres).then_some(IsolationLevel::RepeatableRead);
+            (self.searches.get_database_backend() == DbBackend::Postgres).then_some(IsolationLevel::RepeatableRead);
         let options = TransactionOptions { isolation_level, ..TransactionOptions::default() };
-        Ok(Snapshot(self.pool.begin_with_options(options).await.map_err(db_error)?))
+        Ok(Snapshot(self.searches.begin_with_options(options).await.map_err(db_error)?))
     }
 
     /// Waits until a write transaction of this process has been committed since the last call; several count as one.
@@ -159,37 +161,25 @@ impl Database {
 
     /// Listens to other processes, on a connection beside the pool's; `None` on SQLite, where there is no such thing.
     pub async fn listen(&self, channel: &str) -> Result<Option<Listener>> {
-        if self.pool.get_database_backend() != DbBackend::Postgres {
+        if self.reads.get_database_backend() != DbBackend::Postgres {
             return Ok(None);
         }
-        let options = self.pool.get_postgres_connection_pool().connect_options();
+        let options = self.writes.get_postgres_connection_pool().connect_options();
         let own = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.as_ref().clone());
         let mut listener = PgListener::connect_with(&own).await.map_err(listen_error)?;
         listener.listen(channel).await.map_err(listen_error)?;
         Ok(Some(Listener(listener)))
     }
 
-    /// For one writing statement that is a transaction by itself; [`Database::begin`] and a commit would be two round
-    /// trips more.
-    pub async fn alone(&self) -> Result<Alone<'_>> {
-        Ok(Alone { pool: &self.pool, _turn: self.turn().await? })
-    }
-
-    async fn turn(&self) -> Result<Option<OwnedSemaphorePermit>> {
-        let Some(turn) = &self.turn else { return Ok(None) };
-        match Arc::clone(turn).acquire_owned().await {
-            Ok(turn) => Ok(Some(turn)),
-            Err(_) => Err(Error::DbUnavailable(DbErr::Custom("the database is closed".to_owned()))),
-        }
-    }
-
     /// Whether the database answers.
     pub async fn ready(&self) -> Result<()> {
-        self.pool.execute_unprepared("SELECT 1").await.map(drop).map_err(db_error)
+        self.reads.execute_unprepared("SELECT 1").await.map(drop).map_err(db_error)
     }
 
     pub async fn close(self) -> Result<()> {
-        self.pool.close().await.map_err(db_error)
+        self.reads.close().await.map_err(db_error)?;
+        self.searches.close().await.map_err(db_error)?;
+        self.writes.close().await.map_err(db_error)
     }
 }
 
@@ -212,8 +202,7 @@ impl Tx {
         self.bell.get_or_init(|| Arc::clone(bell));
     }
 
-    /// Gives everything back now. A transaction that is only dropped keeps SQLite's write lock a moment longer than its
-    /// turn, and the next writer would have to wait the slow way.
+    /// Gives everything back now; a transaction that is only dropped does so when its connection is asked for again.
     pub async fn rollback(self) -> Result<()> {
         self.tx.rollback().await.map_err(db_error)
     }

@@ -19,5 +19,5 @@ pub(super) async fn find(conn: &impl ConnectionTrait) -> Result<Option<Uuid>> {
 pub(super) async fn insert(db: &Database, now: DateTime<Utc>) -> Result<()> {
     let row = ActiveModel { id: Set(ID), deployment_id: Set(Uuid::now_v7()), created_at: Set(now) };
     let insert = Entity::insert(row).on_conflict(OnConflict::new().do_nothing().to_owned()).try_insert();
-    insert.exec_without_returning(db.alone().await?.conn()).await.map(drop).map_err(db_error)
+    insert.exec_without_returning(db.write_conn()).await.map(drop).map_err(db_error)
 }

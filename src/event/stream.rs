@@ -126,7 +126,7 @@ impl Stream {
     /// reader; `false` where there was no more than that.
     async fn read_page(&mut self, until: Option<i64>) -> Result<bool> {
         let span = Span { tenant: Some(self.interest.caller.tenant), after: self.read, until, limit: PAGE };
-        let page = rows::placed(self.engine.db.conn(), span).await?;
+        let page = rows::placed(self.engine.db.search_conn(), span).await?;
         let more = page.len() as u64 == PAGE;
         if let Some(last) = page.last() {
             self.read = last.position;

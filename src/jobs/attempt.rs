@@ -67,8 +67,8 @@ pub(super) async fn attempt(engine: &Engine, lease: &Lease, work: Work, stop: &C
 }
 
 async fn finish(engine: &Engine, lease: &Lease) -> Result<bool> {
-    let alone = engine.db.alone().await?;
-    rows::delete(alone.conn(), lease).await
+    let conn = engine.db.write_conn();
+    rows::delete(conn, lease).await
 }
 
 async fn fail(engine: &Engine, lease: &Lease, error: &Error) -> Result<bool> {

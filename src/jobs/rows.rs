@@ -35,9 +35,9 @@ pub(super) async fn insert_claimed(engine: &Engine, job: &NewJob) -> Result<Opti
         lease_token: Set(Some(token)),
         ..new_row(engine, job)
     };
-    let alone = engine.db.alone().await?;
-    let Some(id) = insert(alone.conn(), row).await? else { return Ok(None) };
-    let job = Entity::find_by_id(id).one(alone.conn()).await.map_err(db_error)?;
+    let conn = engine.db.write_conn();
+    let Some(id) = insert(conn, row).await? else { return Ok(None) };
+    let job = Entity::find_by_id(id).one(conn).await.map_err(db_error)?;
     Ok(job.map(|job| Lease { job, token }))
 }
 
@@ -104,9 +104,9 @@ pub(super) async fn claim(engine: &Engine, kind: Kind, at_most: usize, except: &
         .returning(Query::returning().all())
         .to_owned();
     let claim = update.with(CommonTableExpression::new().table_name(named).query(due).to_owned().into());
-    let alone = engine.db.alone().await?;
-    let statement = alone.conn().get_database_backend().build(&claim);
-    let mut jobs = Model::find_by_statement(statement).all(alone.conn()).await.map_err(db_error)?;
+    let conn = engine.db.write_conn();
+    let statement = conn.get_database_backend().build(&claim);
+    let mut jobs = Model::find_by_statement(statement).all(conn).await.map_err(db_error)?;
     // RETURNING keeps no order.
     jobs.sort_by_key(|job| (job.priority, job.created_at, job.id));
     Ok(jobs.into_iter().map(|job| Lease { job, token }).collect())
@@ -162,8 +162,8 @@ fn update(engine: &Engine) -> UpdateMany<Entity> {
 }
 
 async fn change(engine: &Engine, update: UpdateMany<Entity>) -> Result<bool> {
-    let alone = engine.db.alone().await?;
-    Ok(update.exec(alone.conn()).await.map_err(db_error)?.rows_affected > 0)
+    let conn = engine.db.write_conn();
+    Ok(update.exec(conn).await.map_err(db_error)?.rows_affected > 0)
 }
 
 pub(super) async fn list(engine: &Engine, filter: Filter, before: Option<JobId>, limit: u64) -> Result<Vec<Job>> {
@@ -177,14 +177,14 @@ pub(super) async fn list(engine: &Engine, filter: Filter, before: Option<JobId>,
     if let Some(id) = before {
         query = query.filter(Column::Id.lt(id));
     }
-    query.all(engine.db.conn()).await.map_err(db_error)
+    query.all(engine.db.search_conn()).await.map_err(db_error)
 }
 
 /// By kind.
 pub(super) async fn count(engine: &Engine, state: State) -> Result<Vec<(String, i64)>> {
     let query = Entity::find().select_only().column(Column::Kind).column_as(Column::Id.count(), "jobs");
     let query = query.filter(in_state(state, engine.clock.now())).group_by(Column::Kind).order_by_asc(Column::Kind);
-    query.into_tuple().all(engine.db.conn()).await.map_err(db_error)
+    query.into_tuple().all(engine.db.search_conn()).await.map_err(db_error)
 }
 
 /// [`State::of`] in SQL.
@@ -220,8 +220,8 @@ pub(super) async fn retry(engine: &Engine, id: JobId) -> Result<Retried> {
         .col_expr(Column::DeadAt, Expr::value(None::<DateTime<Utc>>))
         .filter(Column::Id.eq(id))
         .filter(nobody_is_at_it(now));
-    let alone = engine.db.alone().await?;
-    match update.exec_with_returning(alone.conn()).await {
+    let conn = engine.db.write_conn();
+    match update.exec_with_returning(conn).await {
         Ok(jobs) => Ok(jobs.into_iter().next().map_or(Retried::NotThere, Retried::Due)),
         Err(error) if is_unique_violation(&error) => Ok(Retried::KeyTaken),
         Err(error) => Err(db_error(error)),
@@ -231,8 +231,8 @@ pub(super) async fn retry(engine: &Engine, id: JobId) -> Result<Retried> {
 /// Deletes a job that nobody is working on; `false` where somebody is, or it is gone.
 pub(super) async fn discard(engine: &Engine, id: JobId) -> Result<bool> {
     let delete = Entity::delete_many().filter(Column::Id.eq(id)).filter(nobody_is_at_it(engine.clock.now()));
-    let alone = engine.db.alone().await?;
-    Ok(delete.exec(alone.conn()).await.map_err(db_error)?.rows_affected > 0)
+    let conn = engine.db.write_conn();
+    Ok(delete.exec(conn).await.map_err(db_error)?.rows_affected > 0)
 }
 
 fn nobody_is_at_it(now: DateTime<Utc>) -> Condition {

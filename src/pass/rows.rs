@@ -95,5 +95,5 @@ pub(super) async fn runs(engine: &Engine, pass: Option<Pass>, limit: u64) -> Res
     if let Some(pass) = pass {
         query = query.filter(Column::Pass.eq(pass.name()));
     }
-    query.all(engine.db.conn()).await.map_err(db_error)
+    query.all(engine.db.search_conn()).await.map_err(db_error)
 }

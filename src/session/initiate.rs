@@ -92,7 +92,7 @@ fn plan_file(engine: &Engine, new: &NewUpload) -> Result<Plan> {
 
 /// The session that these references named before.
 async fn find_same(engine: &Engine, scope: Scope<'_>, new: &NewUpload) -> Result<Option<Session>> {
-    let conn = engine.db.conn();
+    let conn = engine.db.search_conn();
     let by_key = match &new.idempotency_key {
         Some(key) => rows::one(conn, rows::by_idempotency_key(scope, key)).await?,
         None => None,

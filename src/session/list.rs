@@ -36,7 +36,7 @@ pub async fn list(
     limit: u64,
 ) -> Result<Page> {
     // One more than asked for tells whether there is a next page.
-    let mut sessions = rows::list(engine.db.conn(), caller, filter, before, limit + 1).await?;
+    let mut sessions = rows::list(engine.db.search_conn(), caller, filter, before, limit + 1).await?;
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = sessions.len() > wanted;
     sessions.truncate(wanted);
@@ -69,7 +69,7 @@ pub struct BatchSummary {
 /// # Errors
 /// [`Error::NotFound`] where there is none.
 pub async fn batch(engine: &Engine, caller: &Caller, reference: &str) -> Result<BatchSummary> {
-    let lines = rows::summarize(engine.db.conn(), caller, reference).await?;
+    let lines = rows::summarize(engine.db.search_conn(), caller, reference).await?;
     let first = lines.iter().map(|line| line.first_at).min().ok_or(Error::NotFound)?;
     let last = lines.iter().map(|line| line.last_at).max().ok_or(Error::NotFound)?;
     Ok(BatchSummary {

@@ -220,7 +220,7 @@ impl<'a> Sweep<'a> {
         let size = usize::try_from(self.engine.settings.lifecycle.batch_rows).unwrap_or(usize::MAX);
         let mut claims = HashMap::with_capacity(ids.len());
         for ids in ids.chunks(size) {
-            let read = rows::find_claims(self.engine.db.conn(), ids).await?;
+            let read = rows::find_claims(self.engine.db.search_conn(), ids).await?;
             claims.extend(read.into_iter().map(|claim| (claim.id, claim)));
         }
         Ok(claims)

@@ -185,8 +185,8 @@ fn touching(session: &Session, settings: &settings::Sessions, now: DateTime<Utc>
 
 /// One guarded UPDATE of one session, and nothing beside it; `None` where its guard does not hold.
 async fn alone(db: &Database, update: UpdateMany<Entity>) -> Result<Option<Session>> {
-    let alone = db.alone().await?;
-    let updated = update.exec_with_returning(alone.conn()).await.map_err(db_error)?;
+    let conn = db.write_conn();
+    let updated = update.exec_with_returning(conn).await.map_err(db_error)?;
     Ok(updated.into_iter().next())
 }
 
@@ -428,8 +428,8 @@ pub(super) async fn withdraw(db: &Database, session: &Session) -> Result<()> {
         .filter(Column::Id.eq(session.id))
         .filter(Column::Status.eq(Status::Uploading))
         .filter(Column::CompletingAt.eq(session.completing_at));
-    let alone = db.alone().await?;
-    update.exec(alone.conn()).await.map(drop).map_err(db_error)
+    let conn = db.write_conn();
+    update.exec(conn).await.map(drop).map_err(db_error)
 }
 
 /// Deletes sessions of one tenant, whose events are deleted already, and leaves a tombstone for each.

@@ -39,7 +39,7 @@ where
     let mut report = Report::default();
     let mut after: Option<Session> = None;
     while !run.is_over() {
-        let page = rows::next(engine.db.conn(), queue, after.as_ref(), settings.batch_rows).await?;
+        let page = rows::next(engine.db.search_conn(), queue, after.as_ref(), settings.batch_rows).await?;
         let Some(last) = page.last().cloned() else { break };
         let mut fates = stream::iter(page)
             .take_while(|_| ready(!run.is_over()))

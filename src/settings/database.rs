@@ -8,6 +8,7 @@ use super::{Complaints, Secret};
 pub struct Database {
     /// A secret, because it holds the password.
     pub url: Option<Secret>,
+    /// A third each reads by a key, writes, and searches.
     pub max_connections: u32,
     pub connect_timeout_secs: u64,
     /// How long a request waits for a free connection.
@@ -22,7 +23,9 @@ impl Database {
         complaints.unless(self.url.as_ref().is_none_or(|url| postgres(url.expose())), || {
             "database.url (DATABASE_URL) does not start with postgres://".into()
         });
-        complaints.at_least_one("database.max_connections", self.max_connections.into());
+        complaints.unless(self.max_connections >= 3, || {
+            "database.max_connections must be 3 or more: one that reads, one that writes and one that searches".into()
+        });
         complaints.at_least_one("database.connect_timeout_secs", self.connect_timeout_secs);
         complaints.at_least_one("database.acquire_timeout_secs", self.acquire_timeout_secs);
         complaints.at_least_one("database.statement_timeout_secs", self.statement_timeout_secs);

@@ -22,14 +22,14 @@ pub struct Page {
 /// All tenants by slug, `limit` (1 to 200) at a time.
 pub async fn list(engine: &Engine, after: Option<&str>, limit: u64) -> Result<Page> {
     // One more than asked for tells whether there is a next page.
-    let mut tenants = rows::page(engine.db.conn(), after, limit + 1).await?;
+    let mut tenants = rows::page(engine.db.search_conn(), after, limit + 1).await?;
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = tenants.len() > wanted;
     tenants.truncate(wanted);
     let next = tenants.last().filter(|_| more).map(|last| last.slug.clone());
 
     let ids: Vec<_> = tenants.iter().map(|tenant| tenant.id).collect();
-    let usages = rows::usages(engine.db.conn(), &ids).await?;
+    let usages = rows::usages(engine.db.search_conn(), &ids).await?;
     let standing = |tenant: tenant::Model| {
         let usage = usages.get(&tenant.id).copied().unwrap_or_default();
         Standing { tenant, usage }

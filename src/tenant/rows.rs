@@ -38,7 +38,7 @@ pub(super) async fn find_by_slug(conn: &impl ConnectionTrait, slug: &str) -> Res
 /// The buckets that tenants have of their own, for the dedicated strategy.
 pub async fn buckets(engine: &Engine) -> Result<Vec<String>> {
     let query = tenant::Entity::find().select_only().column(tenant::Column::Bucket).distinct();
-    let buckets = query.filter(tenant::Column::Bucket.is_not_null()).into_tuple().all(engine.db.conn()).await;
+    let buckets = query.filter(tenant::Column::Bucket.is_not_null()).into_tuple().all(engine.db.search_conn()).await;
     buckets.map_err(db_error)
 }
 

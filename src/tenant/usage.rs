@@ -42,7 +42,7 @@ pub async fn daily(
     let mut days: BTreeMap<NaiveDate, Day> =
         from.iter_days().take_while(|day| *day <= to).map(|day| (day, Day::default())).collect();
     for count in [Count::Opened, Count::Completed, Count::Failed, Count::Cancelled] {
-        for row in rows::counts(engine.db.conn(), tenant, count, &span).await? {
+        for row in rows::counts(engine.db.search_conn(), tenant, count, &span).await? {
             let Some(day) = row.day.parse().ok().and_then(|day: NaiveDate| days.get_mut(&day)) else { continue };
             match count {
                 Count::Opened => day.opened = row.uploads,
