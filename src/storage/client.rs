@@ -1,7 +1,7 @@
 //! The calls that Quaymaster makes to its store.
 
 use std::error::Error as StdError;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::default_provider;
@@ -9,17 +9,17 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
-use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, ConfigBag, IdentityCache, Intercept, Region, RequestChecksumCalculation,
-    ResponseChecksumValidation, RuntimeComponents, StalledStreamProtectionConfig,
+    BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    StalledStreamProtectionConfig,
 };
-use aws_sdk_s3::error::{BoxError, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, CorsConfiguration, CorsRule};
 use chrono::{DateTime, Utc};
 
+use super::clock::{StoreClock, utc};
 use super::credentials::{CurrentCredential, ForSdk};
 use super::error::{Error, Kind, Op, StartError};
 use super::key::Location;
@@ -32,8 +32,6 @@ const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The first pause before another attempt is at most this long, each further one at most twice the one before.
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// More uploads than this under one key are none of ours: a session opens one, a race a handful.
-const UPLOADS_MAX: usize = 10_000;
 
 /// A part as the store lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,34 +61,6 @@ pub struct Activity {
     /// `None` where neither a part nor an object is there.
     pub last: Option<DateTime<Utc>>,
     pub now: DateTime<Utc>,
-}
-
-/// The `Date` of the last answer.
-#[derive(Clone, Debug, Default)]
-struct Dated(Arc<Mutex<Option<DateTime<Utc>>>>);
-
-impl Intercept for Dated {
-    fn name(&self) -> &'static str {
-        "Dated"
-    }
-
-    fn read_after_transmit(
-        &self,
-        context: &BeforeDeserializationInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let date = context.response().headers().get("date").and_then(|date| DateTime::parse_from_rfc2822(date).ok());
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = date.map(|date| date.to_utc());
-        Ok(())
-    }
-}
-
-impl Dated {
-    fn read(&self, op: Op) -> Result<DateTime<Utc>, Error> {
-        let date = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        date.ok_or_else(|| Error::nonsense(op, "an answer without a date"))
-    }
 }
 
 /// The store. Clones share one connection pool and one credential.
@@ -212,77 +182,38 @@ impl Storage {
         answer.upload_id.ok_or_else(|| Error::nonsense(op, "an upload without an id"))
     }
 
-    /// The ids of all unfinished uploads under exactly this key, oldest first.
-    pub async fn list_uploads(&self, at: &Location) -> Result<Vec<String>, Error> {
-        let op = Op::ListUploads;
-        let mut found = Vec::new();
-        let mut marker: Option<(String, String)> = None;
-        loop {
-            let (key_marker, id_marker) = marker.clone().unzip();
-            let request = || self.0.client.list_multipart_uploads().bucket(&at.bucket).prefix(&at.key);
-            let page = self
-                .call(op, || {
-                    request().set_key_marker(key_marker.clone()).set_upload_id_marker(id_marker.clone()).send()
-                })
-                .await?;
-            let is_truncated = page.is_truncated() == Some(true);
-            // The store's own next markers say the same where they are complete; Garage leaves one of them out.
-            let mut last = None;
-            for upload in page.uploads.unwrap_or_default() {
-                let (Some(key), Some(id)) = (upload.key, upload.upload_id) else {
-                    return Err(Error::nonsense(op, "an upload without key or id"));
-                };
-                if key == at.key {
-                    let started = upload.initiated.map(|time| (time.secs(), time.subsec_nanos()));
-                    found.push((started, id.clone()));
-                }
-                last = Some((key, id));
-            }
-            // Keys come in order, and no other one that begins with this one comes before it.
-            let is_past = last.as_ref().is_some_and(|(key, _)| *key != at.key);
-            if !is_truncated || is_past {
-                found.sort_unstable();
-                return Ok(found.into_iter().map(|(_, id)| id).collect());
-            }
-            if last.is_none() || last == marker || found.len() > UPLOADS_MAX {
-                return Err(Error::nonsense(op, "a list of uploads without an end"));
-            }
-            marker = last;
-        }
-    }
-
     /// All parts that have arrived, ascending. A part that came twice is listed as it came last.
     ///
     /// # Errors
     /// [`Kind::NotFound`] where the store does not know the upload: never begun, aborted, or completed.
     pub async fn list_parts(&self, at: &Location, upload_id: &str) -> Result<Vec<Part>, Error> {
-        Ok(self.parts(at, upload_id, &Dated::default()).await?.into_iter().map(|(part, _)| part).collect())
+        Ok(self.parts(at, upload_id, &StoreClock::default()).await?.into_iter().map(|(part, _)| part).collect())
     }
 
     /// When bytes last arrived under this key: the last of the upload's parts, or the object where there is no such upload.
     /// Reads every page of a list of parts.
     pub async fn activity(&self, at: &Location, upload_id: Option<&str>) -> Result<Activity, Error> {
-        let dated = Dated::default();
+        let clock = StoreClock::default();
         if let Some(upload_id) = upload_id {
-            match self.parts(at, upload_id, &dated).await {
+            match self.parts(at, upload_id, &clock).await {
                 Ok(parts) => {
                     // Nothing is taken for old that the store does not date.
                     let undated = || Error::nonsense(Op::ListParts, "a part without a date");
                     let arrived: Result<Vec<_>, _> =
                         parts.into_iter().map(|(_, arrived)| arrived.ok_or_else(undated)).collect();
                     let last = arrived?.into_iter().max();
-                    return Ok(Activity { last, now: dated.read(Op::ListParts)? });
+                    return Ok(Activity { last, now: clock.time(Op::ListParts)? });
                 }
                 Err(error) if error.kind == Kind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        let last = match self.look(at, &dated).await {
+        let last = match self.look(at, &clock).await {
             Ok(object) => Some(object.last_modified),
             Err(error) if error.kind == Kind::NotFound => None,
             Err(error) => return Err(error),
         };
-        Ok(Activity { last, now: dated.read(Op::Head)? })
+        Ok(Activity { last, now: clock.time(Op::Head)? })
     }
 
     /// The parts, each with the time at which it arrived, where the store tells it.
@@ -290,7 +221,7 @@ impl Storage {
         &self,
         at: &Location,
         upload_id: &str,
-        dated: &Dated,
+        clock: &StoreClock,
     ) -> Result<Vec<(Part, Option<DateTime<Utc>>)>, Error> {
         let op = Op::ListParts;
         let mut parts: Vec<(Part, Option<DateTime<Utc>>)> = Vec::new();
@@ -301,13 +232,13 @@ impl Storage {
             let page = self
                 .call(op, || {
                     let request = request().set_part_number_marker(marker.map(|number| number.to_string()));
-                    request.customize().interceptor(dated.clone()).send()
+                    request.customize().interceptor(clock.clone()).send()
                 })
                 .await?;
             let is_truncated = page.is_truncated() == Some(true);
             let read = parts.len();
             for part in page.parts.unwrap_or_default() {
-                let arrived = part.last_modified.as_ref().and_then(time);
+                let arrived = part.last_modified.as_ref().and_then(utc);
                 let part = part_of(part).ok_or_else(|| Error::nonsense(op, "a part without number, ETag or size"))?;
                 if part.number > PART_NUMBER_MAX || parts.last().is_some_and(|(last, _)| last.number >= part.number) {
                     return Err(Error::nonsense(op, "parts out of order or beyond the 10,000th"));
@@ -353,13 +284,13 @@ impl Storage {
     /// [`Kind::Refused`] where the credential may not look, which AWS also says of a missing key unless
     /// `s3:ListBucket` is granted.
     pub async fn head(&self, at: &Location) -> Result<Object, Error> {
-        self.look(at, &Dated::default()).await
+        self.look(at, &StoreClock::default()).await
     }
 
-    async fn look(&self, at: &Location, dated: &Dated) -> Result<Object, Error> {
+    async fn look(&self, at: &Location, clock: &StoreClock) -> Result<Object, Error> {
         let op = Op::Head;
         let request = || self.0.client.head_object().bucket(&at.bucket).key(&at.key);
-        let answer = self.call(op, || request().customize().interceptor(dated.clone()).send()).await?;
+        let answer = self.call(op, || request().customize().interceptor(clock.clone()).send()).await?;
         let object = || {
             Some(Object {
                 size: u64::try_from(answer.content_length?).ok()?,
@@ -467,10 +398,6 @@ fn part_of(part: aws_sdk_s3::types::Part) -> Option<Part> {
         etag: unquoted(part.e_tag.as_deref()?),
         size: u64::try_from(part.size?).ok()?,
     })
-}
-
-fn time(time: &aws_sdk_s3::primitives::DateTime) -> Option<DateTime<Utc>> {
-    DateTime::from_timestamp(time.secs(), time.subsec_nanos())
 }
 
 pub(super) fn unquoted(etag: &str) -> String {

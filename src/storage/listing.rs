@@ -1,20 +1,17 @@
 //! What a bucket holds, page by page. A page is asked for by what was read last, whatever the store says of it: so a
 //! page brings something new, or the list ends with an error.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
-use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
-use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
-use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::primitives::DateTime as SdkTime;
 use aws_sdk_s3::types::EncodingType;
 use chrono::{DateTime, Utc};
 use percent_encoding::percent_decode_str;
 
 use super::client::Storage;
+use super::clock::{StoreClock, utc};
 use super::error::{Error, Op};
+use super::key::Location;
 
-/// More uploads than this under one key are none of ours.
+/// More uploads than this under one key are none of ours: a session opens one, a race a handful.
 const UPLOADS_PER_KEY_MAX: usize = 10_000;
 
 /// Up to a thousand entries, and the time by the store's own clock at which it listed them.
@@ -59,6 +56,14 @@ pub struct Uploads<'a> {
     is_over: bool,
 }
 
+/// An upload as the store lists it, some of them without a time.
+#[derive(Debug)]
+struct Found {
+    key: String,
+    upload_id: String,
+    initiated: Option<SdkTime>,
+}
+
 impl Storage {
     pub fn objects<'a>(&'a self, bucket: &'a str, prefix: &'a str) -> Objects<'a> {
         Objects { storage: self, bucket, prefix, last: None, is_over: false }
@@ -66,6 +71,23 @@ impl Storage {
 
     pub fn uploads<'a>(&'a self, bucket: &'a str, prefix: &'a str) -> Uploads<'a> {
         Uploads { storage: self, bucket, prefix, last: None, of_key: 0, is_over: false }
+    }
+
+    /// The ids of all unfinished uploads under exactly this key, oldest first.
+    pub async fn list_uploads(&self, at: &Location) -> Result<Vec<String>, Error> {
+        let mut pages = self.uploads(&at.bucket, &at.key);
+        let mut uploads = Vec::new();
+        while let Some(found) = pages.read(&StoreClock::default()).await? {
+            // Keys come in order, and no other one that begins with this one comes before it.
+            let is_past = found.last().is_some_and(|upload| upload.key != at.key);
+            uploads.extend(found.into_iter().filter(|upload| upload.key == at.key));
+            if is_past {
+                break;
+            }
+        }
+        let began = |upload: &Found| upload.initiated.map(|time| (time.secs(), time.subsec_nanos()));
+        uploads.sort_by(|a, b| (began(a), &a.upload_id).cmp(&(began(b), &b.upload_id)));
+        Ok(uploads.into_iter().map(|upload| upload.upload_id).collect())
     }
 
     /// What lies right under a prefix: keys, and prefixes that end with a slash; a thousand at most. `true`: there are
@@ -125,11 +147,21 @@ impl Uploads<'_> {
     /// # Errors
     /// Also where the pages do not come to an end: each must go on from the one before.
     pub async fn next(&mut self) -> Result<Option<Page<ListedUpload>>, Error> {
+        let (op, clock) = (Op::ListUploads, StoreClock::default());
+        let Some(found) = self.read(&clock).await? else { return Ok(None) };
+        let dated = |Found { key, upload_id, initiated }| {
+            time(op, initiated.as_ref()).map(|initiated| ListedUpload { key, upload_id, initiated })
+        };
+        Ok(Some(Page { items: found.into_iter().map(dated).collect::<Result<_, _>>()?, store_time: clock.time(op)? }))
+    }
+
+    async fn read(&mut self, clock: &StoreClock) -> Result<Option<Vec<Found>>, Error> {
         if self.is_over {
             return Ok(None);
         }
-        let (op, clock) = (Op::ListUploads, StoreClock::default());
-        let (key, id) = self.last.clone().unzip();
+        let op = Op::ListUploads;
+        let before = self.last.clone();
+        let (key, id) = before.clone().unzip();
         let request = || self.storage.0.client.list_multipart_uploads().bucket(self.bucket).prefix(self.prefix);
         let page = self
             .storage
@@ -140,24 +172,24 @@ impl Uploads<'_> {
             })
             .await?;
         let is_encoded = page.encoding_type() == Some(&EncodingType::Url);
-        let mut items: Vec<ListedUpload> = Vec::with_capacity(page.uploads().len());
+        let mut found: Vec<Found> = Vec::with_capacity(page.uploads().len());
         for upload in page.uploads() {
             let key = decoded(op, upload.key(), is_encoded)?;
             let Some(upload_id) = upload.upload_id().map(str::to_owned) else {
                 return Err(Error::nonsense(op, "an upload without id"));
             };
-            items.push(ListedUpload { key, upload_id, initiated: time(op, upload.initiated())? });
+            found.push(Found { key, upload_id, initiated: upload.initiated().copied() });
         }
         // Garage has the right uploads on a page, but by their ids; those of one key stay in the store's own order.
-        items.sort_by(|a, b| a.key.cmp(&b.key));
-        for upload in &items {
+        found.sort_by(|a, b| a.key.cmp(&b.key));
+        for upload in &found {
             self.follow(&upload.key, &upload.upload_id)?;
         }
         self.is_over = page.is_truncated() != Some(true);
-        if !self.is_over && items.is_empty() {
+        if !self.is_over && self.last == before {
             return Err(Error::nonsense(op, "a list of uploads without an end"));
         }
-        Ok(Some(Page { items, store_time: clock.time(op)? }))
+        Ok(Some(found))
     }
 
     /// Keys only go forward; the ids of one key come in an order of the store's own, and are so many at most.
@@ -186,34 +218,5 @@ fn decoded(op: Op, key: Option<&str>, is_encoded: bool) -> Result<String, Error>
 }
 
 fn time(op: Op, time: Option<&SdkTime>) -> Result<DateTime<Utc>, Error> {
-    time.and_then(|time| DateTime::from_timestamp(time.secs(), time.subsec_nanos()))
-        .ok_or_else(|| Error::nonsense(op, "an entry without a time"))
-}
-
-/// Catches the `Date` of an answer, which the SDK keeps to itself.
-#[derive(Clone, Debug, Default)]
-struct StoreClock(Arc<Mutex<Option<DateTime<Utc>>>>);
-
-impl StoreClock {
-    fn time(&self, op: Op) -> Result<DateTime<Utc>, Error> {
-        let time = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        time.ok_or_else(|| Error::nonsense(op, "an answer without a date"))
-    }
-}
-
-impl Intercept for StoreClock {
-    fn name(&self) -> &'static str {
-        "StoreClock"
-    }
-
-    fn read_before_deserialization(
-        &self,
-        context: &BeforeDeserializationInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let date = context.response().headers().get("date").and_then(|date| DateTime::parse_from_rfc2822(date).ok());
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = date.map(|date| date.to_utc());
-        Ok(())
-    }
+    time.and_then(utc).ok_or_else(|| Error::nonsense(op, "an entry without a time"))
 }

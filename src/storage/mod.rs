@@ -1,6 +1,7 @@
 //! What Quaymaster asks of an S3: a few calls (`client.rs`), and URLs with which others send the bytes (`presign.rs`).
 
 mod client;
+mod clock;
 mod copy;
 mod credentials;
 mod error;
