@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use validator::Validate;
 
 use super::body::{self, Body};
-use super::problem::{Answer, Document};
+use super::problem::Answer;
 use super::query::Query;
 use super::views::{AssetView, Time};
 use super::{admit, id_of, rules};
@@ -59,7 +59,7 @@ pub(super) struct CompletedPart {
     responses(
         (status = 201, description = "Made", body = AssetView),
         (status = 200, description = "Made before", body = AssetView),
-        (status = 409, description = "`upload-incomplete`, `parts-mismatch`, `illegal-transition`, `session-expired`", body = Document, content_type = "application/problem+json"),
+        (status = 409, description = "`upload-incomplete`, `parts-mismatch`, `illegal-transition`, `session-expired`"),
     ),
     extensions(("x-permission" = json!("assets.create"))),
 )]
@@ -141,7 +141,7 @@ pub(super) struct DownloadView {
     responses(
         (status = 302, description = "The file is there", headers(("Location" = String, description = "A URL that ends"))),
         (status = 200, description = "With `redirect=false`", body = DownloadView),
-        (status = 409, description = "`asset-not-ready`", body = Document, content_type = "application/problem+json"),
+        (status = 409, description = "`asset-not-ready`"),
     ),
     extensions(("x-permission" = json!("assets.view"))),
 )]

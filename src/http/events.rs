@@ -18,7 +18,7 @@ use validator::Validate;
 
 use super::body::invalid;
 use super::caller::authenticate;
-use super::problem::{Answer, Document, Problem};
+use super::problem::{Answer, Problem};
 use super::query::Query;
 use super::views::{StatusView, Time};
 use super::{admit, rules};
@@ -86,7 +86,7 @@ impl From<&Placed> for LiveEventView {
     ),
     responses(
         (status = 200, description = "Events without an end; the `data` of each is a LiveEvent", body = LiveEventView, content_type = "text/event-stream"),
-        (status = 503, description = "`too-many-readers`, `database-unavailable`", body = Document, content_type = "application/problem+json"),
+        (status = 503, description = "`too-many-readers`, `database-unavailable`"),
     ),
     extensions(("x-permission" = json!("uploads.view"))),
 )]

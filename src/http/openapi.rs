@@ -90,6 +90,15 @@ impl Modify for CommonProblems {
                     ("415", "`unsupported-media-type`", app),
                     ("422", "`validation-failed`", app),
                 ]);
+                // Those of its own an operation names by their codes alone.
+                for (status, response) in &mut operation.responses.responses {
+                    if let RefOr::T(response) = response
+                        && status.starts_with(['4', '5'])
+                        && response.content.is_empty()
+                    {
+                        *response = problem(&response.description);
+                    }
+                }
                 for (status, description, applies) in problems {
                     if applies && !operation.responses.responses.contains_key(status) {
                         operation.responses.responses.insert(status.to_owned(), RefOr::T(problem(description)));

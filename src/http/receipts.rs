@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::problem::{Answer, Document};
+use super::problem::Answer;
 use super::{admit, id_of};
 use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
@@ -28,7 +28,7 @@ pub(super) struct ReceiptView {
     get, path = "/app/uploads/{id}/receipt", tag = "uploads", params(("id" = uuid::Uuid, Path)),
     responses(
         (status = 200, description = "The receipt", body = ReceiptView),
-        (status = 409, description = "`illegal-transition`: it is not over yet", body = Document, content_type = "application/problem+json"),
+        (status = 409, description = "`illegal-transition`: it is not over yet"),
     ),
     extensions(("x-permission" = json!("uploads.view"))),
 )]

@@ -175,7 +175,7 @@ pub(super) struct BatchView {
     responses(
         (status = 201, description = "Opened", body = InitiatedView),
         (status = 200, description = "There already", body = InitiatedView),
-        (status = 409, description = "`reference-conflict`", body = Document, content_type = "application/problem+json"),
+        (status = 409, description = "`reference-conflict`, `quota-exceeded`, `tenant-suspended`"),
     ),
     extensions(("x-permission" = json!("uploads.create"))),
 )]
@@ -323,7 +323,7 @@ pub(super) struct SinglePartUrlView {
     params(("id" = Uuid, Path)),
     responses(
         (status = 200, description = "Good for 15 minutes, never longer than the session", body = SinglePartUrlView),
-        (status = 409, description = "`illegal-transition`, `session-expired`", body = Document, content_type = "application/problem+json"),
+        (status = 409, description = "`illegal-transition`, `session-expired`"),
     ),
     extensions(("x-permission" = json!("uploads.create"))),
 )]
@@ -419,7 +419,7 @@ pub(super) struct PartUrlsView {
     params(("id" = Uuid, Path)),
     responses(
         (status = 200, description = "Good for 15 minutes, never longer than the session", body = PartUrlsView),
-        (status = 409, description = "`illegal-transition`, `session-expired`", body = Document, content_type = "application/problem+json"),
+        (status = 409, description = "`illegal-transition`, `session-expired`"),
     ),
     extensions(("x-permission" = json!("uploads.create"))),
 )]
@@ -517,7 +517,7 @@ pub(super) struct ActivityView {
     request_body = Nothing,
     responses(
         (status = 200, description = "Recorded", body = ActivityView),
-        (status = 409, description = "`illegal-transition`, `session-expired`", body = Document, content_type = "application/problem+json"),
+        (status = 409, description = "`illegal-transition`, `session-expired`"),
     ),
     extensions(("x-permission" = json!("uploads.create"))),
 )]

@@ -13,7 +13,7 @@ use crate::caller::Admin;
 use crate::engine::Engine;
 use crate::http::body::{Body, Nothing};
 use crate::http::list::{ListQuery, PageView};
-use crate::http::problem::{Answer, Document};
+use crate::http::problem::Answer;
 use crate::http::query::Query;
 use crate::http::views::{AssetView, EventView, SessionView, Time};
 use crate::http::{id_of, rules};
@@ -53,7 +53,7 @@ pub(in crate::http) struct AdminListQuery {
     ),
     responses(
         (status = 200, description = "One page", body = PageView),
-        (status = 404, description = "There is no such tenant", body = Document, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such tenant"),
     ),
     extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
 )]
@@ -171,7 +171,7 @@ pub(in crate::http) struct FailRequest {
     ),
     responses(
         (status = 200, description = "FAILED, by this call or before", body = SessionView),
-        (status = 409, description = "`illegal-transition`", body = Document, content_type = "application/problem+json"),
+        (status = 409, description = "`illegal-transition`"),
     ),
     extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
 )]
