@@ -3,23 +3,17 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Subcommand;
-use entity::{SessionId, TenantId};
+use entity::SessionId;
 
+use super::tenant::named;
 use super::{failed, open, print, warn};
 use crate::event::{self, Scope, VerifyReport};
-use crate::tenant;
 
 /// Between two lines about a run that takes long.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(super) enum Command {
     /// Check that the record of events is as the server wrote it; exits with 1 where it is not
     #[command(after_help = "\
 Examples:
@@ -28,7 +22,7 @@ Examples:
 
 Without --tenant and --session it also finds whole sessions that were removed. A server may run meanwhile.")]
     Verify {
-        /// One tenant's sessions only
+        /// One tenant's sessions only: its slug or id
         #[arg(long, value_name = "SLUG")]
         tenant: Option<String>,
         /// One session only
@@ -40,8 +34,8 @@ Without --tenant and --session it also finds whole sessions that were removed. A
     },
 }
 
-pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
-    let Command::Verify { tenant, session, json } = args.command;
+pub(super) async fn run(command: Command, config: Option<&Path>) -> ExitCode {
+    let Command::Verify { tenant, session, json } = command;
     match verify(tenant.as_deref(), session, config).await {
         Ok(report) => tell(&report, json),
         Err(error) => failed(error),
@@ -50,12 +44,9 @@ pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
 
 async fn verify(slug: Option<&str>, session: Option<SessionId>, config: Option<&Path>) -> Result<VerifyReport, String> {
     let engine = open(config).await?;
-    let tenant: Option<TenantId> = match slug {
+    let tenant = match slug {
         None => None,
-        Some(slug) => {
-            let found = tenant::by_slug(&engine, slug).await.map_err(|error| error.to_string())?;
-            Some(found.ok_or_else(|| format!("there is no tenant {slug:?}"))?.id)
-        }
+        Some(slug) => Some(named(&engine, slug).await?.id),
     };
     let mut told = Instant::now();
     let progress = |report: &VerifyReport| {

@@ -1,17 +1,18 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use entity::JobId;
-use serde_json::{Value, json};
 
-use super::{failed, open, print};
+use super::table::{lines, or_dash, table, time};
+use super::{failed, open, print, said};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::http::admin::background::JobView;
 use crate::jobs::{self, Filter, Job, Kind, State};
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Subcommand)]
 #[command(after_help = "\
 Examples:
   quaymaster job list
@@ -21,13 +22,7 @@ Examples:
 
 A job that is done is in no list.
 One that has failed too often is dead: it stays until it is retried or dropped.")]
-pub(super) struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
+pub(super) enum Command {
     /// List what waits, runs or is dead, newest first
     List {
         /// Only these: waiting, running, dead
@@ -42,7 +37,7 @@ enum Command {
         /// Older than this job: the last one of the page before
         #[arg(long, value_name = "ID")]
         before: Option<JobId>,
-        /// An array of objects instead of a table
+        /// A line of JSON for each job
         #[arg(long)]
         json: bool,
     },
@@ -52,69 +47,46 @@ enum Command {
     Drop { id: JobId },
 }
 
-pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
+pub(super) async fn run(command: Command, config: Option<&Path>) -> ExitCode {
     let engine = match open(config).await {
         Ok(engine) => engine,
         Err(error) => return failed(error),
     };
-    match command(&engine, args.command).await {
+    match answer(&engine, command).await {
         Ok(text) => print(&text),
         Err(Error::NotFound) => failed("there is no such job; one that is done is gone"),
-        Err(error) => failed(error.explained()),
+        Err(error) => failed(said(error)),
     }
 }
 
-async fn command(engine: &Engine, command: Command) -> Result<String> {
+async fn answer(engine: &Engine, command: Command) -> Result<String> {
     let now = engine.clock.now();
     match command {
         Command::List { state, kind, limit, before, json } => {
             let jobs = jobs::list(engine, Filter { kind, state }, before, limit).await?.jobs;
-            Ok(if json {
-                Value::from(jobs.iter().map(|job| object(job, now)).collect::<Vec<_>>()).to_string()
-            } else {
-                table(&jobs, now)
-            })
+            Ok(if json { lines(jobs.into_iter().map(|job| JobView::new(job, now))) } else { jobs_table(&jobs, now) })
         }
         Command::Retry { id } => jobs::retry(engine, id).await.map(|job| format!("{} is due now", job.id)),
         Command::Drop { id } => jobs::discard(engine, id).await.map(|()| format!("{id} is dropped")),
     }
 }
 
-fn object(job: &Job, now: DateTime<Utc>) -> Value {
-    let time = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Micros, true);
-    json!({
-        "job_id": job.id,
-        "kind": job.kind,
-        "state": State::of(job, now).name(),
-        "payload": job.payload,
-        "priority": job.priority,
-        "dedupe_key": job.dedupe_key,
-        "attempts": job.attempts,
-        "max_attempts": job.max_attempts,
-        "run_at": time(job.run_at),
-        "last_error": job.last_error,
-        "dead_at": job.dead_at.map(time),
-        "created_at": time(job.created_at),
-    })
-}
-
-fn table(jobs: &[Job], now: DateTime<Utc>) -> String {
-    let mut lines = vec![format!(
-        "{:<36}  {:<16}  {:<8}  {:>8}  {:<20}  {}",
-        "job", "kind", "state", "attempts", "due", "last error"
-    )];
-    for job in jobs {
-        lines.push(format!(
-            "{:<36}  {:<16}  {:<8}  {:>8}  {:<20}  {}",
-            job.id.to_string(),
-            job.kind,
-            State::of(job, now).name(),
-            format!("{}/{}", job.attempts, job.max_attempts),
-            job.run_at.to_rfc3339_opts(SecondsFormat::Secs, true),
-            job.last_error.as_deref().unwrap_or("-").replace(['\n', '\r'], " ")
-        ));
-    }
-    lines.join("\n")
+fn jobs_table(jobs: &[Job], now: DateTime<Utc>) -> String {
+    let titles = ["JOB", "KIND", "STATE", "ATTEMPTS>", "DUE", "LAST ERROR"];
+    let rows: Vec<_> = jobs
+        .iter()
+        .map(|job| {
+            vec![
+                job.id.to_string(),
+                job.kind.clone(),
+                State::of(job, now).name().to_owned(),
+                format!("{}/{}", job.attempts, job.max_attempts),
+                time(job.run_at),
+                or_dash(job.last_error.as_deref(), str::to_owned),
+            ]
+        })
+        .collect();
+    table(&titles, &rows)
 }
 
 fn state(name: &str) -> Result<State, String> {

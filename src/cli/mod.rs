@@ -2,6 +2,7 @@
 
 mod audit;
 mod completions;
+mod duration;
 mod health;
 mod job;
 mod openapi;
@@ -24,6 +25,9 @@ use clap::{Parser, Subcommand};
 use crate::error::Error;
 use crate::settings::Settings;
 use crate::start;
+
+/// Recorded as the actor of what a command does.
+const ACTOR: &str = "cli";
 
 /// A session-driven upload server between your web application and S3.
 #[derive(Debug, Parser)]
@@ -49,21 +53,27 @@ enum Command {
     /// Run the server
     Serve(serve::Args),
     /// Make tenants and brands, limit them, and see what they hold
-    Tenant(tenant::Args),
+    #[command(subcommand)]
+    Tenant(tenant::Command),
     /// Look at upload sessions, and end them
-    Session(session::Args),
+    #[command(subcommand)]
+    Session(session::Command),
     /// Print a token for a tenant
     Token(token::Args),
     /// Run the passes over all uploads by hand, and see what came of them
-    Uploads(pass::Args),
+    #[command(subcommand)]
+    Uploads(pass::Command),
     /// List, retry and drop what waits in the background
-    Job(job::Args),
+    #[command(subcommand)]
+    Job(job::Command),
     /// Upload files and folders as one batch; resumes what an earlier run left
     Push(push::PushArgs),
     /// Check the record of what happened
-    Audit(audit::Args),
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Check a receipt of an upload
-    Receipt(receipt::Args),
+    #[command(subcommand)]
+    Receipt(receipt::Command),
     /// Print the OpenAPI document
     Openapi(openapi::Args),
     /// Print a completion script for a shell
@@ -82,14 +92,14 @@ pub fn main() -> ExitCode {
     runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve::run(args, cli.config.as_deref()).await,
-            Command::Tenant(args) => tenant::run(args, cli.config.as_deref()).await,
-            Command::Session(args) => session::run(args, cli.config.as_deref()).await,
+            Command::Tenant(command) => tenant::run(command, cli.config.as_deref()).await,
+            Command::Session(command) => session::run(command, cli.config.as_deref()).await,
             Command::Token(args) => token::run(args, cli.config.as_deref()).await,
-            Command::Uploads(args) => pass::run(args, cli.config.as_deref()).await,
-            Command::Job(args) => job::run(args, cli.config.as_deref()).await,
+            Command::Uploads(command) => pass::run(command, cli.config.as_deref()).await,
+            Command::Job(command) => job::run(command, cli.config.as_deref()).await,
             Command::Push(args) => push::run(args).await,
-            Command::Audit(args) => audit::run(args, cli.config.as_deref()).await,
-            Command::Receipt(args) => receipt::run(args, cli.config.as_deref()),
+            Command::Audit(command) => audit::run(command, cli.config.as_deref()).await,
+            Command::Receipt(command) => receipt::run(command, cli.config.as_deref()),
             Command::Openapi(args) => openapi::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Health(args) => health::run(args, cli.config.as_deref()).await,
@@ -114,7 +124,7 @@ fn failed(message: impl Display) -> ExitCode {
 fn said(error: Error) -> String {
     match error {
         Error::Invalid(fields) => fields.into_iter().map(|field| field.detail).collect::<Vec<_>>().join("\n"),
-        error => error.to_string(),
+        error => error.explained(),
     }
 }
 

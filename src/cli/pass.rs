@@ -1,16 +1,18 @@
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::TimeDelta;
 use clap::Subcommand;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{failed, open, print, warn};
+use super::duration::duration;
+use super::table::{lines, table, time};
+use super::{ACTOR, failed, open, print, said, warn};
+use crate::http::admin::background::RunView;
 use crate::pass::{self, Options, Pass, RunRecord};
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Subcommand)]
 #[command(after_help = "\
 Examples:
   quaymaster uploads detect-abandoned
@@ -20,13 +22,7 @@ Examples:
 
 A server runs these by its timetable. By hand, a pass is refused while it runs anywhere.
 If the command dies over it, a server finishes it. Exits with 1 where anything failed.")]
-pub(super) struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
+pub(super) enum Command {
     /// Fail the sessions that nobody goes on with
     DetectAbandoned(RunArgs),
     /// Remove from the store what failed and cancelled sessions left there
@@ -43,7 +39,7 @@ enum Command {
         /// At most this many
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=4_000))]
         limit: u64,
-        /// An array of objects instead of a table
+        /// A line of JSON for each run
         #[arg(long)]
         json: bool,
     },
@@ -56,20 +52,20 @@ Examples, the same for each pass:
   quaymaster uploads cleanup --older-than 7d --json
 
 --json prints pass, found, done, failed, skipped, dry_run, details, error, and the run's times.")]
-struct RunArgs {
+pub(super) struct RunArgs {
     /// Look and report, change nothing
     #[arg(long)]
     dry_run: bool,
     /// In place of the age that is set: 90s, 15m, 24h, 7d; 0s is everything at once
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = age)]
     older_than: Option<TimeDelta>,
-    /// One object instead of a table
+    /// Print the run as JSON
     #[arg(long)]
     json: bool,
 }
 
-pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
-    match args.command {
+pub(super) async fn run(command: Command, config: Option<&Path>) -> ExitCode {
+    match command {
         Command::DetectAbandoned(args) => run_one(Pass::DetectAbandoned, args, config).await,
         Command::Cleanup(args) => run_one(Pass::Cleanup, args, config).await,
         Command::Orphans(args) => run_one(Pass::Orphans, args, config).await,
@@ -89,12 +85,12 @@ async fn run_one(pass: Pass, args: RunArgs, config: Option<&Path>) -> ExitCode {
     let options = Options { dry_run: args.dry_run, older_than: args.older_than };
     let stop = CancellationToken::new();
     let listening = stop_on_interrupt(&stop);
-    let ended = pass::by_hand(&engine, pass, options, "cli", &stop).await;
+    let ended = pass::by_hand(&engine, pass, options, ACTOR, &stop).await;
     listening.abort();
     match ended {
-        Ok(Some(record)) => report(&record, args.json),
+        Ok(Some(record)) => report(record, args.json),
         Ok(None) => failed(format_args!("{} is running, or waits to run; `quaymaster job list` shows it", pass.name())),
-        Err(error) => failed(error.explained()),
+        Err(error) => failed(said(error)),
     }
 }
 
@@ -112,13 +108,14 @@ fn stop_on_interrupt(stop: &CancellationToken) -> tokio::task::JoinHandle<()> {
     })
 }
 
-fn report(record: &RunRecord, as_json: bool) -> ExitCode {
-    let printed = print(&if as_json { object(record).to_string() } else { text(record) });
-    if let Some(error) = &record.error {
+fn report(record: RunRecord, as_json: bool) -> ExitCode {
+    let (error, failures) = (record.error.clone(), record.failed);
+    let printed = print(&if as_json { json!(RunView::from(record)).to_string() } else { text(&record) });
+    if let Some(error) = error {
         return failed(error);
     }
-    if record.failed > 0 {
-        return failed(format_args!("{} failed; the next run tries them again", record.failed));
+    if failures > 0 {
+        return failed(format_args!("{failures} failed; the next run tries them again"));
     }
     printed
 }
@@ -129,29 +126,10 @@ async fn list(pass: Option<Pass>, limit: u64, as_json: bool, config: Option<&Pat
         Err(error) => return failed(error),
     };
     match pass::runs(&engine, pass, limit).await {
-        Ok(runs) if as_json => print(&Value::from(runs.iter().map(object).collect::<Vec<_>>()).to_string()),
-        Ok(runs) => print(&table(&runs)),
-        Err(error) => failed(error.explained()),
+        Ok(runs) if as_json => print(&lines(runs.into_iter().map(RunView::from))),
+        Ok(runs) => print(&runs_table(&runs)),
+        Err(error) => failed(said(error)),
     }
-}
-
-fn object(record: &RunRecord) -> Value {
-    json!({
-        "run_id": record.id,
-        "pass": record.pass,
-        "slot": record.slot.map(time),
-        "actor": record.actor,
-        "dry_run": record.dry_run,
-        "older_than_secs": record.older_than_secs,
-        "started_at": time(record.started_at),
-        "ended_at": record.ended_at.map(time),
-        "found": record.found,
-        "done": record.done,
-        "failed": record.failed,
-        "skipped": record.skipped,
-        "error": record.error,
-        "details": record.details,
-    })
 }
 
 fn text(record: &RunRecord) -> String {
@@ -170,34 +148,23 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn table(runs: &[RunRecord]) -> String {
-    let mut lines = vec![format!(
-        "{:<20}  {:<16}  {:<10}  {:>8}  {:>8}  {:>8}  {:>8}  {}",
-        "started", "pass", "actor", "found", "done", "failed", "skipped", "ended"
-    )];
-    for run in runs {
-        let ended = match (&run.error, run.ended_at) {
-            (Some(error), _) => error.clone(),
-            (None, Some(_)) if run.dry_run => "well (dry run)".to_owned(),
-            (None, Some(_)) => "well".to_owned(),
-            (None, None) => "not yet".to_owned(),
-        };
-        lines.push(format!(
-            "{:<20}  {:<16}  {:<10}  {:>8}  {:>8}  {:>8}  {:>8}  {ended}",
-            run.started_at.to_rfc3339_opts(SecondsFormat::Secs, true),
-            run.pass,
-            run.actor,
-            run.found,
-            run.done,
-            run.failed,
-            run.skipped
-        ));
-    }
-    lines.join("\n")
-}
-
-fn time(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+fn runs_table(runs: &[RunRecord]) -> String {
+    let titles = ["STARTED", "PASS", "ACTOR", "FOUND>", "DONE>", "FAILED>", "SKIPPED>", "ENDED"];
+    let rows: Vec<_> = runs
+        .iter()
+        .map(|run| {
+            let ended = match (&run.error, run.ended_at) {
+                (Some(error), _) => error,
+                (None, Some(_)) if run.dry_run => "well (dry run)",
+                (None, Some(_)) => "well",
+                (None, None) => "not yet",
+            };
+            let counts = [run.found, run.done, run.failed, run.skipped].map(|count| count.to_string());
+            let words = [time(run.started_at), run.pass.clone(), run.actor.clone()];
+            words.into_iter().chain(counts).chain([ended.to_owned()]).collect()
+        })
+        .collect();
+    table(&titles, &rows)
 }
 
 fn named(name: &str) -> Result<Pass, String> {
@@ -205,32 +172,6 @@ fn named(name: &str) -> Result<Pass, String> {
     Pass::named(name).ok_or_else(|| format!("not one of {}", known()))
 }
 
-/// Up to a hundred years, in whole seconds.
-fn duration(text: &str) -> Result<TimeDelta, String> {
-    let wrong = || "such as 90s, 15m, 24h or 7d, up to 36525d".to_owned();
-    let span: Duration = humantime::parse_duration(text).map_err(|_| wrong())?;
-    let secs = i64::try_from(span.as_secs()).ok().filter(|secs| *secs <= 3_155_760_000).ok_or_else(wrong)?;
-    if span.subsec_nanos() > 0 {
-        return Err("whole seconds".to_owned());
-    }
-    TimeDelta::try_seconds(secs).ok_or_else(wrong)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    #[test]
-    fn durations_are_read_as_people_write_them() {
-        for (text, secs) in
-            [("0s", 0), ("90s", 90), ("15m", 900), ("24h", 86_400), ("7d", 604_800), ("1h 30m", 5_400), ("1.5h", 5_400)]
-        {
-            assert_eq!(duration(text).unwrap(), TimeDelta::seconds(secs), "{text}");
-        }
-        for wrong in ["", "7", "d", "-1h", "500ms", "99999999999d", "300y"] {
-            assert!(duration(wrong).is_err(), "{wrong:?}");
-        }
-    }
+fn age(text: &str) -> Result<TimeDelta, String> {
+    duration(text).and_then(|age| TimeDelta::from_std(age).map_err(|error| error.to_string()))
 }

@@ -10,14 +10,8 @@ use crate::event::{self, PublicKeys};
 use crate::settings::Settings;
 use crate::start;
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(super) enum Command {
     /// Check a receipt and print what it attests; exits with 1 where it was forged or changed. Asks nobody
     #[command(after_help = "\
 Examples:
@@ -34,8 +28,8 @@ Examples:
     },
 }
 
-pub(super) fn run(args: Args, config: Option<&Path>) -> ExitCode {
-    let Command::Verify { file, keys } = args.command;
+pub(super) fn run(command: Command, config: Option<&Path>) -> ExitCode {
+    let Command::Verify { file, keys } = command;
     match verify(&file, keys.as_deref(), config) {
         Ok(claims) => match serde_json::to_string_pretty(&claims) {
             Ok(text) => print(&text),

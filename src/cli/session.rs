@@ -6,9 +6,9 @@ use entity::SessionId;
 use entity::upload_session::Status;
 use serde_json::json;
 
-use super::table::{or_dash, size, table, time};
+use super::table::{lines, or_dash, size, table, time};
 use super::tenant::named;
-use super::{failed, open, print, said};
+use super::{ACTOR, failed, open, print, said};
 use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::http::admin::uploads::InspectionView;
@@ -16,20 +16,12 @@ use crate::http::views::SessionView;
 use crate::session::rows::Filter;
 use crate::session::{self, Inspection, Session, state};
 
-/// Recorded as the actor of what a command does.
-const ACTOR: &str = "cli";
 /// The most sessions that one page asks of the database.
 const PAGE: u64 = 200;
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
 /// Which session.
 #[derive(Debug, clap::Args)]
-struct Which {
+pub(super) struct Which {
     /// The session's id
     id: SessionId,
     /// Whose it is: a tenant's slug or id
@@ -41,7 +33,7 @@ struct Which {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(super) enum Command {
     /// List a tenant's sessions, newest first
     #[command(after_help = "\
 Examples:
@@ -109,12 +101,12 @@ fn reason(text: &str) -> Result<String, String> {
     Err("1 to 500 characters, none of them a control character".to_owned())
 }
 
-pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
+pub(super) async fn run(command: Command, config: Option<&Path>) -> ExitCode {
     let engine = match open(config).await {
         Ok(engine) => engine,
         Err(error) => return failed(error),
     };
-    let answer = match args.command {
+    let answer = match command {
         Command::List { tenant, status, user, batch, limit, json } => {
             let filter = Filter { statuses: status, created_by: user, batch_reference: batch, ..Filter::default() };
             list(&engine, &tenant, &filter, limit, json).await
@@ -130,7 +122,7 @@ pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
 }
 
 async fn operating(engine: &Engine, tenant: &str) -> Result<Caller, String> {
-    Ok(Caller::operating(named(engine, tenant).await?, ACTOR))
+    Ok(Caller::operating(named(engine, tenant).await?.id, ACTOR))
 }
 
 async fn list(engine: &Engine, tenant: &str, filter: &Filter, limit: u64, json: bool) -> Result<String, String> {
@@ -146,8 +138,7 @@ async fn list(engine: &Engine, tenant: &str, filter: &Filter, limit: u64, json: 
         }
     }
     if json {
-        let lines: Vec<_> = sessions.into_iter().map(|session| json!(SessionView::from(session)).to_string()).collect();
-        return Ok(lines.join("\n"));
+        return Ok(lines(sessions.into_iter().map(SessionView::from)));
     }
     Ok(sessions_table(&sessions))
 }

@@ -1,6 +1,8 @@
 //! Tables for people, and what is written in them.
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use serde_json::json;
 
 use super::push::plain;
 
@@ -31,6 +33,11 @@ pub(super) fn time(at: DateTime<Utc>) -> String {
 pub(super) fn size(bytes: i64) -> String {
     // What is counted may be below zero for a moment only; the sign would not help anybody.
     indicatif::BinaryBytes(bytes.max(0).unsigned_abs()).to_string()
+}
+
+/// A line of JSON for each item.
+pub(super) fn lines(items: impl Iterator<Item = impl Serialize>) -> String {
+    items.map(|item| json!(item).to_string()).collect::<Vec<_>>().join("\n")
 }
 
 /// `-` for what is not there.

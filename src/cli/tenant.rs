@@ -5,8 +5,8 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::size::bytes;
-use super::table::{or_dash, size, table, time};
-use super::{failed, open, print, said, warn};
+use super::table::{lines, or_dash, size, table, time};
+use super::{ACTOR, failed, open, print, said, warn};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::http::admin::tenants::{TenantView, UsageView};
@@ -14,17 +14,8 @@ use crate::tenant::usage::{DAYS_DEFAULT, DAYS_MAX, last_days};
 use crate::tenant::{Limits, Standing};
 use crate::{start, tenant};
 
-/// Recorded as the actor of what a command does.
-const ACTOR: &str = "cli";
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(super) enum Command {
     /// Make a tenant and its brands, and print their ids; again: the same ids, new brands added
     #[command(after_help = "\
 Examples:
@@ -103,7 +94,7 @@ Examples:
 
 /// A limit as somebody typed it. clap would take a bare `Option` for an option that may be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Quota(Option<i64>);
+pub(super) struct Quota(Option<i64>);
 
 fn bytes_or_none(text: &str) -> Result<Quota, String> {
     if text == "none" { Ok(Quota(None)) } else { bytes(text).map(|bytes| Quota(Some(bytes))) }
@@ -117,12 +108,12 @@ fn number_or_none(text: &str) -> Result<Quota, String> {
     }
 }
 
-pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
+pub(super) async fn run(command: Command, config: Option<&Path>) -> ExitCode {
     let engine = match open(config).await {
         Ok(engine) => engine,
         Err(error) => return failed(error),
     };
-    let answer = match args.command {
+    let answer = match command {
         Command::Create { slug, brand, bucket } => create(&engine, &slug, brand, bucket).await,
         Command::List { json } => list(&engine, json).await,
         Command::Suspend { slug, json } => {
@@ -173,26 +164,24 @@ async fn list(engine: &Engine, json: bool) -> Result<String, String> {
         }
     }
     if json {
-        let lines: Vec<String> =
-            tenants.into_iter().map(|tenant| json!(TenantView::from(tenant)).to_string()).collect();
-        return Ok(lines.join("\n"));
+        return Ok(lines(tenants.into_iter().map(TenantView::from)));
     }
     Ok(tenants_table(&tenants))
 }
 
 async fn limit(engine: &Engine, slug: &str, limits: Limits, json: bool) -> Result<String, String> {
-    let tenant = named(engine, slug).await?;
+    let tenant = named(engine, slug).await?.id;
     let standing = tenant::limit(engine, ACTOR, tenant, limits).await.map_err(said)?;
     Ok(one(standing, json))
 }
 
 async fn show(engine: &Engine, slug: &str, json: bool) -> Result<String, String> {
-    let tenant = named(engine, slug).await?;
+    let tenant = named(engine, slug).await?.id;
     Ok(one(tenant::standing(engine, tenant).await.map_err(said)?, json))
 }
 
 async fn usage(engine: &Engine, slug: &str, days: u64, json: bool) -> Result<String, String> {
-    let tenant = named(engine, slug).await?;
+    let tenant = named(engine, slug).await?.id;
     let (from, to) = last_days(engine, days);
     let by_day = tenant::usage::daily(engine, tenant, Some(from), Some(to)).await.map_err(said)?;
     let standing = tenant::standing(engine, tenant).await.map_err(said)?;
@@ -211,9 +200,9 @@ async fn usage(engine: &Engine, slug: &str, days: u64, json: bool) -> Result<Str
 }
 
 /// The tenant of this slug or id, for commands on one.
-pub(super) async fn named(engine: &Engine, name: &str) -> Result<entity::TenantId, String> {
+pub(super) async fn named(engine: &Engine, name: &str) -> Result<entity::tenant::Model, String> {
     match tenant::named_so(engine, name).await {
-        Ok(tenant) => Ok(tenant.id),
+        Ok(tenant) => Ok(tenant),
         Err(Error::NotFound) => {
             Err(format!("there is no tenant {name:?}; make it with `quaymaster tenant create {name}`"))
         }

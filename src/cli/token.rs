@@ -2,6 +2,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::duration::duration;
+use super::tenant::named;
 use super::{failed, open, print};
 use crate::caller::{Brands, Permission};
 use crate::engine::Engine;
@@ -16,7 +18,7 @@ Examples:
   quaymaster token --tenant acme --brand shoes --user ann --permission uploads.create --permission uploads.view --ttl 8h
   quaymaster token --operator --user ola --ttl 15m")]
 pub(super) struct Args {
-    /// The tenant's slug
+    /// The tenant's slug or id
     #[arg(long, value_name = "SLUG", required_unless_present = "operator")]
     tenant: Option<String>,
     /// For the /admin routes of every tenant, and nothing else
@@ -32,7 +34,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME", value_parser = permission)]
     permission: Vec<String>,
     /// How long it is good for: 90s, 15m, 8h, 30d
-    #[arg(long, default_value = "1h", value_parser = duration)]
+    #[arg(long, default_value = "1h", value_parser = ttl)]
     ttl: Duration,
 }
 
@@ -50,10 +52,7 @@ async fn token(args: Args, config: Option<&Path>) -> Result<String, String> {
     let (tenant, brands) = match &args.tenant {
         None => (None, Brands::All),
         Some(slug) => {
-            let tenant = tenant::by_slug(&engine, slug).await.map_err(|error| error.to_string())?;
-            let tenant = tenant.ok_or_else(|| {
-                format!("there is no tenant {slug:?}; make it with `quaymaster tenant create {slug}`")
-            })?;
+            let tenant = named(&engine, slug).await?;
             (Some(tenant.id), brands(&engine, &tenant, &args.brand).await?)
         }
     };
@@ -96,34 +95,6 @@ fn permission(name: &str) -> Result<String, String> {
     Err(format!("not one of {}", known.join(", ")))
 }
 
-/// A whole number and its unit: `90s`, `15m`, `8h`, `30d`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "a whole number and s, m, h or d, such as 8h".to_owned();
-    let unit = match text.chars().last().ok_or_else(wrong)? {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-    // A century is as long as for ever, and no sum of it overflows.
-    let seconds = number.checked_mul(unit).filter(|seconds| (1..=3_155_760_000).contains(seconds));
-    seconds.map(Duration::from_secs).ok_or_else(|| "between 1s and 36525d".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    #[test]
-    fn durations_are_read_as_people_write_them() {
-        assert_eq!(duration("90s").unwrap(), Duration::from_secs(90));
-        assert_eq!(duration("30d").unwrap(), Duration::from_secs(30 * 86_400));
-        for wrong in ["", "h", "0s", "-1h", "1", "1w", "1.5h", "99999999999999999999h", "1ü"] {
-            assert!(duration(wrong).is_err(), "{wrong:?}");
-        }
-    }
+fn ttl(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|ttl| if ttl.is_zero() { Err("1s or more".to_owned()) } else { Ok(ttl) })
 }

@@ -14,5 +14,5 @@ pub use create::{Created, create, is_slug};
 pub use known::{Known, exists};
 pub use limit::{Limits, limit};
 pub use list::{Page, Standing, list, standing};
-pub use rows::{Usage, buckets, by_slug};
+pub use rows::{Usage, buckets};
 pub use within::{named_so, within};

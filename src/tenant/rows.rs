@@ -27,10 +27,6 @@ pub(crate) async fn find(conn: &impl ConnectionTrait, id: TenantId) -> Result<Op
 }
 
 /// The tenant that people call `slug`.
-pub async fn by_slug(engine: &Engine, slug: &str) -> Result<Option<tenant::Model>> {
-    find_by_slug(engine.db.conn(), slug).await
-}
-
 pub(super) async fn find_by_slug(conn: &impl ConnectionTrait, slug: &str) -> Result<Option<tenant::Model>> {
     tenant::Entity::find().filter(tenant::Column::Slug.eq(slug)).one(conn).await.map_err(db_error)
 }

@@ -22,6 +22,17 @@ async fn said(app: &TestApp, words: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{words:?}: {error}: {output:?}"))
 }
 
+/// What a list says by `--json`: a line for each item.
+async fn listed(app: &TestApp, words: &[&str]) -> Vec<Value> {
+    let output = app.command(words).await;
+    let items = serde_json::Deserializer::from_slice(&output.stdout).into_iter().collect::<Result<Vec<Value>, _>>();
+    let items = items.unwrap_or_else(|error| panic!("{words:?}: {error}: {output:?}"));
+    assert!(
+        output.status.success() && output.stdout.iter().filter(|byte| **byte == b'\n').count() == items.len().max(1)
+    );
+    items
+}
+
 async fn a_pass_is_run_by_hand(app: TestApp) {
     for pass in Pass::ALL {
         let words = ["uploads", pass.name(), "--dry-run", "--older-than", "0s", "--json"];
@@ -41,9 +52,8 @@ async fn a_pass_is_run_by_hand(app: TestApp) {
         let table = String::from_utf8(table.stdout).unwrap();
         assert!(table.contains(pass.name()) && table.contains("found") && table.contains("dry run"), "{table}");
     }
-    assert_eq!(said(&app, &["uploads", "runs", "--json"]).await.as_array().unwrap().len(), 8);
-    let cleanups = said(&app, &["uploads", "runs", "--pass", "cleanup", "--json"]).await;
-    assert_eq!(cleanups.as_array().unwrap().len(), 2);
+    assert_eq!(listed(&app, &["uploads", "runs", "--json"]).await.len(), 8);
+    assert_eq!(listed(&app, &["uploads", "runs", "--pass", "cleanup", "--json"]).await.len(), 2);
     for wrong in [["uploads", "cleanup", "--older-than", "soon"], ["uploads", "runs", "--pass", "tidying"]] {
         assert_eq!(app.command(&wrong).await.status.code(), Some(2));
     }
@@ -64,10 +74,10 @@ async fn a_pass_that_runs_already_is_refused(app: TestApp) {
 async fn jobs_are_listed_retried_and_dropped(app: TestApp) {
     let engine = app.engine().await;
     let id = pass::enqueue(&engine, Pass::Orphans, Options::default(), "ann").await.unwrap().unwrap().to_string();
-    let listed = said(&app, &["job", "list", "--state", "waiting", "--kind", "orphans", "--json"]).await;
-    assert_eq!((&listed[0]["job_id"], &listed[0]["state"]), (&id.as_str().into(), &"waiting".into()));
-    assert_eq!(listed[0]["payload"]["actor"], "ann");
-    assert_eq!(said(&app, &["job", "list", "--state", "dead", "--json"]).await, Value::Array(vec![]));
+    let waiting = listed(&app, &["job", "list", "--state", "waiting", "--kind", "orphans", "--json"]).await;
+    assert_eq!((&waiting[0]["job_id"], &waiting[0]["state"]), (&id.as_str().into(), &"waiting".into()));
+    assert_eq!(waiting[0]["payload"]["actor"], "ann");
+    assert!(listed(&app, &["job", "list", "--state", "dead", "--json"]).await.is_empty());
     let table = String::from_utf8(app.command(&["job", "list"]).await.stdout).unwrap();
     assert!(table.contains(&id) && table.contains("0/10"), "{table}");
     assert!(app.command(&["job", "retry", &id]).await.status.success());

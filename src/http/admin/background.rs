@@ -16,7 +16,7 @@ use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
 use crate::http::body::{Body, Nothing};
 use crate::http::id_of;
-use crate::http::problem::{self, Answer, Document, Problem};
+use crate::http::problem::{self, Answer, Problem};
 use crate::http::query::Query;
 use crate::http::views::Time;
 use crate::jobs::{self, Job, Kind, State};
@@ -28,7 +28,7 @@ const LIMIT_DEFAULT: u64 = 50;
 /// One run of a pass.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PassRun)]
-pub(in crate::http) struct RunView {
+pub(crate) struct RunView {
     run_id: Uuid,
     pass: String,
     /// Of the timetable; null where somebody asked for it.
@@ -140,7 +140,7 @@ pub(in crate::http) struct OrderedView {
     params(("name" = String, Path)),
     responses(
         (status = 202, description = "In the queue", body = OrderedView),
-        (status = 409, description = "`pass-running`", body = Document, content_type = "application/problem+json"),
+        (status = 409, description = "`pass-running`"),
     ),
     extensions(("x-permission" = json!("operator"))),
 )]
@@ -211,7 +211,7 @@ fn named<T, const N: usize>(
 /// Work that is not done.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Job)]
-pub(in crate::http) struct JobView {
+pub(crate) struct JobView {
     job_id: Uuid,
     kind: String,
     /// `waiting`, `running` or `dead`.
@@ -234,7 +234,7 @@ pub(in crate::http) struct JobView {
 }
 
 impl JobView {
-    fn new(job: Job, now: DateTime<Utc>) -> Self {
+    pub(crate) fn new(job: Job, now: DateTime<Utc>) -> Self {
         Self {
             state: State::of(&job, now).name(),
             job_id: job.id.0,
@@ -303,7 +303,7 @@ pub(in crate::http) async fn jobs(engine: Data<Engine>, admin: Admin, query: Que
     post, path = "/admin/jobs/{id}/retry", tag = "admin", params(("id" = Uuid, Path)), request_body = Nothing,
     responses(
         (status = 200, description = "Due now", body = JobView),
-        (status = 409, description = "`busy`: it is running", body = Document, content_type = "application/problem+json"),
+        (status = 409, description = "`busy`: it is running"),
     ),
     extensions(("x-permission" = json!("operator"))),
 )]
@@ -325,7 +325,7 @@ pub(in crate::http) async fn retry(
     delete, path = "/admin/jobs/{id}", tag = "admin", params(("id" = Uuid, Path)),
     responses(
         (status = 204, description = "Gone"),
-        (status = 409, description = "`busy`: it is running", body = Document, content_type = "application/problem+json"),
+        (status = 409, description = "`busy`: it is running"),
     ),
     extensions(("x-permission" = json!("operator"))),
 )]

@@ -1,6 +1,6 @@
 //! `/admin`: operators, in every tenant, and managers, in their own.
 
-pub(super) mod background;
+pub(crate) mod background;
 pub(crate) mod tenants;
 pub(crate) mod uploads;
 
