@@ -3,16 +3,18 @@
 //! Each request is followed by the same S3 calls on an upload of the same shape, made straight to the store by a thin
 //! client; the figure is the median of the differences. All uploads are opened, then all resumed, then all completed: a
 //! verb that comes after a pause, or after another one, is slower by what the caches of the machine have lost meanwhile.
-//! Commits are the server's own: initiate and complete wait for two each, resume for none. What the bare database takes
+//! The store has a core of its own, as if it were another machine: it goes on working after its answers, which is no
+//! share of the server's. Commits are the server's own: initiate and complete wait for two each, resume for none. What the bare database takes
 //! for one stands beside it.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::bare::Bare;
-use crate::kit::{Api, Database, S3, Site, Store, id_of};
+use crate::kit::{Api, Database, S3, Site, Store, from_backends, id_of};
 use crate::load::{median, millis};
 use crate::table::Row;
 
@@ -30,6 +32,34 @@ const FILE_BYTES: u64 = PARTS as u64 * PART.len() as u64;
 const WARM_UP: usize = 20;
 const UPLOADS: usize = 200;
 
+/// Keeps the store to one core until it is dropped. Where there is only one, nothing changes.
+struct Apart {
+    store: String,
+    cores: usize,
+}
+
+impl Apart {
+    fn new() -> Self {
+        let apart = Self {
+            store: from_backends("QUAYMASTER_TEST_S3_PID"),
+            cores: std::thread::available_parallelism().unwrap().get(),
+        };
+        apart.keep_to("0");
+        apart
+    }
+
+    fn keep_to(&self, cores: &str) {
+        let done = Command::new("taskset").args(["--all-tasks", "--cpu-list", "--pid", cores, &self.store]).output();
+        assert!(done.unwrap().status.success(), "taskset cannot move the store to the cores {cores}");
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        self.keep_to(&format!("0-{}", self.cores - 1));
+    }
+}
+
 /// Milliseconds of a request and of the S3 calls that it contains.
 #[derive(Clone, Copy)]
 struct Pair {
@@ -44,6 +74,7 @@ impl Pair {
 }
 
 pub async fn run() -> Vec<Row> {
+    let _apart = Apart::new();
     let mut rows = Vec::new();
     for database in [Database::Sqlite, Database::Postgres] {
         let site = Site::new(database, Store::Garage, &SETTINGS).await;
