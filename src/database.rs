@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::settings;
 
 /// Readers of a SQLite file do not wait for each other; more than this many only cost memory.
-const SQLITE_READERS: u32 = 5;
+const SQLITE_READERS: u32 = 3;
 
 /// How long a writer waits for those that came before it to one SQLite file.
 const SQLITE_TURN: Duration = Duration::from_secs(30);

@@ -8,6 +8,7 @@ use aws_config::default_provider;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::SharedHttpClient;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -17,6 +18,8 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, CorsConfiguration, CorsRule};
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 use chrono::{DateTime, Utc};
 
 use super::clock::{StoreClock, utc};
@@ -25,7 +28,7 @@ use super::error::{Error, Kind, Op, StartError};
 use super::key::Location;
 use super::presign::{Signer, Site};
 use super::profile::{Limits, PART_NUMBER_MAX, Profile};
-use crate::settings::{self, Secret};
+use crate::settings::{self, Provider, Secret};
 
 /// How long [`Storage::ready`] waits: a probe that is slow is a probe that failed.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -150,8 +153,11 @@ impl Storage {
             // large enough to stall.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .build();
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        let config = match settings.provider {
+            Some(Provider::Embedded) => config.http_client(client_without_roots()).build(),
+            _ => config.build(),
+        };
         Self(Arc::new(Inner {
             client: Client::from_conf(config),
             credential,
@@ -377,6 +383,17 @@ impl Storage {
     }
 }
 
+/// For the store of our own, which has no TLS: the default client would read all certificates of the system, and keep
+/// more than a megabyte for it.
+fn client_without_roots() -> SharedHttpClient {
+    let context = TlsContext::builder().with_trust_store(TrustStore::empty()).build();
+    let context = context.expect("there is no certificate that could be wrong");
+    aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
+        .tls_context(context)
+        .build_https()
+}
+
 /// The pause after so many failed attempts: anything from nothing to a bound that doubles each time ("full jitter"), so
 /// that callers who failed together do not come back together.
 fn backoff(attempts: u32) -> Duration {
@@ -411,7 +428,6 @@ mod tests {
     use aws_credential_types::provider::{ProvideCredentials, future};
 
     use super::*;
-    use crate::settings::Provider;
     use crate::storage::profile;
 
     #[test]
