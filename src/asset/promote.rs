@@ -7,7 +7,7 @@ use tracing::{instrument, warn};
 use super::{Asset, rows};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
-use crate::event::{self, Entry};
+use crate::event::{self, Note};
 use crate::jobs::{Kind as Job, NewJob};
 use crate::session::{self, Session, location};
 use crate::storage::{self, Kind, Location, Op, Source};
@@ -157,9 +157,7 @@ async fn record(
         Ok(key) => ("asset.ready", json!({ "asset_id": asset.id, "object_key": key })),
         Err(why) => ("asset.failed", json!({ "asset_id": asset.id, "failure": why })),
     };
-    let status = Some(session.status);
-    let entry = Entry { event, from: status, to: status, actor: ACTOR, reason: None, details, at: now };
-    event::record(engine, &tx, session, &entry).await?;
+    event::record(engine, &tx, session, &Note { event, actor: ACTOR, details, at: now }).await?;
     tx.commit().await?;
     Ok(match outcome {
         Ok(_) => Promoted::Ready(asset),

@@ -15,7 +15,7 @@ pub use chain::Keys;
 pub use feed::{BATCH, begin, run, sequence};
 pub use hub::{Hub, Interest};
 pub use receipt::{Doubt, PublicKey, PublicKeys, Receipt, public_keys, receipt, verify_receipt};
-pub(crate) use record::{record, record_marking};
+pub(crate) use record::{Note, record, record_marking};
 pub use rows::Placed;
 pub(crate) use stream::listen;
 pub use stream::{Stream, public_name, stream};

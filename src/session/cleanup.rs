@@ -1,6 +1,6 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::upload_session::Status;
-use serde_json::{Value, json};
+use serde_json::json;
 use tracing::{instrument, warn};
 
 use super::Session;
@@ -10,7 +10,7 @@ use super::rows::{Mark, Queue};
 use super::sweep::{Fate, dealt_with, longest_call, seconds, sum, sweep};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::event::{self, Entry};
+use crate::event::{self, Note};
 use crate::pass::{Report, Run};
 use crate::tenant;
 
@@ -82,9 +82,9 @@ fn ended_at(session: &Session) -> Option<DateTime<Utc>> {
 /// Notes that nothing is left, and gives the bytes back where they became no asset's; once, whoever else is at it.
 async fn record_cleared(engine: &Engine, run: &Run, session: &Session) -> Result<Fate> {
     let at = engine.clock.now();
-    let entry = entry(run, session, "storage.clear", json!({}), at);
+    let note = Note { event: "storage.clear", actor: &run.actor, details: json!({}), at };
     let tx = engine.db.begin().await?;
-    let Some(session) = event::record_marking(engine, &tx, session, &entry, Mark::Cleared(at)).await? else {
+    let Some(session) = event::record_marking(engine, &tx, session, &note, Mark::Cleared(at)).await? else {
         tx.rollback().await?;
         return Ok(Fate::Skipped);
     };
@@ -98,15 +98,10 @@ async fn record_cleared(engine: &Engine, run: &Run, session: &Session) -> Result
 async fn record_failure(engine: &Engine, run: &Run, session: &Session, left: &Left) -> Result<()> {
     let at = engine.clock.now();
     let details = json!({ "cause": left.to_string() });
-    let entry = entry(run, session, "storage.clear_failed", details, at);
+    let note = Note { event: "storage.clear_failed", actor: &run.actor, details, at };
     let tx = engine.db.begin().await?;
-    match event::record_marking(engine, &tx, session, &entry, Mark::Tried(at)).await? {
+    match event::record_marking(engine, &tx, session, &note, Mark::Tried(at)).await? {
         Some(_) => tx.commit().await,
         None => tx.rollback().await,
     }
-}
-
-fn entry<'a>(run: &'a Run, session: &Session, event: &'a str, details: Value, at: DateTime<Utc>) -> Entry<'a> {
-    let status = Some(session.status);
-    Entry { event, from: status, to: status, actor: &run.actor, reason: None, details, at }
 }
