@@ -95,6 +95,27 @@ fn permission(name: &str) -> Result<String, String> {
     Err(format!("not one of {}", known.join(", ")))
 }
 
+/// One whole number and its unit: `90s`, `15m`, `8h`, `30d`.
 fn ttl(text: &str) -> Result<Duration, String> {
+    let number = text.strip_suffix(['s', 'm', 'h', 'd']).unwrap_or_default();
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("a whole number and s, m, h or d, such as 8h".to_owned());
+    }
     duration(text).and_then(|ttl| if ttl.is_zero() { Err("1s or more".to_owned()) } else { Ok(ttl) })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        assert_eq!(ttl("90s").unwrap(), Duration::from_secs(90));
+        assert_eq!(ttl("30d").unwrap(), Duration::from_secs(30 * 86_400));
+        for wrong in ["", "h", "0s", "-1h", "1", "1w", "1.5h", "99999999999999999999h", "1ü"] {
+            assert!(ttl(wrong).is_err(), "{wrong:?}");
+        }
+    }
 }
