@@ -202,7 +202,7 @@ impl Tx {
         self.bell.get_or_init(|| Arc::clone(bell));
     }
 
-    /// Gives everything back now; a transaction that is only dropped does so when its connection is asked for again.
+    /// Gives everything back now; a transaction that is only dropped does so a moment later.
     pub async fn rollback(self) -> Result<()> {
         self.tx.rollback().await.map_err(db_error)
     }
