@@ -4,8 +4,8 @@
 //! client; the figure is the median of the differences. All uploads are opened, then all resumed, then all completed: a
 //! verb that comes after a pause, or after another one, is slower by what the caches of the machine have lost meanwhile.
 //! The store has a core of its own, as if it were another machine: it goes on working after its answers, which is no
-//! share of the server's. Commits are the server's own: initiate and complete wait for two each, resume for none. What the bare database takes
-//! for one stands beside it.
+//! share of the server's. Commits are the server's own: initiate and complete wait for two each, resume for none. What
+//! the bare database takes for one stands beside it.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -80,9 +80,8 @@ pub async fn run() -> Vec<Row> {
         let site = Site::new(database, Store::Garage, &SETTINGS).await;
         let server = site.start().await;
         let (api, s3) = (server.client(), site.s3.clone().unwrap());
-        let uploads = open(&api, &s3).await;
-        let opened: Vec<_> = uploads.iter().map(|upload| upload.opened).collect();
-        let uploads = send(&s3, uploads).await;
+        let (mut uploads, opened) = open(&api, &s3).await;
+        send(&s3, &mut uploads).await;
         let resumed = resume(&api, &s3, &uploads).await;
         let completed = complete(&api, &s3, &uploads).await;
         let bare = match database {
@@ -101,31 +100,30 @@ pub async fn run() -> Vec<Row> {
 
 /// One upload through the server, and one of the same shape without it.
 struct Upload {
-    opened: Pair,
     session: Value,
     bare_key: String,
     bare_id: String,
     bare_etags: Vec<String>,
 }
 
-async fn open(api: &Api, s3: &S3) -> Vec<Upload> {
-    let mut uploads = Vec::new();
+async fn open(api: &Api, s3: &S3) -> (Vec<Upload>, Vec<Pair>) {
+    let (mut uploads, mut pairs) = (Vec::new(), Vec::new());
     for number in 0..WARM_UP + UPLOADS {
         let (session, whole) = timed(api.initiate(&format!("reel-{number}.mov"), FILE_BYTES)).await;
         let bare_key = format!("bare/{number}/original");
         let (bare_id, store) = timed(s3.create_multipart(&bare_key)).await;
-        uploads.push(Upload { opened: Pair::new(whole, store), session, bare_key, bare_id, bare_etags: vec![] });
+        uploads.push(Upload { session, bare_key, bare_id, bare_etags: vec![] });
+        pairs.push(Pair::new(whole, store));
     }
-    uploads
+    (uploads, pairs)
 }
 
-async fn send(s3: &S3, mut uploads: Vec<Upload>) -> Vec<Upload> {
-    for upload in &mut uploads {
+async fn send(s3: &S3, uploads: &mut [Upload]) {
+    for upload in uploads {
         let key = format!("temp/uploads/{}/original", id_of(&upload.session));
         s3.put_parts(&key, upload.session["multipart_upload_id"].as_str().unwrap(), PARTS, PART).await;
         upload.bare_etags = s3.put_parts(&upload.bare_key, &upload.bare_id, PARTS, PART).await;
     }
-    uploads
 }
 
 async fn resume(api: &Api, s3: &S3, uploads: &[Upload]) -> Vec<Pair> {
