@@ -43,17 +43,18 @@ pub async fn wait(engine: &Engine, caller: &Caller, id: SessionId, goal: Goal, t
     let deadline = Instant::now() + timeout;
     let interest = Interest { caller: caller.clone(), batch_reference: None, session: Some(id) };
     let mut changes = listen(engine, interest);
+    // Not any more where it was cut off, which one session's events hardly can be: then there is only the clock.
+    let mut hears = true;
     loop {
         let waited = look(engine, caller, id, goal).await?;
         if waited.satisfied || Instant::now() >= deadline {
             return Ok(waited);
         }
         tokio::select! {
+            // In this order: a hub that is closed has cut everybody off, too.
+            biased;
             () = engine.hub.closed() => return Ok(waited),
-            heard = changes.recv() => if heard.is_none() {
-                // Cut off, which one session's events hardly can be: then there is only the clock.
-                sleep_until(deadline.min(Instant::now() + LOOK_AGAIN)).await;
-            },
+            heard = changes.recv(), if hears => hears = heard.is_some(),
             () = sleep_until(deadline.min(Instant::now() + LOOK_AGAIN)) => {}
         }
     }

@@ -379,19 +379,23 @@ async fn a_stream_ends_with_the_server(app: TestApp) {
     let ann = app.tenant("acme").user("ann");
     let note = ann.initiate("note.txt", 1).await;
     let mut listener = Listener::open(&ann, "", None).await;
-    let waiting = {
+    let wait = || {
         let (ann, note) = (ann.clone(), note.clone());
         tokio::spawn(async move { ann.get(&format!("/app/uploads/{}/wait?timeout=60", note.id)).await })
     };
-    // The wait has begun once it has been told of something.
+    // So many that an end that depends on luck shows.
+    let waiting: Vec<_> = (0..64).map(|_| wait()).collect();
+    // The waits have begun once it has been told of something.
     let mut behind = Listener::open(&ann, "?last_event_id=0", None).await;
     behind.take(2).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let started = Instant::now();
     app.stop_server().await;
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     while listener.next().await.is_some() {}
-    assert_eq!(waiting.await.unwrap().ok()["satisfied"], false);
+    for waiting in waiting {
+        assert_eq!(waiting.await.unwrap().ok()["satisfied"], false);
+    }
     app.start_server().await;
     // What happened is still to be had.
     assert_eq!(Listener::open(&ann, "?last_event_id=0", None).await.take(2).await.len(), 2);
