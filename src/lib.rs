@@ -4,6 +4,7 @@
 
 pub mod session;
 
+pub mod action;
 pub mod asset;
 pub mod deployment;
 pub mod event;

@@ -71,7 +71,7 @@ async fn measure(finished: u64) -> Figures {
     let home = Home::new().await;
     let engine = &home.engine;
     eprintln!("bench: {finished} finished sessions");
-    let created = quaymaster::tenant::create(engine, "bench", &["main".to_owned()], None).await.unwrap();
+    let created = quaymaster::tenant::create(engine, "cli", "bench", &["main".to_owned()], None).await.unwrap();
     let brand = created.brands["main"];
     seed_finished(engine, created.tenant_id, brand.0, finished).await;
     let caller = Caller {

@@ -9,6 +9,8 @@ pub mod deployment;
 pub mod feed;
 pub mod id;
 pub mod job;
+pub mod operator_action;
+pub mod operator_chain;
 pub mod pass_run;
 pub mod schedule;
 pub mod tenant;

@@ -11,6 +11,7 @@ mod m20261121_000005_index_session_lists;
 mod m20261122_000001_index_session_ends;
 mod m20261122_000002_create_jobs;
 mod m20261122_000003_create_schedules;
+mod m20261122_000004_create_operator_actions;
 mod sql;
 
 use sea_orm_migration::prelude::*;
@@ -34,6 +35,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000001_index_session_ends::Migration),
             Box::new(m20261122_000002_create_jobs::Migration),
             Box::new(m20261122_000003_create_schedules::Migration),
+            Box::new(m20261122_000004_create_operator_actions::Migration),
         ]
     }
 }

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use entity::JobId;
 
 use super::table::{lines, or_dash, table, time};
-use super::{failed, open, print, said};
+use super::{ACTOR, failed, open, print, said};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::http::admin::background::JobView;
@@ -66,8 +66,8 @@ async fn answer(engine: &Engine, command: Command) -> Result<String> {
             let jobs = jobs::list(engine, Filter { kind, state }, before, limit).await?.jobs;
             Ok(if json { lines(jobs.into_iter().map(|job| JobView::new(job, now))) } else { jobs_table(&jobs, now) })
         }
-        Command::Retry { id } => jobs::retry(engine, id).await.map(|job| format!("{} is due now", job.id)),
-        Command::Drop { id } => jobs::discard(engine, id).await.map(|()| format!("{id} is dropped")),
+        Command::Retry { id } => jobs::retry(engine, ACTOR, id).await.map(|job| format!("{} is due now", job.id)),
+        Command::Drop { id } => jobs::discard(engine, ACTOR, id).await.map(|()| format!("{id} is dropped")),
     }
 }
 

@@ -140,7 +140,7 @@ pub(super) async fn run(command: Command, config: Option<&Path>) -> ExitCode {
 
 async fn create(engine: &Engine, slug: &str, brand: Vec<String>, bucket: Option<String>) -> Result<String, String> {
     let brands = if brand.is_empty() { vec!["main".to_owned()] } else { brand };
-    let created = tenant::create(engine, slug, &brands, bucket.as_deref()).await.map_err(said)?;
+    let created = tenant::create(engine, ACTOR, slug, &brands, bucket.as_deref()).await.map_err(said)?;
     // A server that does not run makes the bucket when it starts.
     if let Some(bucket) = &bucket
         && let Err(error) = start::prepare_own_bucket(engine, bucket).await

@@ -10,7 +10,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::{digest, hmac};
 use chrono::{DateTime, Utc};
 use entity::upload_session::{FailureReason, Status};
-use entity::{SessionId, TenantId, upload_tombstone};
+use entity::{SessionId, TenantId, operator_action, upload_tombstone};
 use serde_json::{Map, Value, json};
 
 use crate::session::state;
@@ -48,9 +48,9 @@ pub struct Entry<'a> {
 /// What an event adds to its chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// For the session's row.
+    /// For the session's row, or that of the operators' chain.
     pub head: Vec<u8>,
-    /// For the event's.
+    /// For the event's, or the action's.
     pub mac: Vec<u8>,
 }
 
@@ -100,7 +100,19 @@ impl Keys {
             entry.reason.map(state::reason_name),
             canonical(&entry.details),
         ]);
-        let mut context = self.context(b"event");
+        self.after(b"event", head, &facts)
+    }
+
+    /// The link that an operator's action adds to the chain of all of them, which ends in `head`, and is empty before the
+    /// first one. Of all of the row but the MAC.
+    pub fn action(&self, head: &[u8], row: &operator_action::Model) -> Link {
+        let facts =
+            json!([row.seq, row.at.timestamp_micros(), row.actor, row.action, row.tenant_id, canonical(&row.details),]);
+        self.after(b"operator action", head, &facts)
+    }
+
+    fn after(&self, what: &[u8], head: &[u8], facts: &Value) -> Link {
+        let mut context = self.context(what);
         context.update(head);
         context.update(facts.to_string().as_bytes());
         let head = context.sign().as_ref().to_vec();

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::Keys;
 use super::chain::Entry;
 use super::rows::{self, Ids};
+use crate::action::{self, Told};
 use crate::database::Snapshot;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -22,7 +23,8 @@ const POSITIONS_AT_ONCE: u64 = 10_000;
 /// Findings that are told one by one; the rest is counted. With a wrong key every session is one.
 const FINDINGS_MAX: usize = 1_000;
 
-/// What to look at; empty means all. Only all of it can say that no whole session is missing.
+/// What to look at; empty means all. Only all of it can say that no whole session is missing, and covers what operators
+/// did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     pub tenant: Option<TenantId>,
@@ -49,6 +51,8 @@ pub struct VerifyReport {
     pub tombstones: u64,
     /// Places in the order of all events; `None` where only a part was looked at.
     pub positions: Option<i64>,
+    /// What operators did; `None` where only a part was looked at.
+    pub actions: Option<u64>,
     /// How many findings there are.
     pub found: u64,
     /// The first 1,000.
@@ -81,7 +85,8 @@ impl VerifyReport {
     }
 }
 
-/// Computes every chain of events anew and compares it with what is stored, and what is stored with what it says.
+/// Computes every chain of events anew and compares it with what is stored, and what is stored with what it says; that of
+/// the operators' actions too.
 ///
 /// All reads are of one moment, so a server may go on working meanwhile. Needs memory for a few hundred sessions, and 8
 /// bytes for each event of a deleted one. `progress` is called now and then.
@@ -104,6 +109,12 @@ pub async fn verify(engine: &Engine, scope: &Scope, mut progress: impl FnMut(&Ve
     if *scope == Scope::default() {
         check_order(&at, last_position, buried, &mut report).await?;
         report.positions = Some(last_position);
+        let mut tell = |told: Told| {
+            let Told { tenant: tenant_id, what } = told;
+            report.add(Finding { tenant_id, upload_session_id: None, seq: None, what });
+        };
+        let actions = action::check(engine, &at, &mut tell).await?;
+        report.actions = Some(actions);
     }
     Ok(report)
 }

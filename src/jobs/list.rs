@@ -3,6 +3,7 @@ use entity::JobId;
 
 use super::rows::{self, Retried};
 use super::{Job, Kind};
+use crate::action::{self, Act};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
@@ -86,10 +87,13 @@ pub async fn list(engine: &Engine, filter: Filter, before: Option<JobId>, limit:
 /// # Errors
 /// [`Error::NotFound`], also where it is done by now; [`Error::Busy`] where it is running, or another job with its dedupe
 /// key waits: that one does the same.
-pub async fn retry(engine: &Engine, id: JobId) -> Result<Job> {
-    match rows::retry(engine, id).await? {
+pub async fn retry(engine: &Engine, actor: &str, id: JobId) -> Result<Job> {
+    let tx = engine.db.begin().await?;
+    match rows::retry(engine, &tx, id).await? {
         Retried::Due(job) => {
-            engine.wake.notify_one();
+            tx.ring_after(&engine.wake);
+            action::record(engine, &tx, actor, Act::retried_job(&job)).await?;
+            tx.commit().await?;
             Ok(job)
         }
         Retried::NotThere => Err(running_or_gone(engine, id).await?),
@@ -101,8 +105,11 @@ pub async fn retry(engine: &Engine, id: JobId) -> Result<Job> {
 ///
 /// # Errors
 /// [`Error::NotFound`], also where it is done by now; [`Error::Busy`] where it is running.
-pub async fn discard(engine: &Engine, id: JobId) -> Result<()> {
-    if rows::discard(engine, id).await? { Ok(()) } else { Err(running_or_gone(engine, id).await?) }
+pub async fn discard(engine: &Engine, actor: &str, id: JobId) -> Result<()> {
+    let tx = engine.db.begin().await?;
+    let Some(job) = rows::discard(engine, &tx, id).await? else { return Err(running_or_gone(engine, id).await?) };
+    action::record(engine, &tx, actor, Act::dropped_job(&job)).await?;
+    tx.commit().await
 }
 
 async fn running_or_gone(engine: &Engine, id: JobId) -> Result<Error> {

@@ -27,7 +27,7 @@ pub async fn enqueue(engine: &Engine, tx: &Tx, job: &NewJob) -> Result<Option<Jo
 }
 
 /// Puts a job into the queue that this process has already; `None` where its dedupe key is taken.
-pub(super) async fn insert_claimed(engine: &Engine, job: &NewJob) -> Result<Option<Lease>> {
+pub(super) async fn insert_claimed(engine: &Engine, tx: &Tx, job: &NewJob) -> Result<Option<Lease>> {
     let token = Uuid::new_v4();
     let row = ActiveModel {
         attempts: Set(1),
@@ -35,9 +35,8 @@ pub(super) async fn insert_claimed(engine: &Engine, job: &NewJob) -> Result<Opti
         lease_token: Set(Some(token)),
         ..new_row(engine, job)
     };
-    let conn = engine.db.write_conn();
-    let Some(id) = insert(conn, row).await? else { return Ok(None) };
-    let job = Entity::find_by_id(id).one(conn).await.map_err(db_error)?;
+    let Some(id) = insert(tx.conn(), row).await? else { return Ok(None) };
+    let job = Entity::find_by_id(id).one(tx.conn()).await.map_err(db_error)?;
     Ok(job.map(|job| Lease { job, token }))
 }
 
@@ -211,7 +210,7 @@ pub(super) enum Retried {
 }
 
 /// Makes a job that nobody is working on due now, with all its attempts before it.
-pub(super) async fn retry(engine: &Engine, id: JobId) -> Result<Retried> {
+pub(super) async fn retry(engine: &Engine, tx: &Tx, id: JobId) -> Result<Retried> {
     let now = engine.clock.now();
     let update = update(engine)
         .col_expr(Column::RunAt, Expr::value(now))
@@ -220,19 +219,18 @@ pub(super) async fn retry(engine: &Engine, id: JobId) -> Result<Retried> {
         .col_expr(Column::DeadAt, Expr::value(None::<DateTime<Utc>>))
         .filter(Column::Id.eq(id))
         .filter(nobody_is_at_it(now));
-    let conn = engine.db.write_conn();
-    match update.exec_with_returning(conn).await {
+    match update.exec_with_returning(tx.conn()).await {
         Ok(jobs) => Ok(jobs.into_iter().next().map_or(Retried::NotThere, Retried::Due)),
         Err(error) if is_unique_violation(&error) => Ok(Retried::KeyTaken),
         Err(error) => Err(db_error(error)),
     }
 }
 
-/// Deletes a job that nobody is working on; `false` where somebody is, or it is gone.
-pub(super) async fn discard(engine: &Engine, id: JobId) -> Result<bool> {
+/// Deletes a job that nobody is working on; `None` where somebody is, or it is gone.
+pub(super) async fn discard(engine: &Engine, tx: &Tx, id: JobId) -> Result<Option<Job>> {
     let delete = Entity::delete_many().filter(Column::Id.eq(id)).filter(nobody_is_at_it(engine.clock.now()));
-    let conn = engine.db.write_conn();
-    Ok(delete.exec(conn).await.map_err(db_error)?.rows_affected > 0)
+    let deleted = delete.exec_with_returning(tx.conn()).await.map_err(db_error)?;
+    Ok(deleted.into_iter().next())
 }
 
 fn nobody_is_at_it(now: DateTime<Utc>) -> Condition {

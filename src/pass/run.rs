@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, instrument, warn};
 
 use super::{Options, Order, Pass, Report, Run, RunRecord, rows, verbs};
+use crate::action::{self, Act};
 use crate::database::Tx;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -46,7 +47,10 @@ pub async fn by_hand(
     stop: &CancellationToken,
 ) -> Result<Option<RunRecord>> {
     let order = Order::by_hand(pass, options, actor);
-    let Some(lease) = jobs::begin(engine, &order.job(engine.clock.now())).await? else { return Ok(None) };
+    let tx = engine.db.begin().await?;
+    let Some(lease) = jobs::begin(engine, &tx, &order.job(engine.clock.now())).await? else { return Ok(None) };
+    action::record(engine, &tx, actor, Act::ran_pass(&order, lease.job.id)).await?;
+    tx.commit().await?;
     let run =
         lease.held(engine, stop, async |own| perform(engine, &order, own, async |tx, _| lease.settle(tx).await).await);
     run.await.map(Some)
@@ -57,11 +61,12 @@ pub async fn by_hand(
 /// # Errors
 /// The database does not answer.
 pub async fn enqueue(engine: &Engine, pass: Pass, options: Options, actor: &str) -> Result<Option<JobId>> {
-    let job = Order::by_hand(pass, options, actor).job(engine.clock.now());
+    let order = Order::by_hand(pass, options, actor);
     let tx = engine.db.begin().await?;
-    let id = jobs::enqueue(engine, &tx, &job).await?;
+    let Some(id) = jobs::enqueue(engine, &tx, &order.job(engine.clock.now())).await? else { return Ok(None) };
+    action::record(engine, &tx, actor, Act::ran_pass(&order, id)).await?;
     tx.commit().await?;
-    Ok(id)
+    Ok(Some(id))
 }
 
 /// The work of a pass's job. What an early end leaves over another worker shall do.

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use entity::{BrandId, TenantId};
 
 use super::rows;
+use crate::action::{self, Act};
 use crate::caller::Brands;
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
@@ -16,12 +17,19 @@ pub struct Created {
     pub brands: BTreeMap<String, BrandId>,
 }
 
-/// Makes a tenant and its brands; what is there already stays, with the ids it has. One transaction.
+/// Makes a tenant and its brands; what is there already stays, with the ids it has. One transaction, in which is recorded
+/// what it changes.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a slug that is not 1 to 63 of `a-z`, `0-9` and inner `-`, or for a tenant that has another
 /// bucket than the one named.
-pub async fn create(engine: &Engine, slug: &str, brands: &[String], bucket: Option<&str>) -> Result<Created> {
+pub async fn create(
+    engine: &Engine,
+    actor: &str,
+    slug: &str,
+    brands: &[String],
+    bucket: Option<&str>,
+) -> Result<Created> {
     let wrong: Vec<_> = std::iter::once(("/slug".to_owned(), slug))
         .chain(brands.iter().enumerate().map(|(n, brand)| (format!("/brands/{n}"), brand.as_str())))
         .filter(|(_, slug)| !is_slug(slug))
@@ -37,16 +45,27 @@ pub async fn create(engine: &Engine, slug: &str, brands: &[String], bucket: Opti
     let tx = engine.db.begin().await?;
     let is_new = rows::insert(&tx, slug, bucket, now).await?;
     let tenant = rows::find_by_slug(tx.conn(), slug).await?.ok_or(Error::NotFound)?;
-    if bucket.is_some() && tenant.bucket.is_none() {
+    let mut acts = Vec::new();
+    if let Some(bucket) = bucket.filter(|_| tenant.bucket.is_none()) {
         rows::set_bucket(&tx, tenant.id, bucket).await?;
+        acts.push(Act::named_bucket(tenant.id, bucket));
     } else if bucket.is_some() && tenant.bucket.as_deref() != bucket {
         let detail = "the tenant is there already, with another bucket";
         return Err(Error::Invalid(vec![FieldError::new("/bucket", "conflict", detail)]));
     }
-    for brand in brands {
-        rows::insert_brand(&tx, tenant.id, brand, now).await?;
+    let mut added = Vec::new();
+    for slug in brands {
+        added.extend(rows::insert_brand(&tx, tenant.id, slug, now).await?.map(|id| (slug.clone(), id)));
     }
     let all = rows::find_brands(tx.conn(), tenant.id, &Brands::All).await?;
+    if is_new {
+        acts.push(Act::created_tenant(&tenant, &added));
+    } else if !added.is_empty() {
+        acts.push(Act::added_brands(tenant.id, &added));
+    }
+    for act in acts {
+        action::record(engine, &tx, actor, act).await?;
+    }
     tx.commit().await?;
     let brands = all.into_iter().map(|brand| (brand.slug, brand.id)).collect();
     Ok(Created { tenant_id: tenant.id, is_new, brands })

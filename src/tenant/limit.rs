@@ -2,6 +2,7 @@ use entity::TenantId;
 use tracing::info;
 
 use super::{Standing, rows};
+use crate::action::{self, Act};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
@@ -19,7 +20,7 @@ pub struct Limits {
 /// Suspends a tenant or lets it go on, and sets its quotas. All in one step, and in force when this answers: no session is
 /// opened after that which these limits do not allow.
 ///
-/// A quota below what the tenant holds takes nothing away; it lets nothing new in. `actor` is for the log.
+/// A quota below what the tenant holds takes nothing away; it lets nothing new in. A change is recorded as `actor`'s.
 ///
 /// # Errors
 /// [`Error::NotFound`] where there is no such tenant.
@@ -27,7 +28,8 @@ pub async fn limit(engine: &Engine, actor: &str, id: TenantId, limits: Limits) -
     // Asked first, because the shares of no tenant cannot be locked.
     rows::find(engine.db.conn(), id).await?.ok_or(Error::NotFound)?;
     let tx = engine.db.begin().await?;
-    let mut tenant = rows::lock(&tx, id).await?;
+    let before = rows::lock(&tx, id).await?;
+    let mut tenant = before.clone();
     match limits.suspended {
         Some(true) => tenant.suspended_at = tenant.suspended_at.or(Some(engine.clock.now())),
         Some(false) => tenant.suspended_at = None,
@@ -36,6 +38,9 @@ pub async fn limit(engine: &Engine, actor: &str, id: TenantId, limits: Limits) -
     tenant.quota_bytes = limits.quota_bytes.unwrap_or(tenant.quota_bytes);
     tenant.quota_live_sessions = limits.quota_live_sessions.unwrap_or(tenant.quota_live_sessions);
     rows::set_limits(&tx, &tenant).await?;
+    if tenant != before {
+        action::record(engine, &tx, actor, Act::limited_tenant(&tenant)).await?;
+    }
     tx.commit().await?;
     info!(
         actor,

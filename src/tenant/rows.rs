@@ -79,9 +79,9 @@ pub(super) async fn insert(tx: &Tx, slug: &str, bucket: Option<&str>, now: DateT
 }
 
 /// Names the tenant's own bucket.
-pub(super) async fn set_bucket(tx: &Tx, id: TenantId, bucket: Option<&str>) -> Result<()> {
+pub(super) async fn set_bucket(tx: &Tx, id: TenantId, bucket: &str) -> Result<()> {
     tenant::Entity::update_many()
-        .col_expr(tenant::Column::Bucket, Expr::value(bucket.map(str::to_owned)))
+        .col_expr(tenant::Column::Bucket, Expr::value(bucket))
         .filter(tenant::Column::Id.eq(id))
         .exec(tx.conn())
         .await
@@ -89,19 +89,16 @@ pub(super) async fn set_bucket(tx: &Tx, id: TenantId, bucket: Option<&str>) -> R
         .map_err(db_error)
 }
 
-/// Inserts the brand unless the tenant has its slug already.
-pub(super) async fn insert_brand(tx: &Tx, tenant: TenantId, slug: &str, now: DateTime<Utc>) -> Result<()> {
-    let row = brand::ActiveModel {
-        tenant_id: Set(tenant),
-        id: Set(BrandId::new()),
-        slug: Set(slug.to_owned()),
-        created_at: Set(now),
-    };
+/// Inserts the brand; `None` where the tenant has its slug already.
+pub(super) async fn insert_brand(tx: &Tx, tenant: TenantId, slug: &str, now: DateTime<Utc>) -> Result<Option<BrandId>> {
+    let id = BrandId::new();
+    let row =
+        brand::ActiveModel { tenant_id: Set(tenant), id: Set(id), slug: Set(slug.to_owned()), created_at: Set(now) };
     brand::Entity::insert(row)
         .on_conflict(OnConflict::columns([brand::Column::TenantId, brand::Column::Slug]).do_nothing().to_owned())
         .exec_without_returning(tx.conn())
         .await
-        .map(drop)
+        .map(|inserted| (inserted > 0).then_some(id))
         .map_err(db_error)
 }
 
@@ -330,6 +327,25 @@ pub(super) async fn page(conn: &impl ConnectionTrait, after: Option<&str>, limit
         query = query.filter(tenant::Column::Slug.gt(after));
     }
     query.order_by_asc(tenant::Column::Slug).limit(limit).all(conn).await.map_err(db_error)
+}
+
+/// Up to `limit` tenants by id, those after `after`.
+pub(crate) async fn after(
+    conn: &impl ConnectionTrait,
+    after: Option<TenantId>,
+    limit: u64,
+) -> Result<Vec<tenant::Model>> {
+    let mut query = tenant::Entity::find();
+    if let Some(after) = after {
+        query = query.filter(tenant::Column::Id.gt(after));
+    }
+    query.order_by_asc(tenant::Column::Id).limit(limit).all(conn).await.map_err(db_error)
+}
+
+/// Every brand of a tenant, however many: slugs and ids.
+pub(crate) async fn all_brands(conn: &impl ConnectionTrait, tenant: TenantId) -> Result<Vec<(String, BrandId)>> {
+    let query = brand::Entity::find().select_only().columns([brand::Column::Slug, brand::Column::Id]);
+    query.filter(brand::Column::TenantId.eq(tenant)).into_tuple().all(conn).await.map_err(db_error)
 }
 
 /// One tenant's share of [`usages`].

@@ -7,6 +7,7 @@
 mod kit;
 
 mod abandon;
+mod actions;
 mod activity;
 mod admin;
 mod audit;

@@ -8,14 +8,12 @@ use entity::upload_session::Status;
 use entity::{upload_session, upload_tombstone};
 use quaymaster::event::{Scope, VerifyReport, sequence, verify};
 use quaymaster::session::Session;
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
-    Statement, Value,
-};
+use sea_orm::{ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, Value};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::kit::TestDb;
+use crate::kit::forger::{forge, forger};
 use crate::kit::lives::{World, complete, uploading, user};
 use crate::kit::rows::{moment, text};
 
@@ -42,27 +40,6 @@ async fn audit_one(world: &World, session: &Session) -> VerifyReport {
 
 async fn place_all(world: &World) {
     while sequence(&world.engine).await.unwrap() > 0 {}
-}
-
-/// A connection for which triggers and foreign keys do not count, as for somebody who owns the database.
-async fn forger(world: &World) -> DatabaseConnection {
-    let db = world.db.one_connection().await;
-    if world.db.backend() == DbBackend::Postgres {
-        db.execute_unprepared("SET session_replication_role = replica").await.unwrap();
-        return db;
-    }
-    db.execute_unprepared("PRAGMA foreign_keys = OFF").await.unwrap();
-    for trigger in world.db.texts("SELECT name FROM sqlite_master WHERE type = 'trigger'").await {
-        db.execute_unprepared(&format!("DROP TRIGGER {trigger}")).await.unwrap();
-    }
-    db
-}
-
-/// Forges something; it must have changed something.
-async fn forge(db: &DatabaseConnection, sql: &str, values: impl IntoIterator<Item = Value>) {
-    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
-    let changed = db.execute_raw(statement).await.unwrap_or_else(|error| panic!("{sql}: {error}")).rows_affected();
-    assert!(changed > 0, "{sql} changes nothing");
 }
 
 async fn events(world: &World, session: &Session) -> Vec<upload_event::Model> {
@@ -127,7 +104,7 @@ async fn traffic_is_no_finding(db: TestDb) {
 async fn no_column_of_an_event_can_be_changed(db: TestDb) {
     let world = World::begin(db).await;
     let elsewhere = user(&world.engine, "globex").await.tenant;
-    let forger = forger(&world).await;
+    let forger = forger(&world.db).await;
     let columns: &[(&str, Value)] = &[
         ("tenant_id", elsewhere.0.into()),
         ("upload_session_id", Uuid::now_v7().into()),
@@ -178,7 +155,7 @@ fn entity_columns() -> Vec<&'static str> {
 
 async fn no_event_can_be_removed_added_or_swapped(db: TestDb) {
     let world = World::begin(db).await;
-    let forger = forger(&world).await;
+    let forger = forger(&world.db).await;
     let of_session = "upload_session_id = $1 AND seq =";
 
     for seq in 1..=3 {
@@ -250,7 +227,7 @@ async fn no_event_can_be_removed_added_or_swapped(db: TestDb) {
 
 async fn no_session_can_be_rolled_back_or_removed(db: TestDb) {
     let world = World::begin(db).await;
-    let forger = forger(&world).await;
+    let forger = forger(&world.db).await;
     // Somebody who kept the row as it was when it was UPLOADING puts it back, with its true head of then, and removes
     // what came after: nothing of the session itself is wrong.
     let before = world.uploading().await;
@@ -317,7 +294,7 @@ async fn no_session_can_be_rolled_back_or_removed(db: TestDb) {
 
 async fn the_sessions_own_columns_are_held_to_its_events(db: TestDb) {
     let world = World::begin(db).await;
-    let forger = forger(&world).await;
+    let forger = forger(&world.db).await;
     let changes: &[(&str, Value)] = &[
         ("file_name", text("forged.txt")),
         ("file_size", 8_i64.into()),
@@ -354,7 +331,7 @@ async fn the_sessions_own_columns_are_held_to_its_events(db: TestDb) {
 
 async fn the_asset_is_what_was_completed(db: TestDb) {
     let world = World::begin(db).await;
-    let forger = forger(&world).await;
+    let forger = forger(&world.db).await;
     for change in [
         "UPDATE asset SET etag = 'forged'",
         "UPDATE asset SET file_size = 8",
@@ -370,7 +347,7 @@ async fn the_asset_is_what_was_completed(db: TestDb) {
 
 async fn a_tombstone_stands_for_what_was_deleted(db: TestDb) {
     let world = World::begin(db).await;
-    let forger = forger(&world).await;
+    let forger = forger(&world.db).await;
     let session = world.failed().await;
     world.completed().await;
     place_all(&world).await;
@@ -426,6 +403,8 @@ async fn another_key_finds_everything(db: TestDb) {
     let mut other = world.engine.clone();
     other.keys = quaymaster::event::Keys::new("some other key, long enough for the purpose");
     let report = verify(&other, &Scope::default(), |_| {}).await.unwrap();
-    assert_eq!(report.found, 3, "{report:#?}");
-    assert!(report.findings.iter().all(|finding| finding.seq == Some(1)));
+    assert_eq!(report.found, 4, "{report:#?}");
+    let (action, events) = report.findings.split_last().unwrap();
+    assert!(events.iter().all(|finding| finding.seq == Some(1)), "{report:#?}");
+    assert!(action.what.starts_with("action 1 "), "{report:#?}");
 }

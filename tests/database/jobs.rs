@@ -178,11 +178,11 @@ async fn a_job_that_fails_too_often_is_dead_until_it_is_retried(db: TestDb) {
     assert!(job.dead_at.is_some(), "{job:?}");
     assert_eq!(job.last_error.as_deref(), Some("a bug: it panicked"));
     assert_eq!(jobs::work_off_with(&engine, effect).await.unwrap(), 0, "the dead are left alone");
-    let retried = jobs::retry(&engine, id).await.unwrap();
+    let retried = jobs::retry(&engine, "ola", id).await.unwrap();
     assert_eq!((retried.attempts, retried.dead_at), (0, None));
     assert_eq!(jobs::work_off_with(&engine, effect).await.unwrap(), 1);
     assert_eq!(effects(&db).await, [1]);
-    assert!(matches!(jobs::retry(&engine, id).await, Err(Error::NotFound)));
+    assert!(matches!(jobs::retry(&engine, "ola", id).await, Err(Error::NotFound)));
 }
 
 async fn a_job_whose_workers_vanish_is_dead_in_the_end(db: TestDb) {
@@ -203,9 +203,16 @@ async fn a_job_whose_workers_vanish_is_dead_in_the_end(db: TestDb) {
     assert_eq!(job.last_error.as_deref(), Some("each worker that began it vanished"));
 }
 
+async fn begin(engine: &Engine, job: &NewJob) -> Option<Lease> {
+    let tx = engine.db.begin().await.unwrap();
+    let lease = jobs::begin(engine, &tx, job).await.unwrap();
+    tx.commit().await.unwrap();
+    lease
+}
+
 async fn claimed(engine: &Engine) -> Lease {
     let job = numbered(engine, 1);
-    jobs::begin(engine, &job).await.unwrap().unwrap()
+    begin(engine, &job).await.unwrap()
 }
 
 async fn who_lost_the_lease_commits_nothing(db: TestDb) {
@@ -266,17 +273,17 @@ async fn of_two_jobs_with_one_key_one_is_taken(db: TestDb) {
     let job = NewJob { dedupe_key: Some("key".to_owned()), ..numbered(&engine, 1) };
     let first = put(&engine, &job).await.unwrap();
     assert_eq!(put(&engine, &job).await, None);
-    assert!(jobs::begin(&engine, &job).await.unwrap().is_none());
+    assert!(begin(&engine, &job).await.is_none());
     for _ in 0..10 {
         jobs::work_off_with(&engine, failing).await.unwrap();
         engine.clock.advance(TimeDelta::hours(1));
     }
     let second = put(&engine, &job).await.expect("a dead job is in nobody's way");
-    assert!(matches!(jobs::retry(&engine, first).await, Err(Error::Busy(_))), "it would be there twice");
-    jobs::discard(&engine, second).await.unwrap();
-    jobs::retry(&engine, first).await.unwrap();
+    assert!(matches!(jobs::retry(&engine, "ola", first).await, Err(Error::Busy(_))), "it would be there twice");
+    jobs::discard(&engine, "ola", second).await.unwrap();
+    jobs::retry(&engine, "ola", first).await.unwrap();
     assert_eq!(jobs::work_off_with(&engine, effect).await.unwrap(), 1);
-    assert!(jobs::begin(&engine, &job).await.unwrap().is_some());
+    assert!(begin(&engine, &job).await.is_some());
 }
 
 async fn a_job_begun_here_is_finished_elsewhere_if_we_die(db: TestDb) {
@@ -361,13 +368,13 @@ async fn an_operator_sees_retries_and_drops(db: TestDb) {
     let running = Filter { state: Some(State::Running), kind: None };
     assert_eq!(listed(running, None, 10).await.0, [lease.job.id]);
     assert_eq!(listed(Filter { kind: Some(Kind::Cleanup), state: None }, None, 10).await.0, []);
-    assert!(matches!(jobs::discard(&engine, lease.job.id).await, Err(Error::Busy(_))));
-    assert!(matches!(jobs::retry(&engine, lease.job.id).await, Err(Error::Busy(_))));
-    jobs::discard(&engine, ids[0]).await.unwrap();
-    assert!(matches!(jobs::discard(&engine, ids[0]).await, Err(Error::NotFound)));
+    assert!(matches!(jobs::discard(&engine, "ola", lease.job.id).await, Err(Error::Busy(_))));
+    assert!(matches!(jobs::retry(&engine, "ola", lease.job.id).await, Err(Error::Busy(_))));
+    jobs::discard(&engine, "ola", ids[0]).await.unwrap();
+    assert!(matches!(jobs::discard(&engine, "ola", ids[0]).await, Err(Error::NotFound)));
     engine.clock.advance(TimeDelta::seconds(61));
     assert_eq!(listed(running, None, 10).await.0, [], "its worker has vanished");
-    jobs::discard(&engine, lease.job.id).await.unwrap();
+    jobs::discard(&engine, "ola", lease.job.id).await.unwrap();
     for _ in 0..10 {
         jobs::work_off_with(&engine, failing).await.unwrap();
         engine.clock.advance(TimeDelta::hours(1));

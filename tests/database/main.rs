@@ -4,6 +4,7 @@
 
 #[macro_use]
 mod kit;
+mod actions;
 mod chain;
 mod feed;
 mod jobs;

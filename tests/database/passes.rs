@@ -65,7 +65,7 @@ async fn of_many_replicas_one_takes_a_slot(db: TestDb) {
             assert_eq!((job.kind.as_str(), &job.payload["actor"]), ("cleanup", &"system".into()));
             let slot: DateTime<Utc> = serde_json::from_value(job.payload["slot"].clone()).unwrap();
             assert_eq!(slot, hour(&replicas[0]));
-            jobs::discard(&replicas[0], job.id).await.unwrap();
+            jobs::discard(&replicas[0], "ola", job.id).await.unwrap();
         }
         clock.advance(TimeDelta::hours(1));
     }
@@ -111,7 +111,7 @@ async fn a_run_by_hand_and_another_exclude_each_other(db: TestDb) {
     assert_eq!(pass::enqueue(&engine, Pass::DetectAbandoned, options, "bob").await.unwrap(), None);
     assert!(pass::by_hand(&engine, Pass::DetectAbandoned, options, "cli", &stop).await.unwrap().is_none());
     assert!(pass::by_hand(&engine, Pass::Reconcile, options, "cli", &stop).await.unwrap().is_some(), "that is another");
-    jobs::discard(&engine, id).await.unwrap();
+    jobs::discard(&engine, "ola", id).await.unwrap();
     let record = pass::by_hand(&engine, Pass::DetectAbandoned, options, "cli", &stop).await.unwrap().unwrap();
     assert_eq!((record.actor.as_str(), record.dry_run, record.older_than_secs), ("cli", true, Some(0)));
     assert!(record.ended_at.is_some() && record.slot.is_none(), "{record:?}");

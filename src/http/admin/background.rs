@@ -315,7 +315,7 @@ pub(in crate::http) async fn retry(
 ) -> Answer {
     let actor = admin.operator()?;
     body.parse()?;
-    let job = jobs::retry(&engine, id_of(&id)?).await?;
+    let job = jobs::retry(&engine, actor, id_of(&id)?).await?;
     info!(actor, job.id = %job.id, job.kind, "a job was made due");
     Ok(HttpResponse::Ok().json(JobView::new(job, engine.clock.now())))
 }
@@ -332,7 +332,7 @@ pub(in crate::http) async fn retry(
 pub(in crate::http) async fn discard(engine: Data<Engine>, admin: Admin, id: Path<String>) -> Answer {
     let actor = admin.operator()?;
     let id: JobId = id_of(&id)?;
-    jobs::discard(&engine, id).await?;
+    jobs::discard(&engine, actor, id).await?;
     info!(actor, job.id = %id, "a job was deleted");
     Ok(HttpResponse::NoContent().finish())
 }

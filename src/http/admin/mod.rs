@@ -1,5 +1,6 @@
 //! `/admin`: operators, in every tenant, and managers, in their own.
 
+pub(crate) mod actions;
 pub(crate) mod background;
 pub(crate) mod tenants;
 pub(crate) mod uploads;

@@ -147,7 +147,7 @@ pub(in crate::http) async fn create(engine: Data<Engine>, admin: Admin, body: Bo
     let actor = admin.operator()?;
     let CreateTenantRequest { slug, brands, bucket } = body.parse()?;
     let (slug, brands) = (slug.unwrap_or_default(), brands.unwrap_or_else(|| vec!["main".to_owned()]));
-    let created = tenant::create(&engine, &slug, &brands, bucket.as_deref()).await?;
+    let created = tenant::create(&engine, actor, &slug, &brands, bucket.as_deref()).await?;
     if let Some(bucket) = &bucket {
         start::prepare_own_bucket(&engine, bucket).await.map_err(Error::from)?;
     }
@@ -236,7 +236,7 @@ pub(in crate::http) async fn add_brands(
     let actor = admin.operator()?;
     let brands = body.parse()?.brands.unwrap_or_default();
     let tenant = tenant::named_so(&engine, &slug).await?;
-    tenant::create(&engine, &tenant.slug, &brands, None).await?;
+    tenant::create(&engine, actor, &tenant.slug, &brands, None).await?;
     info!(actor, tenant.slug, ?brands, "a tenant was given brands");
     Ok(HttpResponse::Ok().json(with_brands(&engine, tenant.id).await?))
 }

@@ -58,7 +58,7 @@ impl World {
 
 pub async fn user(engine: &Engine, slug: &str) -> Caller {
     let tenant: TenantId =
-        quaymaster::tenant::create(engine, slug, &["main".to_owned()], None).await.unwrap().tenant_id;
+        quaymaster::tenant::create(engine, "cli", slug, &["main".to_owned()], None).await.unwrap().tenant_id;
     Caller { tenant, user: "ann".to_owned(), brands: Brands::All, permissions: Permissions::parse(["*"]) }
 }
 

@@ -1,5 +1,6 @@
 //! Databases to test on: each test has one of its own, gone when the test is.
 
+pub mod forger;
 pub mod lives;
 mod postgres;
 pub mod rows;

@@ -1,0 +1,13 @@
+//! What operators did to tenants, jobs and passes, in one chain over the whole deployment. What they did to a session is
+//! in the session's own history.
+
+mod act;
+mod list;
+mod record;
+mod rows;
+mod verify;
+
+pub(crate) use act::Act;
+pub use list::{Action, Page, list};
+pub(crate) use record::record;
+pub(crate) use verify::{Told, check};

@@ -1,0 +1,26 @@
+use entity::operator_action::Model;
+
+use super::{Act, rows};
+use crate::database::Tx;
+use crate::engine::Engine;
+use crate::error::Result;
+
+/// Records what an operator does, in the transaction that does it. Comes last in it: from here to the commit nobody else
+/// can record anything.
+///
+/// `actor` is a token's `sub`, or `cli` for a command.
+pub(crate) async fn record(engine: &Engine, tx: &Tx, actor: &str, act: Act) -> Result<()> {
+    let chain = rows::take_turn(tx).await?;
+    let action = Model {
+        seq: chain.last_seq + 1,
+        at: engine.clock.now(),
+        actor: actor.to_owned(),
+        action: act.name.to_owned(),
+        tenant_id: act.tenant,
+        details: act.details,
+        mac: Vec::new(),
+    };
+    let link = engine.keys.action(&chain.head, &action);
+    rows::end_turn(tx, action.seq, link.head).await?;
+    rows::insert(tx, Model { mac: link.mac, ..action }).await
+}

@@ -1,0 +1,68 @@
+use entity::operator_action::{Column, Entity, Model};
+use entity::{TenantId, operator_chain};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect};
+
+use crate::database::{DbErr, Snapshot, Tx, db_error};
+use crate::error::{Error, Result};
+
+/// The one row's.
+const ID: i32 = 1;
+
+/// Takes the turn to record, until the transaction ends; answers where the chain ends.
+pub(super) async fn take_turn(tx: &Tx) -> Result<operator_chain::Model> {
+    let update = operator_chain::Entity::update_many()
+        .col_expr(operator_chain::Column::LastSeq, Expr::col(operator_chain::Column::LastSeq))
+        .filter(operator_chain::Column::Id.eq(ID));
+    let rows = update.exec_with_returning(tx.conn()).await.map_err(db_error)?;
+    rows.into_iter().next().ok_or_else(lost)
+}
+
+/// Moves the end of the chain on.
+pub(super) async fn end_turn(tx: &Tx, last_seq: i64, head: Vec<u8>) -> Result<()> {
+    operator_chain::Entity::update_many()
+        .col_expr(operator_chain::Column::LastSeq, Expr::value(last_seq))
+        .col_expr(operator_chain::Column::Head, Expr::value(head))
+        .filter(operator_chain::Column::Id.eq(ID))
+        .exec(tx.conn())
+        .await
+        .map(drop)
+        .map_err(db_error)
+}
+
+pub(super) async fn insert(tx: &Tx, row: Model) -> Result<()> {
+    let insert = Entity::insert(row.into_active_model());
+    insert.exec_without_returning(tx.conn()).await.map(drop).map_err(db_error)
+}
+
+/// Up to `limit` actions, newest first, those before the number `before`.
+pub(super) async fn page(
+    conn: &impl ConnectionTrait,
+    tenant: Option<TenantId>,
+    before: Option<i64>,
+    limit: u64,
+) -> Result<Vec<Model>> {
+    let mut query = Entity::find();
+    if let Some(tenant) = tenant {
+        query = query.filter(Column::TenantId.eq(tenant));
+    }
+    if let Some(before) = before {
+        query = query.filter(Column::Seq.lt(before));
+    }
+    query.order_by_desc(Column::Seq).limit(limit).all(conn).await.map_err(db_error)
+}
+
+/// Where the chain ends.
+pub(super) async fn chain(at: &Snapshot) -> Result<operator_chain::Model> {
+    operator_chain::Entity::find_by_id(ID).one(at.conn()).await.map_err(db_error)?.ok_or_else(lost)
+}
+
+/// Up to `limit` actions, oldest first, those after the number `after`.
+pub(super) async fn after(at: &Snapshot, after: i64, limit: u64) -> Result<Vec<Model>> {
+    let query = Entity::find().filter(Column::Seq.gt(after));
+    query.order_by_asc(Column::Seq).limit(limit).all(at.conn()).await.map_err(db_error)
+}
+
+fn lost() -> Error {
+    Error::Db(DbErr::RecordNotFound("the row of operator_chain".to_owned()))
+}

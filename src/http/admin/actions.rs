@@ -1,0 +1,93 @@
+//! `/admin/actions`: what operators did.
+
+use actix_web::HttpResponse;
+use actix_web::web::Data;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+use uuid::Uuid;
+use validator::Validate;
+
+use crate::action::{self, Action};
+use crate::caller::Admin;
+use crate::engine::Engine;
+use crate::http::problem::Answer;
+use crate::http::query::Query;
+use crate::http::views::Time;
+use crate::tenant;
+
+const LIMIT_DEFAULT: u64 = 50;
+
+/// Something that an operator did.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OperatorAction)]
+pub(crate) struct ActionView {
+    /// Gap-free from 1 over the whole deployment.
+    seq: i64,
+    at: Time,
+    /// A token's `sub`, or `cli` for a command.
+    actor: String,
+    /// `tenant.create`, `tenant.bucket`, `tenant.brands`, `tenant.limit`, `job.retry`, `job.drop` or `pass.run`.
+    action: String,
+    /// Null where it concerns no single tenant.
+    tenant_id: Option<Uuid>,
+    #[schema(value_type = Object)]
+    details: Value,
+}
+
+impl From<Action> for ActionView {
+    fn from(action: Action) -> Self {
+        Self {
+            seq: action.seq,
+            at: Time(action.at),
+            actor: action.actor,
+            action: action.action,
+            tenant_id: action.tenant_id.map(|tenant| tenant.0),
+            details: action.details,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct ActionsQuery {
+    tenant: Option<String>,
+    #[validate(range(min = 1, max = 200))]
+    limit: Option<u64>,
+    #[validate(range(min = 1))]
+    cursor: Option<i64>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OperatorActionPage)]
+pub(in crate::http) struct ActionsView {
+    /// Newest first.
+    data: Vec<ActionView>,
+    /// Pass it as `cursor` for the next page; null on the last one.
+    next_cursor: Option<String>,
+}
+
+/// What operators did to tenants, jobs and passes, newest first. What they did to an upload is among its events.
+#[utoipa::path(
+    get, path = "/admin/actions", tag = "admin",
+    params(
+        ("tenant" = Option<String>, Query, description = "What was done to this tenant alone: its slug or id."),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 200),
+        ("cursor" = Option<i64>, Query, minimum = 1, description = "`next_cursor` of the page before."),
+    ),
+    responses((status = 200, description = "One page", body = ActionsView)),
+    extensions(("x-permission" = json!("operator"))),
+)]
+pub(in crate::http) async fn list(engine: Data<Engine>, admin: Admin, query: Query<ActionsQuery>) -> Answer {
+    admin.operator()?;
+    let ActionsQuery { tenant, limit, cursor } = query.parse()?;
+    let tenant = match tenant {
+        Some(name) => Some(tenant::named_so(&engine, &name).await?.id),
+        None => None,
+    };
+    let page = action::list(&engine, tenant, cursor, limit.unwrap_or(LIMIT_DEFAULT)).await?;
+    Ok(HttpResponse::Ok().json(ActionsView {
+        data: page.actions.into_iter().map(Into::into).collect(),
+        next_cursor: page.next.map(|seq| seq.to_string()),
+    }))
+}
