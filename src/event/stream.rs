@@ -51,7 +51,7 @@ pub fn public_name(event: &str) -> Option<&'static str> {
 /// # Errors
 /// [`Error::TooManyReaders`] where this process has `feed.readers_max` already.
 pub async fn stream(engine: &Engine, interest: Interest, after: Option<i64>) -> Result<Stream> {
-    let seat = engine.hub.seat(engine.settings.feed.readers_max).ok_or(Error::TooManyReaders)?;
+    let seat = seat(engine)?;
     let (read, stage) = match after {
         // A place that was never given is of another time: of a database that was put back since.
         Some(after) => (after.min(rows::last_position(engine.db.conn()).await?), Stage::Behind),
@@ -63,9 +63,30 @@ pub async fn stream(engine: &Engine, interest: Interest, after: Option<i64>) -> 
     Ok(Stream { engine: engine.clone(), interest, stage, read, page: VecDeque::new(), _seat: seat })
 }
 
-/// Hears of new events in whose order nothing depends; for a short while, and without a seat.
-pub(crate) fn listen(engine: &Engine, interest: Interest) -> mpsc::Receiver<Arc<Placed>> {
-    engine.hub.join(interest, engine.settings.feed.buffer).1
+/// Hears that something happened, for whoever then looks for themselves.
+pub(crate) struct Ear {
+    from: mpsc::Receiver<Arc<Placed>>,
+    _seat: Seat,
+}
+
+/// Listens for a short while.
+///
+/// # Errors
+/// As [`stream`].
+pub(crate) fn listen(engine: &Engine, interest: Interest) -> Result<Ear> {
+    let seat = seat(engine)?;
+    Ok(Ear { from: engine.hub.join(interest, engine.settings.feed.buffer).1, _seat: seat })
+}
+
+impl Ear {
+    /// Waits for the next event; `false` once it is cut off, or the hub is closed.
+    pub(crate) async fn hears(&mut self) -> bool {
+        self.from.recv().await.is_some()
+    }
+}
+
+fn seat(engine: &Engine) -> Result<Seat> {
+    engine.hub.seat(engine.settings.feed.readers_max).ok_or(Error::TooManyReaders)
 }
 
 impl Stream {

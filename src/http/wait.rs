@@ -63,7 +63,10 @@ pub(super) struct WaitedView {
         ("for" = Option<String>, Query, pattern = "^(terminal|ready)$", description = "`terminal` where not given."),
         ("timeout" = Option<u64>, Query, minimum = 0, maximum = 60, description = "Seconds; 30 where not given."),
     ),
-    responses((status = 200, description = "The session as it stands then", body = WaitedView)),
+    responses(
+        (status = 200, description = "The session as it stands then", body = WaitedView),
+        (status = 503, description = "`too-many-readers`, `database-unavailable`"),
+    ),
     extensions(("x-permission" = json!("uploads.view"))),
 )]
 pub(super) async fn wait(engine: Data<Engine>, caller: Caller, id: Path<String>, query: Query<WaitQuery>) -> Answer {

@@ -38,11 +38,12 @@ pub struct Waited {
 /// Waits until the session is so, at most `timeout`, and answers it as it then stands.
 ///
 /// # Errors
-/// [`crate::error::Error::NotFound`] where the caller does not see it.
+/// [`crate::error::Error::NotFound`] where the caller does not see it; [`crate::error::Error::TooManyReaders`] where this
+/// process has `feed.readers_max` already, who wait or read.
 pub async fn wait(engine: &Engine, caller: &Caller, id: SessionId, goal: Goal, timeout: Duration) -> Result<Waited> {
     let deadline = Instant::now() + timeout;
     let interest = Interest { caller: caller.clone(), batch_reference: None, session: Some(id) };
-    let mut changes = listen(engine, interest);
+    let mut changes = listen(engine, interest)?;
     // Not any more where it was cut off, which one session's events hardly can be: then there is only the clock.
     let mut hears = true;
     loop {
@@ -54,7 +55,7 @@ pub async fn wait(engine: &Engine, caller: &Caller, id: SessionId, goal: Goal, t
             // In this order: a hub that is closed has cut everybody off, too.
             biased;
             () = engine.hub.closed() => return Ok(waited),
-            heard = changes.recv(), if hears => hears = heard.is_some(),
+            heard = changes.hears(), if hears => hears = heard,
             () = sleep_until(deadline.min(Instant::now() + LOOK_AGAIN)) => {}
         }
     }

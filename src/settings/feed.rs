@@ -10,7 +10,7 @@ pub struct Feed {
     pub heartbeat_secs: u64,
     /// Events that may wait for a slow reader before it is cut off.
     pub buffer: usize,
-    /// Readers of one process at a time.
+    /// Readers of one process at a time, long polls among them.
     pub readers_max: usize,
 }
 

@@ -346,7 +346,9 @@ async fn only_so_many_readers_are_taken(app: TestApp) {
     let ann = app.tenant("acme").user("ann");
     let mut one = Listener::open(&ann, "", None).await;
     let two = Listener::open(&ann, "?last_event_id=0", None).await;
+    let note = ann.initiate("note.txt", 1).await;
     ann.get("/app/events").await.is_problem(503, "too-many-readers");
+    ann.get(&format!("/app/uploads/{}/wait", note.id)).await.is_problem(503, "too-many-readers");
     drop(two);
     // The server notices at the next sign of life.
     let deadline = Instant::now() + LONG;
@@ -361,7 +363,7 @@ async fn only_so_many_readers_are_taken(app: TestApp) {
     }
     // And the first one is still there.
     completed(&ann).await;
-    one.take(3).await;
+    one.take(5).await;
 }
 
 async fn a_stream_ends_with_its_token(app: TestApp) {

@@ -298,11 +298,6 @@ async fn copies_are_explained_until_the_asset_is_ready(app: TestApp) {
     assert!(app.store.read(&target).await == upload.bytes);
 }
 
-async fn set_bucket(app: &TestApp, slug: &str, bucket: &str) {
-    let sql = format!("UPDATE tenant SET bucket = '{bucket}' WHERE slug = '{slug}'");
-    app.database.rows.execute_unprepared(&sql).await.unwrap();
-}
-
 fn objects_page(keys: &[&str]) -> Fault {
     let entry =
         |key| format!("<Contents><Key>{key}</Key><LastModified>2020-01-01T00:00:00.000Z</LastModified></Contents>");
@@ -323,14 +318,14 @@ fn uploads_page(ids: &[&str]) -> Fault {
 
 async fn a_store_that_lies_is_left_and_the_others_are_seen_to(app: TestApp) {
     // Before ours in the order of names.
-    set_bucket(&app, "globex", "a-bucket-that-is-gone").await;
+    app.move_tenant("globex", Some("a-bucket-that-is-gone")).await;
     app.store.put(&nobodys(), b"nobody's").await;
     let report = run(&app, at_once()).await;
     assert_eq!(counts(&report), [1, 1, 1, 0], "{report:?}");
     let errors = report.details()["errors"].clone();
     assert!(errors["a-bucket-that-is-gone"].as_str().is_some_and(|error| !error.is_empty()), "{errors}");
     assert_eq!(errors.as_object().unwrap().len(), 1, "{errors}");
-    set_bucket(&app, "globex", &app.store.bucket).await;
+    app.move_tenant("globex", None).await;
 
     let key = key_of("00000000-0000-7000-8000-000000000000");
     for (op, lie) in [
@@ -376,11 +371,11 @@ async fn a_store_that_is_away_is_left_to_the_next_run(app: TestApp) {
 async fn a_bucket_that_only_a_session_still_names_is_seen_to(app: TestApp) {
     let elsewhere = [("STORAGE_PROVISION_STRATEGY", "dedicated"), ("AWS_BUCKET", "nobody-has-this-bucket")];
     app.restart_with(&elsewhere).await;
-    set_bucket(&app, "acme", &app.store.bucket).await;
+    app.move_tenant("acme", Some(&app.store.bucket)).await;
     let ann = app.tenant("acme").user("ann");
     let reel = ann.initiate("reel.mov", 6 * MIB).await;
     // The tenant moves away; what it has begun stays where it is.
-    set_bucket(&app, "acme", "moved-away").await;
+    app.move_tenant("acme", Some("moved-away")).await;
     app.store.put(&nobodys(), b"nobody's").await;
     let report = run(&app, at_once()).await;
     assert_eq!(counts(&report), [1, 1, 1, 0], "{report:?}");
@@ -389,6 +384,7 @@ async fn a_bucket_that_only_a_session_still_names_is_seen_to(app: TestApp) {
     assert_eq!(failed, ["moved-away"], "and the bucket that nobody uses is not asked for");
     ann.send_all_parts(&reel).await;
     ann.complete(&reel).await.created();
+    app.move_tenant("acme", None).await;
 }
 
 async fn an_object_that_cannot_be_removed_stops_no_other(app: TestApp) {

@@ -1,4 +1,3 @@
-use sea_orm::ConnectionTrait;
 use serde_json::json;
 
 use crate::kit::{MIB, TestApp, stories};
@@ -12,8 +11,7 @@ async fn a_dedicated_tenant_uploads_into_its_own_bucket(app: TestApp) {
     let ann = app.tenant("acme").user("ann");
     ann.initiate_with(&json!({"file_name": "a", "file_size": 1})).await.is_problem(503, "storage-unavailable");
 
-    let own = format!("UPDATE tenant SET bucket = '{}' WHERE slug = 'acme'", app.store.bucket);
-    app.database.rows.execute_unprepared(&own).await.unwrap();
+    app.move_tenant("acme", Some(&app.store.bucket)).await;
     let note = ann.initiate("note.txt", 10).await;
     let url = note.session["upload_url"].as_str().unwrap();
     assert!(url.contains(&app.store.bucket), "{url}");
@@ -22,7 +20,8 @@ async fn a_dedicated_tenant_uploads_into_its_own_bucket(app: TestApp) {
 
     // A session stays in the bucket that it was opened in, wherever its tenant moves.
     let reel = ann.initiate("reel.mov", 6 * MIB).await;
-    app.database.rows.execute_unprepared("UPDATE tenant SET bucket = 'moved-away' WHERE slug = 'acme'").await.unwrap();
+    app.move_tenant("acme", Some("moved-away")).await;
     ann.send_all_parts(&reel).await;
     ann.complete(&reel).await.created();
+    app.move_tenant("acme", None).await;
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use quaymaster::engine::Engine;
 use quaymaster::settings::Settings;
 use quaymaster::start::Running;
+use sea_orm::ConnectionTrait;
 use tokio::process::{Child, Command};
 use uuid::Uuid;
 
@@ -123,6 +124,14 @@ impl TestApp {
         let env = self.env.lock().unwrap().clone();
         let mut command = Command::new(env!("CARGO_BIN_EXE_quaymaster"));
         command.args(words).env_clear().envs(env).kill_on_drop(true).output().await.unwrap()
+    }
+
+    /// Gives a tenant another bucket, for which there is no verb: whoever does this sees to the bucket, too. A story ends
+    /// with `None`, as the tenant was made.
+    pub async fn move_tenant(&self, slug: &str, bucket: Option<&str>) {
+        let bucket = bucket.map_or_else(|| "NULL".to_owned(), |bucket| format!("'{bucket}'"));
+        let sql = format!("UPDATE tenant SET bucket = {bucket} WHERE slug = '{slug}'");
+        self.database.rows.execute_unprepared(&sql).await.unwrap();
     }
 
     pub(super) async fn create_tenant(&self, slug: &str, brands: &[&str]) -> (Uuid, BTreeMap<String, Uuid>) {
