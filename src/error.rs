@@ -58,8 +58,8 @@ pub enum Error {
     /// What this process was working on was given to another, which it had not told in time that it lives.
     #[error("the work was taken over by another process")]
     LeaseLost,
-    /// As many live readers as one process takes.
-    #[error("as many readers of live events as this server takes are there already")]
+    /// As many live readers and long polls as one process takes.
+    #[error("as many wait for live events as this server takes")]
     TooManyReaders,
     /// Another version's job, or somebody's own.
     #[error("the job's payload cannot be read: {0}")]

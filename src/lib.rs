@@ -18,6 +18,7 @@ pub mod clock;
 pub mod database;
 pub mod engine;
 pub mod error;
+pub mod page;
 pub mod settings;
 pub mod storage;
 

@@ -17,8 +17,9 @@ pub(crate) struct Act {
 
 impl Act {
     pub(crate) fn created_tenant(tenant: &tenant::Model, brands: &[(String, BrandId)]) -> Self {
-        let details = json!({ "slug": tenant.slug, "bucket": tenant.bucket, "brands": ids(brands) });
-        Self { name: "tenant.create", tenant: Some(tenant.id), details }
+        let mut details = made(tenant);
+        details.insert("brands".to_owned(), ids(brands));
+        Self { name: "tenant.create", tenant: Some(tenant.id), details: details.into() }
     }
 
     pub(crate) fn named_bucket(tenant: TenantId, bucket: &str) -> Self {
@@ -30,15 +31,15 @@ impl Act {
     }
 
     pub(crate) fn limited_tenant(tenant: &tenant::Model) -> Self {
-        Self { name: "tenant.limit", tenant: Some(tenant.id), details: limits(tenant) }
+        Self { name: "tenant.limit", tenant: Some(tenant.id), details: limits(tenant).into() }
     }
 
     pub(crate) fn retried_job(job: &Job) -> Self {
-        Self { name: "job.retry", tenant: None, details: kind(job) }
+        Self { name: "job.retry", tenant: None, details: what(job) }
     }
 
     pub(crate) fn dropped_job(job: &Job) -> Self {
-        Self { name: "job.drop", tenant: None, details: kind(job) }
+        Self { name: "job.drop", tenant: None, details: what(job) }
     }
 
     pub(crate) fn ran_pass(order: &Order, job: JobId) -> Self {
@@ -52,13 +53,22 @@ impl Act {
     }
 }
 
-/// The limits of a tenant as they are recorded. A time is in microseconds since 1970.
-pub(super) fn limits(tenant: &tenant::Model) -> Value {
-    json!({
-        "suspended_at_micros": tenant.suspended_at.map(|at| at.timestamp_micros()),
-        "quota_bytes": tenant.quota_bytes,
-        "quota_live_sessions": tenant.quota_live_sessions,
-    })
+/// A tenant as it is recorded, but for its brands. A time is in microseconds since 1970.
+pub(super) fn made(tenant: &tenant::Model) -> Map<String, Value> {
+    let mut facts = limits(tenant);
+    facts.insert("slug".to_owned(), json!(tenant.slug));
+    facts.insert("bucket".to_owned(), json!(tenant.bucket));
+    facts.insert("created_at_micros".to_owned(), json!(tenant.created_at.timestamp_micros()));
+    facts
+}
+
+fn limits(tenant: &tenant::Model) -> Map<String, Value> {
+    let facts = [
+        ("suspended_at_micros", json!(tenant.suspended_at.map(|at| at.timestamp_micros()))),
+        ("quota_bytes", json!(tenant.quota_bytes)),
+        ("quota_live_sessions", json!(tenant.quota_live_sessions)),
+    ];
+    facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Brands as they are recorded: ids by slug.
@@ -66,6 +76,7 @@ pub(super) fn ids(brands: &[(String, BrandId)]) -> Value {
     brands.iter().map(|(slug, id)| (slug.clone(), json!(id))).collect::<Map<_, _>>().into()
 }
 
-fn kind(job: &Job) -> Value {
-    json!({ "job_id": job.id, "kind": job.kind })
+/// All that is left of a job that is dropped.
+fn what(job: &Job) -> Value {
+    json!({ "job_id": job.id, "kind": job.kind, "payload": job.payload })
 }

@@ -8,6 +8,6 @@ mod rows;
 mod verify;
 
 pub(crate) use act::Act;
-pub use list::{Action, Page, list};
+pub use list::{Action, list};
 pub(crate) use record::record;
-pub(crate) use verify::{Told, check};
+pub(crate) use verify::check;

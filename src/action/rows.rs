@@ -1,7 +1,9 @@
 use entity::operator_action::{Column, Entity, Model};
 use entity::{TenantId, operator_chain};
-use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::sea_query::{Expr, LockType};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+};
 
 use crate::database::{DbErr, Snapshot, Tx, db_error};
 use crate::error::{Error, Result};
@@ -11,11 +13,9 @@ const ID: i32 = 1;
 
 /// Takes the turn to record, until the transaction ends; answers where the chain ends.
 pub(super) async fn take_turn(tx: &Tx) -> Result<operator_chain::Model> {
-    let update = operator_chain::Entity::update_many()
-        .col_expr(operator_chain::Column::LastSeq, Expr::col(operator_chain::Column::LastSeq))
-        .filter(operator_chain::Column::Id.eq(ID));
-    let rows = update.exec_with_returning(tx.conn()).await.map_err(db_error)?;
-    rows.into_iter().next().ok_or_else(lost)
+    let query = operator_chain::Entity::find_by_id(ID).lock(LockType::Update);
+    let lost = || Error::Db(DbErr::RecordNotFound("the row of operator_chain".to_owned()));
+    query.one(tx.conn()).await.map_err(db_error)?.ok_or_else(lost)
 }
 
 /// Moves the end of the chain on.
@@ -52,17 +52,22 @@ pub(super) async fn page(
     query.order_by_desc(Column::Seq).limit(limit).all(conn).await.map_err(db_error)
 }
 
-/// Where the chain ends.
-pub(super) async fn chain(at: &Snapshot) -> Result<operator_chain::Model> {
-    operator_chain::Entity::find_by_id(ID).one(at.conn()).await.map_err(db_error)?.ok_or_else(lost)
+/// The last number that was given, and the head.
+pub(super) async fn chain(at: &Snapshot) -> Result<Option<(i64, Vec<u8>)>> {
+    let row = operator_chain::Entity::find_by_id(ID).one(at.conn()).await.map_err(db_error)?;
+    Ok(row.map(|row| (row.last_seq, row.head)))
+}
+
+/// How many actions there are.
+pub(super) async fn count(at: &Snapshot) -> Result<u64> {
+    Entity::find().count(at.conn()).await.map_err(db_error)
 }
 
 /// Up to `limit` actions, oldest first, those after the number `after`.
-pub(super) async fn after(at: &Snapshot, after: i64, limit: u64) -> Result<Vec<Model>> {
-    let query = Entity::find().filter(Column::Seq.gt(after));
+pub(super) async fn after(at: &Snapshot, after: Option<i64>, limit: u64) -> Result<Vec<Model>> {
+    let mut query = Entity::find();
+    if let Some(after) = after {
+        query = query.filter(Column::Seq.gt(after));
+    }
     query.order_by_asc(Column::Seq).limit(limit).all(at.conn()).await.map_err(db_error)
-}
-
-fn lost() -> Error {
-    Error::Db(DbErr::RecordNotFound("the row of operator_chain".to_owned()))
 }

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
 use entity::{BrandId, TenantId, tenant};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::act::{ids, limits};
+use super::act::{ids, made};
 use super::{Action, rows};
 use crate::database::Snapshot;
 use crate::engine::Engine;
@@ -13,59 +13,87 @@ use crate::tenant::rows as tenants;
 const ACTIONS_AT_ONCE: u64 = 1_000;
 const TENANTS_AT_ONCE: u64 = 500;
 
-/// What the record of actions does not explain.
-#[derive(Clone, Debug)]
-pub(crate) struct Told {
-    pub(crate) tenant: Option<TenantId>,
-    /// For people.
-    pub(crate) what: String,
-}
-
 /// Computes the chain of all actions anew, and compares the tenants with what was done to them. Answers how many actions
-/// there are; `tell` is called for each thing that is wrong.
+/// there are; `tell` is called with each thing that is wrong, and with the tenant that it is about.
 ///
 /// Needs memory for what each tenant was made to be.
-pub(crate) async fn check(engine: &Engine, at: &Snapshot, tell: &mut impl FnMut(Told)) -> Result<u64> {
-    let mut head = Vec::new();
-    let mut seq = 0;
-    let mut made: BTreeMap<TenantId, Map<String, Value>> = BTreeMap::new();
+pub(crate) async fn check(
+    engine: &Engine,
+    at: &Snapshot,
+    tell: &mut impl FnMut(Option<TenantId>, String),
+) -> Result<u64> {
+    let mut chain = Chain { head: Vec::new(), seq: 0, is_whole: true };
+    let mut tenants: BTreeMap<TenantId, Map<String, Value>> = BTreeMap::new();
+    let (mut after, mut read) = (None, 0);
     loop {
-        let page = rows::after(at, seq, ACTIONS_AT_ONCE).await?;
+        let page = rows::after(at, after, ACTIONS_AT_ONCE).await?;
+        after = page.last().map(|last| last.seq);
+        read += page.len() as u64;
         let more = page.len() as u64 == ACTIONS_AT_ONCE;
         for action in page {
-            seq += 1;
-            let wrong = |what: String| Told { tenant: action.tenant_id, what };
-            if action.seq != seq {
-                tell(wrong(format!("action {seq} is missing; the next one is number {}", action.seq)));
-                return Ok(count(seq - 1));
+            if let Some(what) = chain.wrong_with(engine, &action) {
+                tell(action.tenant_id, what);
             }
-            let link = engine.keys.action(&head, &action);
-            if link.mac != action.mac {
-                tell(wrong(format!("action {seq} is not as it was recorded, or was recorded with another key")));
-                return Ok(count(seq - 1));
-            }
-            head = link.head;
             if let Some(tenant) = action.tenant_id {
-                follow(made.entry(tenant).or_default(), &action);
+                follow(tenants.entry(tenant).or_default(), &action);
             }
         }
         if !more {
             break;
         }
     }
-    let chain = rows::chain(at).await?;
-    if chain.last_seq != seq {
-        let what = format!("there were {} actions, and {seq} are recorded", chain.last_seq);
-        tell(Told { tenant: None, what });
-    } else if chain.head != head {
-        tell(Told { tenant: None, what: "the chain of actions does not end where it should".to_owned() });
+    if let Some(what) = chain.wrong_with_end(rows::chain(at).await?) {
+        tell(None, what);
     }
-    check_tenants(at, made, tell).await?;
-    Ok(count(seq))
+    let there = rows::count(at).await?;
+    if there != read {
+        tell(None, format!("there are {there} actions, of which {read} have a number of their own"));
+    }
+    check_tenants(at, tenants, tell).await?;
+    Ok(read)
 }
 
-fn count(seq: i64) -> u64 {
-    u64::try_from(seq).unwrap_or_default()
+/// The chain so far.
+struct Chain {
+    head: Vec<u8>,
+    seq: i64,
+    /// Until something is wrong with it; then what follows cannot be told, and is followed all the same.
+    is_whole: bool,
+}
+
+impl Chain {
+    fn wrong_with(&mut self, engine: &Engine, action: &Action) -> Option<String> {
+        if !self.is_whole {
+            return None;
+        }
+        let seq = self.seq + 1;
+        let link = engine.keys.action(&self.head, action);
+        let wrong = if action.seq < seq {
+            Some(format!("there is an action of the number {}, which was never given", action.seq))
+        } else if action.seq > seq {
+            Some(format!("action {seq} is missing; the next one is number {}", action.seq))
+        } else if link.mac != action.mac {
+            Some(format!("action {seq} is not as it was recorded, or was recorded with another key"))
+        } else {
+            None
+        };
+        (self.head, self.seq, self.is_whole) = (link.head, seq, wrong.is_none());
+        wrong
+    }
+
+    fn wrong_with_end(&self, end: Option<(i64, Vec<u8>)>) -> Option<String> {
+        match end {
+            None => Some("where the chain of actions ends is gone".to_owned()),
+            _ if !self.is_whole => None,
+            Some((last, _)) if last != self.seq => {
+                Some(format!("there were {last} actions, and {} are left", self.seq))
+            }
+            Some((_, head)) if head != self.head => {
+                Some("the chain of actions does not end where it should".to_owned())
+            }
+            Some(_) => None,
+        }
+    }
 }
 
 /// Makes of a tenant what the action made of it.
@@ -85,24 +113,28 @@ fn follow(tenant: &mut Map<String, Value>, action: &Action) {
 
 async fn check_tenants(
     at: &Snapshot,
-    mut made: BTreeMap<TenantId, Map<String, Value>>,
-    tell: &mut impl FnMut(Told),
+    mut was: BTreeMap<TenantId, Map<String, Value>>,
+    tell: &mut impl FnMut(Option<TenantId>, String),
 ) -> Result<()> {
     let mut after = None;
     loop {
         let page = tenants::after(at.conn(), after, TENANTS_AT_ONCE).await?;
-        let more = page.last().filter(|_| page.len() as u64 == TENANTS_AT_ONCE).map(|last| last.id);
+        after = page.last().map(|last| last.id);
+        let more = page.len() as u64 == TENANTS_AT_ONCE;
         for tenant in page {
+            let mut tell = |what| tell(Some(tenant.id), what);
             let brands = tenants::all_brands(at.conn(), tenant.id).await?;
-            check_tenant(&tenant, &brands, made.remove(&tenant.id), tell);
+            check_tenant(&tenant, &brands, was.remove(&tenant.id), &mut tell);
+            if !tenants::are_shares_right(at.conn(), &tenant).await? {
+                tell("the tenant's usage is not marked with whether it is limited".to_owned());
+            }
         }
-        match more {
-            Some(last) => after = Some(last),
-            None => break,
+        if !more {
+            break;
         }
     }
-    for tenant in made.into_keys() {
-        tell(Told { tenant: Some(tenant), what: "the tenant was made, and is gone".to_owned() });
+    for tenant in was.into_keys() {
+        tell(Some(tenant), "the tenant was made, and is gone".to_owned());
     }
     Ok(())
 }
@@ -111,20 +143,16 @@ fn check_tenant(
     tenant: &tenant::Model,
     brands: &[(String, BrandId)],
     was: Option<Map<String, Value>>,
-    tell: &mut impl FnMut(Told),
+    tell: &mut impl FnMut(String),
 ) {
-    let mut wrong = |what: String| tell(Told { tenant: Some(tenant.id), what });
     let Some(was) = was else {
-        return wrong("nobody is recorded to have made the tenant".to_owned());
+        return tell("nobody is recorded to have made the tenant".to_owned());
     };
-    let mut now = limits(tenant);
-    now["slug"] = json!(tenant.slug);
-    now["bucket"] = json!(tenant.bucket);
-    now["brands"] = ids(brands);
-    for (name, value) in now.as_object().into_iter().flatten() {
-        // A tenant begins without limits.
-        if was.get(name).unwrap_or(&Value::Null) != value {
-            wrong(format!("the tenant's {name} is not what it was last set to"));
+    let mut now = made(tenant);
+    now.insert("brands".to_owned(), ids(brands));
+    for (name, value) in now {
+        if was.get(&name) != Some(&value) {
+            tell(format!("the tenant's {name} is not what it was last set to"));
         }
     }
 }

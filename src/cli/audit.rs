@@ -80,7 +80,7 @@ async fn log(
 ) -> Result<Vec<Action>, String> {
     let engine = open(config).await?;
     let tenant = id_of(&engine, slug).await?;
-    Ok(action::list(&engine, tenant, before, limit).await.map_err(said)?.actions)
+    Ok(action::list(&engine, tenant, before, limit).await.map_err(said)?.items)
 }
 
 fn actions_table(actions: &[Action]) -> String {

@@ -63,7 +63,7 @@ async fn answer(engine: &Engine, command: Command) -> Result<String> {
     let now = engine.clock.now();
     match command {
         Command::List { state, kind, limit, before, json } => {
-            let jobs = jobs::list(engine, Filter { kind, state }, before, limit).await?.jobs;
+            let jobs = jobs::list(engine, Filter { kind, state }, before, limit).await?.items;
             Ok(if json { lines(jobs.into_iter().map(|job| JobView::new(job, now))) } else { jobs_table(&jobs, now) })
         }
         Command::Retry { id } => jobs::retry(engine, ACTOR, id).await.map(|job| format!("{} is due now", job.id)),

@@ -68,7 +68,7 @@ enum Command {
     Job(job::Command),
     /// Upload files and folders as one batch; resumes what an earlier run left
     Push(push::PushArgs),
-    /// Check the record of what happened
+    /// Check the record of what happened, and list what operators did
     #[command(subcommand)]
     Audit(audit::Command),
     /// Check a receipt of an upload

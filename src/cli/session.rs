@@ -130,8 +130,8 @@ async fn list(engine: &Engine, tenant: &str, filter: &Filter, limit: u64, json: 
     let (mut sessions, mut before, mut left) = (Vec::new(), None, limit);
     while left > 0 {
         let page = session::list(engine, &caller, filter, before, left.min(PAGE)).await.map_err(said)?;
-        left -= page.sessions.len() as u64;
-        sessions.extend(page.sessions);
+        left -= page.items.len() as u64;
+        sessions.extend(page.items);
         before = page.next;
         if before.is_none() {
             break;

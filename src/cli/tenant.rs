@@ -157,7 +157,7 @@ async fn list(engine: &Engine, json: bool) -> Result<String, String> {
     let mut after = None;
     loop {
         let page = tenant::list(engine, after.as_deref(), 200).await.map_err(said)?;
-        tenants.extend(page.tenants);
+        tenants.extend(page.items);
         after = page.next;
         if after.is_none() {
             break;

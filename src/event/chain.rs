@@ -1,8 +1,10 @@
-//! The chain that ties a session's events together: whoever has no key cannot change, remove or insert one unseen.
+//! The chains that tie a session's events together, and all that operators did: whoever has no key cannot change, remove
+//! or insert one unseen.
 //!
 //! Each event makes a new head of the head before it and of itself, by HMAC-SHA-256 under the server's key. The head
-//! stands on the session's row, where the same UPDATE that counts the event moves it on; the event's own row keeps a
-//! digest of it, from which no earlier head can be had back, so that the last events cannot be cut off either.
+//! stands on the session's row, or for what operators did in `operator_chain`, where the same UPDATE that counts the event
+//! moves it on; the event's own row keeps a digest of it, from which no earlier head can be had back, so that the last
+//! events cannot be cut off either.
 
 use std::fmt;
 

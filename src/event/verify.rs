@@ -11,11 +11,12 @@ use uuid::Uuid;
 use super::Keys;
 use super::chain::Entry;
 use super::rows::{self, Ids};
-use crate::action::{self, Told};
+use crate::action;
 use crate::database::Snapshot;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::session::state;
+use crate::tenant::{self, Usage};
 
 const SESSIONS_AT_ONCE: u64 = 500;
 const TOMBSTONES_AT_ONCE: u64 = 1_000;
@@ -88,8 +89,8 @@ impl VerifyReport {
 /// Computes every chain of events anew and compares it with what is stored, and what is stored with what it says; that of
 /// the operators' actions too.
 ///
-/// All reads are of one moment, so a server may go on working meanwhile. Needs memory for a few hundred sessions, and 8
-/// bytes for each event of a deleted one. `progress` is called now and then.
+/// All reads are of one moment, so a server may go on working meanwhile. Needs memory for a few hundred sessions, 8 bytes
+/// for each event of a deleted one, and all tenants with their brands. `progress` is called now and then.
 ///
 /// # Errors
 /// [`crate::error::Error::DbUnavailable`] and [`crate::error::Error::Db`]: it was not looked at to the end.
@@ -109,10 +110,7 @@ pub async fn verify(engine: &Engine, scope: &Scope, mut progress: impl FnMut(&Ve
     if *scope == Scope::default() {
         check_order(&at, last_position, buried, &mut report).await?;
         report.positions = Some(last_position);
-        let mut tell = |told: Told| {
-            let Told { tenant: tenant_id, what } = told;
-            report.add(Finding { tenant_id, upload_session_id: None, seq: None, what });
-        };
+        let mut tell = |tenant_id, what| report.add(Finding { tenant_id, upload_session_id: None, seq: None, what });
         let actions = action::check(engine, &at, &mut tell).await?;
         report.actions = Some(actions);
     }
@@ -127,8 +125,15 @@ async fn check_tenant(
     report: &mut VerifyReport,
     progress: &mut impl FnMut(&VerifyReport),
 ) -> Result<()> {
+    let is_whole = ids.until.is_none();
+    let mut held = Usage::default();
     loop {
         let sessions = rows::sessions(at, ids, SESSIONS_AT_ONCE).await?;
+        for session in &sessions {
+            held.live_sessions += i64::from(!state::is_terminal(session.status));
+            let is_there = session.status == Status::Completed || session.storage_cleared_at.is_none();
+            held.bytes += if is_there { session.file_size } else { 0 };
+        }
         let more = sessions.last().filter(|_| sessions.len() as u64 == SESSIONS_AT_ONCE).map(|last| last.id);
         // Up to the last one of the page, or to the end: so that no event lies between two pages.
         let page = Ids { until: more.or(ids.until), ..ids };
@@ -138,9 +143,18 @@ async fn check_tenant(
         progress(report);
         match more {
             Some(last) => ids.after = Some(last),
-            None => return Ok(()),
+            None => break,
         }
     }
+    if is_whole && tenant::rows::usage(at.conn(), ids.tenant).await? != held {
+        report.add(Finding {
+            tenant_id: Some(ids.tenant),
+            upload_session_id: None,
+            seq: None,
+            what: "what the tenant is said to hold is not the sum of what it holds".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// `events` are those of all these sessions and of any between them, both in order.

@@ -16,9 +16,9 @@ use super::{admit, rules};
 use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
-use crate::session;
+use crate::page::Page;
 use crate::session::rows::Filter;
-use crate::session::state;
+use crate::session::{self, Session, state};
 
 const LIMIT_DEFAULT: u64 = 50;
 
@@ -31,12 +31,9 @@ pub(crate) struct PageView {
     next_cursor: Option<String>,
 }
 
-impl From<session::Page> for PageView {
-    fn from(page: session::Page) -> Self {
-        Self {
-            data: page.sessions.into_iter().map(Into::into).collect(),
-            next_cursor: page.next.map(|id| id.to_string()),
-        }
+impl From<Page<Session, SessionId>> for PageView {
+    fn from(page: Page<Session, SessionId>) -> Self {
+        Self { data: page.items.into_iter().map(Into::into).collect(), next_cursor: page.next.map(|id| id.to_string()) }
     }
 }
 

@@ -46,7 +46,7 @@ impl WaitQuery {
 pub(super) struct WaitedView {
     #[serde(flatten)]
     session: SessionView,
-    /// Whether it is as was waited for; false where the time was over first.
+    /// Whether it is as was waited for; false where the time was over first, or the server stops.
     satisfied: bool,
     /// Of a COMPLETED session.
     asset: Option<AssetView>,

@@ -6,6 +6,7 @@ use super::{Job, Kind};
 use crate::action::{self, Act};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::page::Page;
 
 /// How a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,23 +64,10 @@ pub async fn count(engine: &Engine) -> Result<Vec<(String, State, i64)>> {
     Ok(counts)
 }
 
-/// One page of a list.
-#[derive(Clone, Debug)]
-pub struct Page {
-    pub jobs: Vec<Job>,
-    /// Pass this as `before` for the next page; `None` on the last one.
-    pub next: Option<JobId>,
-}
-
 /// Jobs that are not done, newest first; `limit` is 1 to 1,000.
-pub async fn list(engine: &Engine, filter: Filter, before: Option<JobId>, limit: u64) -> Result<Page> {
-    // One more than asked for tells whether there is a next page.
-    let mut jobs = rows::list(engine, filter, before, limit + 1).await?;
-    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = jobs.len() > wanted;
-    jobs.truncate(wanted);
-    let next = jobs.last().filter(|_| more).map(|last| last.id);
-    Ok(Page { jobs, next })
+pub async fn list(engine: &Engine, filter: Filter, before: Option<JobId>, limit: u64) -> Result<Page<Job, JobId>> {
+    let jobs = rows::list(engine, filter, before, limit + 1).await?;
+    Ok(Page::cut(jobs, limit, |last| last.id))
 }
 
 /// Makes a dead job, or one that waits, due now, as if it had never failed; its last error stays to be read.
@@ -96,7 +84,10 @@ pub async fn retry(engine: &Engine, actor: &str, id: JobId) -> Result<Job> {
             tx.commit().await?;
             Ok(job)
         }
-        Retried::NotThere => Err(running_or_gone(engine, id).await?),
+        Retried::NotThere => {
+            tx.rollback().await?;
+            Err(running_or_gone(engine, id).await?)
+        }
         Retried::KeyTaken => Err(Error::Busy("another job for the same work is in the queue".to_owned())),
     }
 }
@@ -107,7 +98,10 @@ pub async fn retry(engine: &Engine, actor: &str, id: JobId) -> Result<Job> {
 /// [`Error::NotFound`], also where it is done by now; [`Error::Busy`] where it is running.
 pub async fn discard(engine: &Engine, actor: &str, id: JobId) -> Result<()> {
     let tx = engine.db.begin().await?;
-    let Some(job) = rows::discard(engine, &tx, id).await? else { return Err(running_or_gone(engine, id).await?) };
+    let Some(job) = rows::discard(engine, &tx, id).await? else {
+        tx.rollback().await?;
+        return Err(running_or_gone(engine, id).await?);
+    };
     action::record(engine, &tx, actor, Act::dropped_job(&job)).await?;
     tx.commit().await
 }

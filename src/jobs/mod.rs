@@ -19,7 +19,7 @@ use serde_json::Value;
 pub use attempt::{Ending, Work};
 pub use begin::begin;
 pub use lease::Lease;
-pub use list::{Filter, Page, State, count, discard, list, retry};
+pub use list::{Filter, State, count, discard, list, retry};
 pub use rows::enqueue;
 pub use worker::{Workers, start, start_with, work_off, work_off_with};
 

@@ -16,7 +16,8 @@ use crate::jobs::{self, Ending, Lease};
 
 /// Runs a pass here and now and records the run. A pass that fails is a run with an error, not an error here.
 ///
-/// Keeps no other process from running the same pass, which does no harm but work done twice; [`by_hand`] does.
+/// Keeps no other process from running the same pass, which does no harm but work done twice; [`by_hand`] does. It is not
+/// recorded as an operator's action.
 /// `stop` asks for an early end.
 ///
 /// # Errors

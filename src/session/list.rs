@@ -9,6 +9,7 @@ use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event;
+use crate::page::Page;
 
 /// The session, where the caller may know of it.
 ///
@@ -19,14 +20,6 @@ pub async fn find(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Ses
     if caller.sees(&session) { Ok(session) } else { Err(Error::NotFound) }
 }
 
-/// One page of a list.
-#[derive(Clone, Debug)]
-pub struct Page {
-    pub sessions: Vec<Session>,
-    /// Pass this as `before` for the next page; `None` on the last one.
-    pub next: Option<SessionId>,
-}
-
 /// The caller's sessions, newest first; `limit` is 1 to 200.
 pub async fn list(
     engine: &Engine,
@@ -34,14 +27,9 @@ pub async fn list(
     filter: &Filter,
     before: Option<SessionId>,
     limit: u64,
-) -> Result<Page> {
-    // One more than asked for tells whether there is a next page.
-    let mut sessions = rows::list(engine.db.search_conn(), caller, filter, before, limit + 1).await?;
-    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = sessions.len() > wanted;
-    sessions.truncate(wanted);
-    let next = sessions.last().filter(|_| more).map(|last| last.id);
-    Ok(Page { sessions, next })
+) -> Result<Page<Session, SessionId>> {
+    let sessions = rows::list(engine.db.search_conn(), caller, filter, before, limit + 1).await?;
+    Ok(Page::cut(sessions, limit, |last| last.id))
 }
 
 /// The session's history, oldest first.

@@ -36,7 +36,7 @@ pub use complete::{Completion, complete};
 pub use fail::fail;
 pub use initiate::{Initiated, NewUpload, initiate};
 pub use inspect::{Inspection, Stored, inspect};
-pub use list::{BatchSummary, Page, batch, events, find, list};
+pub use list::{BatchSummary, batch, events, find, list};
 pub use orphans::orphans;
 pub use part_urls::{PartUrl, PartUrls, Wanted, part_url, part_urls};
 pub use reconcile::reconcile;

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use entity::{BrandId, TenantId};
 
@@ -44,17 +44,21 @@ pub async fn create(
     let now = engine.clock.now();
     let tx = engine.db.begin().await?;
     let is_new = rows::insert(&tx, slug, bucket, now).await?;
-    let tenant = rows::find_by_slug(tx.conn(), slug).await?.ok_or(Error::NotFound)?;
+    let mut tenant = rows::find_by_slug(tx.conn(), slug).await?.ok_or(Error::NotFound)?;
     let mut acts = Vec::new();
     if let Some(bucket) = bucket.filter(|_| tenant.bucket.is_none()) {
-        rows::set_bucket(&tx, tenant.id, bucket).await?;
-        acts.push(Act::named_bucket(tenant.id, bucket));
-    } else if bucket.is_some() && tenant.bucket.as_deref() != bucket {
+        if rows::set_bucket(&tx, tenant.id, bucket).await? {
+            acts.push(Act::named_bucket(tenant.id, bucket));
+        }
+        tenant = rows::find_by_slug(tx.conn(), slug).await?.ok_or(Error::NotFound)?;
+    }
+    if bucket.is_some() && tenant.bucket.as_deref() != bucket {
         let detail = "the tenant is there already, with another bucket";
         return Err(Error::Invalid(vec![FieldError::new("/bucket", "conflict", detail)]));
     }
     let mut added = Vec::new();
-    for slug in brands {
+    // In one order: each waits for whoever else inserts the same one.
+    for slug in brands.iter().collect::<BTreeSet<_>>() {
         added.extend(rows::insert_brand(&tx, tenant.id, slug, now).await?.map(|id| (slug.clone(), id)));
     }
     let all = rows::find_brands(tx.conn(), tenant.id, &Brands::All).await?;

@@ -20,7 +20,8 @@ pub struct Limits {
 /// Suspends a tenant or lets it go on, and sets its quotas. All in one step, and in force when this answers: no session is
 /// opened after that which these limits do not allow.
 ///
-/// A quota below what the tenant holds takes nothing away; it lets nothing new in. A change is recorded as `actor`'s.
+/// A quota below what the tenant holds takes nothing away; it lets nothing new in. What is named is recorded as `actor`'s, also where it was so
+/// before.
 ///
 /// # Errors
 /// [`Error::NotFound`] where there is no such tenant.
@@ -28,8 +29,7 @@ pub async fn limit(engine: &Engine, actor: &str, id: TenantId, limits: Limits) -
     // Asked first, because the shares of no tenant cannot be locked.
     rows::find(engine.db.conn(), id).await?.ok_or(Error::NotFound)?;
     let tx = engine.db.begin().await?;
-    let before = rows::lock(&tx, id).await?;
-    let mut tenant = before.clone();
+    let mut tenant = rows::lock(&tx, id).await?;
     match limits.suspended {
         Some(true) => tenant.suspended_at = tenant.suspended_at.or(Some(engine.clock.now())),
         Some(false) => tenant.suspended_at = None,
@@ -38,7 +38,7 @@ pub async fn limit(engine: &Engine, actor: &str, id: TenantId, limits: Limits) -
     tenant.quota_bytes = limits.quota_bytes.unwrap_or(tenant.quota_bytes);
     tenant.quota_live_sessions = limits.quota_live_sessions.unwrap_or(tenant.quota_live_sessions);
     rows::set_limits(&tx, &tenant).await?;
-    if tenant != before {
+    if limits != Limits::default() {
         action::record(engine, &tx, actor, Act::limited_tenant(&tenant)).await?;
     }
     tx.commit().await?;

@@ -13,6 +13,6 @@ pub use brands::{brand_for, brands_of, list_brands};
 pub use create::{Created, create, is_slug};
 pub use known::{Known, exists};
 pub use limit::{Limits, limit};
-pub use list::{Page, Standing, list, standing};
+pub use list::{Standing, list, standing};
 pub use rows::{Usage, buckets};
 pub use within::{named_so, within};

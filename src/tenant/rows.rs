@@ -6,8 +6,8 @@ use entity::upload_session::{self, Status};
 use entity::{BrandId, TenantId, asset, brand, tenant, tenant_usage};
 use sea_orm::sea_query::{Alias, Condition, Expr, ExprTrait, LockType, OnConflict, Query, SelectStatement};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
-    QuerySelect, Select,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, PaginatorTrait,
+    QueryFilter, QueryOrder, QuerySelect, Select,
 };
 
 use crate::caller::Brands;
@@ -78,15 +78,13 @@ pub(super) async fn insert(tx: &Tx, slug: &str, bucket: Option<&str>, now: DateT
         .map_err(db_error)
 }
 
-/// Names the tenant's own bucket.
-pub(super) async fn set_bucket(tx: &Tx, id: TenantId, bucket: &str) -> Result<()> {
-    tenant::Entity::update_many()
+/// Names the bucket of a tenant that has none of its own; `false` where it has one.
+pub(super) async fn set_bucket(tx: &Tx, id: TenantId, bucket: &str) -> Result<bool> {
+    let update = tenant::Entity::update_many()
         .col_expr(tenant::Column::Bucket, Expr::value(bucket))
         .filter(tenant::Column::Id.eq(id))
-        .exec(tx.conn())
-        .await
-        .map(drop)
-        .map_err(db_error)
+        .filter(tenant::Column::Bucket.is_null());
+    Ok(update.exec(tx.conn()).await.map_err(db_error)?.rows_affected > 0)
 }
 
 /// Inserts the brand; `None` where the tenant has its slug already.
@@ -227,7 +225,7 @@ pub(super) async fn set_limits(tx: &Tx, tenant: &tenant::Model) -> Result<()> {
         .await
         .map_err(db_error)?;
 
-    if tenant.suspended_at.is_some() || tenant.quota_bytes.is_some() || tenant.quota_live_sessions.is_some() {
+    if is_limited(tenant) {
         return Ok(()); // as `lock` has left them
     }
     tenant_usage::Entity::update_many()
@@ -346,6 +344,17 @@ pub(crate) async fn after(
 pub(crate) async fn all_brands(conn: &impl ConnectionTrait, tenant: TenantId) -> Result<Vec<(String, BrandId)>> {
     let query = brand::Entity::find().select_only().columns([brand::Column::Slug, brand::Column::Id]);
     query.filter(brand::Column::TenantId.eq(tenant)).into_tuple().all(conn).await.map_err(db_error)
+}
+
+/// Whether the tenant's shares say what [`set_limits`] has made of them: all of them that it is limited, or none.
+pub(crate) async fn are_shares_right(conn: &impl ConnectionTrait, tenant: &tenant::Model) -> Result<bool> {
+    let query = tenant_usage::Entity::find().filter(tenant_usage::Column::TenantId.eq(tenant.id));
+    let shares = query.filter(tenant_usage::Column::Limited.eq(true)).count(conn).await.map_err(db_error)?;
+    Ok(shares == if is_limited(tenant) { u64::from(USAGE_STRIPES.unsigned_abs()) } else { 0 })
+}
+
+fn is_limited(tenant: &tenant::Model) -> bool {
+    tenant.suspended_at.is_some() || tenant.quota_bytes.is_some() || tenant.quota_live_sessions.is_some()
 }
 
 /// One tenant's share of [`usages`].

@@ -8,7 +8,9 @@ use quaymaster::event::{Scope, VerifyReport, verify};
 use quaymaster::jobs;
 use quaymaster::pass::{self, Options, Pass};
 use quaymaster::tenant::{self, Limits};
-use sea_orm::{DatabaseConnection, EntityTrait, IdenStatic, IntoActiveModel, Iterable, Value};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, IdenStatic, IntoActiveModel, Iterable, Value,
+};
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
@@ -20,7 +22,9 @@ on_both!(
     each_act_is_recorded_with_what_it_made,
     what_changes_nothing_is_not_recorded,
     many_at_once_make_one_chain,
+    two_at_once_agree,
     no_action_can_be_changed_removed_or_added,
+    an_action_of_no_number_is_found,
     a_tenant_is_what_it_was_made,
 );
 
@@ -49,7 +53,7 @@ async fn create(engine: &Engine, slug: &str) -> TenantId {
 
 /// Oldest first: who, what, to whom, and how.
 async fn recorded(engine: &Engine) -> Vec<(String, String, Option<TenantId>, Json)> {
-    let mut actions = action::list(engine, None, None, 1_000).await.unwrap().actions;
+    let mut actions = action::list(engine, None, None, 1_000).await.unwrap().items;
     actions.reverse();
     let mut seq = 0;
     let facts = actions.into_iter().map(|action| {
@@ -77,33 +81,27 @@ async fn each_act_is_recorded_with_what_it_made(db: TestDb) {
     assert!(run.unwrap().error.is_none());
 
     let (shoes, hats, bags) = (more.brands["shoes"], more.brands["hats"], more.brands["bags"]);
-    let at = standing.tenant.suspended_at.unwrap().timestamp_micros();
+    let created = standing.tenant.created_at.timestamp_micros();
+    let suspended = standing.tenant.suspended_at.unwrap().timestamp_micros();
     let actions = recorded(&engine).await;
     let by_hand = actions.last().unwrap().3["job_id"].clone();
+    let tenant = json!({
+        "slug": "acme", "bucket": null, "brands": {"shoes": shoes, "hats": hats}, "created_at_micros": created,
+        "suspended_at_micros": null, "quota_bytes": null, "quota_live_sessions": null,
+    });
+    let limits = json!({"suspended_at_micros": suspended, "quota_bytes": 7, "quota_live_sessions": null});
+    let payload = json!({"pass": "orphans", "slot": null, "actor": "ola", "dry_run": true, "older_than_secs": null});
+    let of_job = json!({"job_id": job, "kind": "orphans", "payload": payload});
+    let ran = |pass: &str, dry_run: bool, job: &Json| json!({"pass": pass, "dry_run": dry_run, "older_than_secs": null, "job_id": job});
     let expected = [
-        (
-            "ola",
-            "tenant.create",
-            acme,
-            json!({"slug": "acme", "bucket": null, "brands": {"shoes": shoes, "hats": hats}}),
-        ),
+        ("ola", "tenant.create", acme, tenant),
         ("cli", "tenant.bucket", acme, json!({"bucket": "acme-files"})),
         ("cli", "tenant.brands", acme, json!({"brands": {"bags": bags}})),
-        (
-            "ola",
-            "tenant.limit",
-            acme,
-            json!({"suspended_at_micros": at, "quota_bytes": 7, "quota_live_sessions": null}),
-        ),
-        ("ola", "pass.run", None, json!({"pass": "orphans", "dry_run": true, "older_than_secs": null, "job_id": job})),
-        ("ole", "job.retry", None, json!({"job_id": job, "kind": "orphans"})),
-        ("ola", "job.drop", None, json!({"job_id": job, "kind": "orphans"})),
-        (
-            "cli",
-            "pass.run",
-            None,
-            json!({"pass": "cleanup", "dry_run": false, "older_than_secs": null, "job_id": by_hand}),
-        ),
+        ("ola", "tenant.limit", acme, limits),
+        ("ola", "pass.run", None, ran("orphans", true, &json!(job))),
+        ("ole", "job.retry", None, of_job.clone()),
+        ("ola", "job.drop", None, of_job),
+        ("cli", "pass.run", None, ran("cleanup", false, &by_hand)),
     ];
     let expected = expected.map(|(who, what, whom, how)| (who.to_owned(), what.to_owned(), whom, how));
     assert_eq!(actions, expected);
@@ -123,8 +121,8 @@ async fn what_changes_nothing_is_not_recorded(db: TestDb) {
     assert_eq!(before.len(), 3);
 
     create(&engine, "acme").await;
-    tenant::limit(&engine, "ola", acme, quota(7)).await.unwrap();
-    tenant::limit(&engine, "ola", acme, Limits { suspended: Some(false), ..Limits::default() }).await.unwrap();
+    tenant::limit(&engine, "ola", acme, Limits::default()).await.unwrap();
+    tenant::create(&engine, "ola", "bolt", &[], Some("bolt-files")).await.unwrap();
     let elsewhere = tenant::create(&engine, "ola", "bolt", &["new".to_owned()], Some("other")).await;
     assert!(matches!(elsewhere, Err(Error::Invalid(_))));
     let nobody = TenantId::new();
@@ -161,6 +159,38 @@ async fn many_at_once_make_one_chain(db: TestDb) {
         operator.await.unwrap();
     }
     assert_eq!(recorded(&one).await.len(), 1 + 8 * 5 * 2);
+    clean(&one).await;
+}
+
+/// Nobody is told yes whose bucket is not taken, and two who add the same brands in another order are not in each other's
+/// way.
+async fn two_at_once_agree(db: TestDb) {
+    let (db, one) = prepare(db).await;
+    let other = db.engine().await;
+    for round in 0..10 {
+        let slug = format!("t-{round}");
+        create(&one, &slug).await;
+        let brands = |slugs: [&str; 3]| slugs.map(str::to_owned).to_vec();
+        let (forth, back) = (brands(["a", "b", "c"]), brands(["c", "b", "a"]));
+        let (x, y) = tokio::join!(
+            tenant::create(&one, "ola", &slug, &forth, Some("bucket-x")),
+            tenant::create(&other, "ole", &slug, &back, Some("bucket-y")),
+        );
+        let won = [x, y].map(|answer| match answer {
+            Ok(_) => true,
+            Err(Error::Invalid(_)) => false,
+            Err(error) => panic!("{error:?}"),
+        });
+        assert_ne!(won[0], won[1], "round {round}");
+        let tenant = tenant::named_so(&one, &slug).await.unwrap();
+        assert_eq!(tenant.bucket.as_deref(), Some(if won[0] { "bucket-x" } else { "bucket-y" }));
+        let (forth, back) = (brands(["d", "e", "f"]), brands(["f", "e", "d"]));
+        let (x, y) = tokio::join!(
+            tenant::create(&one, "ola", &slug, &forth, None),
+            tenant::create(&other, "ole", &slug, &back, None),
+        );
+        assert_eq!(x.unwrap().brands.len(), y.unwrap().brands.len());
+    }
     clean(&one).await;
 }
 
@@ -220,6 +250,19 @@ async fn no_action_can_be_changed_removed_or_added(db: TestDb) {
     put_back(&forger, &kept).await;
     clean(&engine).await;
 
+    // What comes after it is followed all the same.
+    forge(&forger, "UPDATE operator_action SET actor = 'eve' WHERE seq = 1", []).await;
+    forge(&forger, "UPDATE tenant SET quota_bytes = 9 WHERE slug = 'acme'", []).await;
+    let report = audit(&engine).await;
+    assert_eq!((report.found, report.actions), (2, Some(4)), "{report:#?}");
+    forge(&forger, "UPDATE tenant SET quota_bytes = 2 WHERE slug = 'acme'", []).await;
+    put_back(&forger, &kept).await;
+
+    forge(&forger, "DELETE FROM operator_chain", []).await;
+    assert_eq!(audit(&engine).await.found, 1, "where the chain ends was removed");
+    operator_chain::Entity::insert(chain.into_active_model()).exec_without_returning(&forger).await.unwrap();
+    clean(&engine).await;
+
     // One that never was, at the end.
     let more = operator_action::Model { seq: 5, ..kept[3].clone() };
     let insert = operator_action::Entity::insert(more.into_active_model());
@@ -235,6 +278,27 @@ async fn no_action_can_be_changed_removed_or_added(db: TestDb) {
     assert_eq!(report.found, 2, "{report:#?}");
 }
 
+/// A number that was never given stands in the list, where nobody looks at the numbers.
+async fn an_action_of_no_number_is_found(db: TestDb) {
+    let (db, engine) = prepare(db).await;
+    create(&engine, "acme").await;
+    let forger = forger(&db).await;
+    let without_checks = match db.backend() {
+        DbBackend::Postgres => "ALTER TABLE operator_action DROP CONSTRAINT seq_positive",
+        _ => "PRAGMA ignore_check_constraints = ON",
+    };
+    forger.execute_unprepared(without_checks).await.unwrap();
+    let kept = operator_action::Entity::find().one(&forger).await.unwrap().unwrap();
+    for seq in [-1, 0] {
+        let row = operator_action::Model { seq, ..kept.clone() };
+        operator_action::Entity::insert(row.into_active_model()).exec_without_returning(&forger).await.unwrap();
+        let report = audit(&engine).await;
+        assert_eq!((report.found, report.actions), (1, Some(2)), "{report:#?}");
+        forge(&forger, "DELETE FROM operator_action WHERE seq = $1", [seq.into()]).await;
+        clean(&engine).await;
+    }
+}
+
 async fn put_back(forger: &DatabaseConnection, kept: &[operator_action::Model]) {
     operator_action::Entity::delete_many().exec(forger).await.unwrap();
     let rows = kept.iter().map(|row| row.clone().into_active_model());
@@ -248,6 +312,7 @@ async fn a_tenant_is_what_it_was_made(db: TestDb) {
     tenant::limit(&engine, "ola", acme, quota(7)).await.unwrap();
     let forger = forger(&db).await;
     clean(&engine).await;
+    let created_at = tenant::named_so(&engine, "acme").await.unwrap().created_at;
 
     let changes: &[(&str, Value, Value)] = &[
         ("slug", text("evil"), text("acme")),
@@ -256,15 +321,35 @@ async fn a_tenant_is_what_it_was_made(db: TestDb) {
         ("quota_bytes", Value::BigInt(None), 7_i64.into()),
         ("quota_live_sessions", 8_i64.into(), Value::BigInt(None)),
         ("suspended_at", moment().into(), Value::ChronoDateTimeUtc(None)),
+        ("created_at", moment().into(), created_at.into()),
     ];
     for (column, forged, true_one) in changes {
         let sql = format!("UPDATE tenant SET {column} = $1 WHERE id = $2");
         forge(&forger, &sql, [forged.clone(), acme.0.into()]).await;
         let report = audit(&engine).await;
-        assert_eq!((report.found, report.findings[0].tenant_id), (1, Some(acme)), "{column}: {report:#?}");
+        assert!(!report.is_clean(), "{column} was changed, and nobody has noticed");
+        assert!(report.findings.iter().all(|finding| finding.tenant_id == Some(acme)), "{column}: {report:#?}");
         forge(&forger, &sql, [true_one.clone(), acme.0.into()]).await;
         clean(&engine).await;
     }
+
+    // What decides whether a limit is looked at, and what is weighed against it.
+    for (forged, true_one) in [
+        ("UPDATE tenant_usage SET limited = NOT limited", "UPDATE tenant_usage SET limited = NOT limited"),
+        ("UPDATE tenant_usage SET bytes = bytes - 1", "UPDATE tenant_usage SET bytes = bytes + 1"),
+        ("UPDATE tenant_usage SET live_sessions = -1", "UPDATE tenant_usage SET live_sessions = 0"),
+        ("DELETE FROM tenant_usage", ""),
+    ] {
+        forge(&forger, forged, []).await;
+        let report = audit(&engine).await;
+        assert_eq!((report.found, report.findings[0].tenant_id), (1, Some(acme)), "{forged}: {report:#?}");
+        if !true_one.is_empty() {
+            forge(&forger, true_one, []).await;
+            clean(&engine).await;
+        }
+    }
+    tenant::limit(&engine, "ola", acme, quota(7)).await.unwrap();
+    clean(&engine).await;
 
     let brand = Uuid::now_v7();
     let insert = "INSERT INTO brand (tenant_id, id, slug, created_at) VALUES ($1, $2, 'evil', $3)";

@@ -358,7 +358,7 @@ async fn an_operator_sees_retries_and_drops(db: TestDb) {
     let lease = claimed(&engine).await;
     let listed = async |filter, before, limit| {
         let page = jobs::list(&engine, filter, before, limit).await.unwrap();
-        (page.jobs.iter().map(|job| job.id).collect::<Vec<_>>(), page.next)
+        (page.items.iter().map(|job| job.id).collect::<Vec<_>>(), page.next)
     };
     let newest_first: Vec<JobId> = ids.iter().rev().copied().collect();
     let waiting = Filter { state: Some(State::Waiting), kind: Some(Kind::Promote) };

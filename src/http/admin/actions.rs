@@ -73,9 +73,12 @@ pub(in crate::http) struct ActionsView {
     params(
         ("tenant" = Option<String>, Query, description = "What was done to this tenant alone: its slug or id."),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 200),
-        ("cursor" = Option<i64>, Query, minimum = 1, description = "`next_cursor` of the page before."),
+        ("cursor" = Option<String>, Query, pattern = "^[1-9][0-9]{0,17}$", description = "`next_cursor` of the page before."),
     ),
-    responses((status = 200, description = "One page", body = ActionsView)),
+    responses(
+        (status = 200, description = "One page", body = ActionsView),
+        (status = 404, description = "There is no such tenant"),
+    ),
     extensions(("x-permission" = json!("operator"))),
 )]
 pub(in crate::http) async fn list(engine: Data<Engine>, admin: Admin, query: Query<ActionsQuery>) -> Answer {
@@ -87,7 +90,7 @@ pub(in crate::http) async fn list(engine: Data<Engine>, admin: Admin, query: Que
     };
     let page = action::list(&engine, tenant, cursor, limit.unwrap_or(LIMIT_DEFAULT)).await?;
     Ok(HttpResponse::Ok().json(ActionsView {
-        data: page.actions.into_iter().map(Into::into).collect(),
+        data: page.items.into_iter().map(Into::into).collect(),
         next_cursor: page.next.map(|seq| seq.to_string()),
     }))
 }

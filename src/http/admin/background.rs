@@ -293,7 +293,7 @@ pub(in crate::http) async fn jobs(engine: Data<Engine>, admin: Admin, query: Que
     let page = jobs::list(&engine, filter, cursor, limit.unwrap_or(LIMIT_DEFAULT)).await?;
     let now = engine.clock.now();
     Ok(HttpResponse::Ok().json(JobsView {
-        data: page.jobs.into_iter().map(|job| JobView::new(job, now)).collect(),
+        data: page.items.into_iter().map(|job| JobView::new(job, now)).collect(),
         next_cursor: page.next.map(|id| id.to_string()),
     }))
 }

@@ -97,7 +97,7 @@ pub(in crate::http) async fn list(engine: Data<Engine>, admin: Admin, query: Que
     admin.operator()?;
     let query = query.parse()?;
     let page = tenant::list(&engine, query.cursor.as_deref(), query.limit.unwrap_or(LIMIT_DEFAULT)).await?;
-    let data = page.tenants.into_iter().map(Into::into).collect();
+    let data = page.items.into_iter().map(Into::into).collect();
     Ok(HttpResponse::Ok().json(TenantsView { data, next_cursor: page.next }))
 }
 

@@ -52,7 +52,7 @@ impl World {
         let filter = session::rows::Filter { statuses: vec![Status::Initiating], ..Default::default() };
         let found = session::list(&self.engine, &self.ann, &filter, None, 1).await.unwrap();
         let change = Change::open("ann", Some("upload-1"));
-        moved(transition(&self.engine, &found.sessions[0], change, async |_, _| Ok(())).await.unwrap())
+        moved(transition(&self.engine, &found.items[0], change, async |_, _| Ok(())).await.unwrap())
     }
 }
 
