@@ -12,6 +12,7 @@ mod m20261122_000001_index_session_ends;
 mod m20261122_000002_create_jobs;
 mod m20261122_000003_create_schedules;
 mod m20261122_000004_create_operator_actions;
+mod m20261122_000005_index_uploaded_assets;
 mod sql;
 
 use sea_orm_migration::prelude::*;
@@ -36,6 +37,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000002_create_jobs::Migration),
             Box::new(m20261122_000003_create_schedules::Migration),
             Box::new(m20261122_000004_create_operator_actions::Migration),
+            Box::new(m20261122_000005_index_uploaded_assets::Migration),
         ]
     }
 }

@@ -161,7 +161,10 @@ async fn record(
     tx.commit().await?;
     Ok(match outcome {
         Ok(_) => Promoted::Ready(asset),
-        Err(_) => Promoted::Failed(asset),
+        Err(why) => {
+            warn!(asset.id = %asset.id, why, "an asset is FAILED, and waits for an operator");
+            Promoted::Failed(asset)
+        }
     })
 }
 

@@ -45,10 +45,10 @@ pub(super) async fn answer() -> HttpResponse {
     HttpResponse::Ok().json(document())
 }
 
-/// `GET /docs/`: the document, to browse; every asset comes from this binary.
+/// `GET /docs/`: the document, to browse; every asset comes from this binary, and the badge of an outside validator is off.
 pub(super) fn browser(app: &mut ServiceConfig) {
     app.service(web::redirect("/docs", "/docs/"))
-        .service(SwaggerUi::new("/docs/{_:.*}").config(Config::from("/openapi.json")));
+        .service(SwaggerUi::new("/docs/{_:.*}").config(Config::from("/openapi.json").validator_url("none")));
 }
 
 struct Bearer;

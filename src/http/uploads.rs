@@ -215,7 +215,7 @@ pub(super) async fn initiate_batch(
     admit(&engine, &caller, Permission::UploadsCreate).await?;
     let body = body.parse()?;
     let key = key.parse()?;
-    let batch_reference = body.batch_reference.unwrap_or_else(|| Uuid::now_v7().to_string());
+    let batch_reference = body.batch_reference.unwrap_or_else(|| session::batch_reference(&caller, key.as_deref()));
     let files = body.files.unwrap_or_default().into_iter().enumerate().map(|(index, file)| {
         let client_reference = file.get("client_reference").and_then(Value::as_str).map(str::to_owned);
         // A line break cannot be in a caller's own key: no key of a single upload is taken for one of these.

@@ -26,6 +26,15 @@ pub async fn enqueue(engine: &Engine, tx: &Tx, job: &NewJob) -> Result<Option<Jo
     Ok(id)
 }
 
+/// Deletes the dead jobs in whose place this one is.
+pub(crate) async fn remove_dead(tx: &Tx, job: &NewJob) -> Result<()> {
+    let delete = Entity::delete_many()
+        .filter(Column::Kind.eq(job.kind.name()))
+        .filter(Column::DedupeKey.eq(job.dedupe_key.as_deref()))
+        .filter(Column::DeadAt.is_not_null());
+    delete.exec(tx.conn()).await.map(drop).map_err(db_error)
+}
+
 /// Puts a job into the queue that this process has already; `None` where its dedupe key is taken.
 pub(super) async fn insert_claimed(engine: &Engine, tx: &Tx, job: &NewJob) -> Result<Option<Lease>> {
     let token = Uuid::new_v4();

@@ -1,8 +1,10 @@
 use std::collections::HashSet;
 
+use aws_lc_rs::digest;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use tracing::instrument;
+use uuid::{Builder, Uuid};
 
 use super::{Initiated, NewUpload, initiate};
 use crate::caller::Caller;
@@ -13,6 +15,22 @@ use crate::error::{Error, FieldError, Result};
 pub struct BatchItem {
     pub client_reference: Option<String>,
     pub result: Result<Initiated>,
+}
+
+/// A reference for a batch that names none: a new one, but for the same `Idempotency-Key` of the same user the same one, so
+/// that the batch sent again is that batch, and files that were rejected the first time belong to it.
+pub fn batch_reference(caller: &Caller, idempotency_key: Option<&str>) -> String {
+    let Some(key) = idempotency_key else { return Uuid::now_v7().to_string() };
+    let mut facts = digest::Context::new(&digest::SHA256);
+    // Of the parts but the last one, each has a length of its own or in front of it: no two users share a text.
+    facts.update(caller.tenant.0.as_bytes());
+    facts.update(&(caller.user.len() as u64).to_be_bytes());
+    facts.update(caller.user.as_bytes());
+    facts.update(key.as_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&facts.finish().as_ref()[..16]);
+    // Version 8: bytes of the application's own making (RFC 9562, section 5.8).
+    Builder::from_custom_bytes(bytes).into_uuid().to_string()
 }
 
 /// Opens a session for each file, each in its own transaction: one that fails takes no other with it.
@@ -49,4 +67,35 @@ pub async fn initiate_batch(
 fn duplicate() -> Error {
     let detail = "an earlier file of this batch has the same client_reference";
     Error::Invalid(vec![FieldError::new("/client_reference", "duplicate-reference", detail)])
+}
+
+#[cfg(test)]
+mod tests {
+    use entity::TenantId;
+
+    use super::*;
+    use crate::caller::{Brands, Permissions};
+
+    #[test]
+    fn a_key_makes_one_reference_for_one_user() {
+        let caller = |tenant, user: &str| Caller {
+            tenant,
+            user: user.to_owned(),
+            brands: Brands::All,
+            permissions: Permissions::default(),
+        };
+        let (acme, globex) = (TenantId::new(), TenantId::new());
+        let ann = caller(acme, "ann");
+        let reference = batch_reference(&ann, Some("key"));
+        assert_eq!(batch_reference(&ann, Some("key")), reference);
+        for other in [
+            batch_reference(&ann, Some("yek")),
+            batch_reference(&ann, None),
+            batch_reference(&caller(acme, "annk"), Some("ey")),
+            batch_reference(&caller(globex, "ann"), Some("key")),
+        ] {
+            assert_ne!(other, reference);
+        }
+        assert_ne!(batch_reference(&ann, None), batch_reference(&ann, None));
+    }
 }

@@ -29,7 +29,7 @@ mod wait;
 
 pub use abandon::detect_abandoned;
 pub use activity::touch;
-pub use batch::{BatchItem, initiate_batch};
+pub use batch::{BatchItem, batch_reference, initiate_batch};
 pub use cancel::cancel;
 pub use cleanup::cleanup;
 pub use complete::{Completion, complete};

@@ -11,6 +11,7 @@ use super::{Change, Outcome, Session, location, transition};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::pass::{Report, Run};
+use crate::{asset, jobs};
 
 /// Younger than this, and younger than the longest call to the store, a request may still be at it.
 const GRACE: TimeDelta = TimeDelta::seconds(60);
@@ -19,6 +20,8 @@ const GRACE: TimeDelta = TimeDelta::seconds(60);
 ///
 /// - INITIATING with an upload under its key: opened with that one; others under the key are aborted.
 /// - UPLOADING that somebody wanted completed: finished as [`super::complete`] does it, in the name of who wanted it.
+/// - COMPLETED with an asset that is UPLOADED still, and no job to promote it, because that one was given up in an outage:
+///   gets a new job, in the place of dead ones.
 ///
 /// What nobody asked for is left alone, and so is what lacks bytes (skipped). `older_than` takes the place of the time for
 /// which a request may still be at it.
@@ -33,8 +36,31 @@ pub async fn reconcile(engine: &Engine, run: &Run) -> Result<Report> {
         sweep(engine, run, Queue::Initiating(before), |session| Box::pin(open_lost(engine, run, session))).await?;
     let finished =
         sweep(engine, run, Queue::Completing(before), |session| Box::pin(finish_lost(engine, run, session))).await?;
-    let details = json!({ "opened": dealt_with(&opened), "finished": dealt_with(&finished) });
-    Ok(Report { details: Some(details), ..sum(&[&opened, &finished]) })
+    let promoted =
+        sweep(engine, run, Queue::Unpromoted(before), |session| Box::pin(promote_again(engine, run, session))).await?;
+    let details = json!({
+        "opened": dealt_with(&opened),
+        "finished": dealt_with(&finished),
+        "promotions": dealt_with(&promoted),
+    });
+    Ok(Report { details: Some(details), ..sum(&[&opened, &finished, &promoted]) })
+}
+
+/// Has the session's asset promoted, where no job is there to do it.
+async fn promote_again(engine: &Engine, run: &Run, session: Session) -> Result<Fate> {
+    let job = asset::promotion(engine, &session);
+    let tx = engine.db.begin().await?;
+    if jobs::enqueue(engine, &tx, &job).await?.is_none() {
+        tx.rollback().await?;
+        return Ok(Fate::NotDue);
+    }
+    if run.options.dry_run {
+        tx.rollback().await?;
+        return Ok(Fate::Found);
+    }
+    jobs::rows::remove_dead(&tx, &job).await?;
+    tx.commit().await?;
+    Ok(Fate::Done)
 }
 
 /// Opens a session with the upload that the store made for it.

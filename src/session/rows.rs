@@ -292,6 +292,8 @@ pub enum Queue {
     Uncleared(DateTime<Utc>),
     /// COMPLETED and not cleared, with an asset that is served from elsewhere.
     Unmoved,
+    /// COMPLETED before this, with an asset that is UPLOADED still.
+    Unpromoted(DateTime<Utc>),
     /// FAILED or CANCELLED, and cleared before this.
     Past(DateTime<Utc>),
 }
@@ -317,6 +319,10 @@ impl Queue {
             Self::Unmoved => {
                 all.add(Column::StorageClearedAt.is_null()).add(is(Status::Completed)).add(Expr::exists(moved_asset()))
             }
+            Self::Unpromoted(before) => {
+                let ids = Expr::tuple([Expr::col(Column::TenantId), Expr::col(Column::Id)]);
+                all.add(ids.in_subquery(uploaded_assets())).add(Column::CompletedAt.lt(before))
+            }
             Self::Past(before) => {
                 all.add(Column::StorageClearedAt.is_not_null()).add(ended()).add(Column::StorageClearedAt.lt(before))
             }
@@ -331,7 +337,7 @@ impl Queue {
             Self::Initiating(_) => Some(Column::CreatedAt),
             Self::Completing(_) => Some(Column::CompletingAt),
             Self::Uncleared(_) => Some(Column::UpdatedAt),
-            Self::Unmoved => None,
+            Self::Unmoved | Self::Unpromoted(_) => None,
             Self::Past(_) => Some(Column::StorageClearedAt),
         }
     }
@@ -344,7 +350,7 @@ impl Queue {
             Self::Initiating(_) => Some(session.created_at),
             Self::Completing(_) => session.completing_at,
             Self::Uncleared(_) => Some(session.updated_at),
-            Self::Unmoved => None,
+            Self::Unmoved | Self::Unpromoted(_) => None,
             Self::Past(_) => session.storage_cleared_at,
         };
         let ids = [Expr::value(session.tenant_id), Expr::value(session.id)];
@@ -367,6 +373,15 @@ fn moved_asset() -> SelectStatement {
         .and_where(of_session(asset::Column::Id, Column::AssetId))
         .and_where(Expr::col((asset::Entity, asset::Column::Status)).eq(asset::Status::Ready.to_value()))
         .and_where(Expr::col((asset::Entity, asset::Column::ObjectKey)).not_like(format!("{UPLOADS}%")))
+        .to_owned()
+}
+
+/// In the words of their index.
+fn uploaded_assets() -> SelectStatement {
+    Query::select()
+        .columns([asset::Column::TenantId, asset::Column::UploadSessionId])
+        .from(asset::Entity)
+        .and_where(Expr::col(asset::Column::Status).eq(Expr::Constant(asset::Status::Uploaded.to_value().into())))
         .to_owned()
 }
 

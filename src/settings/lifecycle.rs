@@ -1,6 +1,6 @@
 use serde::Deserialize;
 
-use super::{Complaints, UploadProfile};
+use super::{Complaints, Storage, UploadProfile};
 
 /// When sessions and what they left in the store come to their end.
 #[derive(Clone, Debug, Deserialize)]
@@ -26,6 +26,7 @@ impl Lifecycle {
     pub(super) fn check<'a>(
         &self,
         profiles: impl IntoIterator<Item = (&'a String, &'a UploadProfile)>,
+        storage: &Storage,
         complaints: &mut Complaints,
     ) {
         let thresholds = [
@@ -43,6 +44,15 @@ impl Lifecycle {
         complaints.at_least_one("lifecycle.concurrency", self.concurrency as u64);
         complaints.unless(self.batch_rows <= 10_000, || {
             format!("lifecycle.batch_rows ({}) is more than 10000", self.batch_rows)
+        });
+        // As long a request may still be making the upload.
+        let opening = storage.attempt_timeout_secs.saturating_mul(storage.max_attempts.into());
+        complaints.unless(self.initiating_after_secs > opening, || {
+            let initiating = self.initiating_after_secs;
+            format!(
+                "lifecycle.initiating_after_secs ({initiating}) is not more than storage.attempt_timeout_secs times \
+                 storage.max_attempts ({opening})"
+            )
         });
         for (name, profile) in profiles {
             // A URL that still works may be what somebody is using.

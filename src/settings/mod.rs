@@ -128,7 +128,7 @@ impl Settings {
         self.storage.check(&mut complaints);
         self.embedded.check(&mut complaints);
         self.sessions.check(&mut complaints);
-        self.lifecycle.check(&self.uploads, &mut complaints);
+        self.lifecycle.check(&self.uploads, &self.storage, &mut complaints);
         self.schedule.check(&mut complaints);
         self.jobs.check(&mut complaints);
         self.audit.check(&mut complaints);

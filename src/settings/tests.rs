@@ -252,6 +252,31 @@ fn contradictions_are_refused_with_both_names() {
     assert_eq!(several.unwrap_err().to_string().lines().count(), 3, "all of them at once");
 }
 
+/// A pass that takes such a threshold would end what somebody is doing.
+#[test]
+fn thresholds_that_reach_what_is_alive_are_refused() {
+    for key in
+        ["abandoned_after_secs", "initiating_after_secs", "orphan_after_secs", "retention_secs", "pass_budget_secs"]
+    {
+        let lifecycle = |value: &str| from_file(&format!("[lifecycle]\n{key} = {value}"));
+        refused(lifecycle("0"), &[&format!("lifecycle.{key}")]);
+        refused(lifecycle("-1"), &[&format!("lifecycle.{key}"), "a whole number"]);
+        refused(lifecycle("3162240001"), &[&format!("lifecycle.{key}"), "a hundred years"]);
+    }
+    for key in ["abandoned_after_secs", "orphan_after_secs"] {
+        let text = format!("[lifecycle]\n{key} = 900");
+        refused(from_file(&text), &[&format!("lifecycle.{key} (900)"), "uploads.default.url_ttl_secs (900)"]);
+        from_file(&format!("[lifecycle]\n{key} = 901")).unwrap();
+    }
+    let opening =
+        ["lifecycle.initiating_after_secs (180)", "storage.attempt_timeout_secs", "storage.max_attempts (180)"];
+    refused(from_file("[lifecycle]\ninitiating_after_secs = 180"), &opening);
+    from_file("[lifecycle]\ninitiating_after_secs = 181").unwrap();
+    for key in ["batch_rows", "concurrency"] {
+        refused(from_file(&format!("[lifecycle]\n{key} = 0")), &[&format!("lifecycle.{key}")]);
+    }
+}
+
 #[test]
 fn keys_without_a_bucket_leave_the_embedded_store_alone() {
     let settings = from_environment(&[("AWS_ACCESS_KEY_ID", "k"), ("AWS_REGION", "eu-west-1")]).unwrap();

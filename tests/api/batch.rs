@@ -10,6 +10,7 @@ stories![
     zero_files_and_more_than_a_thousand_are_refused,
     a_reference_is_made_where_none_is_named,
     an_idempotency_key_counts_for_each_file,
+    a_batch_of_a_key_alone_stays_one_batch,
     where_the_store_is_away_the_rest_opens,
     the_summary_counts_what_the_caller_sees,
 ];
@@ -145,6 +146,27 @@ async fn an_idempotency_key_counts_for_each_file(app: TestApp) {
     let ids = accepted(&first);
     assert_ne!(ids[0].2, ids[1].2);
     assert_eq!(accepted(&send().await.ok()), ids);
+}
+
+/// Also where the reference is made here: what was refused the first time comes to the rest.
+async fn a_batch_of_a_key_alone_stays_one_batch(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let body = json!({"files": [{"file_name": "a", "file_size": 1}, {"file_name": "b", "file_size": 6 * MIB}]});
+    let send = |key: &'static str| {
+        let (ann, body) = (&ann, &body);
+        app.send(reqwest::Method::POST, "/app/uploads/initiate-batch", move |request| {
+            request.bearer_auth(ann.token()).header("Idempotency-Key", key).json(body)
+        })
+    };
+    app.store.faults().order(Op::CreateMultipartUpload, Fault::Answer(503, "SlowDown"));
+    let first = send("key").await.is(207);
+    app.store.heal();
+    let again = send("key").await.ok();
+    let reference = first["batch_reference"].as_str().unwrap();
+    assert_eq!(again["batch_reference"], reference);
+    assert_eq!(again["uploads"][1]["upload"]["batch_reference"], reference);
+    assert_eq!(ann.batch(reference).await.ok()["sessions"], 2);
+    assert_ne!(send("another").await.created()["batch_reference"], reference);
 }
 
 async fn where_the_store_is_away_the_rest_opens(app: TestApp) {

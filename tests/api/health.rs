@@ -43,6 +43,9 @@ async fn the_document_describes_the_server(app: TestApp) {
     assert_eq!(document, published, "docs/openapi.json is behind the code: run `make openapi`");
     let docs = get(&app, "/docs/").await;
     assert_eq!(docs.status, 200, "{docs}");
+    // Swagger UI would show the badge of a validator that somebody else runs, and tell it where the document is.
+    let script = get(&app, "/docs/swagger-initializer.js").await;
+    assert!(String::from_utf8_lossy(&script.body).contains("\"validatorUrl\": \"none\""), "{script}");
 }
 
 async fn unknown_routes_and_wrong_methods_are_problems(app: TestApp) {

@@ -1,10 +1,12 @@
 //! What a process that died, or an answer that was lost, left half done.
 
 use chrono::TimeDelta;
+use quaymaster::jobs::{self, State};
 use quaymaster::pass::{Pass, Report};
 use serde_json::json;
 
 use crate::kit::{Actor, CHUNK, Fault, MIB, Op, TestApp, Upload, stories};
+use crate::promote::{completed, promoted};
 
 stories![
     an_upload_that_nobody_recorded_is_opened,
@@ -20,6 +22,7 @@ stories![
     a_refused_completion_is_not_taken_up_again,
     a_store_that_does_not_answer_leaves_it_to_the_next_run,
     beside_the_same_request_one_asset_comes_of_it,
+    a_promotion_that_was_given_up_is_taken_up_again,
     a_dry_run_changes_nothing,
     killed_in_the_middle_the_next_run_goes_on,
 ];
@@ -59,7 +62,7 @@ async fn an_upload_that_nobody_recorded_is_opened(app: TestApp) {
     app.advance(TimeDelta::minutes(2));
     let report = app.pass(PASS).await;
     assert_eq!(counts(&report), (1, 1, 0, 0));
-    assert_eq!(report.details(), json!({"opened": 1, "finished": 0}));
+    assert_eq!(report.details(), json!({"opened": 1, "finished": 0, "promotions": 0}));
     let reel = Upload::new(ann.session(&reel).await.ok());
     assert_eq!(reel.session["status"], "UPLOADING");
     assert_eq!(app.store.uploads().await, [(reel.key(), reel.upload_id().to_owned())]);
@@ -84,7 +87,7 @@ async fn an_object_that_nobody_recorded_becomes_its_asset(app: TestApp) {
     let bob = app.tenant("acme").user("bob");
     let report = app.pass(PASS).await;
     assert_eq!(counts(&report), (1, 1, 0, 0));
-    assert_eq!(report.details(), json!({"opened": 0, "finished": 1}));
+    assert_eq!(report.details(), json!({"opened": 0, "finished": 1, "promotions": 0}));
     let asset = ann.complete(&reel).await.ok();
     assert_eq!(asset["title"], "The reel", "as it was asked for");
     assert_eq!(bob.get(&format!("/app/assets/{}", asset["asset_id"].as_str().unwrap())).await.ok(), asset);
@@ -213,6 +216,34 @@ async fn beside_the_same_request_one_asset_comes_of_it(app: TestApp) {
         assert_eq!(report.done, u64::from(reply.status == 200), "round {round}: {report:?} {reply}");
         assert_eq!(ann.history(&reel).await, ["initiate", "open", "complete"]);
     }
+}
+
+/// An outage may last longer than the attempts of a job.
+async fn a_promotion_that_was_given_up_is_taken_up_again(app: TestApp) {
+    app.restart_with(&[("QUAYMASTER_JOBS__MAX_ATTEMPTS", "1")]).await;
+    let ann = app.tenant("acme").user("ann");
+    let (_, asset) = completed(&ann, "note.txt", 10).await;
+    let (other, _) = completed(&ann, "other.txt", 10).await;
+    let engine = app.engine().await;
+    app.advance(TimeDelta::minutes(3));
+    assert_eq!(counts(&app.pass(PASS).await), (0, 0, 0, 0), "their jobs are in the queue");
+    app.store.faults().order(Op::CopyObject, Fault::Answer(503, "SlowDown"));
+    jobs::work_off(&engine).await.unwrap();
+    app.store.heal();
+    let dead = jobs::Filter { state: Some(State::Dead), ..jobs::Filter::default() };
+    assert_eq!(jobs::list(&engine, dead, None, 10).await.unwrap().items.len(), 2);
+    // Somebody has retried the one by hand meanwhile.
+    promoted(&app, &ann, &other).await.unwrap();
+
+    assert_eq!(counts(&app.dry_pass(PASS, None).await), (1, 0, 0, 0));
+    assert_eq!(jobs::work_off(&engine).await.unwrap(), 0, "nothing was put in the queue");
+    let report = app.pass(PASS).await;
+    assert_eq!(counts(&report), (1, 1, 0, 0));
+    assert_eq!(report.details()["promotions"], 1);
+    assert_eq!(counts(&app.pass(PASS).await), (0, 0, 0, 0), "once");
+    assert_eq!(jobs::list(&engine, dead, None, 10).await.unwrap().items.len(), 1, "the other's, which nobody needs");
+    jobs::work_off(&engine).await.unwrap();
+    assert_eq!(ann.get(&format!("/app/assets/{asset}")).await.ok()["status"], "READY");
 }
 
 async fn a_dry_run_changes_nothing(app: TestApp) {

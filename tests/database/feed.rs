@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::kit::TestDb;
-use crate::kit::lives::{World, complete, moved, uploading};
+use crate::kit::lives::{World, complete, moved, uploading, user};
 use crate::kit::rows::{Kind, Place};
 
 on_both!(
@@ -69,7 +69,9 @@ async fn places_are_given_once_and_in_batches(db: TestDb) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_commits_later_comes_later_however_early_it_began() {
     let world = World::begin(TestDb::postgres().await).await;
-    let (slow, quick) = (world.uploading().await, world.uploading().await);
+    // Of two tenants: of one, they may wait for each other over a row of its usage.
+    let elsewhere = user(&world.engine, "globex").await;
+    let (slow, quick) = (uploading(&world.engine, &elsewhere).await, world.uploading().await);
     assert_eq!(sequence(&world.engine).await.unwrap(), 4);
 
     // The slow one has written its event, at an earlier time, and does not commit yet.

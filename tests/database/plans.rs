@@ -285,8 +285,8 @@ impl Probe {
             read: steps.saturating_sub(STEPS_FOR_AN_ARM * arms) / STEPS_FOR_A_ROW,
             whole_table: lines
                 .iter()
-                // This index holds a queue, and nothing else.
-                .filter(|line| !line.ends_with("USING INDEX upload_session_unmoved"))
+                // Each of these indexes holds a queue, and nothing else.
+                .filter(|line| !["upload_session_unmoved", "asset_uploaded"].iter().any(|queue| line.ends_with(queue)))
                 .any(|line| line.starts_with("SCAN") && TABLES.iter().any(|t| line[5..].starts_with(t))),
             plan: lines.join("\n"),
         }
@@ -520,6 +520,7 @@ async fn queues(db: &TestDb) -> Vec<Case> {
         Queue::Completing(moment()),
         Queue::Uncleared(end),
         Queue::Unmoved,
+        Queue::Unpromoted(end),
         Queue::Past(end),
         Queue::Past(moment()),
     ] {
