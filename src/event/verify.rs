@@ -15,7 +15,7 @@ use crate::action;
 use crate::database::Snapshot;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::session::state;
+use crate::session::{location, state};
 use crate::tenant::{self, Usage};
 
 const SESSIONS_AT_ONCE: u64 = 500;
@@ -336,6 +336,24 @@ impl Check<'_> {
         self.unless(asset.created_by == session.created_by, None, "the asset's created_by is not the session's");
         let checksum = session.checksum_sha256.is_none() || asset.checksum_sha256 == session.checksum_sha256;
         self.unless(checksum, None, "the asset's checksum_sha256 is not the session's");
+
+        let named = |name: &str| events.iter().find(|event| event.event == name);
+        let said = |event: Option<&upload_event::Model>, name: &str| {
+            event.and_then(|event| Some(event.details.get(name)?.as_str()?.to_owned()))
+        };
+        let (ready, failed) = (named("asset.ready"), named("asset.failed"));
+        let status = match (ready, failed) {
+            (Some(_), _) => asset::Status::Ready,
+            (None, Some(_)) => asset::Status::Failed,
+            (None, None) => asset::Status::Uploaded,
+        };
+        self.unless(asset.status == status, None, "the asset's status is not where its events led");
+        self.unless(asset.ready_at == ready.map(|event| event.at), None, "the asset's ready_at is of no event");
+        self.unless(asset.failure == said(failed, "failure"), None, "the asset's failure is of no event");
+        let at = location(session);
+        let key = said(ready, "object_key").unwrap_or(at.key);
+        self.unless(asset.object_key == key, None, "the asset's object_key is not where it was put");
+        self.unless(asset.bucket == at.bucket, None, "the asset's bucket is not the session's");
     }
 }
 

@@ -1,14 +1,15 @@
 //! What ended sessions leave, and when it goes.
 
 use chrono::TimeDelta;
-use entity::{asset, upload_event, upload_session, upload_tombstone};
+use entity::{upload_event, upload_session, upload_tombstone};
+use quaymaster::asset::Promoted;
 use quaymaster::event;
 use quaymaster::pass::{Pass, Report};
-use sea_orm::sea_query::Expr;
-use sea_orm::{ActiveEnum, ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::EntityTrait;
 use serde_json::json;
 
 use crate::kit::{Actor, CHUNK, Fault, MIB, Op, TestApp, Upload, stories};
+use crate::promote::promoted;
 
 stories![
     what_a_cancel_could_not_reach_is_cleared,
@@ -210,22 +211,15 @@ async fn two_runs_at_once_give_the_bytes_back_once(app: TestApp) {
     ann.cancel(&live).await.ok();
 }
 
-/// What the promotion of an asset comes to.
-async fn promote(app: &TestApp, upload: &Upload) -> String {
-    let row = upload_session::Column::Id.eq(upload.id.parse::<uuid::Uuid>().unwrap());
-    let session = upload_session::Entity::find().filter(row).one(&app.database.rows).await.unwrap().unwrap();
-    let key = format!("assets/{}/{}/original", session.tenant_id, session.asset_id);
-    let source = format!("{}/{}", app.store.bucket, upload.key());
-    app.store.s3.copy_object().bucket(&app.store.bucket).key(&key).copy_source(source).send().await.unwrap();
-    asset::Entity::update_many()
-        .col_expr(asset::Column::Status, Expr::value(asset::Status::Ready.to_value()))
-        .col_expr(asset::Column::ReadyAt, Expr::value(app.clock.now()))
-        .col_expr(asset::Column::ObjectKey, Expr::value(&key))
-        .filter(asset::Column::Id.eq(session.asset_id))
-        .exec(&app.database.rows)
-        .await
-        .unwrap();
-    key
+/// Promotes, and the store keeps the uploaded object; answers where its copy is.
+async fn promote(app: &TestApp, ann: &Actor, upload: &Upload) -> String {
+    app.store.faults().order(Op::DeleteObject, Fault::Answer(403, "AccessDenied"));
+    let promoted = promoted(app, ann, upload).await.unwrap();
+    app.store.heal();
+    match promoted {
+        Promoted::Ready(asset) => asset.object_key,
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn a_completed_upload_goes_once_its_asset_is_elsewhere(app: TestApp) {
@@ -239,16 +233,16 @@ async fn a_completed_upload_goes_once_its_asset_is_elsewhere(app: TestApp) {
     }
     app.advance(TimeDelta::hours(1));
     assert_eq!(counts(&app.pass(PASS).await), (0, 0, 0, 0));
-    let key = promote(&app, &note).await;
+    let key = promote(&app, &ann, &note).await;
     assert_eq!(counts(&app.pass(PASS).await), (1, 1, 0, 0));
     assert!(app.store.read(&key).await == note.bytes);
     assert_eq!(app.store.objects().await.len(), 2, "the asset of one, the upload of the other");
-    promote(&app, &reel).await;
+    promote(&app, &ann, &reel).await;
     let report = app.pass(PASS).await;
     assert_eq!(counts(&report), (1, 1, 0, 0));
     assert_eq!(report.details()["moved"], 1);
     assert_eq!(app.usage(&ann.tenant).await.bytes, 10 + 6 * MIB as i64, "the assets are still the tenant's");
-    assert_eq!(ann.history(&note).await, ["initiate", "open", "complete", "storage.clear"]);
+    assert_eq!(ann.history(&note).await, ["initiate", "open", "complete", "asset.ready", "storage.clear"]);
     assert_eq!(counts(&app.pass(PASS).await), (0, 0, 0, 0));
 }
 

@@ -345,6 +345,10 @@ async fn the_asset_is_what_was_completed(db: TestDb) {
         "UPDATE asset SET file_size = 8",
         "UPDATE asset SET created_by = 'eve'",
         "UPDATE asset SET checksum_sha256 = 'x'",
+        "UPDATE asset SET bucket = 'forged'",
+        "UPDATE asset SET object_key = 'forged'",
+        "UPDATE asset SET status = 'READY', ready_at = created_at",
+        "UPDATE asset SET status = 'FAILED', failure = 'forged'",
         "DELETE FROM asset",
     ] {
         let session = world.completed().await;

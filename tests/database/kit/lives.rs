@@ -110,7 +110,7 @@ fn asset_of(session: &Session) -> asset::ActiveModel {
         file_size: Set(session.file_size),
         mime_type: Set(session.mime_type.clone()),
         bucket: Set(session.bucket.clone()),
-        object_key: Set("key".to_owned()),
+        object_key: Set(format!("temp/uploads/{}/original", session.id)),
         etag: Set("etag-1".to_owned()),
         checksum_sha256: Set(session.checksum_sha256.clone()),
         checksum_verified: Set(true),
