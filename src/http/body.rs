@@ -12,6 +12,7 @@ use futures_util::future::LocalBoxFuture;
 use mime::Mime;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use utoipa::ToSchema;
 use validator::Validate;
 
@@ -20,7 +21,7 @@ use super::door::Door;
 use super::fields::{self, Form};
 use super::problem::{self, Problem};
 use super::rules::Unambiguous;
-use crate::error::Error;
+use crate::error::{Error, FieldError};
 
 const KIB: usize = 1 << 10;
 
@@ -51,6 +52,26 @@ impl<T: DeserializeOwned + Validate, const LIMIT: usize> Body<T, LIMIT> {
     /// `validation-failed` with every field that is wrong.
     pub fn parse(self) -> Result<T, Problem> {
         parse(&self.bytes)
+    }
+
+    /// With what the request says beside its body, and with a rule that needs to know more than `T`, so that what is
+    /// wrong anywhere is told at once.
+    ///
+    /// # Errors
+    /// As [`Body::parse`].
+    pub fn parse_with<U>(
+        self,
+        beside: Result<U, FieldError>,
+        more: impl FnOnce(&T) -> Option<FieldError>,
+    ) -> Result<(T, U), Problem> {
+        match (fields::read(&document(&self.bytes)?, Form::Json, more), beside) {
+            (Ok(read), Ok(beside)) => Ok((read, beside)),
+            (read, beside) => {
+                let mut errors = read.err().unwrap_or_default();
+                errors.extend(beside.err());
+                Err(invalid(errors))
+            }
+        }
     }
 }
 
@@ -108,28 +129,40 @@ fn must_be_plain_json(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(&problem::UNSUPPORTED_MEDIA_TYPE, "the Content-Type must be application/json"))
 }
 
-/// What [`Body::parse`] does. An empty body is an empty object.
+/// What [`Body::parse`] does.
 ///
 /// # Errors
 /// As [`Body::parse`].
 fn parse<T: DeserializeOwned + Validate>(bytes: &[u8]) -> Result<T, Problem> {
+    Ok(parse_value(&document(bytes)?, |_| None)?)
+}
+
+/// The JSON of a body. An empty one is an empty object.
+///
+/// # Errors
+/// `malformed-body`, as [`Body::parse`].
+fn document(bytes: &[u8]) -> Result<Value, Problem> {
     let bytes = if bytes.is_empty() { b"{}" } else { bytes };
     must_be_shallow(bytes)?;
     // Never serde's derived reading of the text itself: it takes a list for a struct, and the last of two members.
     let Unambiguous(document) = serde_json::from_slice(bytes)
         .map_err(|error| Problem::malformed_body(format!("line {}, column {}", error.line(), error.column())))?;
-    Ok(parse_value(&document)?)
+    Ok(document)
 }
 
 /// One file of a batch, say: a part of a document that another one's parsing has left as it was. Pointers begin at it.
+/// `more` is a rule that needs to know more than `T`.
 ///
 /// # Errors
 /// `validation-failed` with every field that is wrong.
-pub fn parse_value<T: DeserializeOwned + Validate>(value: &serde_json::Value) -> Result<T, Error> {
-    fields::read(value, Form::Json).map_err(Error::Invalid)
+pub fn parse_value<T: DeserializeOwned + Validate>(
+    value: &Value,
+    more: impl FnOnce(&T) -> Option<FieldError>,
+) -> Result<T, Error> {
+    fields::read(value, Form::Json, more).map_err(Error::Invalid)
 }
 
-pub(super) fn invalid(errors: Vec<crate::error::FieldError>) -> Problem {
+pub(super) fn invalid(errors: Vec<FieldError>) -> Problem {
     Error::Invalid(errors).into()
 }
 

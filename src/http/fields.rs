@@ -35,9 +35,16 @@ pub(super) enum Form {
     Query,
 }
 
+/// `more` is a rule that needs to know more than the struct: what it finds is told with all the rest. It may see
+/// stand-ins.
+///
 /// # Errors
-/// Every field that is unknown, of the wrong type, or against a rule of `T`.
-pub(super) fn read<T: DeserializeOwned + Validate>(document: &Value, form: Form) -> Result<T, Vec<FieldError>> {
+/// Every field that is unknown, of the wrong type, or against a rule of `T` or `more`.
+pub(super) fn read<T: DeserializeOwned + Validate>(
+    document: &Value,
+    form: Form,
+    more: impl FnOnce(&T) -> Option<FieldError>,
+) -> Result<T, Vec<FieldError>> {
     let mut refused = HashSet::new();
     let mut errors = Vec::new();
     for _ in 0..PASSES_MAX {
@@ -58,7 +65,7 @@ pub(super) fn read<T: DeserializeOwned + Validate>(document: &Value, form: Form)
             (result, _) => {
                 errors.extend(found.errors);
                 if let Ok(read) = result {
-                    return check(read, form, errors);
+                    return check(read, form, errors, more);
                 }
                 break;
             }
@@ -71,11 +78,17 @@ pub(super) fn read<T: DeserializeOwned + Validate>(document: &Value, form: Form)
 ///
 /// # Errors
 /// Every field that is against one.
-fn check<T: Validate>(read: T, form: Form, mut errors: Vec<FieldError>) -> Result<T, Vec<FieldError>> {
+fn check<T: Validate>(
+    read: T,
+    form: Form,
+    mut errors: Vec<FieldError>,
+    more: impl FnOnce(&T) -> Option<FieldError>,
+) -> Result<T, Vec<FieldError>> {
     if let Err(against) = read.validate() {
         let misfits: HashSet<String> = errors.iter().map(|error| error.pointer.clone()).collect();
         flatten(&Pointer::Root, form, &against, &misfits, &mut errors);
     }
+    errors.extend(more(&read));
     if errors.is_empty() { Ok(read) } else { Err(errors) }
 }
 

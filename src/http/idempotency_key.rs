@@ -4,8 +4,6 @@ use actix_web::dev::Payload;
 use actix_web::http::header::HeaderValue;
 use actix_web::{FromRequest, HttpRequest};
 
-use super::body::invalid;
-use super::problem::Problem;
 use super::rules;
 use crate::error::FieldError;
 
@@ -25,10 +23,9 @@ impl FromRequest for IdempotencyKey {
 
 impl IdempotencyKey {
     /// # Errors
-    /// `validation-failed`, pointing at the header's name, where it is empty, too long, not printable ASCII or there
-    /// twice.
-    pub fn parse(self) -> Result<Option<String>, Problem> {
-        let wrong = |code, detail: &str| invalid(vec![FieldError::new(NAME, code, detail)]);
+    /// Pointing at the header's name, where it is empty, too long, not printable ASCII or there twice.
+    pub fn parse(self) -> Result<Option<String>, FieldError> {
+        let wrong = |code, detail: &str| FieldError::new(NAME, code, detail);
         let [value] = self.0.as_slice() else {
             return if self.0.is_empty() { Ok(None) } else { Err(wrong("duplicate", "occurs twice")) };
         };
@@ -47,7 +44,7 @@ mod tests {
 
     use super::*;
 
-    fn parse(values: &[&[u8]]) -> Result<Option<String>, Problem> {
+    fn parse(values: &[&[u8]]) -> Result<Option<String>, FieldError> {
         IdempotencyKey(values.iter().map(|value| HeaderValue::from_bytes(value).unwrap()).collect()).parse()
     }
 
@@ -55,8 +52,15 @@ mod tests {
     fn a_key_is_one_short_line_of_ascii() {
         assert_eq!(parse(&[]).unwrap(), None);
         assert_eq!(parse(&[b"row 3"]).unwrap().as_deref(), Some("row 3"));
-        for values in [&[b"a".as_slice(), b"a"][..], &[b""], &[b"\xfc"], &[b"a\tb"], &[&[b'x'; 129]]] {
-            assert_eq!(parse(values).unwrap_err().code(), "validation-failed", "{values:?}");
+        for (values, code) in [
+            (&[b"a".as_slice(), b"a"][..], "duplicate"),
+            (&[b""], "invalid-character"),
+            (&[b"\xfc"], "invalid-character"),
+            (&[b"a\tb"], "invalid-character"),
+            (&[&[b'x'; 129]], "too-long"),
+        ] {
+            let error = parse(values).unwrap_err();
+            assert_eq!((error.pointer.as_str(), error.code), (NAME, code), "{values:?}");
         }
     }
 }

@@ -15,7 +15,6 @@ use super::views::{SessionView, Time};
 use super::{admit, rules};
 use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
-use crate::error::{Error, FieldError, Result};
 use crate::page::Page;
 use crate::session::rows::Filter;
 use crate::session::{self, Session, state};
@@ -56,7 +55,7 @@ pub(super) async fn list(engine: Data<Engine>, caller: Caller, query: Query<List
     admit(&engine, &caller, Permission::UploadsView).await?;
     let query = query.parse()?;
     let (before, limit) = (query.cursor, query.page_size());
-    let page = session::list(&engine, &caller, &query.filter()?, before, limit).await?;
+    let page = session::list(&engine, &caller, &query.filter(), before, limit).await?;
     Ok(HttpResponse::Ok().json(PageView::from(page)))
 }
 
@@ -64,6 +63,7 @@ pub(super) async fn list(engine: Data<Engine>, caller: Caller, query: Query<List
 #[derive(Debug, Deserialize, Validate)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
+    #[validate(custom(function = "rules::states"))]
     pub(super) status: Option<String>,
     pub(super) brand_id: Option<BrandId>,
     #[validate(custom(function = "rules::reference"))]
@@ -82,20 +82,15 @@ impl ListQuery {
         self.limit.unwrap_or(LIMIT_DEFAULT)
     }
 
-    pub(super) fn filter(self) -> Result<Filter> {
-        let statuses: Option<Vec<_>> =
-            self.status.iter().flat_map(|names| names.split(',')).map(state::named).collect();
-        let statuses = statuses.ok_or_else(|| {
-            let detail = "names of states, separated by commas";
-            Error::Invalid(vec![FieldError::new("?status", "invalid-format", detail)])
-        })?;
-        Ok(Filter {
-            statuses,
+    pub(super) fn filter(self) -> Filter {
+        Filter {
+            // All of them are names: `states` has been checked.
+            statuses: self.status.iter().flat_map(|names| names.split(',')).filter_map(state::named).collect(),
             brand: self.brand_id,
             batch_reference: self.batch_reference,
             fingerprint: self.fingerprint,
             created_by: self.created_by,
-        })
+        }
     }
 }
 

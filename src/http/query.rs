@@ -41,7 +41,7 @@ impl<T: DeserializeOwned + Validate> Query<T> {
                 twice.push(FieldError::new(format!("?{name}"), "duplicate", "occurs twice"));
             }
         }
-        match fields::read(&Value::Object(parameters), Form::Query) {
+        match fields::read(&Value::Object(parameters), Form::Query, |_| None) {
             Ok(read) if twice.is_empty() => Ok(read),
             Ok(_) => Err(invalid(twice)),
             Err(mut errors) => {

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Number, Value};
 use validator::ValidationError;
 
+use crate::session::state;
 use crate::tenant;
 
 /// The longest name of a file, in Unicode scalars.
@@ -63,6 +64,14 @@ pub fn reference(text: &str) -> Verdict {
     }
     at_most(REFERENCE_CHARS_MAX, text)?;
     no_control(text)
+}
+
+/// Names of states, separated by commas.
+pub fn states(text: &str) -> Verdict {
+    if text.split(',').all(|name| state::named(name).is_some()) {
+        return Ok(());
+    }
+    broken("invalid-format", "names of states, separated by commas")
 }
 
 /// What a tenant or a brand is called: 1 to 63 of `a-z`, `0-9` and inner `-`.

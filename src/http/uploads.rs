@@ -65,6 +65,11 @@ macro_rules! file_request {
         }
 
         impl $name {
+            /// How large a file may be depends on the settings and the store, which the rules above do not know.
+            fn too_large(&self, engine: &Engine) -> Option<FieldError> {
+                session::too_large(engine, u64::try_from(self.file_size?).ok()?)
+            }
+
             fn into_new(
                 self,
                 batch_reference: Option<String>,
@@ -186,9 +191,9 @@ pub(super) async fn initiate(
     body: Body<InitiateRequest>,
 ) -> Answer {
     admit(&engine, &caller, Permission::UploadsCreate).await?;
-    let mut file = body.parse()?;
+    let (mut file, key) = body.parse_with(key.parse(), |file| file.too_large(&engine))?;
     let batch_reference = file.batch_reference.take();
-    let new = file.into_new(batch_reference, None, key.parse()?);
+    let new = file.into_new(batch_reference, None, key);
     let done = session::initiate(&engine, &caller, new).await?;
     let status = if done.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(HttpResponse::build(status).json(InitiatedView::from(done)))
@@ -213,14 +218,13 @@ pub(super) async fn initiate_batch(
     body: Body<BatchRequest, { body::BATCH }>,
 ) -> Answer {
     admit(&engine, &caller, Permission::UploadsCreate).await?;
-    let body = body.parse()?;
-    let key = key.parse()?;
+    let (body, key) = body.parse_with(key.parse(), |_| None)?;
     let batch_reference = body.batch_reference.unwrap_or_else(|| session::batch_reference(&caller, key.as_deref()));
     let files = body.files.unwrap_or_default().into_iter().enumerate().map(|(index, file)| {
         let client_reference = file.get("client_reference").and_then(Value::as_str).map(str::to_owned);
         // A line break cannot be in a caller's own key: no key of a single upload is taken for one of these.
         let key = key.as_ref().map(|key| format!("{key}\n{index}"));
-        let new = body::parse_value::<FileRequest>(&file)
+        let new = body::parse_value::<FileRequest>(&file, |file| file.too_large(&engine))
             .map(|file| file.into_new(Some(batch_reference.clone()), body.brand_id, key));
         (client_reference, new)
     });

@@ -14,7 +14,6 @@ use super::views::{AssetView, SessionView};
 use super::{admit, id_of};
 use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
-use crate::error::{Error, FieldError, Result};
 use crate::session::{self, Goal};
 
 const TIMEOUT_SECS: u64 = 30;
@@ -22,20 +21,23 @@ const TIMEOUT_SECS: u64 = 30;
 #[derive(Debug, Deserialize, Validate)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WaitQuery {
-    r#for: Option<String>,
+    r#for: Option<GoalName>,
     #[validate(range(min = 0, max = 60))]
     timeout: Option<u64>,
 }
 
-impl WaitQuery {
-    fn goal(&self) -> Result<Goal> {
-        match self.r#for.as_deref() {
-            None | Some("terminal") => Ok(Goal::Terminal),
-            Some("ready") => Ok(Goal::Ready),
-            Some(_) => {
-                let detail = "terminal or ready";
-                Err(Error::Invalid(vec![FieldError::new("?for", "invalid-format", detail)]))
-            }
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum GoalName {
+    Terminal,
+    Ready,
+}
+
+impl From<GoalName> for Goal {
+    fn from(name: GoalName) -> Self {
+        match name {
+            GoalName::Terminal => Self::Terminal,
+            GoalName::Ready => Self::Ready,
         }
     }
 }
@@ -73,7 +75,8 @@ pub(super) async fn wait(engine: Data<Engine>, caller: Caller, id: Path<String>,
     admit(&engine, &caller, Permission::UploadsView).await?;
     let query = query.parse()?;
     let timeout = Duration::from_secs(query.timeout.unwrap_or(TIMEOUT_SECS));
-    let waited = session::wait(&engine, &caller, id_of(&id)?, query.goal()?, timeout).await?;
+    let goal = query.r#for.map_or(Goal::Terminal, Into::into);
+    let waited = session::wait(&engine, &caller, id_of(&id)?, goal, timeout).await?;
     Ok(HttpResponse::Ok().json(WaitedView {
         session: waited.session.into(),
         satisfied: waited.satisfied,

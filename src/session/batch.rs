@@ -48,7 +48,7 @@ pub async fn initiate_batch(
         .into_iter()
         .map(|(client_reference, file)| {
             let twice = client_reference.as_ref().is_some_and(|reference| !seen.insert(reference.clone()));
-            (client_reference, if twice { Err(duplicate()) } else { file })
+            (client_reference, if twice { Err(duplicate(file)) } else { file })
         })
         .collect();
     stream::iter(files)
@@ -64,9 +64,15 @@ pub async fn initiate_batch(
         .await
 }
 
-fn duplicate() -> Error {
+/// Refuses a file for its reference, and for all that it was refused for before.
+fn duplicate(file: Result<NewUpload>) -> Error {
+    let mut fields = match file {
+        Err(Error::Invalid(fields)) => fields,
+        Ok(_) | Err(_) => vec![],
+    };
     let detail = "an earlier file of this batch has the same client_reference";
-    Error::Invalid(vec![FieldError::new("/client_reference", "duplicate-reference", detail)])
+    fields.push(FieldError::new("/client_reference", "duplicate-reference", detail));
+    Error::Invalid(fields)
 }
 
 #[cfg(test)]

@@ -83,11 +83,20 @@ pub async fn initiate(engine: &Engine, caller: &Caller, new: NewUpload) -> Resul
 fn plan_file(engine: &Engine, new: &NewUpload) -> Result<Plan> {
     let profile = engine.settings.default_profile();
     let limits = engine.storage.limits();
-    plan(new.file_size, profile, limits).ok_or_else(|| {
-        let most = max_file_bytes(profile, limits);
-        let detail = format!("the file has {} bytes, at most {most} are taken", new.file_size);
-        Error::Invalid(vec![FieldError::new("/file_size", "file-too-large", detail)])
-    })
+    plan(new.file_size, profile, limits)
+        .ok_or_else(|| Error::Invalid(vec![size_refused(new.file_size, max_file_bytes(profile, limits))]))
+}
+
+/// What [`initiate`] will say to a file that is larger than it takes. Doors ask before, to tell it with whatever else is
+/// wrong.
+pub fn too_large(engine: &Engine, file_size: u64) -> Option<FieldError> {
+    let most = max_file_bytes(engine.settings.default_profile(), engine.storage.limits());
+    (file_size > most).then(|| size_refused(file_size, most))
+}
+
+fn size_refused(file_size: u64, most: u64) -> FieldError {
+    let detail = format!("the file has {file_size} bytes, at most {most} are taken");
+    FieldError::new("/file_size", "file-too-large", detail)
 }
 
 /// The session that these references named before.

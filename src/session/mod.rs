@@ -34,7 +34,7 @@ pub use cancel::cancel;
 pub use cleanup::cleanup;
 pub use complete::{Completion, complete};
 pub use fail::fail;
-pub use initiate::{Initiated, NewUpload, initiate};
+pub use initiate::{Initiated, NewUpload, initiate, too_large};
 pub use inspect::{Inspection, Stored, inspect};
 pub use list::{BatchSummary, batch, events, find, list};
 pub use orphans::orphans;

@@ -109,7 +109,44 @@ async fn all_fields_are_named_at_once(app: TestApp) {
     let mut pointers: Vec<String> = problem["errors"].as_array().unwrap().iter().map(|e| text(&e["pointer"])).collect();
     pointers.sort();
     assert_eq!(pointers, ["/client_reference", "/colour", "/file_name", "/file_size", "/mime_type", "/sound"]);
-    nothing_came_of_it(&ann).await;
+
+    // Those too that the body's shape alone does not tell: the size that is taken, and the header.
+    let huge = (5u64 << 40) + 1;
+    let (size, name) = (("/file_size", "file-too-large"), ("/file_name", "wrong-type"));
+    let (colour, key) = (("/colour", "unknown-field"), ("Idempotency-Key", "too-long"));
+    let long_key = "x".repeat(129);
+    let body = json!({"file_name": 7, "file_size": huge, "colour": 1});
+    ann.initiate_with_key(&long_key, &body).await.is_invalid(&[size, name, colour, key]);
+    let body = json!({"file_name": "a", "file_size": huge});
+    ann.initiate_with_key(&long_key, &body).await.is_invalid(&[size, key]);
+    let body = json!({"file_name": "a", "file_size": 1});
+    ann.initiate_with_key(&long_key, &body).await.is_invalid(&[key]);
+    let batch = app
+        .send(Method::POST, "/app/uploads/initiate-batch", |request| {
+            let request = request.bearer_auth(ann.token()).header("Idempotency-Key", &long_key);
+            request.json(&json!({"files": [], "colour": 1}))
+        })
+        .await;
+    batch.is_invalid(&[("/files", "too-short"), colour, key]);
+
+    // Each file of a batch as a file alone.
+    let good = json!({"file_name": "a", "file_size": 1, "client_reference": "a"});
+    let bad = json!({"file_size": huge, "colour": 1, "client_reference": "a"});
+    let answer = ann.initiate_batch(&json!({"files": [good, bad]})).await.is(207);
+    let errors = answer["uploads"][1]["problem"]["errors"].as_array().unwrap();
+    let mut codes: Vec<String> =
+        errors.iter().map(|e| format!("{} {}", text(&e["pointer"]), text(&e["code"]))).collect();
+    codes.sort();
+    assert_eq!(
+        codes,
+        [
+            "/files/1/client_reference duplicate-reference",
+            "/files/1/colour unknown-field",
+            "/files/1/file_name required",
+            "/files/1/file_size file-too-large",
+        ]
+    );
+    assert_eq!(ann.list("").await.ok()["data"].as_array().unwrap().len(), 1, "the good file alone");
 }
 
 async fn bodies_that_are_no_json_are_malformed(app: TestApp) {

@@ -126,6 +126,17 @@ async fn bad_queries_are_named(app: TestApp) {
         assert_eq!(pointers, [pointer], "{query}");
     }
     ann.list("batch_reference=%00&fingerprint=%FF").await.is_problem(422, "validation-failed");
+    let all = [
+        ("?status", "invalid-format"),
+        ("?limit", "out-of-range"),
+        ("?brand_id", "invalid-format"),
+        ("?colour", "unknown-field"),
+    ];
+    let query = "status=DONE,FAILED&limit=0&brand_id=main&colour=red";
+    ann.list(query).await.is_invalid(&all);
+    ann.get(&format!("/admin/uploads?{query}")).await.is_invalid(&all);
+    let wait = format!("/app/uploads/{}/wait?for=ever&timeout=61", ended.id);
+    ann.get(&wait).await.is_invalid(&[("?for", "invalid-format"), ("?timeout", "out-of-range")]);
     ann.cancel(&ended).await.ok();
 }
 

@@ -25,6 +25,7 @@ use crate::{storage, tenant};
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct AdminListQuery {
     tenant: Option<String>,
+    #[validate(custom(function = "rules::states"))]
     status: Option<String>,
     brand_id: Option<BrandId>,
     #[validate(custom(function = "rules::reference"))]
@@ -62,7 +63,7 @@ pub(in crate::http) async fn list(engine: Data<Engine>, admin: Admin, query: Que
     let AdminListQuery { tenant, status, brand_id, batch_reference, fingerprint, created_by, limit, cursor } =
         query.parse()?;
     let query = ListQuery { status, brand_id, batch_reference, fingerprint, created_by, limit, cursor };
-    let (before, limit, filter) = (query.cursor, query.page_size(), query.filter()?);
+    let (before, limit, filter) = (query.cursor, query.page_size(), query.filter());
     let caller = tenant::within(&engine, &admin, tenant.as_deref()).await?;
     let page = session::list(&engine, &caller, &filter, before, limit).await?;
     Ok(HttpResponse::Ok().json(PageView::from(page)))
