@@ -6,7 +6,7 @@ mod feed;
 mod hub;
 mod receipt;
 mod record;
-pub(crate) mod rows;
+pub mod rows;
 mod stream;
 mod verify;
 

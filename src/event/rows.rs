@@ -6,7 +6,7 @@ use entity::upload_session::{self, Status};
 use entity::{AssetId, BrandId, SessionId, TenantId, asset, feed, tenant, upload_tombstone};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, JoinType,
-    QueryFilter, QueryOrder, QuerySelect, RelationDef, Statement,
+    QueryFilter, QueryOrder, QuerySelect, RelationDef, Select, Statement,
 };
 
 use super::Entry;
@@ -48,14 +48,15 @@ pub(crate) async fn of_session(
     tenant: TenantId,
     session: SessionId,
 ) -> Result<Vec<upload_event::Model>> {
+    by_session(tenant, session).all(conn).await.map_err(db_error)
+}
+
+pub fn by_session(tenant: TenantId, session: SessionId) -> Select<upload_event::Entity> {
     upload_event::Entity::find()
         .filter(Column::TenantId.eq(tenant))
         .filter(Column::UploadSessionId.eq(session))
         .order_by_asc(Column::Seq)
         .limit(10_000)
-        .all(conn)
-        .await
-        .map_err(db_error)
 }
 
 /// An event that has its place in the order of all, with what its readers are told of its session.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use entity::upload_session::Status;
-use entity::{BrandId, SessionId, TenantId, brand, tenant, upload_session};
+use entity::{BrandId, SessionId, TenantId, asset, brand, tenant, upload_session};
 use quaymaster::caller::{Brands, Caller, Permission, Permissions};
+use quaymaster::event;
 use quaymaster::session::rows::{self, Filter, Queue, Scope};
 use quaymaster::tenant::rows::{Count, count_by_day};
 use sea_orm::{
@@ -188,7 +189,11 @@ impl World {
                     file_size, mime_type, bucket, object_key, etag, checksum_verified, metadata, created_at, ready_at)
                 SELECT tenant_id, asset_id, id, brand_id, created_by, 'READY', file_name, file_name,
                     file_size, mime_type, bucket, 'assets/x', 'etag', {no}, metadata, created_at, updated_at
-                FROM upload_session WHERE status = 'COMPLETED'"
+                FROM upload_session WHERE status = 'COMPLETED';
+             INSERT INTO upload_event (tenant_id, upload_session_id, seq, at, event, actor, details, mac)
+                SELECT tenant_id, id, number.seq, created_at, 'touch', created_by, metadata, chain_head
+                FROM upload_session, (SELECT 1 AS seq UNION SELECT 2 UNION SELECT 3) AS number
+                WHERE created_at >= '{late}'"
         );
         db.pool.execute_unprepared(&ends).await.unwrap();
         ids.reverse();
@@ -461,6 +466,10 @@ async fn lookups(db: &TestDb, world: &World) -> Vec<Case> {
     let tenant = world.tenant;
     let of_tenant = || upload_session::Entity::find().filter(upload_session::Column::TenantId.eq(tenant));
     let newest = of_tenant().order_by_desc(upload_session::Column::Id).one(&db.pool).await.unwrap().unwrap();
+    let made = of_tenant().filter(upload_session::Column::Status.eq(Status::Completed));
+    let made = made.order_by_desc(upload_session::Column::Id).one(&db.pool).await.unwrap().unwrap();
+    let events = event::rows::by_session(tenant, newest.id);
+    assert_eq!(events.clone().count(&db.pool).await.unwrap(), 3);
     let scope = Scope { tenant, brand: newest.brand_id, user: &newest.created_by };
     let key = newest.idempotency_key.as_deref().unwrap();
     let (batch, client) = ("daily", "row-99999");
@@ -490,6 +499,8 @@ async fn lookups(db: &TestDb, world: &World) -> Vec<Case> {
     let brands = brand::Entity::find().filter(brand::Column::TenantId.eq(tenant)).order_by_asc(brand::Column::Slug);
     vec![
         by_key("session by id", rows::by_id(tenant, newest.id).build(backend)),
+        by_key("a session's events", events.build(backend)),
+        by_key("asset by id", asset::Entity::find_by_id((tenant, made.asset_id)).build(backend)),
         ten("sessions by ids alone", backend.build(&rows::claims(&some))),
         ten("session by key", rows::by_idempotency_key(scope, key).build(backend)),
         ten("session by references", rows::by_references(scope, batch, client).build(backend)),
