@@ -133,13 +133,48 @@ fn problem(description: &str) -> openapi::Response {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// Paths that answer the document itself.
+    const NOT_IN_IT: [&str; 1] = ["/openapi.json"];
 
     #[test]
     fn the_committed_document_is_the_one_that_the_code_makes() {
         let committed = include_str!("../../docs/openapi.json");
         let made = document().to_pretty_json().unwrap();
         assert!(committed.trim_end() == made, "docs/openapi.json is not up to date: run `make openapi`");
+    }
+
+    #[test]
+    fn every_route_is_in_the_document_and_takes_what_it_says() {
+        let mut served = BTreeSet::new();
+        for resource in include_str!("routes.rs").split("resource(\"").skip(1) {
+            let (path, rest) = resource.split_once('"').unwrap();
+            let (allow, routes) = rest.split_once(']').unwrap();
+            let allowed: Vec<_> = allow.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+            let routes = routes.split(".route(").skip(1).map(|route| route.split_once('(').unwrap().0);
+            let routed: Vec<_> = routes.map(str::to_uppercase).collect();
+            assert_eq!(allowed, routed, "{path}: the methods of its 405 are not those of its routes");
+            if !NOT_IN_IT.contains(&path) {
+                served.extend(allowed.into_iter().map(|method| format!("{method} {path}")));
+            }
+        }
+        let mut documented = BTreeSet::new();
+        for (path, item) in document().paths.paths {
+            let methods = [
+                ("GET", item.get),
+                ("PUT", item.put),
+                ("POST", item.post),
+                ("PATCH", item.patch),
+                ("DELETE", item.delete),
+            ];
+            let taken = methods.into_iter().filter(|(_, operation)| operation.is_some());
+            documented.extend(taken.map(|(method, _)| format!("{method} {path}")));
+        }
+        assert!(served.len() > 30, "only {} routes are found in routes.rs", served.len());
+        assert_eq!(served, documented);
     }
 
     #[test]
