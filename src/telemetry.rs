@@ -43,7 +43,9 @@ pub fn init(settings: &Log) -> Result<(), Error> {
     Ok(())
 }
 
-/// What writes lines: in JSON, with the span's fields under `span`, or for eyes.
+/// What writes lines: in JSON, with the spans under `spans` and the outermost first, or for eyes.
+///
+/// A verb's warning has the id of its request only through the list. The innermost span is not written a second time.
 ///
 /// # Errors
 /// The level cannot be read.
@@ -58,7 +60,7 @@ where
 {
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = if json {
-        lines.json().flatten_event(true).with_span_list(false).boxed()
+        lines.json().flatten_event(true).with_current_span(false).boxed()
     } else {
         lines.with_ansi(colours).boxed()
     };

@@ -11,6 +11,7 @@ use entity::SessionId;
 use entity::upload_session::Status;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tracing::instrument;
 
 use super::{Keys, rows};
 use crate::asset;
@@ -35,6 +36,7 @@ pub struct Receipt {
 ///
 /// # Errors
 /// [`Error::NotFound`] where the caller does not see it, [`Error::IllegalTransition`] where it is not over yet.
+#[instrument(name = "session.receipt", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn receipt(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Receipt> {
     let session = session::find(engine, caller, id).await?;
     if !state::is_terminal(session.status) {

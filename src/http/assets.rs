@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use validator::Validate;
 
 use super::body::{self, Body};
+use super::middleware::name_session;
 use super::problem::Answer;
 use super::query::Query;
 use super::views::{AssetView, Time};
@@ -71,6 +72,7 @@ pub(super) async fn complete(
     admit(&engine, &caller, Permission::AssetsCreate).await?;
     let body = body.parse()?;
     let id = body.upload_session_id.ok_or(Error::NotFound)?;
+    name_session(id);
     let completion = Completion {
         parts: body.parts.map(|parts| {
             parts.into_iter().map(|p| (p.part_number.unwrap_or_default(), p.etag.unwrap_or_default())).collect()

@@ -11,12 +11,13 @@ use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, FromRequest, HttpMessage, HttpRequest};
+use entity::SessionId;
 use futures_util::FutureExt;
-use tracing::{Instrument, field};
+use tracing::{Instrument, Span, field};
 use uuid::Uuid;
 
 use super::door::Door;
-use super::problem::{CONTENT_TYPE, Problem};
+use super::problem::{self, CONTENT_TYPE, Problem};
 use crate::settings;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -52,9 +53,15 @@ impl FromRequest for RequestId {
     }
 }
 
+/// Says in the request's span which session it is about, for all that is logged from here on.
+pub fn name_session(id: SessionId) {
+    Span::current().record("session.id", field::display(id));
+}
+
 /// The outermost middleware: `App::wrap(from_fn(observe))`, as the last `wrap`.
 ///
-/// Handlers add `session.id` to the span by `Span::current().record(…)`. Neither the query string nor any header but
+/// Handlers add `session.id` to the span by [`name_session`]. The line says what came of the request: `outcome` is the
+/// code of its problem, or `ok`. Neither the query string nor any header but
 /// the id is logged: they may hold what must not be read there.
 pub async fn observe(
     req: ServiceRequest,
@@ -78,21 +85,18 @@ pub async fn observe(
 
     let entered = span.enter();
     let quiet = matches!(route.as_deref(), Some("/healthz" | "/readyz"));
-    let answer = match result {
-        Ok(response) => Ok(finish(response, &id)),
-        Err(error) => Err(error),
+    let (status, problem) = match &result {
+        Ok(response) => (response.status(), response.response().error()),
+        Err(error) => (error.as_response_error().status_code(), Some(error)),
     };
-    let status = match &answer {
-        Ok(response) => response.status(),
-        Err(error) => error.as_response_error().status_code(),
-    };
-    if let Err(error) = &answer
-        && let Some(problem) = error.as_error::<Problem>()
-    {
+    let problem = problem.and_then(Error::as_error::<Problem>);
+    let outcome = outcome(status, problem);
+    if let Some(problem) = problem {
         problem.log();
     }
-    log(status, started, quiet);
+    log(status, outcome, started, quiet);
     drop(entered);
+    let answer = result.map(|response| finish(response, &id));
 
     answer.map_err(|mut error| {
         // The request is gone with what failed: its answer is made from the error alone, further out.
@@ -110,10 +114,7 @@ pub async fn observe(
 
 fn finish<B: MessageBody>(response: ServiceResponse<B>, id: &RequestId) -> ServiceResponse<EitherBody<B>> {
     let body = response.response().error().and_then(|error| match error.as_error::<Problem>() {
-        Some(problem) => {
-            problem.log();
-            Some(problem.body(Some(id.as_str())))
-        }
+        Some(problem) => Some(problem.body(Some(id.as_str()))),
         // A path that actix itself could not read leads nowhere either.
         None if response.status() == StatusCode::NOT_FOUND => Some(Problem::not_found().body(Some(id.as_str()))),
         None => None,
@@ -138,14 +139,26 @@ fn add_headers(headers: &mut HeaderMap, id: &RequestId) {
     }
 }
 
-fn log(status: StatusCode, started: Instant, quiet: bool) {
+/// What came of a request, in one word for the log.
+fn outcome(status: StatusCode, problem: Option<&Problem>) -> &'static str {
+    match problem {
+        Some(problem) => problem.code(),
+        // As `finish` answers it.
+        None if status == StatusCode::NOT_FOUND => problem::NOT_FOUND.code,
+        // What says for itself why: readiness, or actix of what it could not read.
+        None if status.is_client_error() || status.is_server_error() => "refused",
+        None => "ok",
+    }
+}
+
+fn log(status: StatusCode, outcome: &'static str, started: Instant, quiet: bool) {
     let duration_ms = started.elapsed().as_secs_f64() * 1e3;
     let status = status.as_u16();
     match status {
-        500 => tracing::error!(http.status = status, duration_ms, "request"),
-        501.. => tracing::warn!(http.status = status, duration_ms, "request"),
-        _ if quiet => tracing::debug!(http.status = status, duration_ms, "request"),
-        _ => tracing::info!(http.status = status, duration_ms, "request"),
+        500 => tracing::error!(http.status = status, outcome, duration_ms, "request"),
+        501.. => tracing::warn!(http.status = status, outcome, duration_ms, "request"),
+        _ if quiet => tracing::debug!(http.status = status, outcome, duration_ms, "request"),
+        _ => tracing::info!(http.status = status, outcome, duration_ms, "request"),
     }
 }
 

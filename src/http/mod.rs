@@ -35,6 +35,7 @@ pub use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
+use entity::SessionId;
 use tokio::task::JoinHandle;
 
 pub use openapi::document as openapi_document;
@@ -68,6 +69,16 @@ async fn known_tenant(engine: &Engine, caller: &Caller) -> Result<()> {
 /// [`Error::NotFound`].
 fn id_of<T: FromStr>(path: &str) -> Result<T> {
     path.parse().map_err(|_| Error::NotFound)
+}
+
+/// The session that a path names; from here on, the request's span names it too.
+///
+/// # Errors
+/// [`Error::NotFound`].
+fn session_of(path: &str) -> Result<SessionId> {
+    let id = id_of(path)?;
+    middleware::name_session(id);
+    Ok(id)
 }
 
 /// Listens, and answers until the handle says stop.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::problem::Answer;
-use super::{admit, id_of};
+use super::{admit, session_of};
 use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::event;
@@ -34,7 +34,7 @@ pub(super) struct ReceiptView {
 )]
 pub(super) async fn receipt(engine: Data<Engine>, caller: Caller, id: Path<String>) -> Answer {
     admit(&engine, &caller, Permission::UploadsView).await?;
-    let receipt = event::receipt(&engine, &caller, id_of(&id)?).await?;
+    let receipt = event::receipt(&engine, &caller, session_of(&id)?).await?;
     Ok(HttpResponse::Ok().json(ReceiptView { receipt: receipt.claims, jws: receipt.jws }))
 }
 

@@ -12,11 +12,11 @@ use validator::Validate;
 
 use super::body::{self, Body, Nothing};
 use super::idempotency_key::IdempotencyKey;
-use super::middleware::RequestId;
+use super::middleware::{RequestId, name_session};
 use super::problem::{self, Answer, Document, Problem};
 use super::rules;
 use super::views::{EventView, PutView, SessionView, StatusView, Time, put_headers};
-use super::{admit, id_of};
+use super::{admit, session_of};
 use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
@@ -195,6 +195,7 @@ pub(super) async fn initiate(
     let batch_reference = file.batch_reference.take();
     let new = file.into_new(batch_reference, None, key);
     let done = session::initiate(&engine, &caller, new).await?;
+    name_session(done.session.id);
     let status = if done.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(HttpResponse::build(status).json(InitiatedView::from(done)))
 }
@@ -339,7 +340,7 @@ pub(super) async fn part_url(
 ) -> Answer {
     admit(&engine, &caller, Permission::UploadsCreate).await?;
     let number = body.parse()?.part_number.unwrap_or_default();
-    let (part, expires_at) = session::part_url(&engine, &caller, id_of(&id)?, number).await?;
+    let (part, expires_at) = session::part_url(&engine, &caller, session_of(&id)?, number).await?;
     Ok(HttpResponse::Ok().json(SinglePartUrlView { part: part.into(), expires_at: Time(expires_at) }))
 }
 
@@ -435,7 +436,7 @@ pub(super) async fn part_urls(
 ) -> Answer {
     admit(&engine, &caller, Permission::UploadsCreate).await?;
     let wanted = body.parse()?.wanted()?;
-    let urls = session::part_urls(&engine, &caller, id_of(&id)?, wanted).await?;
+    let urls = session::part_urls(&engine, &caller, session_of(&id)?, wanted).await?;
     Ok(HttpResponse::Ok().json(PartUrlsView {
         multipart_upload_id: urls.multipart_upload_id,
         expires_at: Time(urls.expires_at),
@@ -494,7 +495,7 @@ pub(super) struct ResumeView {
 )]
 pub(super) async fn resume(engine: Data<Engine>, caller: Caller, id: Path<String>) -> Answer {
     admit(&engine, &caller, Permission::UploadsView).await?;
-    let resume = session::resume(&engine, &caller, id_of(&id)?).await?;
+    let resume = session::resume(&engine, &caller, session_of(&id)?).await?;
     let part = |part: session::Held| UploadedPartView { part_number: part.number, etag: part.etag, size: part.size };
     Ok(HttpResponse::Ok().json(ResumeView {
         session: resume.session.into(),
@@ -528,7 +529,7 @@ pub(super) struct ActivityView {
 pub(super) async fn activity(engine: Data<Engine>, caller: Caller, id: Path<String>, body: Body<Nothing>) -> Answer {
     admit(&engine, &caller, Permission::UploadsCreate).await?;
     body.parse()?;
-    let session = session::touch(&engine, &caller, id_of(&id)?).await?;
+    let session = session::touch(&engine, &caller, session_of(&id)?).await?;
     Ok(HttpResponse::Ok().json(ActivityView {
         upload_session_id: session.id.0,
         status: session.status.into(),
@@ -547,7 +548,7 @@ pub(super) async fn activity(engine: Data<Engine>, caller: Caller, id: Path<Stri
 pub(super) async fn cancel(engine: Data<Engine>, caller: Caller, id: Path<String>, body: Body<Nothing>) -> Answer {
     admit(&engine, &caller, Permission::UploadsCancel).await?;
     body.parse()?;
-    let session = session::cancel(&engine, &caller, id_of(&id)?).await?;
+    let session = session::cancel(&engine, &caller, session_of(&id)?).await?;
     Ok(HttpResponse::Ok().json(SessionView::from(session)))
 }
 
@@ -559,7 +560,7 @@ pub(super) async fn cancel(engine: Data<Engine>, caller: Caller, id: Path<String
 )]
 pub(super) async fn find(engine: Data<Engine>, caller: Caller, id: Path<String>) -> Answer {
     admit(&engine, &caller, Permission::UploadsView).await?;
-    let session = session::find(&engine, &caller, id_of(&id)?).await?;
+    let session = session::find(&engine, &caller, session_of(&id)?).await?;
     Ok(HttpResponse::Ok().json(SessionView::from(session)))
 }
 
@@ -578,6 +579,6 @@ pub(super) struct EventsView {
 )]
 pub(super) async fn events(engine: Data<Engine>, caller: Caller, id: Path<String>) -> Answer {
     admit(&engine, &caller, Permission::UploadsView).await?;
-    let events = session::events(&engine, &caller, id_of(&id)?).await?;
+    let events = session::events(&engine, &caller, session_of(&id)?).await?;
     Ok(HttpResponse::Ok().json(EventsView { data: events.into_iter().map(Into::into).collect() }))
 }

@@ -11,7 +11,7 @@ use validator::Validate;
 use super::problem::Answer;
 use super::query::Query;
 use super::views::{AssetView, SessionView};
-use super::{admit, id_of};
+use super::{admit, session_of};
 use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::session::{self, Goal};
@@ -76,7 +76,7 @@ pub(super) async fn wait(engine: Data<Engine>, caller: Caller, id: Path<String>,
     let query = query.parse()?;
     let timeout = Duration::from_secs(query.timeout.unwrap_or(TIMEOUT_SECS));
     let goal = query.r#for.map_or(Goal::Terminal, Into::into);
-    let waited = session::wait(&engine, &caller, id_of(&id)?, goal, timeout).await?;
+    let waited = session::wait(&engine, &caller, session_of(&id)?, goal, timeout).await?;
     Ok(HttpResponse::Ok().json(WaitedView {
         session: waited.session.into(),
         satisfied: waited.satisfied,

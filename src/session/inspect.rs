@@ -1,4 +1,5 @@
 use entity::{SessionId, upload_event};
+use tracing::instrument;
 
 use super::{Session, find, location};
 use crate::asset::{self, Asset};
@@ -34,6 +35,7 @@ pub struct Stored {
 ///
 /// # Errors
 /// [`crate::error::Error::NotFound`] where the caller does not see it.
+#[instrument(name = "session.inspect", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn inspect(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Inspection> {
     let session = find(engine, caller, id).await?;
     let events = event::rows::of_session(engine.db.conn(), session.tenant_id, session.id).await?;

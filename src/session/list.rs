@@ -2,6 +2,7 @@ use chrono::{DateTime, Utc};
 use entity::SessionId;
 use entity::upload_event;
 use entity::upload_session::Status;
+use tracing::instrument;
 
 use super::Session;
 use super::rows::{self, Filter};
@@ -15,12 +16,14 @@ use crate::page::Page;
 ///
 /// # Errors
 /// [`Error::NotFound`], the same for an unknown id, another tenant's, another brand's and another user's.
+#[instrument(name = "session.find", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn find(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Session> {
     let session = rows::find(engine.db.conn(), caller.tenant, id).await?.ok_or(Error::NotFound)?;
     if caller.sees(&session) { Ok(session) } else { Err(Error::NotFound) }
 }
 
 /// The caller's sessions, newest first; `limit` is 1 to 200.
+#[instrument(name = "session.list", skip_all, fields(tenant.id = %caller.tenant))]
 pub async fn list(
     engine: &Engine,
     caller: &Caller,
@@ -36,6 +39,7 @@ pub async fn list(
 ///
 /// # Errors
 /// [`Error::NotFound`] as [`find`].
+#[instrument(name = "session.events", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn events(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Vec<upload_event::Model>> {
     let session = find(engine, caller, id).await?;
     event::rows::of_session(engine.db.conn(), session.tenant_id, session.id).await
@@ -56,6 +60,7 @@ pub struct BatchSummary {
 ///
 /// # Errors
 /// [`Error::NotFound`] where there is none.
+#[instrument(name = "session.batch", skip_all, fields(tenant.id = %caller.tenant))]
 pub async fn batch(engine: &Engine, caller: &Caller, reference: &str) -> Result<BatchSummary> {
     let lines = rows::summarize(engine.db.search_conn(), caller, reference).await?;
     let first = lines.iter().map(|line| line.first_at).min().ok_or(Error::NotFound)?;

@@ -33,6 +33,7 @@ pub struct PartUrls {
 ///
 /// # Errors
 /// As [`part_urls`].
+#[instrument(name = "session.part_url", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn part_url(
     engine: &Engine,
     caller: &Caller,

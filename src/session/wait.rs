@@ -4,6 +4,7 @@ use entity::SessionId;
 use entity::asset::Status as AssetStatus;
 use entity::upload_session::Status;
 use tokio::time::{Instant, sleep_until};
+use tracing::instrument;
 
 use super::state::is_terminal;
 use super::{Session, find};
@@ -40,6 +41,7 @@ pub struct Waited {
 /// # Errors
 /// [`crate::error::Error::NotFound`] where the caller does not see it; [`crate::error::Error::TooManyReaders`] where this
 /// process has `feed.readers_max` already, who wait or read.
+#[instrument(name = "session.wait", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn wait(engine: &Engine, caller: &Caller, id: SessionId, goal: Goal, timeout: Duration) -> Result<Waited> {
     let deadline = Instant::now() + timeout;
     let interest = Interest { caller: caller.clone(), batch_reference: None, session: Some(id) };

@@ -16,7 +16,7 @@ use crate::http::list::{ListQuery, PageView};
 use crate::http::problem::Answer;
 use crate::http::query::Query;
 use crate::http::views::{AssetView, EventView, SessionView, Time};
-use crate::http::{id_of, rules};
+use crate::http::{rules, session_of};
 use crate::session::{self, Inspection, Stored};
 use crate::{storage, tenant};
 
@@ -150,7 +150,7 @@ pub(in crate::http) async fn inspect(
 ) -> Answer {
     admit(&engine, &admin).await?;
     let caller = tenant::within(&engine, &admin, query.parse()?.tenant.as_deref()).await?;
-    let inspection = session::inspect(&engine, &caller, id_of(&id)?).await?;
+    let inspection = session::inspect(&engine, &caller, session_of(&id)?).await?;
     Ok(HttpResponse::Ok().json(InspectionView::from(inspection)))
 }
 
@@ -186,7 +186,7 @@ pub(in crate::http) async fn fail(
     admit(&engine, &admin).await?;
     let note = body.parse()?.reason_text.unwrap_or_default();
     let caller = tenant::within(&engine, &admin, query.parse()?.tenant.as_deref()).await?;
-    let session = session::fail(&engine, &caller, id_of(&id)?, &note).await?;
+    let session = session::fail(&engine, &caller, session_of(&id)?, &note).await?;
     Ok(HttpResponse::Ok().json(SessionView::from(session)))
 }
 
@@ -210,6 +210,6 @@ pub(in crate::http) async fn cancel(
     admit(&engine, &admin).await?;
     body.parse()?;
     let caller = tenant::within(&engine, &admin, query.parse()?.tenant.as_deref()).await?;
-    let session = session::cancel(&engine, &caller, id_of(&id)?).await?;
+    let session = session::cancel(&engine, &caller, session_of(&id)?).await?;
     Ok(HttpResponse::Ok().json(SessionView::from(session)))
 }

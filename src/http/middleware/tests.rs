@@ -23,6 +23,7 @@ use crate::http::auth::{Grant, mint};
 use crate::http::body::{Body, Nothing};
 use crate::http::problem::{only, unknown_path};
 use crate::http::query::Query;
+use crate::http::session_of;
 use crate::settings::{Secret, Settings};
 use crate::telemetry;
 
@@ -329,14 +330,20 @@ impl Write for Lines {
     }
 }
 
-async fn recorded(caller: Caller) -> Result<HttpResponse, Problem> {
+async fn recorded(caller: Caller, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     caller.must(Permission::UploadsView)?;
-    tracing::Span::current().record("session.id", "s-1");
+    verb(session_of(&id)?).await;
     Ok(HttpResponse::Ok().finish())
+}
+
+#[tracing::instrument(name = "session.verb", skip_all, fields(session.id = %id))]
+async fn verb(id: SessionId) {
+    tracing::warn!("a verb's own");
 }
 
 #[test]
 fn a_request_is_one_line_without_secrets() {
+    let session = SessionId::new();
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = telemetry::subscriber("info", true, false, move || writer.clone()).unwrap();
@@ -354,7 +361,8 @@ fn a_request_is_one_line_without_secrets() {
             .wrap(from_fn(catch_panic))
             .wrap(from_fn(observe));
         let app = init_service(app).await;
-        for path in ["/things/7?signature=s3cret", "/failing?signature=s3cret", "/healthz"] {
+        let thing = format!("/things/{session}?signature=s3cret");
+        for path in [&thing, "/failing?signature=s3cret", "/things/7", "/healthz"] {
             let request = TestRequest::get()
                 .uri(path)
                 .peer_addr("192.0.2.1:1234".parse().unwrap())
@@ -367,14 +375,23 @@ fn a_request_is_one_line_without_secrets() {
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     assert!(!text.contains("s3cret") && !text.contains("Bearer") && !text.contains(&token[7..]), "{text}");
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 3, "one for the request, two for the one that failed, none for the health check: {text}");
-    let (first, span) = (&lines[0], &lines[0]["span"]);
+    assert_eq!(lines.len(), 5, "one for each request, one for what a verb and a failure had to say: {text}");
+    let (first, span) = (&lines[1], &lines[1]["spans"][0]);
     assert_eq!((first["level"].as_str(), first["http.status"].as_u64()), (Some("INFO"), Some(200)));
     assert!(first["duration_ms"].as_f64().is_some());
     assert_eq!(span["name"], "http.request");
     assert_eq!(span["http.route"], "/things/{id}");
     assert_eq!((&span["request.id"], &span["client.address"]), (&json!("r-1"), &json!("192.0.2.1")));
-    assert_eq!((&span["session.id"], span["tenant.id"].as_str().map(str::len)), (&json!("s-1"), Some(36)));
-    assert!(lines[1]["error"].as_str().unwrap().contains("SELECT secret"), "the cause is in the log, once");
-    assert_eq!((lines[2]["level"].as_str(), lines[2]["http.status"].as_u64()), (Some("ERROR"), Some(500)));
+    assert_eq!((&span["session.id"], span["tenant.id"].as_str().map(str::len)), (&json!(session), Some(36)));
+    assert!(first.get("span").is_none(), "each span is written once");
+    assert!(lines[2]["error"].as_str().unwrap().contains("SELECT secret"), "the cause is in the log, once");
+    assert_eq!((lines[3]["level"].as_str(), lines[3]["http.status"].as_u64()), (Some("ERROR"), Some(500)));
+    let outcomes = [1, 3, 4].map(|n| lines[n]["outcome"].as_str().unwrap());
+    assert_eq!(outcomes, ["ok", "internal", "not-found"]);
+    assert!(lines[4]["spans"][0].get("session.id").is_none(), "7 is no session's id: {}", lines[4]);
+
+    // What a verb says has its own span and the request's around it.
+    let [outer, inner] = lines[0]["spans"].as_array().unwrap().as_slice() else { panic!("two spans: {}", lines[0]) };
+    assert_eq!((&outer["request.id"], &outer["session.id"]), (&json!("r-1"), &json!(session)));
+    assert_eq!((&inner["name"], &inner["session.id"]), (&json!("session.verb"), &json!(session)));
 }
