@@ -23,7 +23,7 @@ test-s3: ## the stories against a real S3, an empty bucket; see scripts/test-s3 
 	@scripts/setup toolchain postgres
 	@scripts/test-s3
 
-check: ## formatting, lints, published API document; no tests
+check: ## formatting and lints; no tests
 	@scripts/setup toolchain
 	@scripts/check
 
