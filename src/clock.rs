@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -18,6 +19,15 @@ impl Clock {
     pub fn now(&self) -> DateTime<Utc> {
         let micros = Utc::now().timestamp_micros() + self.ahead_micros.load(Ordering::Relaxed);
         DateTime::from_timestamp_micros(micros).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+
+    /// Now, for spans that no correction of the wall clock may stretch; means nothing outside of this process.
+    pub fn instant(&self) -> Instant {
+        let now = Instant::now();
+        let ahead_micros = self.ahead_micros.load(Ordering::Relaxed);
+        let ahead = Duration::from_micros(ahead_micros.unsigned_abs());
+        let moved = if ahead_micros < 0 { now.checked_sub(ahead) } else { now.checked_add(ahead) };
+        moved.unwrap_or(now)
     }
 
     /// Moves this clock on, or back by a negative span.

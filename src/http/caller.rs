@@ -52,22 +52,34 @@ fn caller_of(identity: &Identity) -> Result<Caller, Problem> {
     })
 }
 
-/// Checks the request's token, once for each request, whoever asks first.
+/// Checks the request's token, and that its bearer does not ask too often; once for each request, whoever asks first.
 ///
 /// # Errors
-/// 401, or 503 where the identity provider's keys cannot be had.
+/// 401, 503 where the identity provider's keys cannot be had, or 429.
 pub(super) async fn authenticate(req: &HttpRequest) -> Result<Rc<Identity>, Problem> {
-    if let Some(identity) = req.extensions().get::<Rc<Identity>>() {
-        return Ok(Rc::clone(identity));
+    if let Some(identity) = known(req) {
+        return Ok(identity);
     }
+    let door = Door::of(req);
     let token = bearer(req.headers())?;
-    let identity = Door::of(req).verifier.verify(token).await.map_err(|rejection| match rejection {
+    let identity = door.verifier.verify(token).await.map_err(|rejection| match rejection {
         Rejection::Invalid(reason) => Problem::unauthenticated(Some(reason)),
         Rejection::KeysUnavailable => Problem::keys_unavailable(),
     })?;
+    // Extractors run side by side: while this one waited for keys, another may have counted the request.
+    if let Some(identity) = known(req) {
+        return Ok(identity);
+    }
+    if let Some(limit) = &door.rate_limit {
+        limit.take(&identity).map_err(Problem::rate_limited)?;
+    }
     let identity = Rc::new(identity);
     req.extensions_mut().insert(Rc::clone(&identity));
     Ok(identity)
+}
+
+fn known(req: &HttpRequest) -> Option<Rc<Identity>> {
+    req.extensions().get::<Rc<Identity>>().cloned()
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750, section 2.1).

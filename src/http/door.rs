@@ -6,13 +6,17 @@ use actix_web::{HttpRequest, web};
 
 use super::auth::{self, Verifier};
 use super::client_address::TrustedProxies;
+use super::rate_limit::RateLimit;
 use crate::clock::Clock;
 use crate::settings::Settings;
 
-/// Belongs into `App::app_data` as `web::Data<Door>`, one for all workers: keys that one has fetched serve the others.
+/// Belongs into `App::app_data` as `web::Data<Door>`, one for all workers: keys that one has fetched serve the others,
+/// and what a user asks is counted together.
 pub struct Door {
     pub(super) verifier: Verifier,
     pub(super) proxies: TrustedProxies,
+    /// `None` where it is off.
+    pub(super) rate_limit: Option<RateLimit>,
     body_timeout: Duration,
 }
 
@@ -21,8 +25,9 @@ impl Door {
     /// No key for tokens is set, or one cannot be read.
     pub fn new(settings: &Settings, clock: Clock) -> Result<Self, auth::StartError> {
         Ok(Self {
-            verifier: Verifier::new(&settings.auth, clock)?,
+            verifier: Verifier::new(&settings.auth, clock.clone())?,
             proxies: TrustedProxies::new(settings.server.trusted_networks().map_err(auth::StartError::Settings)?),
+            rate_limit: RateLimit::new(&settings.rate_limit, clock),
             body_timeout: Duration::from_secs(settings.server.body_timeout_secs),
         })
     }

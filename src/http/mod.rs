@@ -19,6 +19,7 @@ mod middleware;
 mod openapi;
 mod problem;
 mod query;
+mod rate_limit;
 mod receipts;
 mod routes;
 mod rules;

@@ -89,6 +89,7 @@ impl Modify for CommonProblems {
                     ("413", "`body-too-large`", app),
                     ("415", "`unsupported-media-type`", app),
                     ("422", "`validation-failed`", app),
+                    ("429", "`rate-limited`, where the server is set to limit its users", app),
                 ]);
                 // Those of its own an operation names by their codes alone.
                 for (status, response) in &mut operation.responses.responses {
@@ -187,6 +188,7 @@ mod tests {
                     assert!(extensions.contains_key("x-permission"), "{path} has no x-permission");
                     assert!(operation.responses.responses.contains_key("401"), "{path}");
                 }
+                assert_eq!(operation.responses.responses.contains_key("429"), is_for_callers(&path), "{path}");
             }
         }
     }

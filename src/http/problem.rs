@@ -3,6 +3,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
@@ -64,6 +65,7 @@ kinds! {
     BODY_TOO_LARGE = PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
     UNSUPPORTED_MEDIA_TYPE = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be plain JSON";
     VALIDATION_FAILED = UNPROCESSABLE_ENTITY, "validation-failed", "The input is not valid";
+    RATE_LIMITED = TOO_MANY_REQUESTS, "rate-limited", "The user asks more often than the server lets them";
     INTERNAL = INTERNAL_SERVER_ERROR, "internal", "Something went wrong in the server";
     STORAGE_UNAVAILABLE = SERVICE_UNAVAILABLE, "storage-unavailable", "The object store cannot be reached";
     TOO_MANY_READERS = SERVICE_UNAVAILABLE, "too-many-readers", "The server has as many live readers as it takes";
@@ -187,6 +189,13 @@ impl Problem {
         };
         let challenge = HeaderValue::try_from(challenge).expect("the reasons are plain ASCII");
         Self::new(&UNAUTHENTICATED, detail).with_header(header::WWW_AUTHENTICATE, challenge)
+    }
+
+    /// `wait` is how long it takes until the user's next request passes.
+    pub fn rate_limited(wait: Duration) -> Self {
+        // Rounded up: whoever comes back then is not refused for the same reason.
+        let secs = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self::new(&RATE_LIMITED, "nothing was done: the same request can be sent again").retry_after(secs.max(1))
     }
 
     /// The token may be good, but nobody can tell: an honest client must not be sent to log in again.
@@ -435,6 +444,15 @@ mod tests {
             challenge(Some("the token has expired")),
             r#"Bearer realm="quaymaster", error="invalid_token", error_description="the token has expired""#
         );
+    }
+
+    #[test]
+    fn a_wait_is_rounded_up_to_whole_seconds() {
+        for (wait_ms, secs) in [(0, "1"), (1, "1"), (1_000, "1"), (1_001, "2"), (59_999, "60")] {
+            let response = Problem::rate_limited(Duration::from_millis(wait_ms)).error_response();
+            assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+            assert_eq!(response.headers().get(header::RETRY_AFTER).unwrap(), secs, "{wait_ms} ms");
+        }
     }
 
     #[test]

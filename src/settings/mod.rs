@@ -14,6 +14,7 @@ mod feed;
 mod jobs;
 mod lifecycle;
 mod log;
+mod rate_limit;
 mod schedule;
 mod secret;
 mod server;
@@ -39,6 +40,7 @@ pub use feed::Feed;
 pub use jobs::Jobs;
 pub use lifecycle::Lifecycle;
 pub use log::{Log, LogFormat};
+pub use rate_limit::RateLimit;
 pub use schedule::Schedule;
 pub use secret::Secret;
 pub use server::Server;
@@ -55,6 +57,7 @@ pub struct Settings {
     pub log: Log,
     pub cors: Cors,
     pub auth: Auth,
+    pub rate_limit: RateLimit,
     pub database: Database,
     pub storage: Storage,
     pub embedded: Embedded,
@@ -124,6 +127,7 @@ impl Settings {
         self.log.check(&mut complaints);
         self.cors.check(&mut complaints);
         self.auth.check(&mut complaints);
+        self.rate_limit.check(&mut complaints);
         self.database.check(&mut complaints);
         self.storage.check(&mut complaints);
         self.embedded.check(&mut complaints);

@@ -33,6 +33,7 @@ fn nothing_set_is_the_embedded_deployment() {
         settings.database.url.is_none() && settings.storage.bucket.is_none() && settings.storage.provider.is_none()
     );
     assert!(settings.auth.jwt_secret.is_none() && settings.storage.max_parts.is_none());
+    assert_eq!(settings.rate_limit.requests_per_second, 0);
     assert_eq!(settings.default_profile().max_file_bytes, 5 << 40);
     assert!(settings.warnings.is_empty());
 }
@@ -247,6 +248,15 @@ fn contradictions_are_refused_with_both_names() {
     refused(from_file("[cors]\nallowed_origins = [\"https://a.example/\"]"), &["cors.allowed_origins"]);
     refused(from_environment(&[("LOG_LEVEL", "verbose")]), &["log.level", "verbose"]);
     refused(from_file("[auth]\njwks_url = \"id.example.com\""), &["auth.jwks_url"]);
+    refused(from_file("[rate_limit]\nburst = 0"), &["rate_limit.burst is 0"]);
+    refused(
+        from_file("[rate_limit]\nrequests_per_second = 1000001\nburst = 1000002"),
+        &["rate_limit.requests_per_second (1000001)", "rate_limit.burst (1000002)"],
+    );
+    refused(
+        from_file("[rate_limit]\nrequests_per_second = 0.5"),
+        &["rate_limit.requests_per_second", "a whole number"],
+    );
 
     let several = from_environment(&[("JWT_SECRET", "short"), ("LOG_LEVEL", "loud"), ("STORAGE_PROVIDER", "r2")]);
     assert_eq!(several.unwrap_err().to_string().lines().count(), 3, "all of them at once");
@@ -388,6 +398,7 @@ fn the_default_file_and_the_structs_hold_the_same_keys() {
     assert_eq!(keys(&defaults["log"]), fields_of::<Log>());
     assert_eq!(keys(&defaults["cors"]), fields_of::<Cors>());
     assert_eq!(keys(&defaults["auth"]), fields_of::<Auth>());
+    assert_eq!(keys(&defaults["rate_limit"]), fields_of::<RateLimit>());
     assert_eq!(keys(&defaults["database"]), fields_of::<Database>());
     assert_eq!(keys(&defaults["storage"]), fields_of::<Storage>());
     assert_eq!(keys(&defaults["embedded"]), fields_of::<Embedded>());

@@ -33,6 +33,7 @@ mod program;
 mod promote;
 mod provision;
 mod quota;
+mod rate_limit;
 mod receipt;
 mod reconcile;
 mod replicas;
