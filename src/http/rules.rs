@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value};
 use validator::ValidationError;
 
 use crate::session::state;
-use crate::tenant;
+use crate::{storage, tenant};
 
 /// The longest name of a file, in Unicode scalars.
 pub const FILE_NAME_CHARS_MAX: usize = 255;
@@ -83,13 +83,9 @@ pub fn slug(text: &str) -> Verdict {
     }
 }
 
-/// A bucket's name, as far as all stores agree on it: 3 to 63 of `a-z`, `0-9`, `.` and `-`.
+/// A name that S3 allows for a bucket.
 pub fn bucket(name: &str) -> Verdict {
-    let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'.' || byte == b'-';
-    if (3..=63).contains(&name.len()) && name.bytes().all(is_part) {
-        return Ok(());
-    }
-    broken("invalid-format", "must be 3 to 63 of a-z, 0-9, dots and hyphens")
+    if storage::is_bucket_name(name) { Ok(()) } else { broken("invalid-format", storage::BUCKET_NAMES) }
 }
 
 /// `Idempotency-Key`: 1 to 128 printable ASCII characters.

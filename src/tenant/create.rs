@@ -7,6 +7,7 @@ use crate::action::{self, Act};
 use crate::caller::Brands;
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
+use crate::storage;
 
 /// A tenant and all its brands, by slug.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +22,8 @@ pub struct Created {
 /// what it changes.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a slug that is not 1 to 63 of `a-z`, `0-9` and inner `-`, or for a tenant that has another
-/// bucket than the one named.
+/// [`Error::Invalid`] for a slug that is not 1 to 63 of `a-z`, `0-9` and inner `-`, a name that S3 does not allow for a
+/// bucket, or a tenant that has another bucket than the one named.
 pub async fn create(
     engine: &Engine,
     actor: &str,
@@ -30,13 +31,16 @@ pub async fn create(
     brands: &[String],
     bucket: Option<&str>,
 ) -> Result<Created> {
-    let wrong: Vec<_> = std::iter::once(("/slug".to_owned(), slug))
+    let wrong = std::iter::once(("/slug".to_owned(), slug))
         .chain(brands.iter().enumerate().map(|(n, brand)| (format!("/brands/{n}"), brand.as_str())))
         .filter(|(_, slug)| !is_slug(slug))
         .map(|(pointer, slug)| {
             FieldError::new(pointer, "malformed", format!("{slug:?} is not 1 to 63 of a-z, 0-9 and inner hyphens"))
-        })
-        .collect();
+        });
+    let bucket_wrong = bucket
+        .filter(|name| !storage::is_bucket_name(name))
+        .map(|_| FieldError::new("/bucket", "malformed", storage::BUCKET_NAMES));
+    let wrong: Vec<_> = wrong.chain(bucket_wrong).collect();
     if !wrong.is_empty() {
         return Err(Error::Invalid(wrong));
     }

@@ -79,6 +79,10 @@ async fn tenants_are_listed_page_by_page(app: TestApp) {
 
 async fn a_tenant_is_made_and_given_brands(app: TestApp) {
     let ola = app.operator("ola");
+    for bucket in ["ab", "ends-", "two..dots", "192.168.5.4", "Large"] {
+        let odd = ola.post("/admin/tenants", &json!({"slug": "odd", "bucket": bucket})).await;
+        odd.is_invalid(&[("/bucket", "invalid-format")]);
+    }
     let made = ola.post("/admin/tenants", &json!({"slug": "hooli", "brands": ["nucleus", "xyz"]})).await.created();
     assert_eq!(made["slug"], "hooli");
     assert_eq!(made["brands"].as_object().unwrap().len(), 2);

@@ -129,7 +129,7 @@ pub(in crate::http) struct CreateTenantRequest {
     #[validate(length(min = 1, max = 100))]
     brands: Option<Vec<String>>,
     /// The tenant's own bucket, under the dedicated strategy.
-    #[schema(min_length = 3, max_length = 63, pattern = "^[a-z0-9.-]+$")]
+    #[schema(min_length = 3, max_length = 63, pattern = "^[a-z0-9]([a-z0-9-]|[.][a-z0-9-])*[a-z0-9]$")]
     #[validate(custom(function = "rules::bucket"))]
     bucket: Option<String>,
 }
