@@ -1,6 +1,6 @@
 use sea_orm::entity::prelude::*;
 
-/// Where the chain of the operators' actions ends. One row; whoever updates it has the turn.
+/// Where the chain of the operators' actions ends. One row; whoever locks it has the turn.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "operator_chain")]

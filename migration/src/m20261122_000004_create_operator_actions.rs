@@ -31,7 +31,7 @@ impl MigrationTrait for Migration {
         )
         .await?;
 
-        // The last action's number and what its chain ends in. One row; whoever updates it has the turn.
+        // The last action's number and what its chain ends in. One row; whoever locks it has the turn.
         let chain = format!(
             "CREATE TABLE operator_chain (
                 id integer NOT NULL PRIMARY KEY,

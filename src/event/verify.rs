@@ -329,18 +329,17 @@ impl Check<'_> {
         };
         self.unless(completed, None, "the session has an asset and is not COMPLETED");
         self.unless(asset.id == session.asset_id, None, "the asset is not the one that the session has reserved");
-        let complete = events.iter().find(|event| event.event == state::Event::Complete.name());
-        let etag = complete.and_then(|event| event.details.get("etag")?.as_str());
-        self.unless(etag == Some(asset.etag.as_str()), None, "the asset's etag is not what was completed");
+        let named = |name: &str| events.iter().find(|event| event.event == name);
+        let said = |event: Option<&upload_event::Model>, name: &str| {
+            event.and_then(|event| Some(event.details.get(name)?.as_str()?.to_owned()))
+        };
+        let etag = said(named(state::Event::Complete.name()), "etag");
+        self.unless(etag.as_ref() == Some(&asset.etag), None, "the asset's etag is not what was completed");
         self.unless(asset.file_size == session.file_size, None, "the asset's file_size is not the session's");
         self.unless(asset.created_by == session.created_by, None, "the asset's created_by is not the session's");
         let checksum = session.checksum_sha256.is_none() || asset.checksum_sha256 == session.checksum_sha256;
         self.unless(checksum, None, "the asset's checksum_sha256 is not the session's");
 
-        let named = |name: &str| events.iter().find(|event| event.event == name);
-        let said = |event: Option<&upload_event::Model>, name: &str| {
-            event.and_then(|event| Some(event.details.get(name)?.as_str()?.to_owned()))
-        };
         let (ready, failed) = (named("asset.ready"), named("asset.failed"));
         let status = match (ready, failed) {
             (Some(_), _) => asset::Status::Ready,

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use validator::Validate;
 
 use super::problem::{Answer, Problem};
-use super::query::Query;
+use super::query::{LIMIT_DEFAULT, Query};
 use super::views::{SessionView, Time};
 use super::{admit, rules};
 use crate::caller::{Caller, Permission};
@@ -18,8 +18,6 @@ use crate::engine::Engine;
 use crate::page::Page;
 use crate::session::rows::Filter;
 use crate::session::{self, Session, state};
-
-const LIMIT_DEFAULT: u64 = 50;
 
 /// One page of sessions, newest first.
 #[derive(Debug, Serialize, ToSchema)]

@@ -15,6 +15,9 @@ use super::fields::{self, Form};
 use super::problem::Problem;
 use crate::error::FieldError;
 
+/// Items of a page where the query does not say how many.
+pub const LIMIT_DEFAULT: u64 = 50;
+
 /// The query string, not yet looked at: permissions come first.
 pub struct Query<T> {
     text: String,

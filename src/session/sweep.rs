@@ -95,8 +95,7 @@ pub(super) fn seconds(secs: u64) -> TimeDelta {
 
 /// The longest that a request of ours can be at one call to the store.
 pub(super) fn longest_call(engine: &Engine) -> TimeDelta {
-    let storage = &engine.settings.storage;
-    seconds(storage.attempt_timeout_secs.saturating_mul(storage.max_attempts.into()))
+    seconds(engine.settings.storage.longest_call_secs())
 }
 
 #[cfg(test)]

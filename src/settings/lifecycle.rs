@@ -46,7 +46,7 @@ impl Lifecycle {
             format!("lifecycle.batch_rows ({}) is more than 10000", self.batch_rows)
         });
         // As long a request may still be making the upload.
-        let opening = storage.attempt_timeout_secs.saturating_mul(storage.max_attempts.into());
+        let opening = storage.longest_call_secs();
         complaints.unless(self.initiating_after_secs > opening, || {
             let initiating = self.initiating_after_secs;
             format!(

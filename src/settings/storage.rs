@@ -77,6 +77,11 @@ pub enum ProvisionStrategy {
 }
 
 impl Storage {
+    /// The longest that a request can be at one call to the store.
+    pub fn longest_call_secs(&self) -> u64 {
+        self.attempt_timeout_secs.saturating_mul(self.max_attempts.into())
+    }
+
     pub(super) fn check(&self, complaints: &mut Complaints) {
         complaints.http_url("storage.endpoint", self.endpoint.as_deref());
         complaints.http_url("storage.public_endpoint", self.public_endpoint.as_deref());

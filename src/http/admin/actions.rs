@@ -12,11 +12,9 @@ use crate::action::{self, Action};
 use crate::caller::Admin;
 use crate::engine::Engine;
 use crate::http::problem::Answer;
-use crate::http::query::Query;
+use crate::http::query::{LIMIT_DEFAULT, Query};
 use crate::http::views::Time;
 use crate::tenant;
-
-const LIMIT_DEFAULT: u64 = 50;
 
 /// Something that an operator did.
 #[derive(Debug, Serialize, ToSchema)]

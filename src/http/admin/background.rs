@@ -17,13 +17,11 @@ use crate::error::{Error, FieldError, Result};
 use crate::http::body::{Body, Nothing};
 use crate::http::id_of;
 use crate::http::problem::{self, Answer, Problem};
-use crate::http::query::Query;
+use crate::http::query::{LIMIT_DEFAULT, Query};
 use crate::http::views::Time;
 use crate::jobs::{self, Job, Kind, State};
 use crate::pass::{self, Options, Pass, RunRecord};
 use crate::schedule::{self, Status};
-
-const LIMIT_DEFAULT: u64 = 50;
 
 /// One run of a pass.
 #[derive(Debug, Serialize, ToSchema)]

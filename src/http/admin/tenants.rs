@@ -18,14 +18,12 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::http::body::Body;
 use crate::http::problem::Answer;
-use crate::http::query::Query;
+use crate::http::query::{LIMIT_DEFAULT, Query};
 use crate::http::rules;
 use crate::http::views::Time;
 use crate::start;
 use crate::tenant::usage::Day;
 use crate::tenant::{self, Limits, Standing};
-
-const LIMIT_DEFAULT: u64 = 50;
 
 /// A tenant, its limits, and what it holds.
 #[derive(Debug, Serialize, ToSchema)]
