@@ -11,6 +11,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{Filter, Job, Kind, Lease, NewJob, State};
+use crate::clock::{CLOCKS_DIFFER_MAX, seconds};
 use crate::database::{Tx, db_error, is_unique_violation};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -20,10 +21,28 @@ use crate::error::Result;
 pub async fn enqueue(engine: &Engine, tx: &Tx, job: &NewJob) -> Result<Option<JobId>> {
     let row = new_row(engine, job);
     let id = insert(tx.conn(), row).await?;
+    if id.is_none() {
+        bring_back(engine, tx, job).await?;
+    }
     if id.is_some() {
         tx.ring_after(&engine.wake);
     }
     Ok(id)
+}
+
+/// Makes the job due that has this one's dedupe key, where it is due later than any lease or pause may last: it was put
+/// there by a clock that was ahead, and would keep others away until then.
+async fn bring_back(engine: &Engine, tx: &Tx, job: &NewJob) -> Result<()> {
+    let now = engine.clock.now();
+    let longest_pause = seconds(engine.settings.jobs.backoff_max_secs);
+    let update = update(engine)
+        .col_expr(Column::RunAt, Expr::value(now))
+        .col_expr(Column::LeaseToken, Expr::value(None::<Uuid>))
+        .filter(Column::Kind.eq(job.kind.name()))
+        .filter(Column::DedupeKey.eq(job.dedupe_key.as_deref()))
+        .filter(Column::DeadAt.is_null())
+        .filter(Column::RunAt.gt(now + lease_length(engine) + longest_pause + CLOCKS_DIFFER_MAX));
+    update.exec(tx.conn()).await.map(drop).map_err(db_error)
 }
 
 /// Deletes the dead jobs in whose place this one is.
@@ -78,7 +97,7 @@ async fn insert(conn: &impl ConnectionTrait, row: ActiveModel) -> Result<Option<
 }
 
 fn lease_length(engine: &Engine) -> TimeDelta {
-    TimeDelta::seconds(i64::try_from(engine.settings.jobs.lease_secs).unwrap_or(i64::MAX / 1_000))
+    seconds(engine.settings.jobs.lease_secs)
 }
 
 /// Claims up to `at_most` jobs that are due, first come first served within a priority; none of `except`. A job whose

@@ -1,7 +1,7 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use entity::JobId;
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
@@ -85,7 +85,8 @@ pub(crate) async fn work(engine: &Engine, lease: &Lease, stop: &CancellationToke
     Ok(ending)
 }
 
-/// Runs the verb between the two records of its run. `also` takes part in the second one, and is told whether the run
+/// Runs the verb between the two records of its run; but a run that finds the wall clock put forward or back says so and
+/// does nothing, and the next one does its work. `also` takes part in the second one, and is told whether the run
 /// was stopped before it was through; one that failed was not.
 #[instrument(name = "pass.run", skip_all, fields(pass.name = order.pass.name(), pass.dry_run = order.dry_run))]
 async fn perform(
@@ -97,16 +98,14 @@ async fn perform(
     let opened = rows::open(engine, order).await?;
     let budget = Duration::from_secs(engine.settings.lifecycle.pass_budget_secs);
     let run = Run::new(order.options(), &order.actor, budget, stop.clone());
-    let ended = AssertUnwindSafe(verbs::run(engine, order.pass, &run)).catch_unwind().await;
-    let was_stopped = matches!(ended, Ok(Ok(_))) && run.was_stopped();
-    let (report, error) = match ended {
-        Ok(Ok(report)) if was_stopped => (report, Some("it was stopped before it was through".to_owned())),
-        Ok(Ok(report)) => (report, None),
-        Ok(Err(error)) => (Report::default(), Some(error.explained())),
-        Err(_) => {
-            error!("the pass panicked");
-            (Report::default(), Some("a bug: it panicked".to_owned()))
-        }
+    let outcome = match engine.clock.was_put() {
+        Some(by) => Err(clock_was_put(by)),
+        None => attempt(engine, order.pass, &run).await,
+    };
+    let was_stopped = outcome.is_ok() && run.was_stopped();
+    let (report, error) = match outcome {
+        Ok(report) => (report, was_stopped.then(|| "it was stopped before it was through".to_owned())),
+        Err(error) => (Report::default(), Some(error)),
     };
     let tx = engine.db.begin().await?;
     let closed = rows::close(&tx, opened.id, engine.clock.now(), &report, error.as_deref()).await?;
@@ -119,6 +118,30 @@ async fn perform(
         None => info!(found = report.found, done = report.done, failed = report.failed, "the pass is through"),
     }
     Ok(record)
+}
+
+/// What came of the verb, or why nothing did.
+async fn attempt(engine: &Engine, pass: Pass, run: &Run) -> Result<Report, String> {
+    match AssertUnwindSafe(verbs::run(engine, pass, run)).catch_unwind().await {
+        Ok(outcome) => outcome.map_err(|error| error.explained()),
+        Err(_) => {
+            error!("the pass panicked");
+            Err("a bug: it panicked".to_owned())
+        }
+    }
+}
+
+fn clock_was_put(by: TimeDelta) -> String {
+    let minutes = (by.num_seconds().abs() + 30) / 60;
+    let (hours, minutes) = (minutes / 60, minutes % 60);
+    if by > TimeDelta::zero() {
+        format!(
+            "the wall clock was put forward by {hours} h {minutes} min: nothing was done; later runs of this process take \
+             nothing for older because of it (if it is right now, restart the process to have it believed)"
+        )
+    } else {
+        format!("the wall clock was put back by {hours} h {minutes} min: nothing was done; the next run goes by it")
+    }
 }
 
 /// Runs of one pass, or of all, newest first. Of each pass the last 1,000 are kept.

@@ -1,19 +1,21 @@
 use chrono::{DateTime, Utc};
 use entity::schedule::{ActiveModel, Column, Entity};
 use sea_orm::sea_query::{Expr, OnConflict};
-use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, EntityTrait, QueryFilter};
 
+use crate::clock::CLOCKS_DIFFER_MAX;
 use crate::database::{Tx, db_error};
 use crate::engine::Engine;
 use crate::error::Result;
 
 /// Takes a slot; `false` where somebody has taken it, or a later one, and where the schedule is seen for the first time:
-/// a new deployment has missed nothing.
-pub(super) async fn take(tx: &Tx, name: &str, slot: DateTime<Utc>) -> Result<bool> {
+/// a new deployment has missed nothing. One that was taken in the future, before a clock was put back, does not count.
+pub(super) async fn take(tx: &Tx, name: &str, slot: DateTime<Utc>, now: DateTime<Utc>) -> Result<bool> {
+    let in_future = Column::LastSlot.gt(now + CLOCKS_DIFFER_MAX);
     let taken = Entity::update_many()
         .col_expr(Column::LastSlot, Expr::value(slot))
         .filter(Column::Name.eq(name))
-        .filter(Column::LastSlot.lt(slot))
+        .filter(Condition::any().add(Column::LastSlot.lt(slot)).add(in_future))
         .exec(tx.conn())
         .await
         .map_err(db_error)?;

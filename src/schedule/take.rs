@@ -28,7 +28,7 @@ pub async fn take(engine: &Engine, pass: Pass, timetable: &Timetable) -> Result<
     let now = engine.clock.now();
     let Some(slot) = timetable.last(now) else { return Ok(Taken::Not) };
     let tx = engine.db.begin().await?;
-    let is_ours = rows::take(&tx, pass.name(), slot).await?;
+    let is_ours = rows::take(&tx, pass.name(), slot, now).await?;
     if !is_ours {
         // The first time, there is a row to keep.
         tx.commit().await?;

@@ -6,8 +6,9 @@ use tracing::instrument;
 use super::complete::{Finished, finish};
 use super::discard::discard;
 use super::rows::{self, Queue};
-use super::sweep::{Fate, dealt_with, seconds, sum, sweep};
+use super::sweep::{Fate, dealt_with, sum, sweep};
 use super::{Change, Guard, Outcome, Session, location, transition};
+use crate::clock::seconds;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::pass::{Report, Run};
@@ -33,6 +34,8 @@ struct End {
 /// answer leaves the session as it is (failed), for the next run. Only a session's longest life ends whatever the store
 /// holds. A session that somebody wanted completed is completed, where its bytes are all there.
 ///
+/// A wall clock that is put forward while the process runs makes no session older; one that is put back, younger.
+///
 /// Two runs may be at it at once, and a client may come back at any moment: each change repeats its time in its WHERE.
 /// What the store holds of a failed session is cleared at once, best effort; the cleanup does the rest.
 ///
@@ -40,7 +43,7 @@ struct End {
 /// [`Error::DbUnavailable`]. What was done before is done.
 #[instrument(name = "session.detect_abandoned", skip_all, fields(dry_run = run.options.dry_run))]
 pub async fn detect_abandoned(engine: &Engine, run: &Run) -> Result<Report> {
-    let now = engine.clock.now();
+    let now = engine.clock.lived();
     let lifecycle = &engine.settings.lifecycle;
     let before = |secs: u64| now - run.options.older_than.unwrap_or(seconds(secs));
     let (idle, stuck) = (before(lifecycle.abandoned_after_secs), before(lifecycle.initiating_after_secs));
@@ -114,10 +117,10 @@ async fn end_session(engine: &Engine, run: &Run, session: Session, end: End) -> 
 /// When bytes last came to the store, by our clock, if that was after `since`.
 async fn last_arrival(engine: &Engine, session: &Session, since: DateTime<Utc>) -> Result<Option<DateTime<Utc>>> {
     let activity = engine.storage.activity(&location(session), session.multipart_upload_id.as_deref()).await?;
-    let now = engine.clock.now();
-    let ahead = ahead(now, activity.now);
+    let ahead = ahead(engine.clock.now(), activity.now);
     // A part from the future is one of this moment.
-    Ok(activity.last.map(|last| (last - ahead).min(now)).filter(|last| *last > since))
+    let latest = engine.clock.lived();
+    Ok(activity.last.map(|last| (last - ahead).min(latest)).filter(|last| *last > since))
 }
 
 /// How far the store's clock is ahead of ours. What cannot be known of it (the fraction of a second) is taken in favour of

@@ -1,4 +1,3 @@
-use chrono::TimeDelta;
 use entity::SessionId;
 use entity::upload_session::{FailureReason, Status, UploadType};
 use tracing::instrument;
@@ -8,6 +7,7 @@ use super::plan::part_range;
 use super::state::is_terminal;
 use super::{Change, Outcome, Session, find, location, rows, transition};
 use crate::caller::Caller;
+use crate::clock::seconds;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::storage::{Kind, Presigned};
@@ -128,7 +128,7 @@ fn stuck(session: Session, reason: Option<NoResume>) -> Resume {
 async fn touch_seldom(engine: &Engine, session: Session) -> Result<Session> {
     let now = engine.clock.now();
     let settings = &engine.settings.sessions;
-    let seldom = TimeDelta::seconds(i64::try_from(settings.activity_write_secs).unwrap_or(i64::MAX / 1_000));
+    let seldom = seconds(settings.activity_write_secs);
     if now - session.last_activity_at >= seldom
         && let Some(touched) = rows::touch(&engine.db, &session, settings, now).await?
     {

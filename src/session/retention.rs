@@ -7,7 +7,8 @@ use tracing::warn;
 
 use super::Session;
 use super::rows::{self, Queue};
-use super::sweep::{Fate, seconds, sweep};
+use super::sweep::{Fate, sweep};
+use crate::clock::seconds;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event;

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use entity::upload_session::{self, ActiveModel, Column, Entity, Status, UploadType};
 use entity::{AssetId, BrandId, SessionId, TenantId, asset, upload_tombstone};
 use sea_orm::ActiveValue::Set;
@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::NewUpload;
 use super::plan::Plan;
 use crate::caller::{Brands, Caller, Permission};
+use crate::clock::seconds;
 use crate::database::{Database, Tx, db_error, is_unique_violation};
 use crate::error::Result;
 use crate::event::chain::Link;
@@ -464,7 +465,6 @@ pub(super) async fn bury(tx: &Tx, tenant: TenantId, tombstones: Vec<upload_tombs
 /// When a session created at `created` and touched at `now` ends: so long after the last activity, but no later than
 /// its longest life.
 pub(super) fn expiry(created: DateTime<Utc>, now: DateTime<Utc>, settings: &settings::Sessions) -> DateTime<Utc> {
-    let seconds = |secs: u64| TimeDelta::seconds(i64::try_from(secs).unwrap_or(i64::MAX / 1_000));
     let latest = created + seconds(settings.max_lifetime_secs);
     std::cmp::min(now + seconds(settings.expires_after_secs), latest)
 }

@@ -6,6 +6,7 @@ use tracing::warn;
 
 use super::rows::{self, Queue};
 use super::{Session, state};
+use crate::clock::seconds;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::pass::{Report, Run};
@@ -86,11 +87,6 @@ pub(super) fn sum(reports: &[&Report]) -> Report {
 /// How many were dealt with; in a dry run, how many would be.
 pub(super) fn dealt_with(report: &Report) -> u64 {
     report.found - report.failed - report.skipped
-}
-
-/// Up to a hundred years: the settings allow no more.
-pub(super) fn seconds(secs: u64) -> TimeDelta {
-    TimeDelta::seconds(i64::try_from(secs).unwrap_or(i64::MAX / 1_000))
 }
 
 /// The longest that a request of ours can be at one call to the store.

@@ -16,6 +16,7 @@ mod bad_input;
 mod batch;
 mod cancel;
 mod cleanup;
+mod clock;
 mod complete;
 mod crash;
 mod download;
