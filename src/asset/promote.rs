@@ -7,7 +7,7 @@ use tracing::{instrument, warn};
 use super::{Asset, rows};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
-use crate::event::{self, Note};
+use crate::event::{self, Effect, Note, record_effect};
 use crate::jobs::{Kind as Job, NewJob};
 use crate::session::{self, Session, location};
 use crate::storage::{self, Kind, Location, Op, Source};
@@ -15,6 +15,7 @@ use crate::storage::{self, Kind, Location, Op, Source};
 const ACTOR: &str = "system";
 const CHANGED: &str = "the uploaded object was overwritten after it was completed";
 const GONE: &str = "the uploaded object was gone before it was copied";
+const CUT: &str = "the copy has another size than what was completed";
 
 /// What became of an asset.
 #[derive(Clone, Debug)]
@@ -58,8 +59,8 @@ pub async fn promote_job(engine: &Engine, payload: &Value) -> Result<()> {
 /// Copies the object of a COMPLETED session, exactly as it was completed, to where its asset is served from, and makes
 /// the asset READY. The store copies by itself. The uploaded object is deleted after that, best effort.
 ///
-/// Where the uploaded object is gone or is another one, the asset becomes FAILED: it stays for an operator, and so does
-/// the object. Safe to repeat, to race and to kill: the copy is looked for before it is made.
+/// Where the uploaded object is gone or is another one, or its copy has another size, the asset becomes FAILED: it stays
+/// for an operator, and so does the object. Safe to repeat, to race and to kill: the copy is looked for before it is made.
 ///
 /// # Errors
 /// [`Error::NotFound`] where there is no such session, or no asset of it. After [`Error::Storage`] and
@@ -74,11 +75,12 @@ pub async fn promote(engine: &Engine, tenant: TenantId, session: SessionId) -> R
         Status::Ready | Status::Failed => return Ok(Promoted::Already(asset)),
     }
     let (from, to) = (location(&session), Location::asset(&asset.bucket, tenant, asset.id));
-    match fetch(engine, &asset, &from, &to).await? {
+    match fetch(engine, &session, &asset, &to).await? {
         Fetched::Whole => {
             let promoted = record(engine, &session, &asset, Ok(&to.key)).await?;
             if let Promoted::Ready(_) = &promoted {
-                clear(engine, &asset, &from, &to).await;
+                let cleared = clear(engine, &asset, &from, &to).await;
+                record_effect(engine, &session, ACTOR, Effect::Discard, None, &cleared).await;
             }
             Ok(promoted)
         }
@@ -93,32 +95,48 @@ enum Fetched {
     Lost(&'static str),
 }
 
-async fn fetch(engine: &Engine, asset: &Asset, from: &Location, to: &Location) -> Result<Fetched> {
+async fn fetch(engine: &Engine, session: &Session, asset: &Asset, to: &Location) -> Result<Fetched> {
     // An earlier try may have lost the store's answer, or died before it was recorded.
-    if is_whole(engine, asset, to).await? {
+    if look(engine, asset, to).await? == Copied::Whole {
         return Ok(Fetched::Whole);
     }
-    let lost = match copy(engine, asset, from, to).await {
+    let copied = copy(engine, asset, &location(session), to).await;
+    let lost = match &copied {
         Ok(()) => None,
         Err(error) if error.kind == Kind::Changed => Some(CHANGED),
         Err(error) if error.kind == Kind::NotFound => Some(GONE),
-        Err(error) => return Err(error.into()),
+        Err(_) => {
+            record_effect(engine, session, ACTOR, Effect::Copy, None, &copied).await;
+            copied?;
+            None
+        }
     };
     // Another one at the same work may have been quicker, and have deleted the source.
-    match (is_whole(engine, asset, to).await?, lost) {
-        (true, _) => Ok(Fetched::Whole),
-        (false, Some(why)) => Ok(Fetched::Lost(why)),
-        (false, None) => {
-            let code = "the copy is not as large as its source".to_owned();
+    match (look(engine, asset, to).await?, lost) {
+        (Copied::Whole, _) => Ok(Fetched::Whole),
+        (_, Some(why)) => Ok(Fetched::Lost(why)),
+        (Copied::Cut, None) => Ok(Fetched::Lost(CUT)),
+        (Copied::Missing, None) => {
+            let code = "there is no copy".to_owned();
             Err(storage::Error { op: Op::Copy, kind: Kind::Unavailable, code }.into())
         }
     }
 }
 
-async fn is_whole(engine: &Engine, asset: &Asset, to: &Location) -> Result<bool> {
+/// What is where the asset is to be served from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Copied {
+    Whole,
+    /// Of another size.
+    Cut,
+    Missing,
+}
+
+async fn look(engine: &Engine, asset: &Asset, to: &Location) -> Result<Copied> {
     match engine.storage.head(to).await {
-        Ok(object) => Ok(object.size == asset.file_size.unsigned_abs()),
-        Err(error) if error.kind == Kind::NotFound => Ok(false),
+        Ok(object) if object.size == asset.file_size.unsigned_abs() => Ok(Copied::Whole),
+        Ok(_) => Ok(Copied::Cut),
+        Err(error) if error.kind == Kind::NotFound => Ok(Copied::Missing),
         Err(error) => Err(error.into()),
     }
 }
@@ -170,15 +188,12 @@ async fn record(
 
 /// Deletes what was copied, and what copies that did not come to their end left behind. Best effort: the passes delete
 /// what fails here.
-async fn clear(engine: &Engine, asset: &Asset, from: &Location, to: &Location) {
-    if let Err(error) = engine.storage.delete(from).await {
-        warn!(%error, "could not delete an uploaded object after its promotion; the cleanup will");
+async fn clear(engine: &Engine, asset: &Asset, from: &Location, to: &Location) -> Result<(), storage::Error> {
+    let deleted = engine.storage.delete(from).await;
+    if asset.file_size.unsigned_abs() > engine.storage.limits().max_copy_bytes {
+        abort_copies(engine, to).await?;
     }
-    if asset.file_size.unsigned_abs() > engine.storage.limits().max_copy_bytes
-        && let Err(error) = abort_copies(engine, to).await
-    {
-        warn!(%error, "could not abort unfinished copies after a promotion; the search for orphans will");
-    }
+    deleted
 }
 
 async fn abort_copies(engine: &Engine, to: &Location) -> Result<(), storage::Error> {

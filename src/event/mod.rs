@@ -2,6 +2,7 @@
 //! And what is made of it: the order of all events, live readers, the audit, receipts.
 
 pub mod chain;
+mod effect;
 mod feed;
 mod hub;
 mod receipt;
@@ -12,6 +13,7 @@ mod verify;
 
 pub(crate) use chain::Entry;
 pub use chain::Keys;
+pub(crate) use effect::{Effect, record_effect};
 pub use feed::{BATCH, begin, run, sequence};
 pub use hub::{Hub, Interest};
 pub use receipt::{Doubt, PublicKey, PublicKeys, Receipt, public_keys, receipt, verify_receipt};

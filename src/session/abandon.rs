@@ -107,7 +107,7 @@ async fn end_session(engine: &Engine, run: &Run, session: Session, end: End) -> 
     let change = Change::fail(&run.actor, end.reason).guarded(end.guard);
     match transition(engine, &session, change, async |_, _| Ok(())).await? {
         Outcome::Moved(session) => {
-            discard(engine, &session).await;
+            discard(engine, &session, &run.actor).await;
             Ok(Fate::Done)
         }
         Outcome::Already(_) | Outcome::Refused(_) | Outcome::GuardFailed(_) => Ok(Fate::Skipped),

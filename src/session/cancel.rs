@@ -18,7 +18,7 @@ pub async fn cancel(engine: &Engine, caller: &Caller, id: SessionId) -> Result<S
     let session = find(engine, caller, id).await?;
     match transition(engine, &session, Change::cancel(&caller.user), async |_, _| Ok(())).await? {
         Outcome::Moved(session) => {
-            discard(engine, &session).await;
+            discard(engine, &session, &caller.user).await;
             Ok(session)
         }
         Outcome::Already(session) | Outcome::Refused(session) | Outcome::GuardFailed(session) => Ok(session),

@@ -12,6 +12,7 @@ use crate::asset::{self, Asset};
 use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::event::{Effect, record_effect};
 use crate::jobs;
 use crate::storage::{Kind, Object, Part};
 
@@ -93,7 +94,7 @@ pub(super) async fn finish(
 ) -> Result<Finished> {
     let found = match session.upload_type {
         UploadType::Direct => direct(engine, session).await,
-        UploadType::Multipart => multipart(engine, session, said).await,
+        UploadType::Multipart => multipart(engine, session, actor, said).await,
     };
     let object = match found {
         Ok(Some(object)) => object,
@@ -152,7 +153,12 @@ async fn direct(engine: &Engine, session: &Session) -> Result<Option<Object>> {
 
 /// Has the store assemble the object, unless somebody had it do so before; `None` where it has neither the upload nor the
 /// object.
-async fn multipart(engine: &Engine, session: &Session, said: Option<&[(i64, String)]>) -> Result<Option<Object>> {
+async fn multipart(
+    engine: &Engine,
+    session: &Session,
+    actor: &str,
+    said: Option<&[(i64, String)]>,
+) -> Result<Option<Object>> {
     let at = location(session);
     let upload_id = session.multipart_upload_id.as_deref().unwrap_or_default();
     match engine.storage.list_parts(&at, upload_id).await {
@@ -162,7 +168,10 @@ async fn multipart(engine: &Engine, session: &Session, said: Option<&[(i64, Stri
                 Ok(()) => {}
                 // Another caller was quicker, or it was aborted: the object will tell.
                 Err(error) if error.kind == Kind::NotFound => {}
-                Err(error) => return Err(error.into()),
+                failed @ Err(_) => {
+                    record_effect(engine, session, actor, Effect::Complete, Some(upload_id), &failed).await;
+                    failed?;
+                }
             }
         }
         Err(error) if error.kind == Kind::NotFound => {}
@@ -226,7 +235,7 @@ async fn record(engine: &Engine, actor: &str, session: &Session, object: &Object
         (Outcome::Moved(session) | Outcome::Already(session), _) => Ok(Finished::Ended(session)),
         (Outcome::Refused(session) | Outcome::GuardFailed(session), _) => {
             // It was cancelled or failed while we assembled the object, which nobody will ask for now.
-            discard(engine, &session).await;
+            discard(engine, &session, actor).await;
             Ok(Finished::Ended(session))
         }
     }
@@ -237,7 +246,7 @@ async fn fail(engine: &Engine, actor: &str, session: &Session, reason: FailureRe
     let outcome = transition(engine, session, Change::fail(actor, reason), async |_, _| Ok(())).await?;
     match outcome {
         Outcome::Moved(session) => {
-            discard(engine, &session).await;
+            discard(engine, &session, actor).await;
             Ok(Finished::Failed(session))
         }
         outcome @ (Outcome::Already(_) | Outcome::Refused(_) | Outcome::GuardFailed(_)) => {

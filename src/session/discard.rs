@@ -1,9 +1,8 @@
 use std::fmt;
 
-use tracing::warn;
-
 use super::{Session, location};
 use crate::engine::Engine;
+use crate::event::{Effect, record_effect};
 use crate::storage::{self, Kind};
 
 /// How often [`clear_for_good`] aborts what comes back: a part in flight may survive one abort.
@@ -12,11 +11,11 @@ const ABORTS_MAX: u32 = 3;
 /// Clears what a session that ended without an asset left in the store: every multipart upload under its key, and the
 /// object.
 ///
-/// Best effort: a request may still be writing, and the store may be away. What fails is logged and left to the cleanup.
-pub(super) async fn discard(engine: &Engine, session: &Session) {
-    if let Err(error) = clear(engine, session).await {
-        warn!(session.id = %session.id, %error, "could not clear the store after a session; the cleanup will");
-    }
+/// Best effort: a request may still be writing, and the store may be away. What came of it is an event of the session;
+/// what failed is left to the cleanup.
+pub(super) async fn discard(engine: &Engine, session: &Session, actor: &str) {
+    let outcome = clear(engine, session).await;
+    record_effect(engine, session, actor, Effect::Discard, None, &outcome).await;
 }
 
 async fn clear(engine: &Engine, session: &Session) -> Result<(), storage::Error> {
@@ -38,11 +37,10 @@ async fn clear_uploads(engine: &Engine, session: &Session) -> Result<(), storage
     Ok(())
 }
 
-/// Aborts one upload that lost a race, best effort.
-pub(super) async fn abort(engine: &Engine, session: &Session, upload_id: &str) {
-    if let Err(error) = engine.storage.abort_multipart(&location(session), upload_id).await {
-        warn!(session.id = %session.id, %error, "could not abort a multipart upload that nobody needs; the cleanup will");
-    }
+/// Aborts one upload that lost a race, best effort; the cleanup aborts what is left.
+pub(super) async fn abort(engine: &Engine, session: &Session, actor: &str, upload_id: &str) {
+    let outcome = engine.storage.abort_multipart(&location(session), upload_id).await;
+    record_effect(engine, session, actor, Effect::Abort, Some(upload_id), &outcome).await;
 }
 
 /// Why something may be left in the store.

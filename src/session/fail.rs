@@ -21,7 +21,7 @@ pub async fn fail(engine: &Engine, caller: &Caller, id: SessionId, note: &str) -
     let change = Change::fail_by_hand(&caller.user, note);
     match transition(engine, &session, change, async |_, _| Ok(())).await? {
         Outcome::Moved(session) => {
-            discard(engine, &session).await;
+            discard(engine, &session, &caller.user).await;
             Ok(session)
         }
         Outcome::Already(session) => Ok(session),

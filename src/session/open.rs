@@ -4,6 +4,7 @@ use super::discard::abort;
 use super::{Change, Outcome, Session, location, transition};
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::event::{Effect, record_effect};
 
 /// Opens an INITIATING session: a multipart one gets its upload from the store first.
 ///
@@ -17,7 +18,7 @@ use crate::error::Result;
 pub(super) async fn open(engine: &Engine, session: &Session, actor: &str, again: bool) -> Result<Session> {
     let upload_id = match session.upload_type {
         UploadType::Direct => None,
-        UploadType::Multipart => Some(upload(engine, session, again).await?),
+        UploadType::Multipart => Some(upload(engine, session, actor, again).await?),
     };
     let change = Change::open(actor, upload_id.as_deref());
     let outcome = transition(engine, session, change, async |_, _| Ok(())).await?;
@@ -25,17 +26,19 @@ pub(super) async fn open(engine: &Engine, session: &Session, actor: &str, again:
         Outcome::Moved(session) => Ok(session),
         Outcome::Already(session) | Outcome::Refused(session) | Outcome::GuardFailed(session) => {
             if let Some(mine) = upload_id.filter(|mine| session.multipart_upload_id.as_ref() != Some(mine)) {
-                abort(engine, &session, &mine).await;
+                abort(engine, &session, actor, &mine).await;
             }
             Ok(session)
         }
     }
 }
 
-async fn upload(engine: &Engine, session: &Session, again: bool) -> Result<String> {
+async fn upload(engine: &Engine, session: &Session, actor: &str, again: bool) -> Result<String> {
     let at = location(session);
     if again && let Some(earlier) = engine.storage.list_uploads(&at).await?.into_iter().next() {
         return Ok(earlier);
     }
-    Ok(engine.storage.open_multipart(&at, &session.mime_type).await?)
+    let opened = engine.storage.open_multipart(&at, &session.mime_type).await;
+    record_effect(engine, session, actor, Effect::Open, None, &opened).await;
+    Ok(opened?)
 }

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::upload_session::Status;
@@ -6,14 +6,17 @@ use entity::{SessionId, asset as asset_row};
 use serde_json::{Map, Value, json};
 use tracing::{info, instrument, warn};
 
+use super::Session;
 use super::rows::{self, Claim};
+use crate::clock::seconds;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::pass::{Report, Run};
+use crate::event::{Effect, record_effect};
+use crate::pass::{self, Pass, Report, Run};
 use crate::storage::{self, ASSETS, Kind, ListedObject, ListedUpload, Location, OWNER, TEMP, UPLOADS};
 use crate::{asset, deployment};
 
-/// Foreign keys that a report names, and errors.
+/// Of each kind, keys that a report names.
 const EXAMPLES_MAX: usize = 20;
 
 /// Removes what is in the store and nothing explains: objects and multipart uploads under `temp/uploads/`, and multipart
@@ -21,19 +24,21 @@ const EXAMPLES_MAX: usize = 20;
 ///
 /// The store is listed first, the rows are read after that: whoever puts something into the store has a row before. A row
 /// is read once more before anything is removed. Only what is older than `lifecycle.orphan_after_secs` by the store's
-/// own clock is removed. What is not of our making is counted and left alone. Holds one page of a list in memory.
+/// own clock is removed; where a session's row is there, what came of it is an event of that session. What is not of our
+/// making is counted and left alone. Holds one page of a list in memory.
 ///
 /// A bucket that does not answer, lies, is gone or belongs to another deployment is named in the report's details and
-/// counted as failed; the others are seen to.
+/// counted as failed; the others are seen to. A run whose time is up names the bucket that the next one begins with.
 ///
 /// # Errors
 /// The database's.
 #[instrument(name = "session.orphans", skip_all)]
 pub async fn orphans(engine: &Engine, run: &Run) -> Result<Report> {
     let mut sweep = Sweep::new(engine, run);
-    for bucket in deployment::buckets(engine).await? {
-        if run.is_over() {
-            sweep.is_cut = true;
+    let mut buckets = in_turn(engine).await?;
+    while let Some(bucket) = buckets.pop_front() {
+        if sweep.is_over() {
+            buckets.push_front(bucket);
             break;
         }
         match sweep.bucket(&bucket).await {
@@ -44,7 +49,19 @@ pub async fn orphans(engine: &Engine, run: &Run) -> Result<Report> {
             Err(error) => return Err(error),
         }
     }
-    Ok(sweep.report())
+    Ok(sweep.report(buckets.pop_front()))
+}
+
+/// The buckets in use, beginning with the one that the last run did not come to.
+async fn in_turn(engine: &Engine) -> Result<VecDeque<String>> {
+    let mut buckets: VecDeque<String> = deployment::buckets(engine).await?.into_iter().collect();
+    // One of them may be the very run that this is.
+    let runs = pass::runs(engine, Some(Pass::Orphans), 2).await?;
+    let ended = runs.iter().find(|run| run.ended_at.is_some());
+    if let Some(first) = ended.and_then(|run| run.details["next_bucket"].as_str()) {
+        buckets.rotate_left(buckets.iter().take_while(|bucket| bucket.as_str() < first).count());
+    }
+    Ok(buckets)
 }
 
 /// One run over all buckets.
@@ -53,6 +70,8 @@ struct Sweep<'a> {
     run: &'a Run,
     older_than: TimeDelta,
     report: Report,
+    /// Found to be removed.
+    orphans: Vec<String>,
     foreign: u64,
     examples: Vec<String>,
     /// By bucket, or by bucket and key.
@@ -105,12 +124,12 @@ impl<'a> What<'a> {
 
 impl<'a> Sweep<'a> {
     fn new(engine: &'a Engine, run: &'a Run) -> Self {
-        let secs = i64::try_from(engine.settings.lifecycle.orphan_after_secs).unwrap_or(i64::MAX / 1_000);
         Self {
             engine,
             run,
-            older_than: run.options.older_than.unwrap_or_else(|| TimeDelta::seconds(secs)),
+            older_than: run.options.older_than.unwrap_or(seconds(engine.settings.lifecycle.orphan_after_secs)),
             report: Report::default(),
+            orphans: vec![],
             foreign: 0,
             examples: vec![],
             errors: BTreeMap::new(),
@@ -198,6 +217,13 @@ impl<'a> Sweep<'a> {
         }
     }
 
+    fn note_orphan(&mut self, at: &Location) {
+        self.report.found += 1;
+        if self.orphans.len() < EXAMPLES_MAX {
+            self.orphans.push(format!("{}/{}", at.bucket, at.key));
+        }
+    }
+
     /// Reads the rows of one page, and removes what none explains.
     async fn judge(&mut self, page: Vec<Found<'_>>, store_time: DateTime<Utc>) -> Result<()> {
         let claims = self.claims(&page).await?;
@@ -243,7 +269,7 @@ impl<'a> Sweep<'a> {
     }
 
     async fn orphan(&mut self, found: &Found<'_>) -> Result<()> {
-        self.report.found += 1;
+        self.note_orphan(&found.at);
         if self.run.options.dry_run {
             return Ok(());
         }
@@ -257,6 +283,10 @@ impl<'a> Sweep<'a> {
             None => self.engine.storage.delete(&found.at).await,
             Some(id) => self.engine.storage.abort_multipart(&found.at, id).await,
         };
+        if let Some(session) = self.session_of(found, &claims).await? {
+            let upload_id = found.what.upload_id();
+            record_effect(self.engine, &session, &self.run.actor, Effect::RemoveOrphan, upload_id, &removed).await;
+        }
         let Location { bucket, key } = &found.at;
         match removed {
             Ok(()) => {
@@ -277,6 +307,24 @@ impl<'a> Sweep<'a> {
         }
     }
 
+    /// The session whose key it is under, where its row is there.
+    async fn session_of(&self, found: &Found<'_>, claims: &HashMap<SessionId, Claim>) -> Result<Option<Session>> {
+        let conn = self.engine.db.conn();
+        let owner = match found.what {
+            What::Object(session) | What::Upload(session, _) => {
+                claims.get(&session).map(|claim| (claim.tenant_id, session))
+            }
+            What::Copy(tenant, asset, _) => {
+                let asset = asset::rows::find(conn, tenant, asset).await?;
+                asset.map(|asset| (tenant, asset.upload_session_id))
+            }
+        };
+        match owner {
+            Some((tenant, session)) => rows::find(conn, tenant, session).await,
+            None => Ok(None),
+        }
+    }
+
     fn give_up(&mut self, bucket: String, error: String) {
         warn!(bucket, error, "left a bucket to the next search for orphans");
         self.errors.insert(bucket, error);
@@ -288,8 +336,9 @@ impl<'a> Sweep<'a> {
         self.is_cut
     }
 
-    fn report(self) -> Report {
+    fn report(self, next_bucket: Option<String>) -> Report {
         let mut details = Map::new();
+        details.insert("orphans".to_owned(), json!(self.orphans));
         details.insert("foreign".to_owned(), json!(self.foreign));
         details.insert("examples".to_owned(), json!(self.examples));
         if !self.errors.is_empty() {
@@ -297,6 +346,7 @@ impl<'a> Sweep<'a> {
         }
         if self.is_cut {
             details.insert("unfinished".to_owned(), json!(true));
+            details.insert("next_bucket".to_owned(), json!(next_bucket));
         }
         Report { details: Some(Value::Object(details)), ..self.report }
     }

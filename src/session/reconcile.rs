@@ -77,7 +77,7 @@ async fn open_lost(engine: &Engine, run: &Run, session: Session) -> Result<Fate>
     match transition(engine, &session, change, async |_, _| Ok(())).await? {
         Outcome::Moved(session) => {
             for other in uploads {
-                abort(engine, &session, &other).await;
+                abort(engine, &session, &run.actor, &other).await;
             }
             Ok(Fate::Done)
         }

@@ -194,6 +194,7 @@ async fn alone(db: &Database, update: UpdateMany<Entity>) -> Result<Option<Sessi
 /// What the passes know of a session whose id they read from a key.
 #[derive(Clone, Debug, FromQueryResult)]
 pub(super) struct Claim {
+    pub(super) tenant_id: TenantId,
     pub(super) id: SessionId,
     pub(super) status: Status,
     pub(super) bucket: String,
@@ -208,7 +209,7 @@ pub fn claims(ids: &[SessionId]) -> SelectStatement {
     let of = |column: Column| Expr::col((Entity, column));
     let asset = |column: asset::Column| (asset::Entity, column);
     let mut query = Query::select();
-    for column in [Column::Id, Column::Status, Column::Bucket, Column::MultipartUploadId] {
+    for column in [Column::TenantId, Column::Id, Column::Status, Column::Bucket, Column::MultipartUploadId] {
         query.column((Entity, column));
     }
     query

@@ -28,7 +28,7 @@ async fn it_tells_a_true_record_from_a_changed_one(app: TestApp) {
 
     let (code, out, _) = audit(&app, &[]).await;
     assert_eq!(code, Some(0), "{out}");
-    assert!(out.starts_with("2 sessions, 6 events, 0 deleted sessions"), "{out}");
+    assert!(out.starts_with("2 sessions, 7 events, 0 deleted sessions"), "{out}");
     let (code, out, _) = audit(&app, &["--json", "--tenant", "acme"]).await;
     let report: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, report["sessions"].as_u64(), report["found"].as_u64()), (Some(0), Some(2), Some(0)));

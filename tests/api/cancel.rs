@@ -24,7 +24,7 @@ async fn it_frees_what_was_sent(app: TestApp) {
         let session = ann.cancel(upload).await.ok();
         assert_eq!(session["status"], "CANCELLED");
         assert_eq!(session["version"], 3);
-        assert_eq!(ann.history(upload).await, ["initiate", "open", "cancel"]);
+        assert_eq!(ann.history(upload).await, ["initiate", "open", "cancel", "storage.discard"]);
     }
     assert!(app.store.objects().await.is_empty());
     assert!(app.store.uploads().await.is_empty());
@@ -70,7 +70,7 @@ async fn an_initiating_session_can_be_cancelled(app: TestApp) {
     ann.part_url(&reel, 1).await.is_problem(409, "illegal-transition");
     let session = ann.cancel(&reel).await.ok();
     assert_eq!(session["status"], "CANCELLED");
-    assert_eq!(ann.history(&reel).await, ["initiate", "cancel"]);
+    assert_eq!(ann.history(&reel).await, ["initiate", "storage.open_failed", "cancel", "storage.discard"]);
     assert!(app.store.uploads().await.is_empty(), "the upload that nobody recorded is found by its key");
 }
 

@@ -62,7 +62,7 @@ async fn what_a_cancel_could_not_reach_is_cleared(app: TestApp) {
     assert_eq!(counts(&report), (1, 1, 0, 0));
     assert_eq!(report.details(), json!({"cleared": 1, "moved": 0, "rows_deleted": 0}));
     must_be_empty(&app).await;
-    assert_eq!(ann.history(&reel).await, ["initiate", "open", "cancel", "storage.clear"]);
+    assert_eq!(ann.history(&reel).await, ["initiate", "open", "cancel", "storage.discard_failed", "storage.clear"]);
     assert_eq!(ann.session(&reel).await.ok()["version"], 3, "no change of state");
     assert_eq!(counts(&app.pass(PASS).await), (0, 0, 0, 0));
 }
@@ -159,7 +159,7 @@ async fn a_store_that_does_not_answer_well_is_tried_again(app: TestApp) {
         assert_eq!((usage.live_sessions, usage.bytes), (0, 2 * CHUNK as i64), "the bytes may still be there");
     }
     let events = ann.get(&format!("/app/uploads/{}/events", reel.id)).await.ok();
-    let cause = events["data"][3]["details"]["cause"].as_str().unwrap().to_owned();
+    let cause = events["data"][4]["details"]["cause"].as_str().unwrap().to_owned();
     assert_eq!(cause, "AbortMultipart failed: Unavailable (InternalError)");
     assert_eq!(counts(&now(&app).await), (1, 1, 0, 0));
     assert_eq!(app.usage(&ann.tenant).await.bytes, 0);
@@ -206,7 +206,7 @@ async fn two_runs_at_once_give_the_bytes_back_once(app: TestApp) {
     assert_eq!((usage.live_sessions, usage.bytes), (1, 7));
     for file in &files {
         assert_eq!(ann.history(file).await.last().unwrap(), "storage.clear");
-        assert_eq!(ann.history(file).await.len(), 4);
+        assert_eq!(ann.history(file).await.len(), 5);
     }
     ann.cancel(&live).await.ok();
 }
@@ -242,7 +242,10 @@ async fn a_completed_upload_goes_once_its_asset_is_elsewhere(app: TestApp) {
     assert_eq!(counts(&report), (1, 1, 0, 0));
     assert_eq!(report.details()["moved"], 1);
     assert_eq!(app.usage(&ann.tenant).await.bytes, 10 + 6 * MIB as i64, "the assets are still the tenant's");
-    assert_eq!(ann.history(&note).await, ["initiate", "open", "complete", "asset.ready", "storage.clear"]);
+    assert_eq!(
+        ann.history(&note).await,
+        ["initiate", "open", "complete", "asset.ready", "storage.discard_failed", "storage.clear"]
+    );
     assert_eq!(counts(&app.pass(PASS).await), (0, 0, 0, 0));
 }
 
@@ -271,8 +274,8 @@ async fn rows_past_their_time_leave_a_tombstone(app: TestApp) {
     let tombstones = upload_tombstone::Entity::find().all(&app.database.rows).await.unwrap();
     let [stone] = tombstones.as_slice() else { panic!("{tombstones:?}") };
     assert_eq!(stone.upload_session_id, session.id);
-    assert_eq!((stone.event_seq, &stone.chain_head), (4, &session.chain_head));
-    assert_eq!(stone.positions.as_array().unwrap().len(), 4);
+    assert_eq!((stone.event_seq, &stone.chain_head), (5, &session.chain_head));
+    assert_eq!(stone.positions.as_array().unwrap().len(), 5);
     let left = upload_event::Entity::find().all(&app.database.rows).await.unwrap();
     assert!(left.iter().all(|event| event.upload_session_id != session.id));
     assert_eq!(now(&app).await.done, 0);
@@ -297,7 +300,7 @@ async fn killed_in_the_middle_the_next_run_goes_on(app: TestApp) {
     now(&app).await;
     must_be_empty(&app).await;
     for file in &files {
-        assert_eq!(ann.history(file).await, ["initiate", "open", "cancel", "storage.clear"]);
+        assert_eq!(ann.history(file).await, ["initiate", "open", "cancel", "storage.discard_failed", "storage.clear"]);
     }
     let usage = app.usage(&ann.tenant).await;
     assert_eq!((usage.live_sessions, usage.bytes), (0, 0));

@@ -195,7 +195,7 @@ async fn a_session_whose_bytes_are_gone_fails(app: TestApp) {
     let problem = ann.complete(&reel).await.is_problem(409, "illegal-transition");
     assert_eq!(problem["upload_status"], "FAILED");
     assert_eq!(ann.session(&reel).await.ok()["failure_reason"], "storage_error");
-    assert_eq!(ann.history(&reel).await, ["initiate", "open", "fail"]);
+    assert_eq!(ann.history(&reel).await, ["initiate", "open", "fail", "storage.discard"]);
 }
 
 async fn an_ended_session_is_refused(app: TestApp) {

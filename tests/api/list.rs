@@ -157,6 +157,7 @@ async fn events_tell_the_whole_story(app: TestApp) {
             json!([1, "initiate", null, "INITIATING", "ann", null]),
             json!([2, "open", "INITIATING", "UPLOADING", "ann", null]),
             json!([3, "cancel", "UPLOADING", "CANCELLED", "boss", null]),
+            json!([4, "storage.discard", "CANCELLED", "CANCELLED", "boss", null]),
         ]
     );
     assert_eq!(events[0]["at"], note.session["created_at"]);

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use quaymaster::deployment;
 use quaymaster::engine::Engine;
 use quaymaster::error::Error;
-use quaymaster::pass::{Options, Report, Run};
+use quaymaster::pass::{self, Options, Pass, Report, Run};
 use quaymaster::session::orphans;
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
@@ -34,6 +34,7 @@ stories![
     a_bucket_that_only_a_session_still_names_is_seen_to,
     an_object_that_cannot_be_removed_stops_no_other,
     a_run_ends_when_its_time_is_up,
+    a_run_begins_where_the_last_one_ended,
     a_bucket_of_another_deployment_is_not_touched,
     a_bucket_is_marked_at_the_start_and_once,
     a_bucket_that_was_away_at_the_start_is_marked_by_the_first_pass,
@@ -73,7 +74,11 @@ async fn what_nothing_explains_is_removed(app: TestApp) {
     app.store.open(&format!("assets/{}/{}/original", Uuid::now_v7(), Uuid::now_v7())).await;
     let report = run(&app, at_once()).await;
     assert_eq!(counts(&report), [4, 4, 0, 0], "{report:?}");
-    assert_eq!(report.details(), json!({"foreign": 0, "examples": []}));
+    let details = report.details();
+    assert_eq!((&details["foreign"], &details["examples"]), (&json!(0), &json!([])));
+    let (object, upload) = (format!("{}/{object}", app.store.bucket), format!("{}/{upload}", app.store.bucket));
+    let named = |key: &str| details["orphans"].as_array().unwrap().iter().filter(|orphan| *orphan == key).count();
+    assert_eq!((named(&object), named(&upload)), (1, 2), "{details}");
     assert!(app.store.objects().await.is_empty());
     assert!(app.store.uploads().await.is_empty());
     assert_eq!(counts(&run(&app, at_once()).await), [0; 4]);
@@ -217,6 +222,8 @@ async fn an_upload_that_lost_the_race_to_open_is_removed(app: TestApp) {
     let report = run(&app, at_once()).await;
     assert_eq!(counts(&report), [2, 2, 0, 0], "{report:?}");
     assert_eq!(app.store.uploads().await, [(reel.key(), reel.upload_id().to_owned())]);
+    let removed = "storage.remove_orphan";
+    assert_eq!(ann.history(&reel).await, ["initiate", "open", removed, removed], "what was done is in the record");
     ann.send_all_parts(&reel).await;
     ann.complete(&reel).await.created();
 }
@@ -292,8 +299,21 @@ async fn copies_are_explained_until_the_asset_is_ready(app: TestApp) {
     assert_eq!(counts(&run(&app, at_once()).await), [0; 4]);
     app.store.abort(&target, &cut_short).await;
     promoted(&app, &ann, &upload).await.unwrap();
-    app.store.open(&target).await;
+    let left = app.store.open(&target).await;
+    app.store.faults().order(Op::AbortMultipartUpload, Fault::Answer(403, "AccessDenied"));
+    assert_eq!(counts(&run(&app, at_once()).await), [1, 0, 1, 0]);
+    app.store.heal();
     assert_eq!(counts(&run(&app, at_once()).await), [1, 1, 0, 0]);
+    let events = ann.get(&format!("/app/uploads/{}/events", upload.id)).await.ok();
+    let events = events["data"].as_array().unwrap();
+    let [.., refused, removed] = events.as_slice() else { panic!("{events:?}") };
+    assert_eq!((&refused["event"], &refused["actor"]), (&json!("storage.remove_orphan_failed"), &json!("system")));
+    let cause = "AbortMultipart failed: Refused (AccessDenied)";
+    assert_eq!(refused["details"], json!({"upload_id": left, "cause": cause}));
+    assert_eq!(
+        (&removed["event"], &removed["details"]),
+        (&json!("storage.remove_orphan"), &json!({"upload_id": left}))
+    );
     assert!(app.store.uploads().await.is_empty());
     assert!(app.store.read(&target).await == upload.bytes);
 }
@@ -412,6 +432,33 @@ async fn a_run_ends_when_its_time_is_up(app: TestApp) {
         assert_eq!(report.details()["unfinished"], json!(true));
     }
     assert_eq!(counts(&run(&app, at_once()).await), [1, 1, 0, 0]);
+}
+
+async fn a_run_begins_where_the_last_one_ended(app: TestApp) {
+    app.restart_with(&[("STORAGE_PROVISION_STRATEGY", "dedicated"), ("AWS_BUCKET", "nobody-has-this-bucket")]).await;
+    app.move_tenant("acme", Some(&app.store.bucket)).await;
+    app.move_tenant("globex", Some("zzz-not-there")).await;
+    let engine = app.engine().await;
+    let pass = async |stop: &CancellationToken| {
+        let run = pass::run(&engine, Pass::Orphans, at_once(), "system", None, stop).await.unwrap();
+        (run.found, run.done, run.failed, run.details)
+    };
+    let (stop, held) = (CancellationToken::new(), app.store.faults().hold_answer(Op::ListMultipartUploads));
+    let (cut, ()) = futures_util::future::join(pass(&stop), async {
+        held.arrived().await;
+        stop.cancel();
+        held.release();
+    })
+    .await;
+    // Time was up in the one bucket, so the other has its turn first.
+    assert_eq!(cut.3["next_bucket"], "zzz-not-there");
+    assert_eq!(pass(&stop).await.3["next_bucket"], "zzz-not-there");
+    app.store.put(&nobodys(), b"nobody's").await;
+    let (found, done, failed, details) = pass(&CancellationToken::new()).await;
+    assert_eq!((found, done, failed, details.get("next_bucket")), (1, 1, 1, None), "{details}");
+    for slug in ["acme", "globex"] {
+        app.move_tenant(slug, None).await;
+    }
 }
 
 async fn a_bucket_of_another_deployment_is_not_touched(app: TestApp) {

@@ -26,6 +26,7 @@ stories![
     killed_between_copy_and_record_it_goes_on,
     killed_between_record_and_delete_it_is_ready,
     a_store_that_is_away_changes_nothing,
+    a_copy_of_another_size_fails_the_asset,
     a_database_that_is_away_changes_nothing,
     a_bucket_that_is_gone_is_no_verdict,
     what_is_not_completed_is_not_promoted,
@@ -78,7 +79,7 @@ async fn it_moves_the_object_to_where_it_is_served_from(app: TestApp) {
         assert!(row.ready_at.is_some());
         let after = ann.get(&format!("/app/assets/{id}")).await.ok();
         assert_eq!((&after["status"], &after["etag"]), (&json!("READY"), &before["etag"]));
-        assert_eq!(ann.history(&upload).await, ["initiate", "open", "complete", "asset.ready"]);
+        assert_eq!(ann.history(&upload).await, ["initiate", "open", "complete", "asset.ready", "storage.discard"]);
         // The session is what it was, and so is the answer to a late complete.
         assert_eq!(ann.status(&upload).await, "COMPLETED");
         assert_eq!(ann.complete(&upload).await.ok()["asset_id"], json!(id));
@@ -116,7 +117,7 @@ async fn many_at_once_make_one_ready_asset(app: TestApp) {
         let ready = tries.iter().filter(|outcome| matches!(outcome, Ok(Promoted::Ready(_)))).count();
         assert_eq!(ready, 1, "{tries:?}");
         assert!(tries.iter().all(|outcome| !matches!(outcome, Ok(Promoted::Failed(_)) | Err(_))), "{tries:?}");
-        assert_eq!(ann.history(&upload).await, ["initiate", "open", "complete", "asset.ready"]);
+        assert_eq!(ann.history(&upload).await, ["initiate", "open", "complete", "asset.ready", "storage.discard"]);
     }
 }
 
@@ -292,7 +293,25 @@ async fn a_store_that_is_away_changes_nothing(app: TestApp) {
         app.store.heal();
         assert_eq!(asset_row(&app, &upload).await.status, asset::Status::Uploaded, "after {op:?} {fault:?}");
     }
+    let failed = "storage.copy_failed";
+    let history = ["initiate", "open", "complete", failed, failed, failed, failed];
+    assert_eq!(ann.history(&upload).await, history, "a look is no effect");
     assert!(matches!(promoted(&app, &ann, &upload).await.unwrap(), Promoted::Ready(_)));
+}
+
+async fn a_copy_of_another_size_fails_the_asset(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let (upload, id) = completed(&ann, "note.txt", 10).await;
+    let held = app.store.faults().hold_answer(Op::CopyObject);
+    let task = tokio::spawn(promoting(app.engine().await, &ann, &upload));
+    held.arrived().await;
+    app.store.put(&asset_key(&ann, &id), b"cut").await;
+    held.release();
+    assert!(matches!(task.await.unwrap().unwrap(), Promoted::Failed(_)));
+    // It stays for an operator, and so does what was completed.
+    assert!(app.store.read(&upload.key()).await == upload.bytes);
+    app.store.delete(&asset_key(&ann, &id)).await;
+    is_failed(&app, &ann, &upload, &id, "another size").await;
 }
 
 async fn a_database_that_is_away_changes_nothing(app: TestApp) {

@@ -68,7 +68,7 @@ async fn an_upload_that_nobody_recorded_is_opened(app: TestApp) {
     assert_eq!(app.store.uploads().await, [(reel.key(), reel.upload_id().to_owned())]);
     ann.send_all_parts(&reel).await;
     ann.complete(&reel).await.created();
-    assert_eq!(ann.history(&reel).await, ["initiate", "open", "complete"]);
+    assert_eq!(ann.history(&reel).await, ["initiate", "storage.open_failed", "open", "storage.abort", "complete"]);
 }
 
 async fn one_that_the_store_never_made_is_left_alone(app: TestApp) {
@@ -92,8 +92,8 @@ async fn an_object_that_nobody_recorded_becomes_its_asset(app: TestApp) {
     assert_eq!(asset["title"], "The reel", "as it was asked for");
     assert_eq!(bob.get(&format!("/app/assets/{}", asset["asset_id"].as_str().unwrap())).await.ok(), asset);
     let events = ann.get(&format!("/app/uploads/{}/events", reel.id)).await.ok();
-    assert_eq!(events["data"][2]["event"], "complete");
-    assert_eq!(events["data"][2]["actor"], "ann", "it is finished in the name of who asked");
+    assert_eq!(events["data"][3]["event"], "complete");
+    assert_eq!(events["data"][3]["actor"], "ann", "it is finished in the name of who asked");
 }
 
 async fn parts_that_are_all_there_are_assembled(app: TestApp) {
@@ -214,7 +214,7 @@ async fn beside_the_same_request_one_asset_comes_of_it(app: TestApp) {
         assert_eq!(report.failed, 0, "round {round}: {report:?}");
         assert!(reply.status == 200 || reply.status == 201, "round {round}: {reply}");
         assert_eq!(report.done, u64::from(reply.status == 200), "round {round}: {report:?} {reply}");
-        assert_eq!(ann.history(&reel).await, ["initiate", "open", "complete"]);
+        assert_eq!(ann.history(&reel).await, ["initiate", "open", "storage.complete_failed", "complete"]);
     }
 }
 
@@ -252,8 +252,8 @@ async fn a_dry_run_changes_nothing(app: TestApp) {
     let reel = completing(&app, &ann, Fault::DropRequest).await;
     app.advance(TimeDelta::minutes(2));
     assert_eq!(counts(&app.dry_pass(PASS, None).await), (2, 0, 0, 0));
-    assert_eq!(ann.history(&opening).await, ["initiate"]);
-    assert_eq!(ann.history(&reel).await, ["initiate", "open"]);
+    assert_eq!(ann.history(&opening).await, ["initiate", "storage.open_failed"]);
+    assert_eq!(ann.history(&reel).await, ["initiate", "open", "storage.complete_failed"]);
     assert!(app.store.objects().await.is_empty());
 }
 
@@ -271,6 +271,6 @@ async fn killed_in_the_middle_the_next_run_goes_on(app: TestApp) {
     }
     assert_eq!(ann.status(&opening).await, "UPLOADING");
     app.pass_older_than(PASS, TimeDelta::zero()).await;
-    assert_eq!(ann.history(&reel).await, ["initiate", "open", "complete"]);
+    assert_eq!(ann.history(&reel).await, ["initiate", "open", "storage.complete_failed", "complete"]);
     assert!(app.store.read(&reel.key()).await == reel.bytes);
 }

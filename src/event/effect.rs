@@ -1,0 +1,79 @@
+use std::fmt::Display;
+
+use entity::upload_session;
+use serde_json::{Map, json};
+use tracing::warn;
+
+use super::record::{Note, record};
+use crate::engine::Engine;
+use crate::error::Result;
+
+/// Something that is asked of the store for a session. Each is recorded by its name, or by its name and `_failed` with the
+/// cause; of [`Effect::Open`], [`Effect::Complete`] and [`Effect::Copy`] only the failure, because what they achieve is a
+/// change of state with an event of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Making a multipart upload.
+    Open,
+    /// Assembling the object.
+    Complete,
+    /// Copying the object to where its asset is served from.
+    Copy,
+    /// Removing all that a session left, once; the cleanup does it again and looks.
+    Discard,
+    /// Aborting an upload that another one took the place of.
+    Abort,
+    /// Removing what no session explains.
+    RemoveOrphan,
+}
+
+impl Effect {
+    const fn names(self) -> (Option<&'static str>, &'static str) {
+        match self {
+            Self::Open => (None, "storage.open_failed"),
+            Self::Complete => (None, "storage.complete_failed"),
+            Self::Copy => (None, "storage.copy_failed"),
+            Self::Discard => (Some("storage.discard"), "storage.discard_failed"),
+            Self::Abort => (Some("storage.abort"), "storage.abort_failed"),
+            Self::RemoveOrphan => (Some("storage.remove_orphan"), "storage.remove_orphan_failed"),
+        }
+    }
+}
+
+/// Records on a session what came of an effect; `upload_id`: of the one upload that it was about.
+///
+/// Best effort: an effect and its record cannot be one transaction. What is lost in between is done and recorded again by
+/// the pass that finds it, because every effect may be repeated.
+pub(crate) async fn record_effect<T, E: Display>(
+    engine: &Engine,
+    seen: &upload_session::Model,
+    actor: &str,
+    effect: Effect,
+    upload_id: Option<&str>,
+    outcome: &std::result::Result<T, E>,
+) {
+    let (done, failed) = effect.names();
+    let mut details = Map::new();
+    if let Some(id) = upload_id {
+        details.insert("upload_id".to_owned(), json!(id));
+    }
+    let event = match outcome {
+        Ok(_) => done,
+        Err(error) => {
+            warn!(session.id = %seen.id, event = failed, %error, "the store did not do what was asked of it");
+            details.insert("cause".to_owned(), json!(error.to_string()));
+            Some(failed)
+        }
+    };
+    let Some(event) = event else { return };
+    let note = Note { event, actor, details: details.into(), at: engine.clock.now() };
+    if let Err(error) = commit(engine, seen, &note).await {
+        warn!(session.id = %seen.id, event, %error, "an effect on the store could not be recorded");
+    }
+}
+
+async fn commit(engine: &Engine, seen: &upload_session::Model, note: &Note<'_>) -> Result<()> {
+    let tx = engine.db.begin().await?;
+    record(engine, &tx, seen, note).await?;
+    tx.commit().await
+}
