@@ -9,12 +9,13 @@ use serde_json::json;
 use super::table::{lines, or_dash, size, table, time};
 use super::tenant::named;
 use super::{ACTOR, failed, open, print, said};
-use crate::caller::Caller;
+use crate::caller::{Admin, Caller};
 use crate::engine::Engine;
 use crate::http::admin::uploads::InspectionView;
 use crate::http::views::SessionView;
 use crate::session::rows::Filter;
 use crate::session::{self, Inspection, Session, state};
+use crate::tenant;
 
 /// The most sessions that one page asks of the database.
 const PAGE: u64 = 200;
@@ -24,9 +25,9 @@ const PAGE: u64 = 200;
 pub(super) struct Which {
     /// The session's id
     id: SessionId,
-    /// Whose it is: a tenant's slug or id
+    /// Whose it is: a tenant's slug or id; any tenant's where none is named
     #[arg(long, value_name = "SLUG")]
-    tenant: String,
+    tenant: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -63,7 +64,7 @@ Examples:
     /// Show a session with its history, its asset, and what the store holds of it
     #[command(after_help = "\
 Examples:
-  quaymaster session show 0199d2c4-… --tenant acme")]
+  quaymaster session show 0199d2c4-…")]
     Show {
         #[command(flatten)]
         which: Which,
@@ -71,7 +72,7 @@ Examples:
     /// Cancel a session; one that has ended stays as it is
     #[command(after_help = "\
 Examples:
-  quaymaster session cancel 0199d2c4-… --tenant acme")]
+  quaymaster session cancel 0199d2c4-…")]
     Cancel {
         #[command(flatten)]
         which: Which,
@@ -79,7 +80,7 @@ Examples:
     /// Make a session FAILED, for the reason `operator`
     #[command(after_help = "\
 Examples:
-  quaymaster session fail 0199d2c4-… --tenant acme --reason 'the file is not theirs to send'")]
+  quaymaster session fail 0199d2c4-… --reason 'the file is not theirs to send'")]
     Fail {
         #[command(flatten)]
         which: Which,
@@ -121,12 +122,16 @@ pub(super) async fn run(command: Command, config: Option<&Path>) -> ExitCode {
     }
 }
 
-async fn operating(engine: &Engine, tenant: &str) -> Result<Caller, String> {
-    Ok(Caller::operating(named(engine, tenant).await?.id, ACTOR))
+async fn operating(engine: &Engine, which: &Which) -> Result<Caller, String> {
+    if let Some(tenant) = &which.tenant {
+        return Ok(Caller::operating(named(engine, tenant).await?.id, ACTOR));
+    }
+    let operator = Admin::Operator(ACTOR.to_owned());
+    tenant::within_of(engine, &operator, None, which.id).await.map_err(said)
 }
 
 async fn list(engine: &Engine, tenant: &str, filter: &Filter, limit: u64, json: bool) -> Result<String, String> {
-    let caller = operating(engine, tenant).await?;
+    let caller = Caller::operating(named(engine, tenant).await?.id, ACTOR);
     let (mut sessions, mut before, mut left) = (Vec::new(), None, limit);
     while left > 0 {
         let page = session::list(engine, &caller, filter, before, left.min(PAGE)).await.map_err(said)?;
@@ -144,18 +149,18 @@ async fn list(engine: &Engine, tenant: &str, filter: &Filter, limit: u64, json: 
 }
 
 async fn show(engine: &Engine, which: &Which) -> Result<String, String> {
-    let caller = operating(engine, &which.tenant).await?;
+    let caller = operating(engine, which).await?;
     let inspection = session::inspect(engine, &caller, which.id).await.map_err(said)?;
     Ok(if which.json { json!(InspectionView::from(inspection)).to_string() } else { described(&inspection) })
 }
 
 async fn cancel(engine: &Engine, which: &Which) -> Result<String, String> {
-    let caller = operating(engine, &which.tenant).await?;
+    let caller = operating(engine, which).await?;
     Ok(one(session::cancel(engine, &caller, which.id).await.map_err(said)?, which.json))
 }
 
 async fn fail(engine: &Engine, which: &Which, reason: &str) -> Result<String, String> {
-    let caller = operating(engine, &which.tenant).await?;
+    let caller = operating(engine, which).await?;
     Ok(one(session::fail(engine, &caller, which.id, reason).await.map_err(said)?, which.json))
 }
 

@@ -235,6 +235,11 @@ pub(super) async fn find_claims(conn: &impl ConnectionTrait, ids: &[SessionId]) 
     Claim::find_by_statement(backend.build(&claims(ids))).all(conn).await.map_err(db_error)
 }
 
+/// Whose session this is: for operators, who may know of every tenant.
+pub(crate) async fn tenant_of(conn: &impl ConnectionTrait, id: SessionId) -> Result<Option<TenantId>> {
+    Ok(find_claims(conn, &[id]).await?.pop().map(|claim| claim.tenant_id))
+}
+
 /// The buckets that sessions name which are not over and cleared, but for those that are known.
 pub(crate) async fn buckets(conn: &impl ConnectionTrait, known: &BTreeSet<String>) -> Result<Vec<String>> {
     let mut query = Entity::find().select_only().column(Column::Bucket).distinct();

@@ -15,4 +15,4 @@ pub use known::{Known, exists};
 pub use limit::{Limits, limit};
 pub use list::{Standing, list, standing};
 pub use rows::{Usage, buckets};
-pub use within::{named_so, within};
+pub use within::{named_so, within, within_of};

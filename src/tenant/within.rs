@@ -1,10 +1,11 @@
-use entity::tenant;
+use entity::{SessionId, tenant};
 
 use super::create::is_slug;
 use super::rows;
 use crate::caller::{Admin, Caller};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
+use crate::session;
 
 /// A caller of one tenant, for verbs on uploads: an operator at work in the tenant that is named, by slug or id, or a
 /// manager of their own.
@@ -27,6 +28,20 @@ pub async fn within(engine: &Engine, admin: &Admin, named: Option<&str>) -> Resu
             let tenant = named_so(engine, named).await?;
             if tenant.id == caller.tenant { Ok(caller.clone()) } else { Err(Error::NotFound) }
         }
+    }
+}
+
+/// The same for verbs on one session, whose tenant an operator need not name.
+///
+/// # Errors
+/// As [`within`]; [`Error::NotFound`] where there is no such session in any tenant.
+pub async fn within_of(engine: &Engine, admin: &Admin, named: Option<&str>, session: SessionId) -> Result<Caller> {
+    match (admin, named) {
+        (Admin::Operator(user), None) => {
+            let tenant = session::rows::tenant_of(engine.db.search_conn(), session).await?.ok_or(Error::NotFound)?;
+            Ok(Caller::operating(tenant, user))
+        }
+        _ => within(engine, admin, named).await,
     }
 }
 

@@ -43,7 +43,7 @@ pub(in crate::http) struct AdminListQuery {
 #[utoipa::path(
     get, path = "/admin/uploads", tag = "admin",
     params(
-        ("tenant" = Option<String>, Query, description = "Slug or id; an operator must name it."),
+        ("tenant" = Option<String>, Query, description = "Slug or id of whose it is; may be left out."),
         ("status" = Option<String>, Query, description = "States, separated by commas.", pattern = "^(INITIATING|UPLOADING|COMPLETED|FAILED|CANCELLED)(,(INITIATING|UPLOADING|COMPLETED|FAILED|CANCELLED))*$"),
         ("brand_id" = Option<uuid::Uuid>, Query),
         ("batch_reference" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
@@ -137,7 +137,7 @@ impl From<Inspection> for InspectionView {
     get, path = "/admin/uploads/{id}", tag = "admin",
     params(
         ("id" = Uuid, Path),
-        ("tenant" = Option<String>, Query, description = "Slug or id; an operator must name it."),
+        ("tenant" = Option<String>, Query, description = "Slug or id of whose it is; may be left out."),
     ),
     responses((status = 200, description = "Whether or not the store answers", body = InspectionView)),
     extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
@@ -149,8 +149,10 @@ pub(in crate::http) async fn inspect(
     query: Query<TenantQuery>,
 ) -> Answer {
     admit(&engine, &admin).await?;
-    let caller = tenant::within(&engine, &admin, query.parse()?.tenant.as_deref()).await?;
-    let inspection = session::inspect(&engine, &caller, session_of(&id)?).await?;
+    let named = query.parse()?.tenant;
+    let id = session_of(&id)?;
+    let caller = tenant::within_of(&engine, &admin, named.as_deref(), id).await?;
+    let inspection = session::inspect(&engine, &caller, id).await?;
     Ok(HttpResponse::Ok().json(InspectionView::from(inspection)))
 }
 
@@ -168,7 +170,7 @@ pub(in crate::http) struct FailRequest {
     post, path = "/admin/uploads/{id}/fail", tag = "admin", request_body = FailRequest,
     params(
         ("id" = Uuid, Path),
-        ("tenant" = Option<String>, Query, description = "Slug or id; an operator must name it."),
+        ("tenant" = Option<String>, Query, description = "Slug or id of whose it is; may be left out."),
     ),
     responses(
         (status = 200, description = "FAILED, by this call or before", body = SessionView),
@@ -185,8 +187,10 @@ pub(in crate::http) async fn fail(
 ) -> Answer {
     admit(&engine, &admin).await?;
     let note = body.parse()?.reason_text.unwrap_or_default();
-    let caller = tenant::within(&engine, &admin, query.parse()?.tenant.as_deref()).await?;
-    let session = session::fail(&engine, &caller, session_of(&id)?, &note).await?;
+    let named = query.parse()?.tenant;
+    let id = session_of(&id)?;
+    let caller = tenant::within_of(&engine, &admin, named.as_deref(), id).await?;
+    let session = session::fail(&engine, &caller, id, &note).await?;
     Ok(HttpResponse::Ok().json(SessionView::from(session)))
 }
 
@@ -195,7 +199,7 @@ pub(in crate::http) async fn fail(
     post, path = "/admin/uploads/{id}/cancel", tag = "admin", request_body = Nothing,
     params(
         ("id" = Uuid, Path),
-        ("tenant" = Option<String>, Query, description = "Slug or id; an operator must name it."),
+        ("tenant" = Option<String>, Query, description = "Slug or id of whose it is; may be left out."),
     ),
     responses((status = 200, description = "CANCELLED, or the terminal state it was in", body = SessionView)),
     extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
@@ -209,7 +213,9 @@ pub(in crate::http) async fn cancel(
 ) -> Answer {
     admit(&engine, &admin).await?;
     body.parse()?;
-    let caller = tenant::within(&engine, &admin, query.parse()?.tenant.as_deref()).await?;
-    let session = session::cancel(&engine, &caller, session_of(&id)?).await?;
+    let named = query.parse()?.tenant;
+    let id = session_of(&id)?;
+    let caller = tenant::within_of(&engine, &admin, named.as_deref(), id).await?;
+    let session = session::cancel(&engine, &caller, id).await?;
     Ok(HttpResponse::Ok().json(SessionView::from(session)))
 }
