@@ -46,7 +46,9 @@ pub async fn start(engine: &Engine) -> Result<Schedule, StartError> {
         let Some(cron) = engine.settings.schedule.of(pass) else { continue };
         let timetable = Timetable::parse(cron).map_err(StartError::Cron)?;
         take(engine, pass, &timetable).await.map_err(StartError::Missed)?;
-        scheduler.add(slots(engine, pass, timetable, &stop)?).await?;
+        for wake in timetable.wakes() {
+            scheduler.add(slots(engine, pass, wake, &timetable, &stop)?).await?;
+        }
     }
     scheduler.start().await?;
     Ok(Schedule { scheduler, stop })
@@ -62,16 +64,17 @@ impl Schedule {
     }
 }
 
-/// What the scheduler does at each slot of a pass. A slot that the database does not answer at is not lost: the next one
+/// What the scheduler does at each slot of a pass, when it wakes. A slot that the database does not answer at is not lost: the next one
 /// that finds it there takes it, and so does the next start.
 fn slots(
     engine: &Engine,
     pass: Pass,
-    timetable: Timetable,
+    wake: &str,
+    timetable: &Timetable,
     stop: &CancellationToken,
 ) -> Result<Job, JobSchedulerError> {
-    let (engine, stop) = (engine.clone(), stop.clone());
-    Job::new_async(timetable.six_fields().to_owned(), move |_, _| {
+    let (engine, timetable, stop) = (engine.clone(), timetable.clone(), stop.clone());
+    Job::new_async(wake, move |_, _| {
         let (engine, timetable, stop) = (engine.clone(), timetable.clone(), stop.clone());
         Box::pin(async move {
             if stop.is_cancelled() {

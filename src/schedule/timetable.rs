@@ -8,12 +8,12 @@ use crate::clock::Clock;
 #[derive(Clone, Debug)]
 pub struct Timetable {
     cron: Cron,
-    six_fields: String,
+    wakes: Vec<String>,
 }
 
 impl Timetable {
-    /// Reads five fields as in crontab, or six with seconds first. Where both the day of the month and the day of the
-    /// week are given, both must be right.
+    /// Reads five fields as in crontab(5), or six with seconds first. As there, where both the day of the month and the
+    /// day of the week are given, and neither has a `*`, one of the two must be right.
     ///
     /// # Errors
     /// What is wrong, for whoever wrote it: also that it is right, and never comes true.
@@ -23,19 +23,21 @@ impl Timetable {
             6 => text.trim().to_owned(),
             fields => return Err(format!("{fields} fields; a cron string has five, or six with seconds first")),
         };
-        // As the scheduler reads it, so that both mean the same times.
-        let parser = CronParser::builder().seconds(Seconds::Required).year(Year::Disallowed).dom_and_dow(true).build();
+        let wakes = wakes(&six_fields);
+        // As the scheduler reads a string, unless there are two.
+        let parser = CronParser::builder().seconds(Seconds::Required).year(Year::Disallowed);
+        let parser = parser.dom_and_dow(wakes.len() == 1).build();
         let cron = parser.parse(&six_fields).map_err(|error| error.to_string())?;
-        let timetable = Self { cron, six_fields };
+        let timetable = Self { cron, wakes };
         match timetable.next(Clock::default().now()) {
             Some(_) => Ok(timetable),
             None => Err("no such time ever comes".to_owned()),
         }
     }
 
-    /// As the scheduler wants it.
-    pub fn six_fields(&self) -> &str {
-        &self.six_fields
+    /// What the scheduler is to be told, for which both days must be right always: all of these together.
+    pub fn wakes(&self) -> &[String] {
+        &self.wakes
     }
 
     /// The first time after that one.
@@ -46,6 +48,18 @@ impl Timetable {
     /// The last time that is not after that one.
     pub fn last(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         self.cron.find_previous_occurrence(&whole_seconds(now)?, true).ok()
+    }
+}
+
+fn wakes(six_fields: &str) -> Vec<String> {
+    let is_given = |field: &str| !field.contains(['*', '?']);
+    match six_fields.split_whitespace().collect::<Vec<_>>()[..] {
+        [second, minute, hour, day, month, weekday] if is_given(day) && is_given(weekday) => {
+            [(day, "*"), ("*", weekday)]
+                .map(|(day, weekday)| [second, minute, hour, day, month, weekday].join(" "))
+                .to_vec()
+        }
+        _ => vec![six_fields.to_owned()],
     }
 }
 
@@ -76,11 +90,23 @@ mod tests {
             ("*/10 * * * * *", "2026-11-21T05:07:00Z", "2026-11-21T05:07:10Z"),
             ("8 7 5 * * *", "2026-11-21T05:07:08Z", "2026-11-22T05:07:08Z"),
             ("0 0 29 2 *", "2024-02-29T00:00:00Z", "2028-02-29T00:00:00Z"),
+            // The 20th was a Friday, the 23rd is a Monday.
+            ("0 0 20 * MON", "2026-11-20T00:00:00Z", "2026-11-23T00:00:00Z"),
+            ("0 0 24 * MON", "2026-11-16T00:00:00Z", "2026-11-23T00:00:00Z"),
+            ("0 0 */3 * MON", "2026-11-16T00:00:00Z", "2026-12-07T00:00:00Z"),
         ] {
             let timetable = Timetable::parse(cron).unwrap();
             assert_eq!(timetable.last(now), Some(at(last)), "{cron}");
             assert_eq!(timetable.next(now), Some(at(next)), "{cron}");
         }
+    }
+
+    #[test]
+    fn the_scheduler_wakes_for_either_day() {
+        let wakes = |cron| Timetable::parse(cron).unwrap().wakes().to_vec();
+        assert_eq!(wakes("0 3 1,15 * MON-FRI"), ["0 0 3 1,15 * *", "0 0 3 * * MON-FRI"]);
+        assert_eq!(wakes("0 3 */2 * MON"), ["0 0 3 */2 * MON"]);
+        assert_eq!(wakes("30 0 3 1 * *"), ["30 0 3 1 * *"]);
     }
 
     #[test]
