@@ -1,11 +1,13 @@
 //! What ended sessions leave, and when it goes.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use entity::{upload_event, upload_session, upload_tombstone};
 use quaymaster::asset::Promoted;
 use quaymaster::event;
 use quaymaster::pass::{Pass, Report};
-use sea_orm::EntityTrait;
+use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::json;
 
 use crate::kit::{Actor, CHUNK, Fault, MIB, Op, TestApp, Upload, stories};
@@ -25,6 +27,7 @@ stories![
     a_completed_upload_goes_once_its_asset_is_elsewhere,
     rows_past_their_time_leave_a_tombstone,
     killed_in_the_middle_the_next_run_goes_on,
+    killed_while_it_deletes_rows_the_next_run_goes_on,
 ];
 
 const PASS: Pass = Pass::Cleanup;
@@ -304,4 +307,36 @@ async fn killed_in_the_middle_the_next_run_goes_on(app: TestApp) {
     }
     let usage = app.usage(&ann.tenant).await;
     assert_eq!((usage.live_sessions, usage.bytes), (0, 0));
+}
+
+async fn killed_while_it_deletes_rows_the_next_run_goes_on(app: TestApp) {
+    const SESSIONS: u64 = 150;
+    app.restart_with(&[("QUAYMASTER_LIFECYCLE__BATCH_ROWS", "1")]).await;
+    let ann = app.tenant("acme").user("ann");
+    // The process that is killed goes by the wall clock, so all this was long ago.
+    app.advance(-TimeDelta::days(100));
+    for number in 0..SESSIONS {
+        let file = ann.initiate(&number.to_string(), 1).await;
+        ann.cancel(&file).await.ok();
+    }
+    assert_eq!(now(&app).await.done, SESSIONS);
+    event::sequence(&app.engine().await).await.unwrap();
+    app.advance(TimeDelta::days(100));
+
+    let deleted = async || upload_tombstone::Entity::find().count(&app.database.rows).await.unwrap();
+    let mut pass = app.pass_to_kill("cleanup");
+    let begins = async {
+        while deleted().await == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), begins).await.expect("it begins");
+    pass.kill().await.unwrap();
+    let before = deleted().await;
+    assert!(before < SESSIONS, "it was killed in the middle");
+    let left = upload_session::Entity::find().count(&app.database.rows).await.unwrap();
+    assert_eq!(before + left, SESSIONS, "each is there, or was deleted whole");
+    assert_eq!(counts(&now(&app).await), (left, left, 0, 0));
+    assert_eq!(deleted().await, SESSIONS);
+    assert_eq!(upload_event::Entity::find().count(&app.database.rows).await.unwrap(), 0);
 }

@@ -35,6 +35,7 @@ stories![
     an_object_that_cannot_be_removed_stops_no_other,
     a_run_ends_when_its_time_is_up,
     a_run_begins_where_the_last_one_ended,
+    killed_in_the_middle_the_next_run_goes_on,
     a_bucket_of_another_deployment_is_not_touched,
     a_bucket_is_marked_at_the_start_and_once,
     a_bucket_that_was_away_at_the_start_is_marked_by_the_first_pass,
@@ -459,6 +460,29 @@ async fn a_run_begins_where_the_last_one_ended(app: TestApp) {
     for slug in ["acme", "globex"] {
         app.move_tenant(slug, None).await;
     }
+}
+
+async fn killed_in_the_middle_the_next_run_goes_on(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let reel = ann.initiate("reel.mov", 6 * MIB).await;
+    for _ in 0..3 {
+        app.store.put(&nobodys(), b"nobody's").await;
+        app.store.open(&nobodys()).await;
+    }
+    for (op, has_done) in
+        [(Op::AbortMultipartUpload, false), (Op::AbortMultipartUpload, true), (Op::DeleteObject, true)]
+    {
+        let faults = app.store.faults();
+        let held = if has_done { faults.hold_answer(op) } else { faults.hold_request(op) };
+        let mut pass = app.pass_to_kill("orphans");
+        held.arrived().await;
+        pass.kill().await.unwrap();
+    }
+    let report = run(&app, at_once()).await;
+    assert_eq!(counts(&report), [2, 2, 0, 0], "three uploads and an object are gone: {report:?}");
+    assert_eq!(app.store.uploads().await, [(reel.key(), reel.upload_id().to_owned())]);
+    ann.send_all_parts(&reel).await;
+    ann.complete(&reel).await.created();
 }
 
 async fn a_bucket_of_another_deployment_is_not_touched(app: TestApp) {

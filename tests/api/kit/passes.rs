@@ -39,7 +39,7 @@ async fn run(engine: &Engine, pass: Pass, options: Options) -> Report {
         Pass::DetectAbandoned => Box::pin(session::detect_abandoned(engine, &run)).await,
         Pass::Cleanup => Box::pin(session::cleanup(engine, &run)).await,
         Pass::Reconcile => Box::pin(session::reconcile(engine, &run)).await,
-        Pass::Orphans => panic!("not among the words of these stories"),
+        Pass::Orphans => Box::pin(session::orphans(engine, &run)).await,
     };
     report.unwrap()
 }
