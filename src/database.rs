@@ -2,19 +2,23 @@
 
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 pub use sea_orm::DbErr;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, IsolationLevel, RuntimeErr, SqlErr,
     SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, TransactionOptions, TransactionTrait,
 };
-use sqlx::Connection as _;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection as _, Executor as _};
 use tokio::sync::Notify;
+use tokio::time::timeout;
+use tracing::debug;
 
 use crate::error::{Error, Result};
 use crate::settings;
@@ -38,7 +42,7 @@ pub struct Database {
     /// SQLite has one writer at a time, so here is one connection. Waiting for that is fair and wakes at once, where
     /// SQLite's own busy handler sleeps and retries; that one is left for other processes on the same file.
     writes: DatabaseConnection,
-    committed: Arc<Notify>,
+    told: Arc<Told>,
 }
 
 /// A write transaction. Dropped without [`Tx::commit`], it is rolled back.
@@ -47,9 +51,22 @@ pub struct Tx {
     tx: DatabaseTransaction,
     /// Rung once it is committed.
     bell: OnceLock<Arc<Notify>>,
-    /// Woken at each commit.
-    committed: Arc<Notify>,
+    /// Where other processes hear of it once it is committed.
+    channel: OnceLock<&'static str>,
+    database: Database,
 }
+
+/// Who in this process is told of the commits that other processes are to hear of.
+#[derive(Debug, Default)]
+struct Told {
+    bell: Notify,
+    is_followed: AtomicBool,
+}
+
+/// Hears of this process's commits, and has to tell other processes of them, until it is dropped. See
+/// [`Database::follow`].
+#[derive(Debug)]
+pub struct Follower(Arc<Told>);
 
 /// What other processes say on a channel of PostgreSQL. A hint and no more: what is said while the line is down is lost.
 #[derive(Debug)]
@@ -89,13 +106,13 @@ impl Database {
         let third = settings.max_connections / 3;
         let pool = |most: u32| testing_after_idle(PgPoolOptions::new()).max_connections(most).acquire_timeout(acquire);
         let writes = pool(settings.max_connections - 2 * third).connect_with(options.clone());
-        let writes = tokio::time::timeout(connect, writes)
+        let writes = timeout(connect, writes)
             .await
             .map_err(|_| DbErr::Custom("the database did not answer in time".to_owned()))?
             .map_err(start_error)?;
         let (reads, searches) = (pool(third).connect_lazy_with(options), pool(third).connect_lazy_with(searching));
         let [reads, searches, writes] = [reads, searches, writes].map(SqlxPostgresConnector::from_sqlx_postgres_pool);
-        Ok(Self { reads, searches, writes, committed: Arc::default() })
+        Ok(Self { reads, searches, writes, told: Arc::default() })
     }
 
     async fn sqlite(options: SqliteConnectOptions, acquire: Duration) -> Result<Self, DbErr> {
@@ -112,7 +129,7 @@ impl Database {
         let writes = pool(1, SQLITE_TURN).connect_with(options.clone()).await.map_err(start_error)?;
         let reads = pool(SQLITE_READERS, acquire).connect_lazy_with(options);
         let [reads, writes] = [reads, writes].map(SqlxSqliteConnector::from_sqlx_sqlite_pool);
-        Ok(Self { searches: reads.clone(), reads, writes, committed: Arc::default() })
+        Ok(Self { searches: reads.clone(), reads, writes, told: Arc::default() })
     }
 
     /// For reads by a key.
@@ -140,7 +157,7 @@ impl Database {
             ..TransactionOptions::default()
         };
         let tx = self.writes.begin_with_options(options).await.map_err(db_error)?;
-        Ok(Tx { tx, bell: OnceLock::new(), committed: Arc::clone(&self.committed) })
+        Ok(Tx { tx, bell: OnceLock::new(), channel: OnceLock::new(), database: self.clone() })
     }
 
     /// Begins a transaction for reads alone, each of which sees the database as it was at the first one. Waits for no
@@ -153,10 +170,20 @@ impl Database {
         Ok(Snapshot(self.searches.begin_with_options(options).await.map_err(db_error)?))
     }
 
-    /// Waits until a write transaction of this process has been committed since the last call; several count as one.
-    /// For one waiter.
-    pub async fn committed(&self) {
-        self.committed.notified().await;
+    /// From here on the follower tells other processes of this one's commits, for many at once: a NOTIFY in each
+    /// transaction would have all of them commit one after the other. Without a follower, as in a command, each commit
+    /// is told of by itself, after it. One at a time.
+    pub fn follow(&self) -> Follower {
+        self.told.is_followed.store(true, Ordering::SeqCst);
+        Follower(Arc::clone(&self.told))
+    }
+
+    /// Tells other processes that listen to this channel, in a transaction of its own; nothing on SQLite.
+    pub async fn say(&self, channel: &str) -> Result<()> {
+        if self.writes.get_database_backend() != DbBackend::Postgres {
+            return Ok(());
+        }
+        self.writes.execute_unprepared(&format!("NOTIFY {channel}")).await.map(drop).map_err(db_error)
     }
 
     /// Listens to other processes, on a connection beside the pool's; `None` on SQLite, where there is no such thing.
@@ -164,11 +191,23 @@ impl Database {
         if self.reads.get_database_backend() != DbBackend::Postgres {
             return Ok(None);
         }
-        let options = self.writes.get_postgres_connection_pool().connect_options();
-        let own = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.as_ref().clone());
+        let pool = self.writes.get_postgres_connection_pool();
+        let own = PgPoolOptions::new().max_connections(1).acquire_timeout(pool.options().get_acquire_timeout());
+        let own = own.connect_lazy_with(pool.connect_options().as_ref().clone());
         let mut listener = PgListener::connect_with(&own).await.map_err(listen_error)?;
+        // Whoever listens must know that the line broke, to look for what was said meanwhile.
+        listener.eager_reconnect(false);
         listener.listen(channel).await.map_err(listen_error)?;
         Ok(Some(Listener(listener)))
+    }
+
+    /// A failure is no failure of what was committed: others find it at their next look.
+    async fn tell(&self, channel: &str) {
+        if self.told.is_followed.load(Ordering::SeqCst) {
+            self.told.bell.notify_one();
+        } else if let Err(error) = self.say(channel).await {
+            debug!(%error, channel, "other processes were not told of a commit");
+        }
     }
 
     /// Whether the database answers.
@@ -190,11 +229,18 @@ impl Tx {
 
     pub async fn commit(self) -> Result<()> {
         self.tx.commit().await.map_err(db_error)?;
-        self.committed.notify_one();
         if let Some(bell) = self.bell.get() {
             bell.notify_one();
         }
+        if let Some(channel) = self.channel.get() {
+            self.database.tell(channel).await;
+        }
         Ok(())
+    }
+
+    /// Once this is committed, other processes that listen to the channel hear that something was.
+    pub fn tell_after(&self, channel: &'static str) {
+        self.channel.get_or_init(|| channel);
     }
 
     /// Once this is committed, whoever waits for that bell wakes: before, there is nothing for them to see.
@@ -208,17 +254,49 @@ impl Tx {
     }
 }
 
+impl Follower {
+    /// Waits until something has been committed, since the last call, that other processes are to hear of; several
+    /// commits count as one.
+    pub async fn committed(&self) {
+        self.0.bell.notified().await;
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.is_followed.store(false, Ordering::SeqCst);
+    }
+}
+
 impl Listener {
-    /// Waits until something is said.
+    /// Waits until something is said; all that was said by then counts as one.
     ///
     /// # Errors
     /// The line broke; listen anew.
     pub async fn heard(&mut self) -> Result<()> {
+        self.word().await?;
+        while let Some(word) = self.word().now_or_never() {
+            word?;
+        }
+        Ok(())
+    }
+
+    async fn word(&mut self) -> Result<()> {
         match self.0.try_recv().await {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(listen_error(sqlx::Error::WorkerCrashed)),
             Err(error) => Err(listen_error(error)),
         }
+    }
+
+    /// Asks over the line whether there is anybody at its other end. A line that something on the way has dropped is as
+    /// quiet as a good one.
+    ///
+    /// # Errors
+    /// There was no answer within `patience`; listen anew.
+    pub async fn answers(&mut self, patience: Duration) -> Result<()> {
+        let asked = timeout(patience, self.0.execute("SELECT 1")).await;
+        asked.map_err(|_| listen_error(sqlx::Error::PoolTimedOut))?.map(drop).map_err(listen_error)
     }
 }
 

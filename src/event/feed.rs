@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::line::Line;
 use super::rows::{self, Span};
-use crate::database::Listener;
 use crate::engine::Engine;
 use crate::error::Result;
 
@@ -18,11 +18,11 @@ use crate::error::Result;
 pub const BATCH: u32 = 1_000;
 /// After a commit of this process, so that many commits at once are one batch.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// Looks for new events at least so often, whatever was said or missed; where somebody listens, and where nobody does.
-/// A process that nobody listens to leaves its own commits waiting that long, because giving places is work beside the
-/// requests. One on another replica finds them.
-const POLL_HEARD: Duration = Duration::from_millis(250);
-const POLL: Duration = Duration::from_secs(2);
+/// Where nobody listens, no look comes sooner after another than this, however short `feed.poll_millis` is: giving places
+/// is work beside the requests, and nobody waits for them.
+const POLL_UNHEARD: Duration = Duration::from_secs(2);
+/// After a failure.
+const RETRY: Duration = Duration::from_secs(1);
 /// Events that are read at once for those who listen.
 pub(super) const PAGE: u64 = 500;
 
@@ -69,19 +69,43 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
     engine.hub.close();
 }
 
+/// What there is to do.
+#[derive(Clone, Copy)]
+enum Wake {
+    /// This process has recorded events.
+    Committed,
+    /// Another one has, or has given places; or the line to them needs tending, and nobody knows what they said.
+    Told,
+    /// Nobody said so, but it is time to look, or there is reason to.
+    Look,
+}
+
 async fn follow(engine: &Engine) {
-    let mut listener = None;
+    let own = engine.db.follow();
+    let mut line = Line::new();
     let mut was_well = true;
+    let mut look_at = Instant::now();
     loop {
+        let wake = tokio::select! {
+            () = own.committed() => {
+                sleep(DEBOUNCE).await;
+                Wake::Committed
+            }
+            () = line.heard() => Wake::Told,
+            () = engine.hub.joined() => Wake::Look,
+            () = sleep_until(look_at) => Wake::Look,
+        };
+        // Before the look: it finds what was said while the line was down, and what is said from here on is heard.
+        line.tend(&engine.db).await;
         let is_heard = engine.hub.is_heard();
-        tokio::select! {
-            () = engine.db.committed(), if is_heard => sleep(DEBOUNCE).await,
-            () = heard(&mut listener) => {}
-            () = engine.hub.joined() => {}
-            () = sleep(if is_heard { POLL_HEARD } else { POLL }) => {}
-        }
-        // A failure is told once, not every two seconds of an outage.
-        match turn(engine).await {
+        let done = act(engine, wake, is_heard).await;
+        let wait = if done.is_err() { RETRY } else { poll(engine, is_heard) };
+        look_at = match wake {
+            Wake::Committed | Wake::Told if !is_heard => look_at.min(Instant::now() + wait),
+            Wake::Committed | Wake::Told | Wake::Look => Instant::now() + wait,
+        };
+        // A failure is told once, not every second of an outage.
+        match done {
             Ok(()) => was_well = true,
             Err(error) if was_well => {
                 warn!(%error, "events could not be put in order; they will be once the database answers");
@@ -89,28 +113,27 @@ async fn follow(engine: &Engine) {
             }
             Err(error) => debug!(%error, "events could not be put in order"),
         }
-        if was_well && listener.is_none() {
-            // Without it, what other processes do is heard of at the next look.
-            listener = engine.db.listen(rows::CHANNEL).await.unwrap_or_else(|error| {
-                debug!(%error, "cannot listen to other processes");
-                None
-            });
-        }
+    }
+}
+
+/// How long to wait for a word before looking.
+fn poll(engine: &Engine, is_heard: bool) -> Duration {
+    let poll = Duration::from_millis(engine.settings.feed.poll_millis);
+    if is_heard { poll } else { poll.max(POLL_UNHEARD) }
+}
+
+async fn act(engine: &Engine, wake: Wake, is_heard: bool) -> Result<()> {
+    match wake {
+        // Those who wait for it may be at another process, which then gives the places.
+        Wake::Committed if !is_heard => engine.db.say(rows::CHANNEL).await,
+        Wake::Told if !is_heard => Ok(()),
+        Wake::Committed | Wake::Told | Wake::Look => turn(engine).await,
     }
 }
 
 async fn turn(engine: &Engine) -> Result<()> {
     while sequence(engine).await? == u64::from(BATCH) {}
     publish(engine).await
-}
-
-/// Waits for a word of another process; for ever where none can come.
-async fn heard(listener: &mut Option<Listener>) {
-    let Some(open) = listener else { return std::future::pending().await };
-    if let Err(error) = open.heard().await {
-        debug!(%error, "the line to other processes broke");
-        *listener = None;
-    }
 }
 
 /// Tells listeners what has got a place since the last time.

@@ -5,6 +5,7 @@ pub mod chain;
 mod effect;
 mod feed;
 mod hub;
+mod line;
 mod receipt;
 mod record;
 pub mod rows;

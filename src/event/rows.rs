@@ -13,7 +13,7 @@ use super::Entry;
 use crate::database::{DbErr, Snapshot, Tx, db_error};
 use crate::error::{Error, Result};
 
-/// On which processes tell each other of new places, on PostgreSQL.
+/// On which processes tell each other of events and of places, on PostgreSQL.
 pub(super) const CHANNEL: &str = "quaymaster_feed";
 
 /// Event number `seq` of a session, whose row the same transaction has moved on.
@@ -39,6 +39,7 @@ pub(crate) async fn insert(
         mac: Set(mac),
         position: Set(None),
     };
+    tx.tell_after(CHANNEL);
     upload_event::Entity::insert(row).exec_without_returning(tx.conn()).await.map(drop).map_err(db_error)
 }
 

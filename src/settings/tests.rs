@@ -248,6 +248,10 @@ fn contradictions_are_refused_with_both_names() {
     refused(from_file("[cors]\nallowed_origins = [\"https://a.example/\"]"), &["cors.allowed_origins"]);
     refused(from_environment(&[("LOG_LEVEL", "verbose")]), &["log.level", "verbose"]);
     refused(from_file("[auth]\njwks_url = \"id.example.com\""), &["auth.jwks_url"]);
+    for poll in ["9", "3600001"] {
+        refused(from_file(&format!("[feed]\npoll_millis = {poll}")), &[&format!("feed.poll_millis ({poll})"), "10 to"]);
+    }
+    from_file("[feed]\npoll_millis = 3600000").unwrap();
     refused(from_file("[rate_limit]\nburst = 0"), &["rate_limit.burst is 0"]);
     refused(
         from_file("[rate_limit]\nrequests_per_second = 1000001\nburst = 1000002"),

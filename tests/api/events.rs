@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use entity::TenantId;
 use entity::upload_event::{self, Column};
 use quaymaster::caller::{Brands, Caller, Permissions};
+use quaymaster::engine::Engine;
 use quaymaster::session::{self, NewUpload};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, Statement};
 use serde_json::{Value, json};
 
 use crate::kit::{Actor, MIB, Pair, TestApp, Upload, stories};
@@ -305,39 +306,128 @@ async fn a_batch_can_be_followed_alone(app: TestApp) {
     assert_eq!(again.take(4).await, events);
 }
 
-async fn another_process_is_heard(app: TestApp) {
-    let ann = app.tenant("acme").user("ann");
-    let other = app.engine().await;
+/// Nobody looks for events while such a story lasts: what is heard in time was said.
+const NEVER: (&str, &str) = ("QUAYMASTER_FEED__POLL_MILLIS", "3600000");
+/// What is said is heard sooner.
+const SOON: Duration = Duration::from_millis(1_500);
+
+/// Opens a session as `ann` would at that process, past its door.
+async fn initiate_at(process: &Engine, ann: &Actor) {
     let caller = Caller {
-        tenant: TenantId(app.tenant("acme").id),
+        tenant: TenantId(ann.tenant.id),
         user: "ann".to_owned(),
-        brands: Brands::These(vec![entity::BrandId(app.tenant("acme").brand("main"))]),
+        brands: Brands::These(vec![entity::BrandId(ann.tenant.brand("main"))]),
         permissions: Permissions::parse(["*"]),
     };
+    let new = NewUpload {
+        file_name: "note.txt".to_owned(),
+        file_size: 1,
+        mime_type: "text/plain".to_owned(),
+        brand_id: None,
+        client_reference: None,
+        batch_reference: None,
+        fingerprint: None,
+        checksum_sha256: None,
+        metadata: json!({}),
+        idempotency_key: None,
+    };
+    session::initiate(process, &caller, new).await.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// The two events of a session that was opened before are told within this time.
+async fn opening_is_told(listener: &mut Listener, within: Duration) {
+    let events = tokio::time::timeout(within, listener.take(2)).await.expect("it is told in time");
+    assert_eq!(names(&events), ["upload.initiated", "upload.opened"]);
+}
+
+async fn another_process_is_heard(app: TestApp) {
+    // On SQLite nobody can say anything: there it is the look that finds.
+    let within = match app.pair {
+        Pair::Embedded => LONG,
+        Pair::Postgres => {
+            app.restart_with(&[NEVER]).await;
+            SOON
+        }
+    };
+    let ann = app.tenant("acme").user("ann");
+    let other = app.another_engine().await;
     let mut listener = Listener::open(&ann, "", None).await;
-    let started = Instant::now();
-    for number in 0..5 {
-        let new = NewUpload {
-            file_name: format!("{number}"),
-            file_size: 1,
-            mime_type: "text/plain".to_owned(),
-            brand_id: None,
-            client_reference: None,
-            batch_reference: None,
-            fingerprint: None,
-            checksum_sha256: None,
-            metadata: json!({}),
-            idempotency_key: None,
-        };
-        session::initiate(&other, &caller, new).await.unwrap_or_else(|error| panic!("{error}"));
+    for _ in 0..3 {
+        // As a command does: it commits, and that is all.
+        initiate_at(&other, &ann).await;
+        opening_is_told(&mut listener, within).await;
+
+        // Does not say that it has committed, but gives the places and says that.
+        let not_saying_so = other.db.follow();
+        initiate_at(&other, &ann).await;
         quaymaster::event::sequence(&other).await.unwrap();
-        let events = listener.take(2).await;
-        assert_eq!(names(&events), ["upload.initiated", "upload.opened"]);
+        drop(not_saying_so);
+        opening_is_told(&mut listener, within).await;
     }
-    if app.pair == Pair::Postgres {
-        // Told, and not found by the look every two seconds.
-        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    other.db.close().await.unwrap();
+}
+
+/// On SQLite there is one server.
+mod a_server_that_nobody_listens_to_is_heard_at_the_others {
+    #[test]
+    fn postgres() {
+        crate::kit::tell(crate::kit::Pair::Postgres, super::two_servers);
     }
+}
+
+async fn two_servers(app: TestApp) {
+    app.restart_with(&[NEVER]).await;
+    let ann = app.tenant("acme").user("ann");
+    let other = app.another_server().await;
+    let mut listener = Listener::open(&ann, "", None).await;
+    for _ in 0..3 {
+        initiate_at(&other.engine, &ann).await;
+        opening_is_told(&mut listener, SOON).await;
+    }
+    // Many at once are told of as well, the last one too.
+    for _ in 0..20 {
+        initiate_at(&other.engine, &ann).await;
+    }
+    let many = tokio::time::timeout(SOON, listener.take(40)).await.expect("they are told in time");
+    assert!(many.windows(2).all(|two| two[0].id + 1 == two[1].id), "{many:#?}");
+    other.stop().await;
+}
+
+/// Only PostgreSQL is reached over lines.
+mod a_line_that_breaks_is_mended_and_nothing_is_missed {
+    #[test]
+    fn postgres() {
+        crate::kit::tell(crate::kit::Pair::Postgres, super::a_broken_line);
+    }
+}
+
+async fn a_broken_line(app: TestApp) {
+    app.restart_with(&[NEVER]).await;
+    let ann = app.tenant("acme").user("ann");
+    let other = app.another_engine_past_the_line().await;
+    let mut listener = Listener::open(&ann, "", None).await;
+    initiate_at(&other, &ann).await;
+    opening_is_told(&mut listener, SOON).await;
+
+    // PostgreSQL ends the one connection that listens, and the pool's go on.
+    for _ in 0..3 {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+        let ended = app.database.rows.query_all_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
+        assert_eq!(ended.len(), 1, "one connection listens");
+        initiate_at(&other, &ann).await;
+        opening_is_told(&mut listener, SOON).await;
+        initiate_at(&other, &ann).await;
+        opening_is_told(&mut listener, SOON).await;
+    }
+
+    // All lines of this server break, and others go on.
+    app.database.cut().await;
+    initiate_at(&other, &ann).await;
+    app.database.heal().await;
+    opening_is_told(&mut listener, LONG).await;
+    initiate_at(&other, &ann).await;
+    opening_is_told(&mut listener, SOON).await;
     other.db.close().await.unwrap();
 }
 

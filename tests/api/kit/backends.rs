@@ -83,8 +83,7 @@ impl Database {
         let admin = required("QUAYMASTER_TEST_POSTGRES");
         let name = format!("story_{}", Uuid::new_v4().simple());
         execute(&admin, &format!("CREATE DATABASE {name}")).await;
-        let mut direct = Url::parse(&admin).expect("QUAYMASTER_TEST_POSTGRES is a URL");
-        direct.set_path(&name);
+        let direct = on_database(&admin, &name);
         let line = Line::start(address_of(&direct, 5432).await).await;
         let mut url = direct.clone();
         url.set_ip_host(line.addr.ip()).unwrap();
@@ -113,6 +112,12 @@ impl Database {
         }
     }
 
+    /// The URL of PostgreSQL on a line that no story cuts.
+    pub fn past_the_line(&self) -> String {
+        let Gone::Cut { name, admin, .. } = &self.gone else { panic!("a file is not at the end of a line") };
+        on_database(admin, name).to_string()
+    }
+
     pub async fn heal(&self) {
         match &self.gone {
             Gone::Cut { line, .. } => line.heal(),
@@ -132,6 +137,12 @@ impl Database {
             execute(admin, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
         }
     }
+}
+
+fn on_database(admin: &str, name: &str) -> Url {
+    let mut url = Url::parse(admin).expect("QUAYMASTER_TEST_POSTGRES is a URL");
+    url.set_path(name);
+    url
 }
 
 impl Store {

@@ -100,8 +100,26 @@ impl TestApp {
 
     /// Database and store once more, as a second replica has them, or a command beside the server; on the same clock.
     pub async fn another_engine(&self) -> Engine {
-        let settings = Settings::parse(None, self.env()).unwrap();
+        self.engine_of(self.env()).await
+    }
+
+    /// The same on a line of its own, which is whole while the story cuts the server's.
+    pub async fn another_engine_past_the_line(&self) -> Engine {
+        let mut env = self.env();
+        env.insert("DATABASE_URL".to_owned(), self.database.past_the_line());
+        self.engine_of(env).await
+    }
+
+    async fn engine_of(&self, env: BTreeMap<String, String>) -> Engine {
+        let settings = Settings::parse(None, env).unwrap();
         Engine { clock: self.clock.clone(), ..Box::pin(quaymaster::start::open(settings)).await.unwrap() }
+    }
+
+    /// A second replica beside the server, on the same back ends and the same clock. Whoever starts it stops it.
+    pub async fn another_server(&self) -> Running {
+        let env = self.env().into_iter().chain([("PORT".to_owned(), "0".to_owned())]);
+        let settings = Settings::parse(None, env).unwrap();
+        Box::pin(quaymaster::start::start(settings, self.clock.clone())).await.unwrap()
     }
 
     /// Runs `pass` in a process of its own, for a story that kills it: nobody waits for its end.
