@@ -31,6 +31,7 @@ const WALLS: &[Wall] = &[
         homes: &["*/rows.rs", "session/transition.rs", "database.rs", "error.rs"],
     },
     Wall { says: "an S3 server is built in embedded-s3, not here", words: &["s3s::", "hyper::"], homes: &[] },
+    Wall { says: "sockets are set up in http/socket.rs", words: &["socket2"], homes: &["http/socket.rs"] },
     Wall { says: "users are limited in http/rate_limit.rs", words: &["governor"], homes: &["http/rate_limit.rs"] },
     Wall { says: "schedules are in schedule/", words: &["tokio_cron_scheduler"], homes: &["schedule/"] },
     Wall {

@@ -23,6 +23,7 @@ mod rate_limit;
 mod receipts;
 mod routes;
 mod rules;
+mod socket;
 mod uploads;
 pub(crate) mod views;
 mod wait;
@@ -112,6 +113,7 @@ pub(crate) async fn serve(
                 .default_service(problem::unknown_path())
         }
     })
+    .on_connect(socket::bound_writes(Duration::from_secs(settings.write_timeout_secs)))
     .workers(workers)
     .max_connections(settings.max_connections)
     .client_request_timeout(Duration::from_secs(settings.head_timeout_secs))

@@ -20,6 +20,8 @@ pub struct Server {
     pub head_timeout_secs: u64,
     /// And this long for the whole of its body.
     pub body_timeout_secs: u64,
+    /// A client may leave what it is sent unacknowledged, or its receive window shut, for this long.
+    pub write_timeout_secs: u64,
     /// Open connections for each worker; more wait in the listen queue.
     pub max_connections: usize,
     /// Addresses and networks whose `X-Forwarded-For` is believed.
@@ -45,6 +47,9 @@ impl Server {
         complaints.unless(!self.host.trim().is_empty(), || "server.host is empty".into());
         complaints.at_least_one("server.head_timeout_secs", self.head_timeout_secs);
         complaints.at_least_one("server.body_timeout_secs", self.body_timeout_secs);
+        complaints.unless((1..=86_400).contains(&self.write_timeout_secs), || {
+            format!("server.write_timeout_secs ({}) is not 1 to 86400, one day", self.write_timeout_secs)
+        });
         complaints.at_least_one("server.max_connections", self.max_connections as u64);
         if let Err(complaint) = self.trusted_networks() {
             complaints.add(complaint);

@@ -248,6 +248,10 @@ fn contradictions_are_refused_with_both_names() {
     refused(from_file("[cors]\nallowed_origins = [\"https://a.example/\"]"), &["cors.allowed_origins"]);
     refused(from_environment(&[("LOG_LEVEL", "verbose")]), &["log.level", "verbose"]);
     refused(from_file("[auth]\njwks_url = \"id.example.com\""), &["auth.jwks_url"]);
+    for secs in ["0", "86401"] {
+        let complaint = format!("server.write_timeout_secs ({secs})");
+        refused(from_file(&format!("[server]\nwrite_timeout_secs = {secs}")), &[&complaint, "1 to 86400"]);
+    }
     for poll in ["9", "3600001"] {
         refused(from_file(&format!("[feed]\npoll_millis = {poll}")), &[&format!("feed.poll_millis ({poll})"), "10 to"]);
     }

@@ -1,5 +1,7 @@
 //! Live events: in order, without a gap, to those who may hear of them and to nobody else.
 
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use entity::TenantId;
@@ -9,6 +11,9 @@ use quaymaster::engine::Engine;
 use quaymaster::session::{self, NewUpload};
 use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, Statement};
 use serde_json::{Value, json};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::kit::{Actor, MIB, Pair, TestApp, Upload, stories};
 use crate::promote::promoted;
@@ -22,6 +27,8 @@ stories![
     a_batch_can_be_followed_alone,
     another_process_is_heard,
     only_so_many_readers_are_taken,
+    a_connection_that_takes_nothing_ends,
+    an_idle_stream_gives_signs_of_life,
     a_stream_ends_with_its_token,
     a_stream_ends_with_the_server,
     an_outage_of_the_database_delays_events,
@@ -49,17 +56,25 @@ struct Listener {
 
 impl Listener {
     async fn open(actor: &Actor, query: &str, last: Option<i64>) -> Self {
+        Self::try_open(actor, query, last).await.expect("there is a place for one more reader")
+    }
+
+    /// `None` where there are too many readers.
+    async fn try_open(actor: &Actor, query: &str, last: Option<i64>) -> Option<Self> {
         let mut request = actor.app.http.get(actor.app.url(&format!("/app/events{query}"))).bearer_auth(actor.token());
         if let Some(last) = last {
             request = request.header("Last-Event-ID", last.to_string());
         }
         let response = request.send().await.unwrap();
+        if response.status() == 503 {
+            return None;
+        }
         assert_eq!(response.status(), 200);
         let mut listener = Self { response, text: String::new(), begins: 0, signs_of_life: 0 };
         let first = listener.block().await.unwrap();
         let id = first.lines().find_map(|line| line.strip_prefix("id: "));
         listener.begins = id.unwrap_or_else(|| panic!("no id in {first:?}")).parse().unwrap();
-        listener
+        Some(listener)
     }
 
     /// Up to the next empty line; `None` at the end.
@@ -102,6 +117,18 @@ impl Listener {
 
 fn names(events: &[Event]) -> Vec<&str> {
     events.iter().map(|event| event.name.as_str()).collect()
+}
+
+/// Opens a stream as soon as there is a place: of a reader that went away, the server notices at the next sign of life.
+async fn open_soon(ann: &Actor, last: Option<i64>) -> Listener {
+    let deadline = Instant::now() + LONG;
+    loop {
+        if let Some(listener) = Listener::try_open(ann, "", last).await {
+            return listener;
+        }
+        assert!(Instant::now() < deadline, "there is a place again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn completed(ann: &Actor) -> Upload {
@@ -440,20 +467,115 @@ async fn only_so_many_readers_are_taken(app: TestApp) {
     ann.get("/app/events").await.is_problem(503, "too-many-readers");
     ann.get(&format!("/app/uploads/{}/wait", note.id)).await.is_problem(503, "too-many-readers");
     drop(two);
-    // The server notices at the next sign of life.
-    let deadline = Instant::now() + LONG;
-    loop {
-        let request = app.http.get(app.url("/app/events")).bearer_auth(ann.token());
-        let response = request.send().await.unwrap();
-        if response.status() == 200 {
-            break;
-        }
-        assert!(Instant::now() < deadline, "the seat is free again");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    open_soon(&ann, None).await;
     // And the first one is still there.
     completed(&ann).await;
     one.take(5).await;
+}
+
+/// A client that opens a stream of events, reads how it begins, and then no more.
+struct Stuck {
+    socket: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Stuck {
+    /// Its receive buffer and its segments are small, so that what is sent to it soon waits at the server.
+    async fn open(ann: &Actor) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        SockRef::from(&socket).set_tcp_mss(536).unwrap();
+        let server = ann.app.url("").trim_start_matches("http://").parse().unwrap();
+        let mut socket = socket.connect(server).await.unwrap();
+        let request =
+            format!("GET /app/events HTTP/1.1\r\nHost: {server}\r\nAuthorization: Bearer {}\r\n\r\n", ann.token());
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut stuck = Self { socket, read: Vec::new() };
+        while !stuck.text().contains("\nid: ") {
+            assert!(stuck.reads().await.unwrap() > 0);
+        }
+        assert!(stuck.text().starts_with("HTTP/1.1 200 "), "{}", stuck.text());
+        stuck
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.read).unwrap()
+    }
+
+    /// What is there to be read, after all; 0 at the end.
+    async fn reads(&mut self) -> std::io::Result<usize> {
+        let read = tokio::time::timeout(LONG, self.socket.read_buf(&mut self.read)).await;
+        read.expect("there is something to read, or an end")
+    }
+
+    /// Whether the server still holds the other end of its connection: what the kernel says of it (proc(5)).
+    fn is_connected(&self) -> bool {
+        const ESTABLISHED: &str = "01";
+        let end = |address: std::io::Result<SocketAddr>| format!(":{:04X}", address.unwrap().port());
+        let (here, there) = (end(self.socket.local_addr()), end(self.socket.peer_addr()));
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .any(|fields| fields[1].ends_with(&there) && fields[2].ends_with(&here) && fields[3] == ESTABLISHED)
+    }
+}
+
+/// Sessions are opened, with much in the two events of each; whoever reads is told of all.
+async fn much_happens(ann: &Actor, reading: &mut Listener, sessions: usize) -> Vec<i64> {
+    const AT_ONCE: usize = 10;
+    let long = || format!("{}-{}", "x".repeat(80), uuid::Uuid::new_v4());
+    let file = |_| json!({"file_name": "a", "file_size": 1, "client_reference": long()});
+    let mut ids = Vec::new();
+    for _ in 0..sessions / AT_ONCE {
+        let files: Vec<_> = (0..AT_ONCE).map(file).collect();
+        ann.initiate_batch(&json!({"batch_reference": long(), "files": files})).await.created();
+        ids.extend(reading.take(2 * AT_ONCE).await.iter().map(|event| event.id));
+    }
+    assert!(ids.windows(2).all(|two| two[0] + 1 == two[1]), "{ids:?}");
+    ids
+}
+
+async fn a_connection_that_takes_nothing_ends(app: TestApp) {
+    app.restart_with(&[
+        ("QUAYMASTER_FEED__BUFFER", "50"),
+        ("QUAYMASTER_FEED__HEARTBEAT_SECS", "1"),
+        ("QUAYMASTER_SERVER__WRITE_TIMEOUT_SECS", "2"),
+    ])
+    .await;
+    let ann = app.tenant("acme").user("ann");
+    let mut reading = Listener::open(&ann, "", None).await;
+    let mut stuck = Stuck::open(&ann).await;
+    much_happens(&ann, &mut reading, 100).await;
+    let started = Instant::now();
+    while stuck.is_connected() {
+        assert!(started.elapsed() < LONG, "the connection is ended");
+        much_happens(&ann, &mut reading, 10).await;
+    }
+    // It is no end of its stream, but of the connection: when it reads again it is told so by the kernel.
+    let end = loop {
+        match stuck.reads().await {
+            Ok(0) => panic!("that looks like a good end"),
+            Ok(_) => {}
+            Err(error) => break error.kind(),
+        }
+    };
+    assert_eq!(end, ErrorKind::ConnectionReset);
+    assert!(!stuck.text().ends_with("\r\n0\r\n\r\n"));
+    // Whoever reads what it is sent stays, however long.
+    much_happens(&ann, &mut reading, 10).await;
+}
+
+async fn an_idle_stream_gives_signs_of_life(app: TestApp) {
+    app.restart_with(&[("QUAYMASTER_FEED__HEARTBEAT_SECS", "1")]).await;
+    let mut idle = Listener::open(&app.tenant("acme").user("ann"), "", None).await;
+    let started = Instant::now();
+    for sign in 1..=4_u32 {
+        assert_eq!(idle.block().await.as_deref(), Some(":"));
+        let late = started.elapsed().saturating_sub(Duration::from_secs(u64::from(sign)));
+        assert!(started.elapsed() > Duration::from_millis(u64::from(sign) * 1_000 - 200), "sign {sign} is early");
+        assert!(late < Duration::from_millis(1_500), "sign {sign} is {late:?} late");
+    }
 }
 
 async fn a_stream_ends_with_its_token(app: TestApp) {
