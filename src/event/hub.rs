@@ -1,7 +1,7 @@
 //! Who listens to events in this process, and what each of them may hear.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fmt, mem};
 
 use entity::SessionId;
 use tokio::sync::{Notify, mpsc};
@@ -40,7 +40,8 @@ struct State {
     /// The last place that listeners were told of.
     published: i64,
     listeners: Vec<Listening>,
-    streams: usize,
+    /// Readers that do not listen yet.
+    behind: usize,
 }
 
 struct Listening {
@@ -61,12 +62,25 @@ impl Listening {
     }
 }
 
-/// A place among the readers of this process, given back when it is dropped.
-pub(super) struct Seat(Arc<Hub>);
+/// A place among the readers of this process, until it is dropped. Of one that has begun to listen, the place is free
+/// again as soon as it is cut off: whoever does not read what it is sent may not even notice for a long time.
+pub(super) struct Seat {
+    hub: Arc<Hub>,
+    listens: bool,
+}
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.state().streams -= 1;
+        if !self.listens {
+            self.hub.state().behind -= 1;
+        }
+    }
+}
+
+impl State {
+    /// Those that went away are not noticed otherwise while nothing happens.
+    fn forget_gone(&mut self) {
+        self.listeners.retain(|listening| !listening.to.is_closed());
     }
 }
 
@@ -119,25 +133,33 @@ impl Hub {
 
     /// Listens from here on; answers the last place that will not be heard of, too. The channel ends where the listener
     /// is cut off.
-    pub(super) fn join(&self, interest: Interest, buffer: usize) -> (i64, mpsc::Receiver<Arc<Placed>>) {
+    pub(super) fn join(
+        &self,
+        seat: &mut Seat,
+        interest: Interest,
+        buffer: usize,
+    ) -> (i64, mpsc::Receiver<Arc<Placed>>) {
         let (to, from) = mpsc::channel(buffer + ROOM_FOR_A_PAGE);
         let mut state = self.state();
-        // Those that went away are not noticed otherwise while nothing happens.
-        state.listeners.retain(|listening| !listening.to.is_closed());
+        state.forget_gone();
         state.listeners.push(Listening { interest, to });
+        if !mem::replace(&mut seat.listens, true) {
+            state.behind -= 1;
+        }
         self.joined.notify_one();
         (state.published, from)
     }
 
-    /// `None` where `most` streams are being read.
+    /// `None` where there are `most` readers.
     pub(super) fn seat(self: &Arc<Self>, most: usize) -> Option<Seat> {
         let mut state = self.state();
-        if state.streams >= most {
+        state.forget_gone();
+        if state.listeners.len() + state.behind >= most {
             return None;
         }
-        state.streams += 1;
+        state.behind += 1;
         drop(state);
-        Some(Seat(Arc::clone(self)))
+        Some(Seat { hub: Arc::clone(self), listens: false })
     }
 
     /// Ends all streams and waiting, now and from now on.
@@ -199,12 +221,13 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_does_not_read_is_cut_off_and_the_others_are_not() {
-        let (hub, tenant) = (Hub::default(), TenantId::new());
-        let (began, stuck) = hub.join(ann(tenant), 3);
-        let (_, mut reading) = hub.join(ann(tenant), 3);
+        let (hub, tenant) = (Arc::new(Hub::default()), TenantId::new());
+        let mut seats: Vec<_> = (0..3).map(|_| hub.seat(3).unwrap()).collect();
+        let (began, stuck) = hub.join(&mut seats[0], ann(tenant), 3);
+        let (_, mut reading) = hub.join(&mut seats[1], ann(tenant), 3);
         // Hears of nothing, so nothing waits for it.
-        let (_, elsewhere) = hub.join(ann(TenantId::new()), 3);
-        assert_eq!(began, 0);
+        let (_, elsewhere) = hub.join(&mut seats[2], ann(TenantId::new()), 3);
+        assert!(began == 0 && hub.seat(3).is_none());
         // However many come at once: a reader that has read all before has time for them.
         let many = 1..=i64::try_from(PAGE).unwrap();
         hub.publish(page(tenant, many.clone()), *many.end());
@@ -213,6 +236,8 @@ mod tests {
         }
         hub.publish(page(tenant, 501..=502), 502);
         assert_eq!(hub.state().listeners.len(), 2);
+        // Its seat is free, though it has not noticed anything.
+        assert!(hub.seat(3).is_some());
         // It is told no more, and finds the end after what it was given.
         assert_eq!(places(stuck).await, many.collect::<Vec<_>>());
         // Up to the buffer may wait; one more is too much.
@@ -226,9 +251,9 @@ mod tests {
 
     #[test]
     fn those_that_went_away_are_forgotten() {
-        let (hub, tenant) = (Hub::default(), TenantId::new());
+        let (hub, tenant) = (Arc::new(Hub::default()), TenantId::new());
         for _ in 0..100 {
-            drop(hub.join(ann(tenant), 3));
+            drop(hub.join(&mut hub.seat(1).unwrap(), ann(tenant), 3));
         }
         assert_eq!(hub.state().listeners.len(), 1);
         assert_eq!(hub.behind(7), Some(0));
@@ -244,5 +269,11 @@ mod tests {
         assert!(one.is_some() && two.is_some() && hub.seat(2).is_none());
         drop(one);
         assert!(hub.seat(2).is_some());
+        // The same once its holder listens, and goes.
+        let mut two = two.unwrap();
+        let (_, from) = hub.join(&mut two, ann(TenantId::new()), 3);
+        assert!(hub.seat(1).is_none());
+        drop((two, from));
+        assert!(hub.seat(1).is_some());
     }
 }

@@ -18,7 +18,7 @@ pub struct Stream {
     read: i64,
     /// Read from the table and not handed out yet.
     page: VecDeque<Placed>,
-    _seat: Seat,
+    seat: Seat,
 }
 
 enum Stage {
@@ -51,16 +51,16 @@ pub fn public_name(event: &str) -> Option<&'static str> {
 /// # Errors
 /// [`Error::TooManyReaders`] where this process has `feed.readers_max` already.
 pub async fn stream(engine: &Engine, interest: Interest, after: Option<i64>) -> Result<Stream> {
-    let seat = seat(engine)?;
+    let mut seat = seat(engine)?;
     let (read, stage) = match after {
         // A place that was never given is of another time: of a database that was put back since.
         Some(after) => (after.min(rows::last_position(engine.db.conn()).await?), Stage::Behind),
         None => {
-            let (published, from) = engine.hub.join(interest.clone(), engine.settings.feed.buffer);
+            let (published, from) = engine.hub.join(&mut seat, interest.clone(), engine.settings.feed.buffer);
             (published, Stage::Live(from))
         }
     };
-    Ok(Stream { engine: engine.clone(), interest, stage, read, page: VecDeque::new(), _seat: seat })
+    Ok(Stream { engine: engine.clone(), interest, stage, read, page: VecDeque::new(), seat })
 }
 
 /// Hears that something happened, for whoever then looks for themselves.
@@ -74,8 +74,8 @@ pub(crate) struct Ear {
 /// # Errors
 /// As [`stream`].
 pub(crate) fn listen(engine: &Engine, interest: Interest) -> Result<Ear> {
-    let seat = seat(engine)?;
-    Ok(Ear { from: engine.hub.join(interest, engine.settings.feed.buffer).1, _seat: seat })
+    let mut seat = seat(engine)?;
+    Ok(Ear { from: engine.hub.join(&mut seat, interest, engine.settings.feed.buffer).1, _seat: seat })
 }
 
 impl Ear {
@@ -107,7 +107,8 @@ impl Stream {
             match &mut self.stage {
                 Stage::Behind => {
                     if !self.read_page(None).await? {
-                        let (published, from) = self.engine.hub.join(self.interest.clone(), self.buffer());
+                        let buffer = self.buffer();
+                        let (published, from) = self.engine.hub.join(&mut self.seat, self.interest.clone(), buffer);
                         self.stage = Stage::Joined(published, from);
                     }
                 }

@@ -27,6 +27,7 @@ stories![
     a_batch_can_be_followed_alone,
     another_process_is_heard,
     only_so_many_readers_are_taken,
+    a_reader_that_does_not_read_gives_its_place_to_another,
     a_connection_that_takes_nothing_ends,
     an_idle_stream_gives_signs_of_life,
     a_stream_ends_with_its_token,
@@ -508,6 +509,13 @@ impl Stuck {
         read.expect("there is something to read, or an end")
     }
 
+    /// Of all events that it was sent, and has read.
+    fn ids(&self) -> Vec<i64> {
+        let events = self.text().split("\n\n").filter(|block| block.contains("\nevent: "));
+        let id = |block: &str| block.lines().find_map(|line| line.strip_prefix("id: ")).map(|id| id.parse().unwrap());
+        events.filter_map(id).collect()
+    }
+
     /// Whether the server still holds the other end of its connection: what the kernel says of it (proc(5)).
     fn is_connected(&self) -> bool {
         const ESTABLISHED: &str = "01";
@@ -534,6 +542,42 @@ async fn much_happens(ann: &Actor, reading: &mut Listener, sessions: usize) -> V
     }
     assert!(ids.windows(2).all(|two| two[0] + 1 == two[1]), "{ids:?}");
     ids
+}
+
+async fn a_reader_that_does_not_read_gives_its_place_to_another(app: TestApp) {
+    app.restart_with(&[
+        ("QUAYMASTER_FEED__READERS_MAX", "2"),
+        ("QUAYMASTER_FEED__HEARTBEAT_SECS", "1"),
+        ("QUAYMASTER_FEED__BUFFER", "50"),
+        // Its connection stays for as long as this story lasts.
+        ("QUAYMASTER_SERVER__WRITE_TIMEOUT_SECS", "3600"),
+    ])
+    .await;
+    let ann = app.tenant("acme").user("ann");
+    let mut reading = Listener::open(&ann, "", None).await;
+    let mut stuck = Stuck::open(&ann).await;
+    ann.get("/app/events").await.is_problem(503, "too-many-readers");
+    let mut told = much_happens(&ann, &mut reading, 300).await;
+
+    // The server has cut it off, and its connection is still there: nobody has told it.
+    let mut another = Listener::try_open(&ann, "", None).await.expect("there is a place");
+    assert!(stuck.is_connected());
+    ann.get("/app/events").await.is_problem(503, "too-many-readers");
+    told.extend(much_happens(&ann, &mut reading, 20).await);
+    assert_eq!(another.take(40).await.iter().map(|event| event.id).collect::<Vec<_>>(), told[600..]);
+
+    // What waited for it is what it finds now: the first events, without a gap, and not all of them. Then its stream ends.
+    while !stuck.text().ends_with("\r\n0\r\n\r\n") {
+        assert!(stuck.reads().await.unwrap() > 0);
+    }
+    let found = stuck.ids();
+    assert_eq!(found, told[..found.len()]);
+    assert!(found.len() < 450, "{} of {} events waited for it", found.len(), told.len());
+    // It goes on from there once there is a place, and has missed nothing.
+    drop(another);
+    let mut again = open_soon(&ann, found.last().copied()).await;
+    let rest = again.take(told.len() - found.len()).await;
+    assert_eq!(rest.iter().map(|event| event.id).collect::<Vec<_>>(), told[found.len()..]);
 }
 
 async fn a_connection_that_takes_nothing_ends(app: TestApp) {
