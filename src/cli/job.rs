@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use entity::JobId;
+use serde_json::json;
 
 use super::table::{lines, or_dash, table, time};
 use super::{ACTOR, failed, open, print, said};
@@ -18,7 +19,7 @@ Examples:
   quaymaster job list
   quaymaster job list --state dead --json
   quaymaster job retry 0199f3c4-7a10-7c3e-9b1d-5f0e2a6b7c8d
-  quaymaster job drop 0199f3c4-7a10-7c3e-9b1d-5f0e2a6b7c8d
+  quaymaster job drop 0199f3c4-7a10-7c3e-9b1d-5f0e2a6b7c8d --json
 
 A job that is done is in no list.
 One that has failed too often is dead: it stays until it is retried or dropped.")]
@@ -42,9 +43,17 @@ pub(super) enum Command {
         json: bool,
     },
     /// Have a dead job, or one that waits, done now, as if it had never failed
-    Retry { id: JobId },
+    Retry(Which),
     /// Delete a job that nobody shall do
-    Drop { id: JobId },
+    Drop(Which),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Which {
+    id: JobId,
+    /// Print what came of it as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) async fn run(command: Command, config: Option<&Path>) -> ExitCode {
@@ -66,8 +75,14 @@ async fn answer(engine: &Engine, command: Command) -> Result<String> {
             let jobs = jobs::list(engine, Filter { kind, state }, before, limit).await?.items;
             Ok(if json { lines(jobs.into_iter().map(|job| JobView::new(job, now))) } else { jobs_table(&jobs, now) })
         }
-        Command::Retry { id } => jobs::retry(engine, ACTOR, id).await.map(|job| format!("{} is due now", job.id)),
-        Command::Drop { id } => jobs::discard(engine, ACTOR, id).await.map(|()| format!("{id} is dropped")),
+        Command::Retry(Which { id, json }) => {
+            let job = jobs::retry(engine, ACTOR, id).await?;
+            Ok(if json { json!(JobView::new(job, now)).to_string() } else { format!("{id} is due now") })
+        }
+        Command::Drop(Which { id, json }) => {
+            jobs::discard(engine, ACTOR, id).await?;
+            Ok(if json { json!({ "job_id": id, "dropped": true }).to_string() } else { format!("{id} is dropped") })
+        }
     }
 }
 

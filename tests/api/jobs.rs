@@ -81,7 +81,14 @@ async fn jobs_are_listed_retried_and_dropped(app: TestApp) {
     let table = String::from_utf8(app.command(&["job", "list"]).await.stdout).unwrap();
     assert!(table.contains(&id) && table.contains("0/10"), "{table}");
     assert!(app.command(&["job", "retry", &id]).await.status.success());
+    let due = said(&app, &["job", "retry", &id, "--json"]).await;
+    assert_eq!(due, listed(&app, &["job", "list", "--json"]).await[0]);
+    assert_eq!((&due["job_id"], &due["state"]), (&id.as_str().into(), &"waiting".into()));
     assert!(app.command(&["job", "drop", &id]).await.status.success());
+    assert!(listed(&app, &["job", "list", "--json"]).await.is_empty());
+    let other = pass::enqueue(&engine, Pass::Orphans, Options::default(), "ann").await.unwrap().unwrap().to_string();
+    let dropped = said(&app, &["job", "drop", &other, "--json"]).await;
+    assert_eq!(dropped, serde_json::json!({ "job_id": other, "dropped": true }));
     for words in [["job", "retry", &id], ["job", "drop", &id]] {
         let output = app.command(&words).await;
         assert_eq!(output.status.code(), Some(1));
