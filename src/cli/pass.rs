@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::duration::duration;
-use super::table::{lines, table, time};
+use super::table::{lines, or_dash, table, time};
 use super::{ACTOR, failed, open, print, said, warn};
-use crate::http::admin::background::RunView;
+use crate::http::admin::background::{PassView, RunView};
 use crate::pass::{self, Options, Pass, RunRecord};
+use crate::schedule::{self, Status};
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
@@ -19,6 +20,7 @@ Examples:
   quaymaster uploads cleanup --dry-run
   quaymaster uploads orphans --older-than 7d --json
   quaymaster uploads runs --pass cleanup --limit 5
+  quaymaster uploads schedule
 
 A server runs these by its timetable. By hand, a pass is refused while it runs anywhere.
 If the command dies over it, a server finishes it. Exits with 1 where anything failed.")]
@@ -40,6 +42,12 @@ pub(super) enum Command {
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=4_000))]
         limit: u64,
         /// A line of JSON for each run
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show when each pass runs by the timetable, in UTC, and what came of its last run
+    Schedule {
+        /// A line of JSON for each pass
         #[arg(long)]
         json: bool,
     },
@@ -71,6 +79,7 @@ pub(super) async fn run(command: Command, config: Option<&Path>) -> ExitCode {
         Command::Orphans(args) => run_one(Pass::Orphans, args, config).await,
         Command::Reconcile(args) => run_one(Pass::Reconcile, args, config).await,
         Command::Runs { pass, limit, json } => list(pass, limit, json, config).await,
+        Command::Schedule { json } => timetable(json, config).await,
     }
 }
 
@@ -132,6 +141,18 @@ async fn list(pass: Option<Pass>, limit: u64, as_json: bool, config: Option<&Pat
     }
 }
 
+async fn timetable(as_json: bool, config: Option<&Path>) -> ExitCode {
+    let engine = match open(config).await {
+        Ok(engine) => engine,
+        Err(error) => return failed(error),
+    };
+    match schedule::status(&engine).await {
+        Ok(passes) if as_json => print(&lines(passes.into_iter().map(PassView::from))),
+        Ok(passes) => print(&timetable_table(&passes)),
+        Err(error) => failed(said(error)),
+    }
+}
+
 fn text(record: &RunRecord) -> String {
     let dry = if record.dry_run { " (dry run: nothing was changed)" } else { "" };
     let mut lines = vec![format!("{}{dry}", record.pass)];
@@ -153,15 +174,39 @@ fn runs_table(runs: &[RunRecord]) -> String {
     let rows: Vec<_> = runs
         .iter()
         .map(|run| {
-            let ended = match (&run.error, run.ended_at) {
-                (Some(error), _) => error,
-                (None, Some(_)) if run.dry_run => "well (dry run)",
-                (None, Some(_)) => "well",
-                (None, None) => "not yet",
-            };
-            let counts = [run.found, run.done, run.failed, run.skipped].map(|count| count.to_string());
             let words = [time(run.started_at), run.pass.clone(), run.actor.clone()];
-            words.into_iter().chain(counts).chain([ended.to_owned()]).collect()
+            words.into_iter().chain(outcome(run)).collect()
+        })
+        .collect();
+    table(&titles, &rows)
+}
+
+/// Found, done, failed, skipped, and how it ended.
+fn outcome(run: &RunRecord) -> [String; 5] {
+    let ended = match (&run.error, run.ended_at) {
+        (Some(error), _) => error,
+        (None, Some(_)) if run.dry_run => "well (dry run)",
+        (None, Some(_)) => "well",
+        (None, None) => "not yet",
+    };
+    [run.found.to_string(), run.done.to_string(), run.failed.to_string(), run.skipped.to_string(), ended.to_owned()]
+}
+
+fn timetable_table(passes: &[Status]) -> String {
+    let titles =
+        ["PASS", "CRON", "LAST SLOT", "NEXT SLOT", "LAST RUN", "FOUND>", "DONE>", "FAILED>", "SKIPPED>", "ENDED"];
+    let rows: Vec<_> = passes
+        .iter()
+        .map(|status| {
+            let words = [
+                status.pass.name().to_owned(),
+                status.cron.clone().unwrap_or_else(|| "never".to_owned()),
+                or_dash(status.last_slot, time),
+                or_dash(status.next_slot, time),
+                or_dash(status.last_run.as_ref(), |run| time(run.started_at)),
+            ];
+            let none = || std::array::from_fn(|_| "-".to_owned());
+            words.into_iter().chain(status.last_run.as_ref().map_or_else(none, outcome)).collect()
         })
         .collect();
     table(&titles, &rows)

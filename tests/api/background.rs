@@ -55,11 +55,20 @@ async fn a_job_is_looked_at_retried_and_deleted(app: TestApp) {
     ola.post("/admin/passes/cleanup/run", &json!({})).await.is(202);
 }
 
+/// What `uploads schedule --json` prints, a line for each pass.
+async fn timetable(app: &TestApp) -> Value {
+    let output = app.command(&["uploads", "schedule", "--json"]).await;
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect()
+}
+
 async fn runs_are_shown(app: TestApp) {
     let ola = app.operator("ola");
     let passes = ola.get("/admin/passes").await.ok();
     let names: Vec<_> = passes["data"].as_array().unwrap().iter().map(|pass| pass["pass"].as_str().unwrap()).collect();
     assert_eq!(names, ["detect-abandoned", "cleanup", "orphans", "reconcile"]);
+    // A command says the same.
+    assert_eq!(timetable(&app).await, passes["data"]);
     // The stories' server has no timetable.
     assert_eq!((&passes["data"][0]["cron"], &passes["data"][0]["next_slot"]), (&Value::Null, &Value::Null));
     assert_eq!(passes["data"][0]["last_run"], Value::Null);
@@ -72,7 +81,9 @@ async fn runs_are_shown(app: TestApp) {
     let runs = ola.get("/admin/runs?pass=detect-abandoned&limit=1").await.ok();
     assert_eq!(runs["data"][0]["run_id"], json!(record.id));
     assert_eq!((&runs["data"][0]["actor"], &runs["data"][0]["dry_run"]), (&json!("ola"), &json!(true)));
-    assert_eq!(ola.get("/admin/passes").await.ok()["data"][0]["last_run"], runs["data"][0]);
+    let passes = ola.get("/admin/passes").await.ok();
+    assert_eq!(passes["data"][0]["last_run"], runs["data"][0]);
+    assert_eq!(timetable(&app).await, passes["data"]);
     assert_eq!(ola.get("/admin/runs?pass=cleanup").await.ok()["data"], json!([]));
 
     let page = ola.get("/admin/metrics").await;

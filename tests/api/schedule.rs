@@ -1,6 +1,6 @@
 //! The timetable of a running server.
 
-use chrono::{TimeDelta, Timelike};
+use chrono::{DateTime, TimeDelta, Timelike, Utc};
 use entity::{pass_run, schedule};
 use sea_orm::EntityTrait;
 
@@ -30,6 +30,16 @@ async fn each_slot_is_a_run(app: TestApp) {
     let mut slots: Vec<_> = runs.iter().map(|run| run.slot.unwrap()).collect();
     slots.dedup();
     assert_eq!(slots.len(), runs.len(), "no slot runs twice");
+    let output = app.command(&["uploads", "schedule"]).await;
+    let table = String::from_utf8(output.stdout).unwrap();
+    let line = table.lines().find(|line| line.starts_with("reconcile ")).unwrap_or_else(|| panic!("{table}"));
+    let words: Vec<_> = line.split("  ").map(str::trim).filter(|word| !word.is_empty()).collect();
+    assert_eq!((words.len(), words[1]), (10, "* * * * * *"), "{table}");
+    // The one slot has come, the other is to come.
+    let slots: Vec<DateTime<Utc>> = words[2..4].iter().map(|time| time.parse().unwrap()).collect();
+    assert!(runs.iter().filter_map(|run| run.slot).min().unwrap() < slots[0] && slots[0] <= slots[1], "{table}");
+    let line = table.lines().find(|line| line.starts_with("orphans ")).unwrap_or_else(|| panic!("{table}"));
+    assert_eq!(line.split_whitespace().collect::<Vec<_>>().join(" "), "orphans never - - - - - - - -");
     for run in &runs {
         assert_eq!((run.pass.as_str(), run.actor.as_str(), run.dry_run), ("reconcile", "system", false));
         assert_eq!(run.slot.unwrap().nanosecond(), 0);

@@ -74,7 +74,7 @@ impl From<RunRecord> for RunView {
 /// How a pass stands on the timetable.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PassStatus)]
-pub(in crate::http) struct PassView {
+pub(crate) struct PassView {
     pass: &'static str,
     /// In UTC; null where it runs only by hand.
     cron: Option<String>,
