@@ -336,8 +336,8 @@ async fn a_batch_can_be_followed_alone(app: TestApp) {
 
 /// Nobody looks for events while such a story lasts: what is heard in time was said.
 const NEVER: (&str, &str) = ("QUAYMASTER_FEED__POLL_MILLIS", "3600000");
-/// What is said is heard sooner.
-const SOON: Duration = Duration::from_millis(1_500);
+/// What is said is heard sooner, also on a machine that is busy.
+const SOON: Duration = Duration::from_secs(5);
 
 /// Opens a session as `ann` would at that process, past its door.
 async fn initiate_at(process: &Engine, ann: &Actor) {
@@ -380,6 +380,7 @@ async fn another_process_is_heard(app: TestApp) {
     let ann = app.tenant("acme").user("ann");
     let other = app.another_engine().await;
     let mut listener = Listener::open(&ann, "", None).await;
+    let started = Instant::now();
     for _ in 0..3 {
         // As a command does: it commits, and that is all.
         initiate_at(&other, &ann).await;
@@ -392,6 +393,7 @@ async fn another_process_is_heard(app: TestApp) {
         drop(not_saying_so);
         opening_is_told(&mut listener, within).await;
     }
+    assert!(app.pair == Pair::Embedded || started.elapsed() < SOON, "all six: {:?}", started.elapsed());
     other.db.close().await.unwrap();
 }
 
@@ -612,14 +614,15 @@ async fn a_connection_that_takes_nothing_ends(app: TestApp) {
 
 async fn an_idle_stream_gives_signs_of_life(app: TestApp) {
     app.restart_with(&[("QUAYMASTER_FEED__HEARTBEAT_SECS", "1")]).await;
-    let mut idle = Listener::open(&app.tenant("acme").user("ann"), "", None).await;
+    let ann = app.tenant("acme").user("ann");
     let started = Instant::now();
-    for sign in 1..=4_u32 {
+    let mut idle = Listener::open(&ann, "", None).await;
+    for sign in 1..=4 {
         assert_eq!(idle.block().await.as_deref(), Some(":"));
-        let late = started.elapsed().saturating_sub(Duration::from_secs(u64::from(sign)));
-        assert!(started.elapsed() > Duration::from_millis(u64::from(sign) * 1_000 - 200), "sign {sign} is early");
-        assert!(late < Duration::from_millis(1_500), "sign {sign} is {late:?} late");
+        assert!(started.elapsed() >= Duration::from_secs(sign), "sign {sign} is early: {:?}", started.elapsed());
     }
+    // As often as was set: by default there would be none yet. A busy machine may be late with some.
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
 async fn a_stream_ends_with_its_token(app: TestApp) {

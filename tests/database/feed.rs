@@ -1,6 +1,8 @@
 //! The order of all events: by commits and not by beginnings, without a gap, whoever gives the places.
 
 use std::collections::BTreeMap;
+use std::future::pending;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,13 +12,17 @@ use quaymaster::engine::Engine;
 use quaymaster::event::{BATCH, Interest, begin, run, sequence, stream};
 use quaymaster::session::{Change, transition};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
-use tokio::sync::Notify;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 use uuid::Uuid;
 
-use crate::kit::TestDb;
 use crate::kit::lives::{World, complete, moved, uploading, user};
 use crate::kit::rows::{Kind, Place};
+use crate::kit::{TestDb, engine_on};
 
 on_both!(
     places_are_given_once_and_in_batches,
@@ -176,6 +182,91 @@ async fn several_at_once_leave_no_gap(db: TestDb) {
     assert!(seqs.values().all(|seqs| seqs == &[1, 2, 3]), "each session's in its own order");
 }
 
+/// Passes bytes on, until it is told to hold them: nobody is told then that the line is dead.
+async fn line_to(to: String, is_held: watch::Receiver<bool>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let mut far = TcpStream::connect(&to).await.unwrap();
+            let mut is_held = is_held.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    _ = copy_bidirectional(&mut near, &mut far) => return,
+                    _ = is_held.wait_for(|is_held| *is_held) => {}
+                }
+                // Both ends stay open.
+                pending::<()>().await;
+                drop((near, far));
+            });
+        }
+    });
+    addr
+}
+
+/// Only PostgreSQL has such a line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_line_does_not_answer_and_a_quiet_one_does() {
+    const SOON: Duration = Duration::from_millis(500);
+    let db = TestDb::postgres().await;
+    let engine = engine_on(db.url()).await;
+    let mut url = Url::parse(db.url()).unwrap();
+    let to = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5432));
+    let (hold, is_held) = watch::channel(false);
+    let line = line_to(to, is_held).await;
+    url.set_host(Some("127.0.0.1")).unwrap();
+    url.set_port(Some(line.port())).unwrap();
+    let mut listener = engine_on(url.as_str()).await.db.listen("words").await.unwrap().unwrap();
+
+    engine.db.say("words").await.unwrap();
+    listener.heard().await.unwrap();
+    assert!(timeout(SOON, listener.heard()).await.is_err(), "it is quiet");
+    listener.answers(Duration::from_secs(5)).await.unwrap();
+    // What is said before the answer is not lost over it.
+    engine.db.say("words").await.unwrap();
+    listener.answers(Duration::from_secs(5)).await.unwrap();
+    timeout(SOON, listener.heard()).await.unwrap().unwrap();
+
+    hold.send_replace(true);
+    engine.db.say("words").await.unwrap();
+    assert!(timeout(SOON, listener.heard()).await.is_err(), "it is as quiet as before");
+    assert!(listener.answers(SOON).await.unwrap_err().is_outage());
+}
+
+/// Only PostgreSQL tells anybody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_commits_others_hear_that_have_events_and_from_one_that_is_followed_nothing() {
+    const QUIET: Duration = Duration::from_millis(300);
+    let world = World::begin(TestDb::postgres().await).await;
+    let other = world.db.engine().await;
+    let mut listener = other.db.listen("quaymaster_feed").await.unwrap().unwrap();
+
+    let tx = world.engine.db.begin().await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(timeout(QUIET, listener.heard()).await.is_err(), "nothing has happened");
+
+    let session = world.uploading().await;
+    listener.heard().await.unwrap();
+    assert_eq!(sequence(&other).await.unwrap(), 2, "whoever hears of a commit finds it");
+    listener.heard().await.unwrap();
+
+    // Its follower is to tell them, once for many.
+    let follower = world.engine.db.follow();
+    let places = sequence(&other).await.unwrap();
+    while timeout(QUIET, listener.heard()).await.is_ok() {}
+    for session in [session, world.uploading().await] {
+        complete(&world.engine, &session).await;
+    }
+    assert!(timeout(QUIET, listener.heard()).await.is_err() && places == 0);
+    follower.committed().await;
+    assert!(timeout(QUIET, follower.committed()).await.is_err(), "several count as one");
+    // Once it is gone, each is told of again.
+    drop(follower);
+    world.uploading().await;
+    listener.heard().await.unwrap();
+}
+
 /// Readers that leave whenever nothing comes for a moment and are back at once: so they begin again and again while
 /// something is being told, between what they read from the table and what they hear.
 async fn a_reader_may_come_and_go_at_any_moment(db: TestDb) {
@@ -193,7 +284,7 @@ async fn a_reader_may_come_and_go_at_any_moment(db: TestDb) {
                 let interest = Interest { caller: caller.clone(), batch_reference: None, session: None };
                 let mut events = stream(&engine, interest, Some(seen)).await.unwrap();
                 came += 1;
-                while let Ok(next) = tokio::time::timeout(Duration::from_millis(3), events.next()).await {
+                while let Ok(next) = timeout(Duration::from_millis(3), events.next()).await {
                     let position = next.unwrap().expect("nobody is slow").position;
                     assert_eq!(position, seen + 1, "after coming {came} times");
                     seen = position;
