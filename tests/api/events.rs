@@ -334,10 +334,9 @@ async fn a_batch_can_be_followed_alone(app: TestApp) {
     assert_eq!(again.take(4).await, events);
 }
 
-/// Nobody looks for events while such a story lasts: what is heard in time was said.
+/// Nobody looks for events while such a story lasts, and a line is asked after only in a longer silence than [`LONG`]: what
+/// is told in that time was said.
 const NEVER: (&str, &str) = ("QUAYMASTER_FEED__POLL_MILLIS", "3600000");
-/// What is said is heard sooner, also on a machine that is busy.
-const SOON: Duration = Duration::from_secs(5);
 
 /// Opens a session as `ann` would at that process, past its door.
 async fn initiate_at(process: &Engine, ann: &Actor) {
@@ -362,38 +361,32 @@ async fn initiate_at(process: &Engine, ann: &Actor) {
     session::initiate(process, &caller, new).await.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// The two events of a session that was opened before are told within this time.
-async fn opening_is_told(listener: &mut Listener, within: Duration) {
-    let events = tokio::time::timeout(within, listener.take(2)).await.expect("it is told in time");
+/// The two events of a session that was opened before are told in time.
+async fn opening_is_told(listener: &mut Listener) {
+    let events = tokio::time::timeout(LONG, listener.take(2)).await.expect("it is told in time");
     assert_eq!(names(&events), ["upload.initiated", "upload.opened"]);
 }
 
 async fn another_process_is_heard(app: TestApp) {
     // On SQLite nobody can say anything: there it is the look that finds.
-    let within = match app.pair {
-        Pair::Embedded => LONG,
-        Pair::Postgres => {
-            app.restart_with(&[NEVER]).await;
-            SOON
-        }
-    };
+    if app.pair == Pair::Postgres {
+        app.restart_with(&[NEVER]).await;
+    }
     let ann = app.tenant("acme").user("ann");
     let other = app.another_engine().await;
     let mut listener = Listener::open(&ann, "", None).await;
-    let started = Instant::now();
     for _ in 0..3 {
         // As a command does: it commits, and that is all.
         initiate_at(&other, &ann).await;
-        opening_is_told(&mut listener, within).await;
+        opening_is_told(&mut listener).await;
 
         // Does not say that it has committed, but gives the places and says that.
         let not_saying_so = other.db.follow();
         initiate_at(&other, &ann).await;
         quaymaster::event::sequence(&other).await.unwrap();
         drop(not_saying_so);
-        opening_is_told(&mut listener, within).await;
+        opening_is_told(&mut listener).await;
     }
-    assert!(app.pair == Pair::Embedded || started.elapsed() < SOON, "all six: {:?}", started.elapsed());
     other.db.close().await.unwrap();
 }
 
@@ -412,13 +405,13 @@ async fn two_servers(app: TestApp) {
     let mut listener = Listener::open(&ann, "", None).await;
     for _ in 0..3 {
         initiate_at(&other.engine, &ann).await;
-        opening_is_told(&mut listener, SOON).await;
+        opening_is_told(&mut listener).await;
     }
     // Many at once are told of as well, the last one too.
     for _ in 0..20 {
         initiate_at(&other.engine, &ann).await;
     }
-    let many = tokio::time::timeout(SOON, listener.take(40)).await.expect("they are told in time");
+    let many = tokio::time::timeout(LONG, listener.take(40)).await.expect("they are told in time");
     assert!(many.windows(2).all(|two| two[0].id + 1 == two[1].id), "{many:#?}");
     other.stop().await;
 }
@@ -437,7 +430,7 @@ async fn a_broken_line(app: TestApp) {
     let other = app.another_engine_past_the_line().await;
     let mut listener = Listener::open(&ann, "", None).await;
     initiate_at(&other, &ann).await;
-    opening_is_told(&mut listener, SOON).await;
+    opening_is_told(&mut listener).await;
 
     // PostgreSQL ends the one connection that listens, and the pool's go on.
     for _ in 0..3 {
@@ -446,18 +439,18 @@ async fn a_broken_line(app: TestApp) {
         let ended = app.database.rows.query_all_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
         assert_eq!(ended.len(), 1, "one connection listens");
         initiate_at(&other, &ann).await;
-        opening_is_told(&mut listener, SOON).await;
+        opening_is_told(&mut listener).await;
         initiate_at(&other, &ann).await;
-        opening_is_told(&mut listener, SOON).await;
+        opening_is_told(&mut listener).await;
     }
 
     // All lines of this server break, and others go on.
     app.database.cut().await;
     initiate_at(&other, &ann).await;
     app.database.heal().await;
-    opening_is_told(&mut listener, LONG).await;
+    opening_is_told(&mut listener).await;
     initiate_at(&other, &ann).await;
-    opening_is_told(&mut listener, SOON).await;
+    opening_is_told(&mut listener).await;
     other.db.close().await.unwrap();
 }
 
@@ -622,7 +615,7 @@ async fn an_idle_stream_gives_signs_of_life(app: TestApp) {
         assert!(started.elapsed() >= Duration::from_secs(sign), "sign {sign} is early: {:?}", started.elapsed());
     }
     // As often as was set: by default there would be none yet. A busy machine may be late with some.
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(started.elapsed() < LONG, "{:?}", started.elapsed());
 }
 
 async fn a_stream_ends_with_its_token(app: TestApp) {
