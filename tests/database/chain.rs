@@ -73,7 +73,7 @@ async fn what_nobody_touched_has_no_finding(db: TestDb) {
     world.completed().await;
     let report = audit(&world).await;
     assert_eq!((report.found, &report.findings[..]), (0, &[][..]), "{report:#?}");
-    assert_eq!((report.sessions, report.events, report.positions), (6, 15, Some(12)));
+    assert_eq!((report.sessions, report.events, report.positions), (6, 16, Some(13)));
 
     let tenants = verify(&world.engine, &Scope { tenant: Some(globex.tenant), session: None }, |_| {}).await.unwrap();
     assert_eq!((tenants.sessions, tenants.events, tenants.positions, tenants.found), (1, 2, None, 0));
