@@ -114,6 +114,8 @@ pub struct Model {
     pub cancelled_at: Option<DateTime<Utc>>,
     /// When nothing was left in the store under the session's own key, for good.
     pub storage_cleared_at: Option<DateTime<Utc>>,
+    /// When a cleanup first failed to clear it. Stays when a later one does.
+    pub clear_failed_at: Option<DateTime<Utc>>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -13,6 +13,7 @@ mod m20261122_000002_create_jobs;
 mod m20261122_000003_create_schedules;
 mod m20261122_000004_create_operator_actions;
 mod m20261122_000005_index_uploaded_assets;
+mod m20261122_000006_index_findings;
 mod sql;
 
 use sea_orm_migration::prelude::*;
@@ -38,6 +39,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000003_create_schedules::Migration),
             Box::new(m20261122_000004_create_operator_actions::Migration),
             Box::new(m20261122_000005_index_uploaded_assets::Migration),
+            Box::new(m20261122_000006_index_findings::Migration),
         ]
     }
 }

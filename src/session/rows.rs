@@ -266,7 +266,7 @@ pub(crate) enum Mark {
     Nothing,
     /// Nothing is left in the store, since this moment.
     Cleared(DateTime<Utc>),
-    /// Something is, still: the session goes to the end of its queue.
+    /// Something is, still: the session goes to the end of its queue, and is a finding until it is cleared.
     Tried(DateTime<Utc>),
 }
 
@@ -278,7 +278,9 @@ pub(crate) async fn advance(tx: &Tx, seen: &Session, link: &Link, mark: Mark) ->
         Mark::Cleared(at) => {
             update.col_expr(Column::StorageClearedAt, Expr::value(at)).filter(Column::StorageClearedAt.is_null())
         }
-        Mark::Tried(at) => update.col_expr(Column::UpdatedAt, Expr::value(at)),
+        Mark::Tried(at) => update
+            .col_expr(Column::UpdatedAt, Expr::value(at))
+            .col_expr(Column::ClearFailedAt, Expr::col(Column::ClearFailedAt).if_null(at)),
     };
     let advanced = update.exec_with_returning(tx.conn()).await.map_err(db_error)?;
     Ok(advanced.into_iter().next())

@@ -18,6 +18,7 @@ on_both!(
     outcomes_stay,
     what_a_session_was_opened_with_stays,
     only_the_ended_are_cleared,
+    only_the_ended_fail_to_clear,
     closed_lists_are_closed,
     foreign_brands_and_tenants_are_refused,
     an_asset_belongs_to_its_completed_session,
@@ -297,6 +298,20 @@ async fn only_the_ended_are_cleared(db: TestDb) {
             assert_eq!(result.unwrap(), 1);
         } else {
             refused(result, "only_the_ended_are_cleared");
+        }
+    }
+}
+
+async fn only_the_ended_fail_to_clear(db: TestDb) {
+    let db = db.migrated().await;
+    let place = Place::create(&db).await;
+    for status in STATUSES {
+        let id = place.stored(&db, Kind::Multipart, status).await.id("id");
+        let result = Row::empty().with("clear_failed_at", moment()).update_session(&db, id).await;
+        if matches!(status, "COMPLETED" | "FAILED" | "CANCELLED") {
+            assert_eq!(result.unwrap(), 1);
+        } else {
+            refused(result, "only_the_ended_fail_to_clear");
         }
     }
 }
