@@ -8,6 +8,7 @@ pub mod action;
 pub mod asset;
 pub mod deployment;
 pub mod event;
+pub mod finding;
 pub mod jobs;
 pub mod pass;
 pub mod schedule;

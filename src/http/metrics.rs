@@ -8,6 +8,7 @@ use actix_web::web::Data;
 use super::problem::Answer;
 use crate::caller::Admin;
 use crate::engine::Engine;
+use crate::finding::{self, Kind};
 use crate::jobs::{self, State};
 use crate::schedule::{self, Status};
 
@@ -31,7 +32,7 @@ const GAUGES: [(&str, &str, OfRun); 8] = [
     ("broken", "1 where the last run ended early.", |run| Some(run.error.is_some().into())),
 ];
 
-/// The last run of each pass, and how many jobs there are; for Prometheus. Of the deployment, not of one process: any
+/// The last run of each pass, and how many jobs and findings there are; for Prometheus. Of the deployment, not of one process: any
 /// replica says the same.
 #[utoipa::path(
     get, path = "/admin/metrics", tag = "admin",
@@ -42,10 +43,11 @@ pub(super) async fn metrics(engine: Data<Engine>, admin: Admin) -> Answer {
     admin.operator()?;
     let passes = schedule::status(&engine).await?;
     let jobs = jobs::count(&engine).await?;
-    Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).body(page(&passes, &jobs)))
+    let findings = finding::count(&engine).await?;
+    Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).body(page(&passes, &jobs, &findings)))
 }
 
-fn page(passes: &[Status], jobs: &[(String, State, i64)]) -> String {
+fn page(passes: &[Status], jobs: &[(String, State, i64)], findings: &[(Kind, i64)]) -> String {
     let mut page = String::new();
     for (name, help, of_run) in GAUGES {
         gauge(&mut page, &format!("quaymaster_pass_last_run_{name}"), help);
@@ -62,6 +64,10 @@ fn page(passes: &[Status], jobs: &[(String, State, i64)]) -> String {
     for (kind, state, count) in jobs {
         // The names of kinds are ours: none needs escaping.
         line(&mut page, format_args!("quaymaster_jobs{{kind=\"{kind}\",state=\"{}\"}} {count}", state.name()));
+    }
+    gauge(&mut page, "quaymaster_findings", "What is wrong between rows and store; see /admin/findings.");
+    for (kind, count) in findings {
+        line(&mut page, format_args!("quaymaster_findings{{kind=\"{}\"}} {count}", kind.name()));
     }
     page
 }

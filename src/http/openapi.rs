@@ -7,7 +7,7 @@ use utoipa::openapi::{self, Content, OpenApi as Document, RefOr, Required};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::admin::{self, actions, background, tenants};
+use super::admin::{self, actions, background, findings, tenants};
 use super::problem::Document as Problem;
 use super::{assets, brands, events, health, list, metrics, receipts, uploads, wait};
 
@@ -27,7 +27,7 @@ use super::{assets, brands, events, health, list, metrics, receipts, uploads, wa
         admin::uploads::list, admin::uploads::inspect, admin::uploads::fail, admin::uploads::cancel,
         tenants::list, tenants::create, tenants::find, tenants::change, tenants::add_brands, tenants::usage,
         background::passes, background::run, background::runs, background::jobs, background::retry, background::discard,
-        actions::list, metrics::metrics, health::healthz, health::readyz,
+        findings::list, actions::list, metrics::metrics, health::healthz, health::readyz,
     ),
     components(schemas(Problem)),
     security(("bearer" = [])),

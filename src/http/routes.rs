@@ -3,7 +3,7 @@
 use actix_web::web::{ServiceConfig, delete, get, patch, post, put};
 use actix_web::{Resource, web};
 
-use super::admin::{self, actions, background, tenants};
+use super::admin::{self, actions, background, findings, tenants};
 use super::problem;
 use super::{assets, brands, events, health, list, metrics, openapi, receipts, uploads, wait};
 
@@ -48,6 +48,7 @@ pub(super) fn routes(app: &mut ServiceConfig) {
         .service(resource("/admin/jobs", &["GET"]).route(get().to(background::jobs)))
         .service(resource("/admin/jobs/{id}", &["DELETE"]).route(delete().to(background::discard)))
         .service(resource("/admin/jobs/{id}/retry", &["POST"]).route(post().to(background::retry)))
+        .service(resource("/admin/findings", &["GET"]).route(get().to(findings::list)))
         .service(resource("/admin/actions", &["GET"]).route(get().to(actions::list)))
         .service(resource("/admin/metrics", &["GET"]).route(get().to(metrics::metrics)))
         .service(resource("/.well-known/quaymaster-keys.json", &["GET"]).route(get().to(receipts::keys)))

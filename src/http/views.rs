@@ -15,7 +15,7 @@ use crate::storage::Presigned;
 /// A time on the wire: RFC 3339, UTC, always six digits of a second.
 #[derive(Clone, Copy, Debug, ToSchema)]
 #[schema(value_type = String, format = DateTime, example = "2026-01-31T12:00:00.000000Z")]
-pub(crate) struct Time(pub(super) DateTime<Utc>);
+pub(crate) struct Time(pub(crate) DateTime<Utc>);
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

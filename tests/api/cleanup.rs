@@ -36,12 +36,12 @@ fn counts(report: &Report) -> (u64, u64, u64, u64) {
     (report.found, report.done, report.failed, report.skipped)
 }
 
-async fn now(app: &TestApp) -> Report {
+pub async fn now(app: &TestApp) -> Report {
     app.pass_older_than(PASS, TimeDelta::zero()).await
 }
 
 /// A CANCELLED session whose upload, with a part, is still in the store.
-async fn left_behind(app: &TestApp, ann: &Actor) -> Upload {
+pub async fn left_behind(app: &TestApp, ann: &Actor) -> Upload {
     let reel = ann.initiate("reel.mov", 2 * CHUNK).await;
     ann.put_part(&reel, 1).await;
     app.store.faults().order(Op::AbortMultipartUpload, Fault::DropRequest);

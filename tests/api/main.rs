@@ -22,6 +22,7 @@ mod crash;
 mod download;
 mod events;
 mod faults;
+mod findings;
 mod health;
 mod initiate;
 mod isolation;

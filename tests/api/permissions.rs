@@ -145,8 +145,13 @@ async fn every_route_asks_for_its_permission(app: TestApp) {
             let reply = route.ask(&app, Some(&stranger.token())).await;
             assert!(!String::from_utf8_lossy(&reply.body).contains(&session), "{reply}");
             // These answer what is the stranger's own; of the tenant itself its managers see something in every brand.
-            let makes_its_own =
-                ["/app/uploads/initiate", "/app/uploads/initiate-batch", "/app/uploads", "/admin/uploads"];
+            let makes_its_own = [
+                "/app/uploads/initiate",
+                "/app/uploads/initiate-batch",
+                "/app/uploads",
+                "/admin/uploads",
+                "/admin/findings",
+            ];
             let of_its_tenant = route.path.starts_with("/admin/tenants/") && stranger.tenant.id == acme.id;
             if !makes_its_own.contains(&route.path.as_str()) && !of_its_tenant {
                 reply.is_problem(404, "not-found");

@@ -8,6 +8,7 @@ use entity::upload_session::Status;
 use entity::{BrandId, SessionId, TenantId, asset, brand, tenant, upload_session};
 use quaymaster::caller::{Brands, Caller, Permission, Permissions};
 use quaymaster::event;
+use quaymaster::finding;
 use quaymaster::session::rows::{self, Filter, Queue, Scope};
 use quaymaster::tenant::rows::{Count, count_by_day};
 use sea_orm::{
@@ -180,20 +181,34 @@ impl World {
         // Most of what is over is cleared; the last ones are not yet, and of the COMPLETED their assets are elsewhere.
         let late = (moment() + chrono::TimeDelta::seconds(SESSIONS as i64 - 1_000)).to_rfc3339();
         let no = if is_postgres { "false" } else { "0" };
+        // Of all that a cleanup has failed at once, only those last ones are still to be cleared, and tried again and again.
+        let lost = format!("(created_at < '{late}' AND fingerprint LIKE 'again-7%')");
+        let later = (4..=40).map(|n| format!("SELECT {n} AS seq")).collect::<Vec<_>>().join(" UNION ");
         let ends = format!(
             "UPDATE upload_session SET completing_at = updated_at, completing_by = created_by
                 WHERE status = 'UPLOADING' AND fingerprint IS NULL;
              UPDATE upload_session SET storage_cleared_at = updated_at
                 WHERE status IN ('COMPLETED', 'FAILED', 'CANCELLED') AND created_at < '{late}';
+             UPDATE upload_session SET clear_failed_at = updated_at WHERE status IN ('FAILED', 'CANCELLED');
              INSERT INTO asset (tenant_id, id, upload_session_id, brand_id, created_by, status, title, file_name,
                     file_size, mime_type, bucket, object_key, etag, checksum_verified, metadata, created_at, ready_at)
                 SELECT tenant_id, asset_id, id, brand_id, created_by, 'READY', file_name, file_name,
                     file_size, mime_type, bucket, 'assets/x', 'etag', {no}, metadata, created_at, updated_at
-                FROM upload_session WHERE status = 'COMPLETED';
+                FROM upload_session WHERE status = 'COMPLETED' AND NOT {lost};
+             INSERT INTO asset (tenant_id, id, upload_session_id, brand_id, created_by, status, title, file_name,
+                    file_size, mime_type, bucket, object_key, etag, checksum_verified, metadata, created_at, failure)
+                SELECT tenant_id, asset_id, id, brand_id, created_by, 'FAILED', file_name, file_name,
+                    file_size, mime_type, bucket, 'temp/x', 'etag', {no}, metadata, created_at, 'gone'
+                FROM upload_session WHERE status = 'COMPLETED' AND {lost};
              INSERT INTO upload_event (tenant_id, upload_session_id, seq, at, event, actor, details, mac)
                 SELECT tenant_id, id, number.seq, created_at, 'touch', created_by, metadata, chain_head
                 FROM upload_session, (SELECT 1 AS seq UNION SELECT 2 UNION SELECT 3) AS number
-                WHERE created_at >= '{late}'"
+                WHERE created_at >= '{late}';
+             INSERT INTO upload_event (tenant_id, upload_session_id, seq, at, event, actor, details, mac)
+                SELECT tenant_id, upload_session.id, number.seq, created_at, 'storage.clear_failed', created_by, metadata,
+                    chain_head
+                FROM upload_session, ({later}) AS number
+                WHERE created_at >= '{late}' AND status IN ('FAILED', 'CANCELLED')"
         );
         db.pool.execute_unprepared(&ends).await.unwrap();
         ids.reverse();
@@ -226,7 +241,13 @@ struct Probe {
     steps: Arc<AtomicU64>,
 }
 
-const QUEUES: [&str; 2] = ["USING INDEX upload_session_unmoved", "USING COVERING INDEX asset_uploaded"];
+const QUEUES: [&str; 5] = [
+    "USING INDEX upload_session_unmoved",
+    "USING COVERING INDEX asset_uploaded",
+    "USING INDEX upload_session_not_cleared_of_all",
+    "USING INDEX asset_failed_of_all",
+    "USING COVERING INDEX asset_failed",
+];
 const TABLES: [&str; 5] = ["upload_session", "upload_event", "asset", "brand", "tenant"];
 
 /// What SQLite's virtual machine needs at the least to step on one row and to look at one column of it is 3; with a
@@ -556,6 +577,44 @@ async fn queues(db: &TestDb) -> Vec<Case> {
     cases
 }
 
+/// What was found of sessions: a few among all of them, some with a long history.
+async fn findings(db: &TestDb, world: &World) -> Vec<Case> {
+    let backend = db.backend();
+    let counted = async |query: Statement| -> u64 {
+        let row = db.pool.query_one_raw(query).await.unwrap().unwrap();
+        u64::try_from(row.try_get::<i64>("", "findings").unwrap()).unwrap()
+    };
+    let (count_assets, count_sessions) =
+        (finding::rows::count_failed_assets().build(backend), finding::rows::count_not_cleared().build(backend));
+    let (assets, sessions) = (counted(count_assets.clone()).await, counted(count_sessions.clone()).await);
+    assert!((100..1_000).contains(&assets) && (70..1_000).contains(&sessions), "{assets} {sessions}");
+
+    let chief = caller(world.tenant, "chief", Brands::All, true);
+    let of_brand = caller(world.tenant, "chief", Brands::These(vec![world.brands[3]]), true);
+    let nobody = caller(TenantId::new(), "nobody", Brands::All, true);
+    let mut cases = Vec::new();
+    for (who, caller) in
+        [("all", None), ("chief", Some(&chief)), ("of a brand", Some(&of_brand)), ("no", Some(&nobody))]
+    {
+        for before in [None, Some(world.ids[300]), Some(world.ids[SESSIONS / 2]), Some(world.ids[SESSIONS - 1])] {
+            for (what, query, all) in [
+                ("failed assets", finding::rows::failed_assets(caller, before, 51).build(backend), assets),
+                ("sessions not cleared", finding::rows::not_cleared(caller, before, 51).build(backend), sessions),
+            ] {
+                // PostgreSQL may go along the index of all, and pass over what is others'. There are few.
+                let allowance = if caller.is_some() { Allowance::Rows(all) } else { Allowance::TenForEach };
+                let label = format!("{what}, {who}, before {before:?}");
+                cases.push(Case { label, query, allowance, plain: None, planned_once: false });
+            }
+        }
+    }
+    for (label, query, rows) in [("failed", count_assets, assets), ("not cleared", count_sessions, sessions)] {
+        let (label, allowance) = (format!("count of {label}"), Allowance::Rows(rows));
+        cases.push(Case { label, query, allowance, plain: None, planned_once: false });
+    }
+    cases
+}
+
 /// What happened to the tenant's sessions in a span of a few hours: they are counted, and no others are looked at.
 async fn counts_by_day(db: &TestDb, world: &World) -> Vec<Case> {
     use upload_session::Column::{CancelledAt, CreatedAt, FailedAt};
@@ -602,6 +661,7 @@ async fn no_query_reads_much_more_than_it_returns(db: TestDb) {
         let mut cases = lists(&world, db.backend());
         cases.extend(lookups(&db, &world).await);
         cases.extend(queues(&db).await);
+        cases.extend(findings(&db, &world).await);
         cases.extend(counts_by_day(&db, &world).await);
         cases
     };

@@ -11,9 +11,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
+use super::named;
 use crate::caller::Admin;
 use crate::engine::Engine;
-use crate::error::{Error, FieldError, Result};
+use crate::error::Error;
 use crate::http::body::{Body, Nothing};
 use crate::http::id_of;
 use crate::http::problem::{self, Answer, Problem};
@@ -190,20 +191,6 @@ pub(in crate::http) async fn runs(engine: Data<Engine>, admin: Admin, query: Que
     let pass = named(pass.as_deref(), "?pass", Pass::named, Pass::ALL.map(Pass::name))?;
     let runs = pass::runs(&engine, pass, limit.unwrap_or(LIMIT_DEFAULT)).await?;
     Ok(HttpResponse::Ok().json(RunsView { data: runs.into_iter().map(Into::into).collect() }))
-}
-
-/// A parameter that takes a few names.
-fn named<T, const N: usize>(
-    name: Option<&str>,
-    parameter: &str,
-    find: impl Fn(&str) -> Option<T>,
-    known: [&str; N],
-) -> Result<Option<T>> {
-    let unknown = || {
-        let detail = format!("one of {}", known.join(", "));
-        Error::Invalid(vec![FieldError::new(parameter, "invalid-format", detail)])
-    };
-    name.map(|name| find(name).ok_or_else(unknown)).transpose()
 }
 
 /// Work that is not done.

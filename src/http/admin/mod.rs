@@ -2,6 +2,7 @@
 
 pub(crate) mod actions;
 pub(crate) mod background;
+pub(crate) mod findings;
 pub(crate) mod tenants;
 pub(crate) mod uploads;
 
@@ -11,7 +12,7 @@ use validator::Validate;
 use super::known_tenant;
 use crate::caller::Admin;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, FieldError, Result};
 
 /// Whether the caller is an operator, or a manager of a tenant of ours.
 ///
@@ -30,4 +31,18 @@ async fn admit(engine: &Engine, admin: &Admin) -> Result<()> {
 #[serde(deny_unknown_fields)]
 pub(super) struct TenantQuery {
     tenant: Option<String>,
+}
+
+/// A parameter that takes a few names.
+fn named<T, const N: usize>(
+    name: Option<&str>,
+    parameter: &str,
+    find: impl Fn(&str) -> Option<T>,
+    known: [&str; N],
+) -> Result<Option<T>> {
+    let unknown = || {
+        let detail = format!("one of {}", known.join(", "));
+        Error::Invalid(vec![FieldError::new(parameter, "invalid-format", detail)])
+    };
+    name.map(|name| find(name).ok_or_else(unknown)).transpose()
 }

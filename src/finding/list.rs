@@ -1,0 +1,38 @@
+use std::cmp::Reverse;
+
+use entity::SessionId;
+use tracing::instrument;
+
+use super::{Finding, Kind, rows};
+use crate::caller::Caller;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::page::Page;
+
+/// Which findings to list; nothing set is all, of every tenant.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Filter<'a> {
+    pub kind: Option<Kind>,
+    /// Only of this caller's tenant, in the brands that they hold. They are taken for somebody who manages uploads.
+    pub caller: Option<&'a Caller>,
+}
+
+/// What was found, that of the newest session first; `limit` is 1 to 1,000.
+///
+/// # Errors
+/// The database does not answer.
+#[instrument(name = "finding.list", skip_all)]
+pub async fn list(
+    engine: &Engine,
+    filter: Filter<'_>,
+    before: Option<SessionId>,
+    limit: u64,
+) -> Result<Page<Finding, SessionId>> {
+    let conn = engine.db.search_conn();
+    let mut findings = Vec::new();
+    for kind in Kind::ALL.into_iter().filter(|kind| filter.kind.is_none_or(|only| only == *kind)) {
+        findings.extend(rows::list(conn, kind, filter.caller, before, limit + 1).await?);
+    }
+    findings.sort_by_key(|finding| Reverse(finding.session));
+    Ok(Page::cut(findings, limit, |last| last.session))
+}

@@ -1,0 +1,184 @@
+use chrono::{DateTime, Utc};
+use entity::upload_session::Status;
+use entity::{AssetId, SessionId, TenantId, asset, upload_event, upload_session};
+use sea_orm::sea_query::{Expr, ExprTrait, Func, IntoColumnRef, Order, Query};
+use sea_orm::{
+    ActiveEnum, ColumnTrait, Condition, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    QuerySelect, Select,
+};
+use serde_json::Value;
+
+use super::{Finding, Kind};
+use crate::caller::{Brands, Caller};
+use crate::database::db_error;
+use crate::error::Result;
+use crate::storage::Location;
+
+/// Up to `limit` findings of one kind, those of sessions before `before`.
+pub(super) async fn list(
+    conn: &impl ConnectionTrait,
+    kind: Kind,
+    caller: Option<&Caller>,
+    before: Option<SessionId>,
+    limit: u64,
+) -> Result<Vec<Finding>> {
+    match kind {
+        Kind::AssetFailed => {
+            let query = failed_assets(caller, before, limit).into_model::<FailedAsset>();
+            Ok(query.all(conn).await.map_err(db_error)?.into_iter().map(Into::into).collect())
+        }
+        Kind::NotCleared => {
+            let query = not_cleared(caller, before, limit).into_model::<NotCleared>();
+            Ok(query.all(conn).await.map_err(db_error)?.into_iter().map(Into::into).collect())
+        }
+    }
+}
+
+/// How many there are, in all tenants.
+pub(super) async fn count(conn: &impl ConnectionTrait, kind: Kind) -> Result<i64> {
+    let counted = match kind {
+        Kind::AssetFailed => count_failed_assets().into_tuple().one(conn).await,
+        Kind::NotCleared => count_not_cleared().into_tuple().one(conn).await,
+    };
+    Ok(counted.map_err(db_error)?.unwrap_or_default())
+}
+
+#[derive(Debug, FromQueryResult)]
+struct FailedAsset {
+    tenant_id: TenantId,
+    upload_session_id: SessionId,
+    id: AssetId,
+    bucket: String,
+    object_key: String,
+    since: DateTime<Utc>,
+    failure: String,
+}
+
+impl From<FailedAsset> for Finding {
+    fn from(asset: FailedAsset) -> Self {
+        Self {
+            kind: Kind::AssetFailed,
+            tenant: asset.tenant_id,
+            session: asset.upload_session_id,
+            asset: Some(asset.id),
+            bucket: asset.bucket,
+            object_key: asset.object_key,
+            since: asset.since,
+            cause: asset.failure,
+        }
+    }
+}
+
+/// The FAILED assets, the newest session's first.
+pub fn failed_assets(caller: Option<&Caller>, before: Option<SessionId>, limit: u64) -> Select<asset::Entity> {
+    use asset::Column;
+    let of_asset = |column: Column| (asset::Entity, column);
+    let failed_at =
+        newest("asset.failed", upload_event::Column::At, of_asset(Column::TenantId), of_asset(Column::UploadSessionId));
+    // The event is there, unless somebody has been at the rows: that is for the audit to tell.
+    let since = Func::coalesce([failed_at, Expr::col(of_asset(Column::CreatedAt))]);
+    let mut query = asset::Entity::find()
+        .select_only()
+        .columns([Column::TenantId, Column::UploadSessionId, Column::Id, Column::Bucket, Column::ObjectKey])
+        .column(Column::Failure)
+        .column_as(Expr::from(since), "since")
+        .filter(is_failed())
+        .filter(visible(caller, Column::TenantId, Column::BrandId));
+    if let Some(before) = before {
+        query = query.filter(Column::UploadSessionId.lt(before));
+    }
+    query.order_by_desc(Column::UploadSessionId).limit(limit)
+}
+
+pub fn count_failed_assets() -> Select<asset::Entity> {
+    asset::Entity::find().select_only().column_as(asset::Column::TenantId.count(), "findings").filter(is_failed())
+}
+
+/// In the words of its indexes: neither database would take one for a value that is bound.
+fn is_failed() -> Expr {
+    Expr::col((asset::Entity, asset::Column::Status)).eq(Expr::Constant(asset::Status::Failed.to_value().into()))
+}
+
+#[derive(Debug, FromQueryResult)]
+struct NotCleared {
+    tenant_id: TenantId,
+    id: SessionId,
+    status: Status,
+    asset_id: AssetId,
+    bucket: String,
+    clear_failed_at: DateTime<Utc>,
+    details: Option<Value>,
+}
+
+impl From<NotCleared> for Finding {
+    fn from(session: NotCleared) -> Self {
+        let cause = session.details.as_ref().and_then(|details| details["cause"].as_str());
+        let Location { bucket, key } = Location::upload(&session.bucket, session.id);
+        Self {
+            kind: Kind::NotCleared,
+            tenant: session.tenant_id,
+            session: session.id,
+            asset: (session.status == Status::Completed).then_some(session.asset_id),
+            bucket,
+            object_key: key,
+            since: session.clear_failed_at,
+            cause: cause.unwrap_or("no event says why").to_owned(),
+        }
+    }
+}
+
+/// The sessions that a cleanup has tried to clear and could not, the newest first.
+pub fn not_cleared(caller: Option<&Caller>, before: Option<SessionId>, limit: u64) -> Select<upload_session::Entity> {
+    use upload_session::Column;
+    let of_session = |column: Column| (upload_session::Entity, column);
+    let (tenant, session) = (of_session(Column::TenantId), of_session(Column::Id));
+    let details = newest("storage.clear_failed", upload_event::Column::Details, tenant, session);
+    let mut query = upload_session::Entity::find()
+        .select_only()
+        .columns([Column::TenantId, Column::Id, Column::Status, Column::AssetId, Column::Bucket, Column::ClearFailedAt])
+        .column_as(details, "details")
+        .filter(is_not_cleared())
+        .filter(visible(caller, Column::TenantId, Column::BrandId));
+    if let Some(before) = before {
+        query = query.filter(Column::Id.lt(before));
+    }
+    query.order_by_desc(Column::Id).limit(limit)
+}
+
+pub fn count_not_cleared() -> Select<upload_session::Entity> {
+    let tenants = upload_session::Column::TenantId.count();
+    upload_session::Entity::find().select_only().column_as(tenants, "findings").filter(is_not_cleared())
+}
+
+fn is_not_cleared() -> Condition {
+    Condition::all()
+        .add(upload_session::Column::ClearFailedAt.is_not_null())
+        .add(upload_session::Column::StorageClearedAt.is_null())
+}
+
+/// What the caller may see; everything where there is none.
+fn visible(caller: Option<&Caller>, tenant: impl ColumnTrait, brand: impl ColumnTrait) -> Condition {
+    let Some(caller) = caller else { return Condition::all() };
+    let own = Condition::all().add(tenant.eq(caller.tenant));
+    match &caller.brands {
+        Brands::All => own,
+        Brands::These(held) => own.add(brand.is_in(held.iter().copied())),
+    }
+}
+
+/// A column of the newest event of this name, of the session that the outer query is at. A session that the store has
+/// refused to clear for months has a long history, and only its end is read.
+fn newest(event: &str, column: upload_event::Column, tenant: impl IntoColumnRef, session: impl IntoColumnRef) -> Expr {
+    use upload_event::{Column, Entity};
+    let of_event = |column: Column| Expr::col((Entity, column));
+    let newest = Query::select()
+        .column((Entity, column))
+        .from(Entity)
+        .and_where(of_event(Column::TenantId).eq(Expr::col(tenant)))
+        .and_where(of_event(Column::UploadSessionId).eq(Expr::col(session)))
+        .and_where(of_event(Column::Event).eq(event))
+        .order_by((Entity, Column::Seq), Order::Desc)
+        .limit(1)
+        .to_owned();
+    Expr::SubQuery(None, Box::new(newest.into()))
+}
