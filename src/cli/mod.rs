@@ -3,6 +3,7 @@
 mod audit;
 mod completions;
 mod duration;
+mod finding;
 mod health;
 mod job;
 mod openapi;

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::duration::duration;
 use super::table::{lines, or_dash, table, time};
-use super::{ACTOR, failed, open, print, said, warn};
+use super::{ACTOR, failed, finding, open, print, said, warn};
 use crate::http::admin::background::{PassView, RunView};
 use crate::pass::{self, Options, Pass, RunRecord};
 use crate::schedule::{self, Status};
@@ -21,6 +21,7 @@ Examples:
   quaymaster uploads orphans --older-than 7d --json
   quaymaster uploads runs --pass cleanup --limit 5
   quaymaster uploads schedule
+  quaymaster uploads findings
 
 A server runs these by its timetable. By hand, a pass is refused while it runs anywhere.
 If the command dies over it, a server finishes it. Exits with 1 where anything failed.")]
@@ -51,6 +52,8 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// List what is wrong between rows and store, and waits for somebody or the next run
+    Findings(finding::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -80,6 +83,7 @@ pub(super) async fn run(command: Command, config: Option<&Path>) -> ExitCode {
         Command::Reconcile(args) => run_one(Pass::Reconcile, args, config).await,
         Command::Runs { pass, limit, json } => list(pass, limit, json, config).await,
         Command::Schedule { json } => timetable(json, config).await,
+        Command::Findings(args) => finding::run(args, config).await,
     }
 }
 

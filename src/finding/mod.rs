@@ -3,9 +3,11 @@
 mod count;
 mod list;
 pub mod rows;
+mod search;
 
 pub use count::count;
 pub use list::{Filter, list};
+pub use search::{Search, last_search};
 
 use chrono::{DateTime, Utc};
 use entity::{AssetId, SessionId, TenantId};

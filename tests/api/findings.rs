@@ -2,7 +2,9 @@
 
 use chrono::TimeDelta;
 use quaymaster::asset::Promoted;
+use quaymaster::pass::{self, Options, Pass};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::cleanup::{left_behind, now};
 use crate::kit::{Actor, Fault, Op, TestApp, Upload, stories};
@@ -15,6 +17,8 @@ stories![
     all_of_them_are_paged,
     everybody_sees_their_own,
     odd_questions_are_refused,
+    a_command_lists_them,
+    a_command_lists_what_the_search_for_orphans_met,
 ];
 
 /// A completed upload whose object is another one by now, so that its asset is FAILED; with the asset's id.
@@ -223,5 +227,119 @@ async fn odd_questions_are_refused(app: TestApp) {
         ("status=FAILED", "?status", "unknown-field"),
     ] {
         ola.get(&format!("/admin/findings?{query}")).await.is_invalid(&[(pointer, code)]);
+    }
+}
+
+/// Exit code, standard output, standard error of `quaymaster uploads findings`.
+async fn command(app: &TestApp, words: &[&str]) -> (Option<i32>, String, String) {
+    let output = app.command(&[&["uploads", "findings"], words].concat()).await;
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// What it says by `--json`, which goes well and without a hint.
+async fn listed(app: &TestApp, words: &[&str]) -> Vec<Value> {
+    let (code, out, err) = command(app, &[words, &["--json"]].concat()).await;
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{words:?}: {out}");
+    parsed(&out)
+}
+
+fn parsed(lines: &str) -> Vec<Value> {
+    lines.lines().filter(|line| !line.is_empty()).map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+async fn a_command_lists_them(app: TestApp) {
+    let (ann, gil) = (app.tenant("acme").user("ann"), app.tenant("globex").user("gil"));
+    let nothing = "nothing was found\n\norphans were never searched for\n";
+    assert_eq!(command(&app, &[]).await, (Some(0), nothing.to_owned(), String::new()));
+    assert_eq!(command(&app, &["--tenant", "acme"]).await.1, "nothing was found\n");
+    assert_eq!(listed(&app, &[]).await, [] as [Value; 0]);
+
+    let (note, _) = overwritten(&app, &ann).await;
+    let reel = not_cleared(&app, &gil).await;
+    let (code, table, _) = command(&app, &[]).await;
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!((code, lines.len()), (Some(0), 5), "{table}");
+    assert!(lines[0].starts_with("KIND          SINCE"), "{table}");
+    assert!(lines[1].starts_with("not-cleared   ") && lines[1].contains(&reel.key()), "{table}");
+    assert!(lines[1].ends_with("AbortMultipart failed: Refused (AccessDenied)"), "{table}");
+    assert!(lines[2].starts_with("asset-failed  ") && lines[2].contains(&note.id), "{table}");
+    assert!(lines[2].ends_with("overwritten after it was completed"), "{table}");
+    assert_eq!(lines[3..], ["", "orphans were never searched for"]);
+
+    // The same as by the API.
+    let all = findings(&app.operator("ola"), "").await;
+    assert_eq!(listed(&app, &[]).await, all);
+    assert_eq!(listed(&app, &["--tenant", "acme"]).await, all[1..]);
+    assert_eq!(listed(&app, &["--tenant", &gil.tenant.id.to_string()]).await, all[..1]);
+    assert_eq!(listed(&app, &["--kind", "asset-failed"]).await, all[1..]);
+    assert_eq!(listed(&app, &["--kind", "asset-failed", "--tenant", "globex"]).await, [] as [Value; 0]);
+    assert_eq!(listed(&app, &["--kind", "foreign"]).await, [] as [Value; 0]);
+    let (code, first, hint) = command(&app, &["--limit", "1", "--json"]).await;
+    assert_eq!((code, parsed(&first)), (Some(0), all[..1].to_vec()));
+    assert!(hint.contains(&format!("there are more: --before {}", reel.id)), "{hint}");
+    assert_eq!(listed(&app, &["--limit", "1", "--before", &reel.id]).await, all[1..]);
+
+    let (code, _, err) = command(&app, &["--tenant", "nobody"]).await;
+    assert_eq!(code, Some(1));
+    assert!(err.contains("there is no tenant"), "{err}");
+    let (code, _, err) = command(&app, &["--kind", "foreign", "--tenant", "acme"]).await;
+    assert_eq!(code, Some(1));
+    assert!(err.contains("of no tenant"), "{err}");
+    let (code, _, err) = command(&app, &["--kind", "odd"]).await;
+    assert_eq!(code, Some(2));
+    assert!(err.contains("asset-failed, not-cleared, foreign, orphans-failed"), "{err}");
+}
+
+async fn search(app: &TestApp) {
+    let never = CancellationToken::new();
+    let run = pass::run(&app.engine().await, Pass::Orphans, Options::default(), "ola", None, &never).await.unwrap();
+    assert_eq!(run.error, None);
+}
+
+async fn a_command_lists_what_the_search_for_orphans_met(app: TestApp) {
+    let bucket = app.store.bucket.clone();
+    search(&app).await;
+    let (code, text, err) = command(&app, &[]).await;
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(text.starts_with("nothing was found\n\norphans were last searched for until 20"), "{text}");
+
+    app.store.put("temp/uploads/theirs/größe 📦", b"theirs").await;
+    app.move_tenant("globex", Some("a-bucket-that-is-gone")).await;
+    search(&app).await;
+    app.move_tenant("globex", None).await;
+    let met = listed(&app, &[]).await;
+    assert_eq!(met.len(), 2, "{met:?}");
+    let (foreign, failed) = (&met[0], &met[1]);
+    assert_eq!((&foreign["kind"], &foreign["bucket"]), (&json!("foreign"), &json!(bucket)));
+    assert_eq!(foreign["object_key"], "temp/uploads/theirs/größe 📦");
+    assert_eq!((&failed["kind"], &failed["bucket"]), (&json!("orphans-failed"), &json!("a-bucket-that-is-gone")));
+    assert_eq!((&failed["object_key"], &failed["upload_session_id"]), (&Value::Null, &Value::Null));
+    let runs = app.operator("ola").get("/admin/runs?pass=orphans&limit=1").await.ok();
+    let run = &runs["data"][0];
+    assert_eq!(failed["cause"], run["details"]["errors"]["a-bucket-that-is-gone"]);
+    assert_eq!((&foreign["since"], &failed["since"]), (&run["ended_at"], &run["ended_at"]));
+    assert_eq!(listed(&app, &["--kind", "foreign"]).await, met[..1]);
+    assert_eq!(listed(&app, &["--kind", "orphans-failed"]).await, met[1..]);
+    assert_eq!(listed(&app, &["--kind", "not-cleared"]).await, [] as [Value; 0]);
+    assert_eq!(listed(&app, &["--tenant", "acme"]).await, [] as [Value; 0], "of no tenant");
+    let (_, table, _) = command(&app, &[]).await;
+    assert!(table.contains(&format!("{bucket}/temp/uploads/theirs/größe 📦  not of our making")), "{table}");
+
+    // More than a report names; and a run that ended early tells of nothing.
+    for n in 0..24 {
+        app.store.put(&format!("temp/uploads/theirs/{n}"), b"theirs").await;
+    }
+    search(&app).await;
+    let engine = app.engine().await;
+    let (dry, stop) = (Options { dry_run: true, ..Options::default() }, CancellationToken::new());
+    stop.cancel();
+    let stopped = pass::run(&engine, Pass::Orphans, dry, "ola", None, &stop).await.unwrap();
+    assert!(stopped.error.is_some());
+    let (code, out, hint) = command(&app, &["--json"]).await;
+    assert_eq!((code, parsed(&out).len()), (Some(0), 20));
+    assert!(hint.contains("5 more foreign keys"), "{hint}");
+    for (key, _) in app.store.objects().await {
+        app.store.delete(&key).await;
     }
 }
