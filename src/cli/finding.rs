@@ -22,17 +22,18 @@ Examples:
   quaymaster uploads findings --json | jq -r 'select(.kind == \"not-cleared\").cause'
 
 Kinds:
-  asset-failed    the upload was overwritten or gone before its asset was READY; it stays so
+  asset-failed    the upload was overwritten or gone before its asset was READY, or cut in the copy
   not-cleared     it has ended, and the cleanup could not clear its storage; the next one tries
+  orphan          nothing explains it; a dry search found it, and the next real one removes it
   foreign         a key in a bucket of ours that is not of our making; nothing touches it
   orphans-failed  what the search for orphans could not see to; the next one tries
 
-The last two are what the last search for orphans met: of the deployment, and so of no tenant.")]
+The last three are what the last search for orphans met: of the deployment, and so of no tenant.")]
 pub(super) struct Args {
     /// Only this tenant's: its slug or id
     #[arg(long, value_name = "SLUG")]
     tenant: Option<String>,
-    /// Only these: asset-failed, not-cleared, foreign, orphans-failed
+    /// Only these: asset-failed, not-cleared, orphan, foreign, orphans-failed
     #[arg(long, value_name = "KIND", value_parser = kind)]
     kind: Option<Kind>,
     /// At most this many of sessions
@@ -50,14 +51,16 @@ pub(super) struct Args {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     OfSession(finding::Kind),
+    Orphan,
     Foreign,
     OrphansFailed,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::OfSession(finding::Kind::AssetFailed),
         Self::OfSession(finding::Kind::NotCleared),
+        Self::Orphan,
         Self::Foreign,
         Self::OrphansFailed,
     ];
@@ -65,6 +68,7 @@ impl Kind {
     const fn name(self) -> &'static str {
         match self {
             Self::OfSession(kind) => kind.name(),
+            Self::Orphan => "orphan",
             Self::Foreign => "foreign",
             Self::OrphansFailed => "orphans-failed",
         }
@@ -120,10 +124,10 @@ async fn found(engine: &Engine, args: &Args) -> Result<Found, String> {
         Some(Kind::OfSession(kind)) => {
             Ok(Found { of_sessions: of_sessions(engine, args, Some(kind)).await?, met: None })
         }
-        Some(Kind::Foreign | Kind::OrphansFailed) if is_narrowed => {
+        Some(Kind::Orphan | Kind::Foreign | Kind::OrphansFailed) if is_narrowed => {
             Err("what the search for orphans met is of no tenant and no session".to_owned())
         }
-        Some(Kind::Foreign | Kind::OrphansFailed) => {
+        Some(Kind::Orphan | Kind::Foreign | Kind::OrphansFailed) => {
             let of_sessions = Page { items: vec![], next: None };
             Ok(Found { of_sessions, met: Some(met(engine, args.kind).await?) })
         }
@@ -158,26 +162,29 @@ fn items(search: &Search) -> Vec<Item> {
     };
     let foreign = search.examples.iter().map(|place| item(Kind::Foreign, place, "not of our making"));
     let errors = search.errors.iter().map(|(place, error)| item(Kind::OrphansFailed, place, error));
-    foreign.chain(errors).collect()
+    let orphans = search.orphans.iter().map(|place| item(Kind::Orphan, place, "no session explains it"));
+    orphans.chain(foreign).chain(errors).collect()
 }
 
 fn report(found: &Found, json: bool) -> ExitCode {
     if let Some(last) = found.of_sessions.next {
         warn(format_args!("there are more: --before {last}"));
     }
-    let left_out = found.met.as_ref().map_or(0, left_out);
-    if left_out > 0 {
-        warn(format_args!("the search for orphans met {left_out} more foreign keys, and did not name them"));
+    for (kind, what) in [(Kind::Orphan, "orphans"), (Kind::Foreign, "foreign keys")] {
+        let left_out = found.met.as_ref().map_or(0, |met| left_out(met, kind));
+        if left_out > 0 {
+            warn(format_args!("the search for orphans met {left_out} more {what}, and did not name them"));
+        }
     }
     print(&if json { json_lines(found) } else { text(found) })
 }
 
-/// Foreign keys that the search counted, and did not name; none where these are not asked for.
-fn left_out(met: &Met) -> u64 {
-    match &met.search {
-        Some(search) if met.items.iter().any(|item| item.kind == Kind::Foreign) => {
-            search.foreign.saturating_sub(search.examples.len() as u64)
-        }
+/// What the search counted and did not name; none where this is not asked for.
+fn left_out(met: &Met, kind: Kind) -> u64 {
+    let named = met.items.iter().filter(|item| item.kind == kind).count() as u64;
+    match (&met.search, kind) {
+        (Some(search), Kind::Orphan) if named > 0 => search.orphans_found.saturating_sub(named),
+        (Some(search), Kind::Foreign) if named > 0 => search.foreign.saturating_sub(named),
         _ => 0,
     }
 }

@@ -16,7 +16,8 @@ use entity::{AssetId, SessionId, TenantId};
 /// was to be made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Its asset is FAILED, and stays so: what was uploaded was overwritten or gone before it was copied.
+    /// Its asset is FAILED, and stays so: what was uploaded was overwritten or gone before it was copied, or the copy has
+    /// another size.
     AssetFailed,
     /// It has ended, and the cleanup has tried to clear its storage and could not. The next one tries again.
     NotCleared,

@@ -2,12 +2,11 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
-use serde_json::Value;
 use tracing::warn;
 
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::pass::{self, Pass};
+use crate::pass::{self, Pass, RunRecord};
 
 /// How many runs back a search for orphans may be that came to its end.
 const RUNS: u64 = 100;
@@ -16,6 +15,9 @@ const RUNS: u64 = 100;
 #[derive(Clone, Debug)]
 pub struct Search {
     pub ended_at: DateTime<Utc>,
+    /// What a dry run has found, and left for the next one to remove, as `bucket/key`: the first 20 of `orphans_found`.
+    pub orphans: Vec<String>,
+    pub orphans_found: u64,
     /// Keys that are not of our making.
     pub foreign: u64,
     /// The first of them, as `bucket/key`.
@@ -29,6 +31,7 @@ pub struct Search {
 /// The part of [`crate::session::orphans`]' report that is of interest here.
 #[derive(Debug, Deserialize)]
 struct Details {
+    orphans: Vec<String>,
     foreign: u64,
     examples: Vec<String>,
     #[serde(default)]
@@ -43,15 +46,21 @@ struct Details {
 /// The database does not answer.
 pub async fn last_search(engine: &Engine) -> Result<Option<Search>> {
     let runs = pass::runs(engine, Some(Pass::Orphans), RUNS).await?;
-    let ended = runs.into_iter().filter(|run| run.error.is_none());
-    Ok(ended.filter_map(|run| Some((run.ended_at?, run.details))).find_map(|(ended, details)| search(ended, &details)))
+    Ok(runs.iter().filter(|run| run.error.is_none()).find_map(search))
 }
 
-fn search(ended_at: DateTime<Utc>, details: &Value) -> Option<Search> {
-    match Details::deserialize(details) {
-        Ok(Details { foreign, examples, errors, unfinished }) => {
-            Some(Search { ended_at, foreign, examples, errors, is_unfinished: unfinished })
-        }
+fn search(run: &RunRecord) -> Option<Search> {
+    let ended_at = run.ended_at?;
+    match Details::deserialize(&run.details) {
+        Ok(Details { orphans, foreign, examples, errors, unfinished }) => Some(Search {
+            ended_at,
+            orphans: if run.dry_run { orphans } else { vec![] },
+            orphans_found: if run.dry_run { run.found.unsigned_abs() } else { 0 },
+            foreign,
+            examples,
+            errors,
+            is_unfinished: unfinished,
+        }),
         Err(error) => {
             warn!(%error, "a search for orphans has left details that are not understood");
             None

@@ -288,7 +288,7 @@ async fn a_command_lists_them(app: TestApp) {
     assert!(err.contains("of no tenant"), "{err}");
     let (code, _, err) = command(&app, &["--kind", "odd"]).await;
     assert_eq!(code, Some(2));
-    assert!(err.contains("asset-failed, not-cleared, foreign, orphans-failed"), "{err}");
+    assert!(err.contains("asset-failed, not-cleared, orphan, foreign, orphans-failed"), "{err}");
 }
 
 async fn search(app: &TestApp) {
@@ -325,6 +325,17 @@ async fn a_command_lists_what_the_search_for_orphans_met(app: TestApp) {
     assert_eq!(listed(&app, &["--tenant", "acme"]).await, [] as [Value; 0], "of no tenant");
     let (_, table, _) = command(&app, &[]).await;
     assert!(table.contains(&format!("{bucket}/temp/uploads/theirs/größe 📦  not of our making")), "{table}");
+
+    // What a dry search has found is there, until a real one removes it.
+    let orphan = format!("temp/uploads/{}/original", uuid::Uuid::now_v7());
+    app.store.put(&orphan, b"nobody's").await;
+    for (dry_run, found) in [(true, 1), (false, 0)] {
+        let (engine, options) = (app.engine().await, Options { dry_run, older_than: Some(TimeDelta::zero()) });
+        pass::run(&engine, Pass::Orphans, options, "ola", None, &CancellationToken::new()).await.unwrap();
+        let orphans = listed(&app, &["--kind", "orphan"]).await;
+        assert_eq!(orphans.len(), found);
+        assert!(orphans.iter().all(|it| it["object_key"] == orphan && it["bucket"] == bucket), "{orphans:?}");
+    }
 
     // More than a report names; and a run that ended early tells of nothing.
     for n in 0..24 {

@@ -21,7 +21,8 @@ use crate::tenant;
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StorageFinding)]
 pub(crate) struct FindingView {
-    /// `asset-failed`: what was uploaded was overwritten or gone before it became a READY asset; it stays for an operator.
+    /// `asset-failed`: what was uploaded was overwritten or gone before it became a READY asset, or its copy has another
+    /// size; it stays for an operator.
     /// `not-cleared`: the session has ended, and the cleanup could not clear its storage; the next one tries again.
     kind: &'static str,
     tenant_id: Uuid,
