@@ -309,6 +309,15 @@ impl Check<'_> {
         for (to, at, name) in ends {
             self.unless(when(to).map(|event| event.at) == at, None, &format!("the session's {name} is of no event"));
         }
+        // Bytes of an ended session count until it is cleared.
+        let noted = |name: &str| events.iter().find(|event| event.event == name).map(|event| event.at);
+        let marks = [
+            ("storage.clear", session.storage_cleared_at, "storage_cleared_at"),
+            ("storage.clear_failed", session.clear_failed_at, "clear_failed_at"),
+        ];
+        for (event, at, name) in marks {
+            self.unless(noted(event) == at, None, &format!("the session's {name} is of no event"));
+        }
         let reason = when(Status::Failed).and_then(|event| event.reason);
         self.unless(reason == session.failure_reason, None, "the session's failure_reason is not its event's");
         let upload = when(Status::Uploading).and_then(|event| event.details.get("multipart_upload_id")?.as_str());

@@ -313,7 +313,9 @@ async fn the_sessions_own_columns_are_held_to_its_events(db: TestDb) {
         ("failed_at", moment().into()),
         ("failure_reason", text("expired")),
         ("version", 2.into()),
-        ("event_seq", 4.into()),
+        ("storage_cleared_at", moment().into()),
+        ("clear_failed_at", moment().into()),
+        ("event_seq", 9.into()),
         ("chain_head", vec![7_u8; 32].into()),
     ];
     for (column, value) in changes {
