@@ -68,4 +68,4 @@ impl Lifecycle {
     }
 }
 
-const SECS_MAX: u64 = 100 * 366 * 24 * 3600;
+pub(super) const SECS_MAX: u64 = 100 * 366 * 24 * 3600;

@@ -1,6 +1,7 @@
 use serde::Deserialize;
 
 use super::Complaints;
+use super::lifecycle::SECS_MAX;
 
 /// How upload sessions live.
 #[derive(Clone, Debug, Deserialize)]
@@ -20,6 +21,9 @@ impl Sessions {
     pub(super) fn check(&self, complaints: &mut Complaints) {
         complaints.at_least_one("sessions.expires_after_secs", self.expires_after_secs);
         complaints.at_least_one("sessions.batch_concurrency", self.batch_concurrency as u64);
+        complaints.unless(self.max_lifetime_secs <= SECS_MAX, || {
+            format!("sessions.max_lifetime_secs ({}) is more than a hundred years", self.max_lifetime_secs)
+        });
         complaints.unless(self.expires_after_secs <= self.max_lifetime_secs, || {
             format!(
                 "sessions.expires_after_secs ({}) is more than sessions.max_lifetime_secs ({})",

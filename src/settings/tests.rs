@@ -252,6 +252,8 @@ fn contradictions_are_refused_with_both_names() {
         let complaint = format!("server.write_timeout_secs ({secs})");
         refused(from_file(&format!("[server]\nwrite_timeout_secs = {secs}")), &[&complaint, "1 to 86400"]);
     }
+    let for_ever = "[sessions]\nmax_lifetime_secs = 10000000000000";
+    refused(from_file(for_ever), &["sessions.max_lifetime_secs (10000000000000)", "a hundred years"]);
     for poll in ["9", "3600001"] {
         refused(from_file(&format!("[feed]\npoll_millis = {poll}")), &[&format!("feed.poll_millis ({poll})"), "10 to"]);
     }
