@@ -38,8 +38,7 @@ pub async fn buckets(engine: &Engine) -> Result<BTreeSet<String>> {
     if engine.settings.storage.provision_strategy == ProvisionStrategy::Shared {
         buckets.insert(engine.storage.bucket().to_owned());
     }
-    let others = session::rows::buckets(engine.db.search_conn(), &buckets).await?;
-    buckets.extend(others);
+    buckets.extend(session::rows::buckets(engine.db.search_conn()).await?);
     Ok(buckets)
 }
 

@@ -240,14 +240,28 @@ pub(crate) async fn tenant_of(conn: &impl ConnectionTrait, id: SessionId) -> Res
     Ok(find_claims(conn, &[id]).await?.pop().map(|claim| claim.tenant_id))
 }
 
-/// The buckets that sessions name which are not over and cleared, but for those that are known.
-pub(crate) async fn buckets(conn: &impl ConnectionTrait, known: &BTreeSet<String>) -> Result<Vec<String>> {
-    let mut query = Entity::find().select_only().column(Column::Bucket).distinct();
-    query = query.filter(Column::StorageClearedAt.is_null());
-    if !known.is_empty() {
-        query = query.filter(Column::Bucket.is_not_in(known));
+/// The buckets that sessions name which are not over and cleared. One look at an index for each bucket, however many
+/// sessions there are.
+pub(crate) async fn buckets(conn: &impl ConnectionTrait) -> Result<BTreeSet<String>> {
+    let mut buckets = BTreeSet::new();
+    let mut after = String::new();
+    while let Some(bucket) = next_bucket(&after).into_tuple::<String>().one(conn).await.map_err(db_error)? {
+        after.clone_from(&bucket);
+        buckets.insert(bucket);
     }
-    query.into_tuple().all(conn).await.map_err(db_error)
+    Ok(buckets)
+}
+
+pub fn next_bucket(after: &str) -> Select<Entity> {
+    Entity::find()
+        .select_only()
+        .column(Column::Bucket)
+        .filter(Column::StorageClearedAt.is_null())
+        // In the words of the index.
+        .filter(Expr::col(Column::Bucket).gt(Expr::Constant("".into())))
+        .filter(Column::Bucket.gt(after))
+        .order_by_asc(Column::Bucket)
+        .limit(1)
 }
 
 /// The UPDATE that makes room for an event; matches nothing where another event has come since `seen` was read.

@@ -523,6 +523,7 @@ async fn lookups(db: &TestDb, world: &World) -> Vec<Case> {
         by_key("session by id", rows::by_id(tenant, newest.id).build(backend)),
         by_key("a session's events", events.build(backend)),
         by_key("asset by id", asset::Entity::find_by_id((tenant, made.asset_id)).build(backend)),
+        by_key("the first bucket in use", rows::next_bucket("").build(backend)),
         ten("sessions by ids alone", backend.build(&rows::claims(&some))),
         ten("session by key", rows::by_idempotency_key(scope, key).build(backend)),
         ten("session by references", rows::by_references(scope, batch, client).build(backend)),
