@@ -28,18 +28,18 @@ struct Inner {
     watch: Mutex<Watch>,
 }
 
-/// Moments by the wall clock and by the process's own time.
+/// Moments by the wall clock and by the machine's uptime.
 #[derive(Debug)]
 struct Watch {
     /// The last one at which the wall clock was found to be behind; the first one until then.
-    believed: (DateTime<Utc>, Instant),
+    believed: (DateTime<Utc>, TimeDelta),
     /// The last one at which somebody was told that it was put.
-    told: (DateTime<Utc>, Instant),
+    told: (DateTime<Utc>, TimeDelta),
 }
 
 impl Default for Watch {
     fn default() -> Self {
-        let now = (Utc::now(), Instant::now());
+        let now = (Utc::now(), uptime());
         Self { believed: now, told: now }
     }
 }
@@ -51,13 +51,13 @@ impl Clock {
         DateTime::from_timestamp_micros(Utc::now().timestamp_micros() + moved).unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 
-    /// Now, but since this process began no faster than the process's own time: for what a wall clock that was put forward
+    /// Now, but since this process began no faster than the machine's uptime: for what a wall clock that was put forward
     /// must not make old. One that was put back is believed.
     pub fn lived(&self) -> DateTime<Utc> {
         let mut watch = self.watch();
         let (now, lived) = (self.now(), self.since(watch.believed));
         if now < lived {
-            watch.believed = (now, self.instant());
+            watch.believed = (now, self.uptime());
         }
         now.min(lived)
     }
@@ -68,14 +68,18 @@ impl Clock {
         let now = self.now();
         let by = now - self.since(watch.told);
         (by.abs() >= STEP_MIN).then(|| {
-            watch.told = (now, self.instant());
+            watch.told = (now, self.uptime());
             by
         })
     }
 
-    /// What the wall clock would say, had it gone on from that moment by the process's own time.
-    fn since(&self, (wall, instant): (DateTime<Utc>, Instant)) -> DateTime<Utc> {
-        wall + TimeDelta::from_std(self.instant() - instant).unwrap_or(TimeDelta::zero())
+    /// What the wall clock would say, had nobody put it since that moment.
+    fn since(&self, (wall, uptime): (DateTime<Utc>, TimeDelta)) -> DateTime<Utc> {
+        wall + (self.uptime() - uptime)
+    }
+
+    fn uptime(&self) -> TimeDelta {
+        uptime() + TimeDelta::microseconds(self.0.ahead_micros.load(Ordering::Relaxed))
     }
 
     fn watch(&self) -> MutexGuard<'_, Watch> {
@@ -100,6 +104,20 @@ impl Clock {
     pub fn put(&self, by: TimeDelta) {
         self.0.put_micros.fetch_add(micros(by), Ordering::Relaxed);
     }
+}
+
+/// Since the machine was started. A machine that sleeps grows older, as its wall clock says when it wakes.
+#[cfg(target_os = "linux")]
+fn uptime() -> TimeDelta {
+    let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    TimeDelta::seconds(uptime.tv_sec) + TimeDelta::nanoseconds(uptime.tv_nsec)
+}
+
+/// Since this was asked first. Where the machine sleeps, its wall clock seems to be put forward.
+#[cfg(not(target_os = "linux"))]
+fn uptime() -> TimeDelta {
+    static FIRST: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    TimeDelta::from_std(FIRST.get_or_init(Instant::now).elapsed()).unwrap_or(TimeDelta::MAX)
 }
 
 /// Of a setting: none is more than a hundred years.

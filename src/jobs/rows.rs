@@ -21,28 +21,28 @@ use crate::error::Result;
 pub async fn enqueue(engine: &Engine, tx: &Tx, job: &NewJob) -> Result<Option<JobId>> {
     let row = new_row(engine, job);
     let id = insert(tx.conn(), row).await?;
-    if id.is_none() {
-        bring_back(engine, tx, job).await?;
-    }
     if id.is_some() {
         tx.ring_after(&engine.wake);
     }
     Ok(id)
 }
 
-/// Makes the job due that has this one's dedupe key, where it is due later than any lease or pause may last: it was put
-/// there by a clock that was ahead, and would keep others away until then.
-async fn bring_back(engine: &Engine, tx: &Tx, job: &NewJob) -> Result<()> {
+/// Makes those jobs due that are due later than any lease or pause may last: a clock that was ahead has put them there, and
+/// they would keep others away until then. Answers to how many.
+pub(super) async fn bring_back(engine: &Engine) -> Result<u64> {
     let now = engine.clock.now();
-    let longest_pause = seconds(engine.settings.jobs.backoff_max_secs);
+    let settings = &engine.settings.jobs;
+    let latest = now + seconds(settings.lease_secs) + seconds(settings.backoff_max_secs) + CLOCKS_DIFFER_MAX;
+    let too_late = Condition::all().add(Column::DeadAt.is_null()).add(Column::RunAt.gt(latest));
+    let is_there = Entity::find().filter(too_late.clone()).one(engine.db.search_conn()).await.map_err(db_error)?;
+    if is_there.is_none() {
+        return Ok(0);
+    }
     let update = update(engine)
         .col_expr(Column::RunAt, Expr::value(now))
-        .col_expr(Column::LeaseToken, Expr::value(None::<Uuid>))
-        .filter(Column::Kind.eq(job.kind.name()))
-        .filter(Column::DedupeKey.eq(job.dedupe_key.as_deref()))
-        .filter(Column::DeadAt.is_null())
-        .filter(Column::RunAt.gt(now + lease_length(engine) + longest_pause + CLOCKS_DIFFER_MAX));
-    update.exec(tx.conn()).await.map(drop).map_err(db_error)
+        .col_expr(Column::LeaseToken, Expr::value(None::<Uuid>));
+    let brought = update.filter(too_late).exec(engine.db.write_conn()).await.map_err(db_error)?;
+    Ok(brought.rows_affected)
 }
 
 /// Deletes the dead jobs in whose place this one is.

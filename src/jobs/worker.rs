@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use entity::JobId;
 use tokio::sync::Semaphore;
@@ -15,6 +15,9 @@ use crate::error::{Error, Result};
 
 /// For the statements that release jobs at shutdown.
 const RELEASE_GRACE: Duration = Duration::from_secs(5);
+
+/// Between two looks for jobs that a clock which was ahead has left in the future.
+const LOOK_AHEAD: Duration = Duration::from_secs(60);
 
 /// How long the worker waits after the bell: whoever rang it has an answer to give first, and jobs that come at nearly the
 /// same time are claimed by one statement.
@@ -92,7 +95,12 @@ impl Worker {
     async fn run(mut self) {
         let poll = Duration::from_millis(self.engine.settings.jobs.poll_millis);
         let mut look_for = Kind::ALL.to_vec();
+        let mut looked_ahead: Option<Instant> = None;
         while !self.stop.is_cancelled() {
+            if looked_ahead.is_none_or(|at| at.elapsed() >= LOOK_AHEAD) {
+                looked_ahead = Some(Instant::now());
+                self.bring_back().await;
+            }
             if let Err(error) = self.take(&look_for).await {
                 report(&error);
             }
@@ -108,6 +116,14 @@ impl Worker {
             };
         }
         while self.running.join_next().await.is_some() {}
+    }
+
+    async fn bring_back(&self) {
+        match rows::bring_back(&self.engine).await {
+            Ok(0) => {}
+            Ok(jobs) => warn!(jobs, "jobs that a clock which was ahead has left in the future are due now"),
+            Err(error) => report(&error),
+        }
     }
 
     /// Claims what is due of these kinds, as far as there is a free place for it.

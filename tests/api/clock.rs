@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::kit::{CHUNK, MIB, Op, TestApp, Upload, stories};
+use crate::promote::completed;
 
 stories![
     put_forward_it_ends_nothing_that_lives,
@@ -104,7 +105,12 @@ async fn runs_of(app: &TestApp, pass: &str) -> usize {
 }
 
 async fn what_it_left_in_the_future_holds_no_pass_up(app: TestApp) {
-    // A process whose clock was ten years ahead has taken a slot and died over a job.
+    // All that was completed then is to be promoted in ten years.
+    let ann = app.tenant("acme").user("ann");
+    app.clock.put(TimeDelta::days(3_650));
+    let (_, asset) = completed(&ann, "note.txt", 10).await;
+    app.clock.put(-TimeDelta::days(3_650));
+    // A process whose clock was ahead has taken a slot and died over a job.
     let ahead = Clock::default();
     ahead.put(TimeDelta::days(3_650));
     let engine = Engine { clock: ahead.clone(), ..app.engine().await };
@@ -127,6 +133,11 @@ async fn what_it_left_in_the_future_holds_no_pass_up(app: TestApp) {
             assert!(started.elapsed() < PATIENCE, "{pass} does not run");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+    let path = format!("/app/assets/{asset}");
+    while ann.get(&path).await.ok()["status"] != "READY" {
+        assert!(started.elapsed() < PATIENCE, "the asset is not promoted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let slots = schedule::Entity::find().all(&app.database.rows).await.unwrap();
     assert!(slots.iter().all(|slot| slot.last_slot <= app.clock.now()), "{slots:?}");
