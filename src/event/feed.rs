@@ -106,6 +106,8 @@ async fn follow(engine: &Engine) {
         };
         // A failure is told once, not every second of an outage.
         match done {
+            // Nothing was asked of the database.
+            Ok(()) if matches!(wake, Wake::Told) && !is_heard => {}
             Ok(()) => was_well = true,
             Err(error) if was_well => {
                 warn!(%error, "events could not be put in order; they will be once the database answers");
@@ -132,8 +134,23 @@ async fn act(engine: &Engine, wake: Wake, is_heard: bool) -> Result<()> {
 }
 
 async fn turn(engine: &Engine) -> Result<()> {
-    while sequence(engine).await? == u64::from(BATCH) {}
+    sequence_all(engine).await?;
     publish(engine).await
+}
+
+async fn sequence_all(engine: &Engine) -> Result<()> {
+    while sequence(engine).await? == u64::from(BATCH) {}
+    Ok(())
+}
+
+/// Passes over what happened while nobody listened, which may be much: whoever is the first to listen hears what happens
+/// from here on.
+pub(super) async fn catch_up(engine: &Engine) -> Result<()> {
+    if !engine.hub.is_heard() {
+        sequence_all(engine).await?;
+        engine.hub.behind(rows::last_position(engine.db.conn()).await?);
+    }
+    Ok(())
 }
 
 /// Tells listeners what has got a place since the last time.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::feed::PAGE;
+use super::feed::{self, PAGE};
 use super::hub::{Interest, Seat};
 use super::rows::{self, Placed, Span};
 use crate::engine::Engine;
@@ -56,6 +56,7 @@ pub async fn stream(engine: &Engine, interest: Interest, after: Option<i64>) -> 
         // A place that was never given is of another time: of a database that was put back since.
         Some(after) => (after.min(rows::last_position(engine.db.conn()).await?), Stage::Behind),
         None => {
+            feed::catch_up(engine).await?;
             let (published, from) = engine.hub.join(&mut seat, interest.clone(), engine.settings.feed.buffer);
             (published, Stage::Live(from))
         }

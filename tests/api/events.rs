@@ -26,6 +26,7 @@ stories![
     nobody_hears_of_what_they_may_not_see,
     a_batch_can_be_followed_alone,
     another_process_is_heard,
+    the_first_reader_hears_only_what_is_new,
     only_so_many_readers_are_taken,
     a_reader_that_does_not_read_gives_its_place_to_another,
     a_connection_that_takes_nothing_ends,
@@ -452,6 +453,20 @@ async fn a_broken_line(app: TestApp) {
     initiate_at(&other, &ann).await;
     opening_is_told(&mut listener).await;
     other.db.close().await.unwrap();
+}
+
+async fn the_first_reader_hears_only_what_is_new(app: TestApp) {
+    // Nobody has looked since the start.
+    app.restart_with(&[NEVER]).await;
+    let ann = app.tenant("acme").user("ann");
+    for _ in 0..3 {
+        completed(&ann).await;
+    }
+    let mut listener = Listener::open(&ann, "", None).await;
+    let new = completed(&ann).await;
+    let told = listener.take(3).await;
+    assert!(told.iter().all(|event| event.data["upload_session_id"] == json!(new.id)), "{told:#?}");
+    assert!(listener.begins < told[0].id);
 }
 
 async fn only_so_many_readers_are_taken(app: TestApp) {
