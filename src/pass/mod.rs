@@ -5,8 +5,9 @@ mod rows;
 mod run;
 mod verbs;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
@@ -69,12 +70,21 @@ pub struct Run {
     stop: CancellationToken,
     /// Whether the pass has heard that it is over; clones have one between them.
     has_heard: Arc<AtomicBool>,
+    /// What came of it so far.
+    so_far: Arc<Mutex<Report>>,
 }
 
 impl Run {
     /// `stop` is cancelled at shutdown, or when the run's lease is lost.
     pub fn new(options: Options, actor: impl Into<String>, budget: Duration, stop: CancellationToken) -> Self {
-        Self { options, actor: actor.into(), deadline: Instant::now() + budget, stop, has_heard: Arc::default() }
+        Self {
+            options,
+            actor: actor.into(),
+            deadline: Instant::now() + budget,
+            stop,
+            has_heard: Arc::default(),
+            so_far: Arc::default(),
+        }
     }
 
     /// Whether to begin with no more rows. The next run goes on.
@@ -86,11 +96,28 @@ impl Run {
         is_over
     }
 
+    /// Counts what came of a part of the pass, also for a record of one that fails later.
+    pub(crate) fn add(&self, part: &Report) {
+        let mut so_far = self.so_far.lock().unwrap_or_else(PoisonError::into_inner);
+        so_far.found += part.found;
+        so_far.done += part.done;
+        so_far.failed += part.failed;
+        so_far.skipped += part.skipped;
+    }
+
+    /// The counts of all that was added.
+    fn so_far(&self) -> Report {
+        self.so_far.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Whether it left rows over because of `stop`: one that did not ask before its end was through.
     fn was_stopped(&self) -> bool {
         self.stop.is_cancelled() && self.has_heard.load(Ordering::Relaxed)
     }
 }
+
+/// Causes that a report names.
+pub(crate) const CAUSES_MAX: usize = 20;
 
 /// What came of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -105,9 +132,18 @@ pub struct Report {
     pub skipped: u64,
     /// A JSON object with what else there is to say; empty where there is nothing.
     pub details: Option<Value>,
+    /// Why some of what failed did, by what it is about.
+    pub causes: BTreeMap<String, String>,
 }
 
 impl Report {
+    /// Says why something failed; one of a few is enough.
+    pub(crate) fn name(&mut self, what: String, cause: &str) {
+        if self.causes.len() < CAUSES_MAX {
+            self.causes.insert(what, cause.to_owned());
+        }
+    }
+
     pub fn details(&self) -> Value {
         self.details.clone().unwrap_or_else(|| json!({}))
     }

@@ -105,7 +105,7 @@ async fn perform(
     let was_stopped = outcome.is_ok() && run.was_stopped();
     let (report, error) = match outcome {
         Ok(report) => (report, was_stopped.then(|| "it was stopped before it was through".to_owned())),
-        Err(error) => (Report::default(), Some(error)),
+        Err(error) => (run.so_far(), Some(error)),
     };
     let tx = engine.db.begin().await?;
     let closed = rows::close(&tx, opened.id, engine.clock.now(), &report, error.as_deref()).await?;

@@ -8,7 +8,7 @@ use super::discard::discard;
 use super::rows::{self, Queue};
 use super::sweep::{Fate, dealt_with, sum, sweep};
 use super::{Change, Guard, Outcome, Session, location, transition};
-use crate::clock::seconds;
+use crate::clock::{CLOCKS_DIFFER_MAX, seconds};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::pass::{Report, Run};
@@ -74,7 +74,7 @@ pub async fn detect_abandoned(engine: &Engine, run: &Run) -> Result<Report> {
         "abandoned": dealt_with(&abandoned),
         "storage_error": dealt_with(&never_opened),
     });
-    Ok(Report { details: Some(details), ..sum(&[&expired, &abandoned, &never_opened]) })
+    Ok(sum(details, &[&expired, &abandoned, &never_opened]))
 }
 
 /// From when on what comes to the store keeps an expired session alive; `None` past its longest life.
@@ -101,6 +101,8 @@ async fn end_session(engine: &Engine, run: &Run, session: Session, end: End) -> 
             Ok(Finished::Made(_) | Finished::Ended(_)) => return Ok(Fate::Skipped),
             Ok(Finished::Failed(_)) => return Ok(Fate::Done),
             Err(Error::UploadIncomplete { .. } | Error::PartsMismatch(_)) => {}
+            // Past its longest life nothing keeps it, not even a store that refuses.
+            Err(Error::Storage(_)) if end.since.is_none() => {}
             Err(error) => return Err(error),
         }
     }
@@ -124,9 +126,9 @@ async fn last_arrival(engine: &Engine, session: &Session, since: DateTime<Utc>) 
 }
 
 /// How far the store's clock is ahead of ours. What cannot be known of it (the fraction of a second) is taken in favour of
-/// what has arrived.
+/// what has arrived, and so is a `Date` that is further ahead than our signatures would be taken for.
 fn ahead(our_now: DateTime<Utc>, store_now: DateTime<Utc>) -> TimeDelta {
-    let ahead = store_now - our_now;
+    let ahead = (store_now - our_now).min(CLOCKS_DIFFER_MAX);
     if -SAME_CLOCK < ahead && ahead <= TimeDelta::zero() { TimeDelta::zero() } else { ahead }
 }
 
@@ -145,5 +147,7 @@ mod tests {
         assert_eq!(ahead(at(2_000), at(0)), TimeDelta::seconds(-2));
         assert_eq!(ahead(at(0), at(3_600_000)), TimeDelta::hours(1));
         assert_eq!(ahead(at(500), at(1_000)), TimeDelta::milliseconds(500));
+        assert_eq!(ahead(at(0), at(25 * 3_600_000)), CLOCKS_DIFFER_MAX, "no store says so that takes what we sign");
+        assert_eq!(ahead(at(25 * 3_600_000), at(0)), TimeDelta::hours(-25));
     }
 }

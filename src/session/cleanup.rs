@@ -45,7 +45,7 @@ pub async fn cleanup(engine: &Engine, run: &Run) -> Result<Report> {
         "moved": dealt_with(&moved),
         "rows_deleted": dealt_with(&past),
     });
-    Ok(Report { details: Some(details), ..sum(&[&cleared, &moved, &past]) })
+    Ok(sum(details, &[&cleared, &moved, &past]))
 }
 
 async fn clear_session(engine: &Engine, run: &Run, session: Session, now: DateTime<Utc>) -> Result<Fate> {

@@ -43,7 +43,7 @@ pub async fn reconcile(engine: &Engine, run: &Run) -> Result<Report> {
         "finished": dealt_with(&finished),
         "promotions": dealt_with(&promoted),
     });
-    Ok(Report { details: Some(details), ..sum(&[&opened, &finished, &promoted]) })
+    Ok(sum(details, &[&opened, &finished, &promoted]))
 }
 
 /// Has the session's asset promoted, where no job is there to do it.

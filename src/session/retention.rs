@@ -39,12 +39,20 @@ pub(super) async fn delete_past(engine: &Engine, run: &Run, now: DateTime<Utc>) 
                 warn!(%error, "rows that are past their time could not be deleted");
                 report.found += 1;
                 report.failed += 1;
+                report.name("rows past their time".to_owned(), &error.explained());
                 break;
             }
         };
-        report.found += batch.found;
-        report.done += batch.deleted;
-        report.skipped += batch.found - batch.deleted;
+        let counts = Report {
+            found: batch.found,
+            done: batch.deleted,
+            skipped: batch.found - batch.deleted,
+            ..Report::default()
+        };
+        run.add(&counts);
+        report.found += counts.found;
+        report.done += counts.done;
+        report.skipped += counts.skipped;
         let Some(last) = batch.last else { break };
         after = Some(last);
     }

@@ -1,7 +1,11 @@
+use std::collections::{BTreeMap, HashMap};
 use std::future::ready;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::TimeDelta;
+use futures_util::future::OptionFuture;
 use futures_util::{StreamExt, stream};
+use serde_json::{Value, json};
 use tracing::warn;
 
 use super::rows::{self, Queue};
@@ -9,7 +13,7 @@ use super::{Session, state};
 use crate::clock::seconds;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::pass::{Report, Run};
+use crate::pass::{CAUSES_MAX, Report, Run};
 
 /// What became of one session in a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,19 +29,39 @@ pub(super) enum Fate {
     NotDue,
 }
 
+/// Sessions of one bucket that the store fails at in a row, at least, before a run leaves that bucket to the next one.
+const FAILURES_MAX: usize = 16;
 /// Goes through a queue from its oldest session on, `lifecycle.batch_rows` rows at a time, with `each` at work on
 /// `lifecycle.concurrency` of them at once, until the queue or the run is over.
 ///
-/// The trouble of one session is logged and counted, and is no matter to the others.
+/// The trouble of one session is logged, counted and named, and is no matter to the others. A bucket that does not answer
+/// for many in a row is not asked again in this run, so that it does not use up the time of the others.
 ///
 /// # Errors
-/// [`Error::DbUnavailable`]: without a database there is nothing to go on with. What was done before is done.
+/// [`Error::DbUnavailable`]: without a database there is nothing to go on with. What was done before is done, and counted
+/// in the run.
 pub(super) async fn sweep<F>(engine: &Engine, run: &Run, queue: Queue, each: impl Fn(Session) -> F) -> Result<Report>
 where
     F: Future<Output = Result<Fate>>,
 {
-    let settings = &engine.settings.lifecycle;
     let mut report = Report::default();
+    let outcome = go_through(engine, run, queue, each, &mut report).await;
+    run.add(&report);
+    outcome.map(|()| report)
+}
+
+async fn go_through<F>(
+    engine: &Engine,
+    run: &Run,
+    queue: Queue,
+    each: impl Fn(Session) -> F,
+    report: &mut Report,
+) -> Result<()>
+where
+    F: Future<Output = Result<Fate>>,
+{
+    let settings = &engine.settings.lifecycle;
+    let buckets = Buckets::new(2 * settings.concurrency);
     let mut after: Option<Session> = None;
     while !run.is_over() {
         let page = rows::next(engine.db.search_conn(), queue, after.as_ref(), settings.batch_rows).await?;
@@ -45,18 +69,29 @@ where
         let mut fates = stream::iter(page)
             .take_while(|_| ready(!run.is_over()))
             .map(|session| {
-                let (id, status) = (session.id, session.status);
-                let fate = each(session);
-                async move { (id, status, fate.await) }
+                let (id, status, bucket) = (session.id, session.status, session.bucket.clone());
+                let fate = (!buckets.are_given_up(&bucket)).then(|| each(session));
+                async move { (id, status, bucket, OptionFuture::from(fate).await) }
             })
             .buffer_unordered(settings.concurrency);
-        while let Some((id, status, fate)) = fates.next().await {
+        while let Some((id, status, bucket, fate)) = fates.next().await {
+            let Some(fate) = fate else {
+                report.found += 1;
+                report.failed += 1;
+                continue;
+            };
+            if buckets.note(&bucket, &fate) {
+                warn!(bucket, "a pass leaves a bucket to the next one: the store fails at it again and again");
+                report.name(bucket, "failed too often in a row: the rest is left to the next run");
+            }
             match fate {
                 Err(error @ Error::DbUnavailable(_)) => return Err(error),
                 Err(error) => {
-                    warn!(session.id = %id, status = state::name(status), %error, "a pass leaves a session to the next one");
+                    let error = error.explained();
+                    warn!(session.id = %id, status = state::name(status), error, "a pass leaves a session to the next one");
                     report.found += 1;
                     report.failed += 1;
+                    report.name(id.to_string(), &error);
                 }
                 Ok(Fate::NotDue) => {}
                 Ok(fate) => {
@@ -69,18 +104,60 @@ where
         }
         after = Some(last);
     }
-    Ok(report)
+    Ok(())
 }
 
-/// The counts of several queues together.
-pub(super) fn sum(reports: &[&Report]) -> Report {
+/// How often in a row the store has failed at the sessions of each bucket.
+struct Buckets {
+    failures: Mutex<HashMap<String, usize>>,
+    most: usize,
+}
+
+impl Buckets {
+    /// More than are asked about at once: they may all have waited for the same answer.
+    fn new(at_least: usize) -> Self {
+        Self { failures: Mutex::default(), most: at_least.max(FAILURES_MAX) }
+    }
+
+    fn failures(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn are_given_up(&self, bucket: &str) -> bool {
+        self.failures().get(bucket).is_some_and(|failures| *failures >= self.most)
+    }
+
+    /// `true` where the bucket is given up by this one.
+    fn note(&self, bucket: &str, fate: &Result<Fate>) -> bool {
+        let mut all = self.failures();
+        match fate {
+            Ok(Fate::Failed) | Err(Error::Storage(_)) => {
+                let failures = all.entry(bucket.to_owned()).or_default();
+                *failures += 1;
+                *failures == self.most
+            }
+            Ok(Fate::Done | Fate::Found | Fate::Skipped | Fate::NotDue) | Err(_) => {
+                all.remove(bucket);
+                false
+            }
+        }
+    }
+}
+
+/// The reports of several queues together, and what there is to say of each.
+pub(super) fn sum(mut details: Value, reports: &[&Report]) -> Report {
     let total = |of: fn(&Report) -> u64| reports.iter().map(|report| of(report)).sum();
+    let causes: BTreeMap<_, _> = reports.iter().flat_map(|report| &report.causes).take(CAUSES_MAX).collect();
+    if !causes.is_empty() {
+        details["errors"] = json!(causes);
+    }
     Report {
         found: total(|report| report.found),
         done: total(|report| report.done),
         failed: total(|report| report.failed),
         skipped: total(|report| report.skipped),
-        details: None,
+        details: Some(details),
+        ..Report::default()
     }
 }
 

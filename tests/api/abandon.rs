@@ -17,6 +17,7 @@ stories![
     an_object_that_has_just_arrived_is_activity,
     nothing_lives_longer_than_its_longest_life,
     a_store_that_does_not_answer_well_costs_nobody_an_upload,
+    a_bucket_that_fails_at_everything_is_left_to_the_next_run,
     what_somebody_wanted_completed_is_completed,
     a_client_that_comes_back_in_the_last_moment_wins,
     against_complete_one_of_the_two_wins,
@@ -181,6 +182,26 @@ async fn a_store_that_does_not_answer_well_costs_nobody_an_upload(app: TestApp) 
     }
     assert_eq!(counts(&app.pass(PASS).await), (1, 1, 0, 0));
     assert_eq!(reason(&ann, &reel).await, "abandoned");
+}
+
+async fn a_bucket_that_fails_at_everything_is_left_to_the_next_run(app: TestApp) {
+    app.restart_with(&[("QUAYMASTER_LIFECYCLE__CONCURRENCY", "2"), ("QUAYMASTER_LIFECYCLE__BATCH_ROWS", "10")]).await;
+    let ann = app.tenant("acme").user("ann");
+    let files: Vec<_> = (0..25).map(|n| json!({"file_name": format!("{n}"), "file_size": 6 * MIB})).collect();
+    ann.initiate_batch(&json!({"files": files})).await.created();
+    app.advance_with_the_store(TimeDelta::hours(25));
+    app.store.faults().order(Op::ListParts, Fault::Answer(403, "AccessDenied"));
+    let before = app.store.faults().calls(Op::ListParts);
+    let report = app.pass(PASS).await;
+    assert_eq!(counts(&report), (25, 0, 25, 0));
+    let asked = app.store.faults().calls(Op::ListParts) - before;
+    assert!((16..=18).contains(&asked), "after 16 failures in a row it is asked no more: {asked}");
+    let errors = report.details()["errors"].clone();
+    assert!(errors[&app.store.bucket].as_str().is_some_and(|why| why.contains("in a row")), "{errors}");
+    let of_session = errors.as_object().unwrap().values().filter(|why| why.as_str().unwrap().contains("AccessDenied"));
+    assert!((16..=18).contains(&of_session.count()), "{errors}");
+    app.store.heal();
+    assert_eq!(counts(&app.pass(PASS).await), (25, 25, 0, 0));
 }
 
 async fn what_somebody_wanted_completed_is_completed(app: TestApp) {
