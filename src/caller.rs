@@ -128,7 +128,8 @@ impl Admin {
 impl Caller {
     /// An operator at work on one tenant's uploads, in every brand. `user` is recorded as the actor.
     pub fn operating(tenant: TenantId, user: impl Into<String>) -> Self {
-        let permissions = [Permission::UploadsView, Permission::UploadsCancel, Permission::UploadsManage];
+        let permissions =
+            [Permission::UploadsView, Permission::UploadsCancel, Permission::UploadsManage, Permission::Operator];
         let permissions = permissions.into_iter().fold(Permissions::default(), Permissions::with);
         Self { tenant, user: user.into(), brands: Brands::All, permissions }
     }

@@ -43,6 +43,19 @@ pub(crate) async fn insert(
     upload_event::Entity::insert(row).exec_without_returning(tx.conn()).await.map(drop).map_err(db_error)
 }
 
+/// What happened to the session last.
+pub(super) async fn last_of(
+    conn: &impl ConnectionTrait,
+    tenant: TenantId,
+    session: SessionId,
+) -> Result<Option<upload_event::Model>> {
+    let last = upload_event::Entity::find()
+        .filter(Column::TenantId.eq(tenant))
+        .filter(Column::UploadSessionId.eq(session))
+        .order_by_desc(Column::Seq);
+    last.one(conn).await.map_err(db_error)
+}
+
 /// The session's events, oldest first. A session has a handful; the bound is there so that no query is without one.
 pub(crate) async fn of_session(
     conn: &impl ConnectionTrait,
@@ -98,16 +111,20 @@ pub(super) async fn take_turn(tx: &Tx) -> Result<i64> {
 /// Gives the places after `last` to at most `most` events; answers the places, in no order.
 ///
 /// Of one session, an event comes before the next one: whoever sees the next one committed sees it too, and `seq` leads
-/// the order.
+/// the choice. Those that are chosen come in the order of their times, but none before an earlier one of its session.
 pub(super) async fn place(tx: &Tx, last: i64, most: u32) -> Result<Vec<i64>> {
     let sql = "UPDATE upload_event SET position = $1 + waiting.place
         FROM (
             SELECT tenant_id, upload_session_id, seq,
-                row_number() OVER (ORDER BY seq, at, tenant_id, upload_session_id) AS place
+                row_number() OVER (ORDER BY reached, seq, tenant_id, upload_session_id) AS place
             FROM (
-                SELECT tenant_id, upload_session_id, seq, at FROM upload_event WHERE position IS NULL
-                ORDER BY seq, at, tenant_id, upload_session_id LIMIT $2
-            ) AS first
+                SELECT tenant_id, upload_session_id, seq,
+                    max(at) OVER (PARTITION BY tenant_id, upload_session_id ORDER BY seq) AS reached
+                FROM (
+                    SELECT tenant_id, upload_session_id, seq, at FROM upload_event WHERE position IS NULL
+                    ORDER BY seq, at, tenant_id, upload_session_id LIMIT $2
+                ) AS first
+            ) AS timed
         ) AS waiting
         WHERE upload_event.tenant_id = waiting.tenant_id
             AND upload_event.upload_session_id = waiting.upload_session_id

@@ -292,6 +292,9 @@ impl Check<'_> {
                 ("file_size", Value::from(session.file_size)),
                 ("mime_type", Value::from(session.mime_type.as_str())),
                 ("checksum_sha256", Value::from(session.checksum_sha256.clone())),
+                ("brand_id", Value::from(session.brand_id.to_string())),
+                ("batch_reference", Value::from(session.batch_reference.clone())),
+                ("client_reference", Value::from(session.client_reference.clone())),
             ];
             for (name, value) in now {
                 self.unless(said(name) == value, None, &format!("the session's {name} is not what it was opened with"));
@@ -310,14 +313,21 @@ impl Check<'_> {
             self.unless(when(to).map(|event| event.at) == at, None, &format!("the session's {name} is of no event"));
         }
         // Bytes of an ended session count until it is cleared.
-        let noted = |name: &str| events.iter().find(|event| event.event == name).map(|event| event.at);
-        let marks = [
-            ("storage.clear", session.storage_cleared_at, "storage_cleared_at"),
-            ("storage.clear_failed", session.clear_failed_at, "clear_failed_at"),
-        ];
-        for (event, at, name) in marks {
-            self.unless(noted(event) == at, None, &format!("the session's {name} is of no event"));
-        }
+        let noted = |name: &str, at| events.iter().any(|event| event.event == name && Some(event.at) == at);
+        let cleared = events.iter().any(|event| event.event == "storage.clear");
+        self.unless(
+            cleared == session.storage_cleared_at.is_some()
+                && cleared == noted("storage.clear", session.storage_cleared_at),
+            None,
+            "the session's storage_cleared_at is of no event",
+        );
+        // Servers of before knew the event and not the mark.
+        let tried = session.clear_failed_at;
+        self.unless(
+            tried.is_none() || noted("storage.clear_failed", tried),
+            None,
+            "the session's clear_failed_at is of no event",
+        );
         let reason = when(Status::Failed).and_then(|event| event.reason);
         self.unless(reason == session.failure_reason, None, "the session's failure_reason is not its event's");
         let upload = when(Status::Uploading).and_then(|event| event.details.get("multipart_upload_id")?.as_str());
@@ -346,6 +356,12 @@ impl Check<'_> {
         self.unless(etag.as_ref() == Some(&asset.etag), None, "the asset's etag is not what was completed");
         self.unless(asset.file_size == session.file_size, None, "the asset's file_size is not the session's");
         self.unless(asset.created_by == session.created_by, None, "the asset's created_by is not the session's");
+        let completed = named(state::Event::Complete.name());
+        let verified = completed.and_then(|event| event.details.get("checksum_verified")?.as_bool());
+        let is_said = verified == Some(asset.checksum_verified);
+        self.unless(is_said, None, "the asset's checksum_verified is not what was completed");
+        self.unless(asset.brand_id == session.brand_id, None, "the asset's brand_id is not the session's");
+        self.unless(asset.mime_type == session.mime_type, None, "the asset's mime_type is not the session's");
         let checksum = session.checksum_sha256.is_none() || asset.checksum_sha256 == session.checksum_sha256;
         self.unless(checksum, None, "the asset's checksum_sha256 is not the session's");
 

@@ -1,6 +1,6 @@
 use entity::SessionId;
 use entity::upload_session::{FailureReason, Status, UploadType};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tracing::instrument;
 
 use super::activity::refusal;
@@ -168,9 +168,9 @@ async fn multipart(
                 Ok(()) => {}
                 // Another caller was quicker, or it was aborted: the object will tell.
                 Err(error) if error.kind == Kind::NotFound => {}
-                failed @ Err(_) => {
-                    record_effect(engine, session, actor, Effect::Complete, Some(upload_id), &failed).await;
-                    failed?;
+                Err(error) => {
+                    record_effect(engine, session, actor, Effect::Complete, json!({}), Err(&error)).await;
+                    return Err(error.into());
                 }
             }
         }
@@ -223,7 +223,7 @@ fn agree(planned: &[Part], said: &[(i64, String)]) -> Result<()> {
 
 /// The last step: the state, the asset and the event in one transaction.
 async fn record(engine: &Engine, actor: &str, session: &Session, object: &Object, verified: bool) -> Result<Finished> {
-    let change = Change::complete(actor, &object.etag);
+    let change = Change::complete(actor, &object.etag, verified);
     let mut made = None;
     let outcome = transition(engine, session, change, async |tx, session| {
         made = Some(asset::rows::insert(tx, session, &object.etag, verified).await?);

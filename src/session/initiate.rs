@@ -151,6 +151,9 @@ async fn insert(
             "file_size": new.file_size,
             "mime_type": new.mime_type,
             "checksum_sha256": new.checksum_sha256,
+            "brand_id": scope.brand,
+            "batch_reference": new.batch_reference,
+            "client_reference": new.client_reference,
         }),
         at: now,
     };

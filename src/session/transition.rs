@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::rows;
 use super::state::{Event, Verdict, is_terminal, judge};
+use crate::caller::{Caller, Permission};
 use crate::database::{Tx, db_error};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -71,9 +72,10 @@ impl<'a> Change<'a> {
         Self { upload_id, details, ..Self::of(Event::Open, actor) }
     }
 
-    /// `etag`: the object's, as the store gave it.
-    pub fn complete(actor: &'a str, etag: &str) -> Self {
-        Self { details: json!({ "etag": etag }), ..Self::of(Event::Complete, actor) }
+    /// `etag`: the object's, as the store gave it; `verified`: the store has compared the bytes with the checksum.
+    pub fn complete(actor: &'a str, etag: &str, verified: bool) -> Self {
+        let details = json!({ "etag": etag, "checksum_verified": verified });
+        Self { details, ..Self::of(Event::Complete, actor) }
     }
 
     pub fn cancel(actor: &'a str) -> Self {
@@ -87,6 +89,14 @@ impl<'a> Change<'a> {
     /// A failure that somebody has ordered, and why in their words.
     pub fn fail_by_hand(actor: &'a str, note: &str) -> Self {
         Self { details: json!({ "note": note }), ..Self::fail(actor, FailureReason::Operator) }
+    }
+
+    /// Says with the event where an operator has asked for it: a user of the tenant may have the same name.
+    pub fn asked_by(mut self, caller: &Caller) -> Self {
+        if caller.permissions.has(Permission::Operator) {
+            self.details["operator"] = json!(true);
+        }
+        self
     }
 
     pub fn guarded(self, guard: Guard) -> Self {

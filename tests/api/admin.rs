@@ -153,7 +153,7 @@ async fn an_upload_is_failed_by_hand(app: TestApp) {
     let events = history(&app, &reel).await;
     let last = &events[2];
     assert_eq!((&last["event"], &last["actor"], &last["reason"]), (&json!("fail"), &json!("ola"), &json!("operator")));
-    assert_eq!(last["details"], json!({"note": "Sie dürfen das nicht 🚫"}));
+    assert_eq!(last["details"], json!({"note": "Sie dürfen das nicht 🚫", "operator": true}));
     // Again: the same, and no second event, whoever asks.
     assert_eq!(ola.post(&path, &json!({"reason_text": "again"})).await.ok(), failed);
     assert_eq!(history(&app, &reel).await, events);
@@ -166,7 +166,8 @@ async fn an_upload_is_failed_by_hand(app: TestApp) {
     manager(&app).brands(&["second"]).post(&path, &body).await.is_problem(404, "not-found");
     app.tenant("globex").user("gil").all_brands().post(&path, &body).await.is_problem(404, "not-found");
     assert_eq!(manager(&app).post(&path, &body).await.ok()["status"], "FAILED");
-    assert_eq!(history(&app, &note).await[2]["actor"], "mia");
+    let by_manager = &history(&app, &note).await[2];
+    assert_eq!((&by_manager["actor"], &by_manager["details"]["operator"]), (&json!("mia"), &Value::Null));
 
     // What has ended otherwise stays.
     let kept = ann.initiate("kept", 1).await;
@@ -193,7 +194,8 @@ async fn an_upload_is_cancelled_by_an_operator(app: TestApp) {
     let path = format!("/admin/uploads/{}/cancel?tenant=acme", reel.id);
     let cancelled = ola.post(&path, &json!({})).await.ok();
     assert_eq!(cancelled["status"], "CANCELLED");
-    assert_eq!(history(&app, &reel).await[2]["actor"], "ola");
+    let by_operator = &history(&app, &reel).await[2];
+    assert_eq!((&by_operator["actor"], &by_operator["details"]), (&json!("ola"), &json!({"operator": true})));
     assert_eq!(ola.post(&path, &json!({})).await.ok(), cancelled);
     let note = ann.initiate("note.txt", 1).await;
     let path = format!("/admin/uploads/{}/cancel", note.id);

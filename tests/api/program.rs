@@ -255,7 +255,10 @@ async fn sessions_are_ended_by_commands(app: TestApp) {
     let failed = said_json(&app, &["session", "fail", &reel.id, "--tenant", "acme", "--reason", "not theirs"]).await;
     assert_eq!((&failed["status"], &failed["failure_reason"]), (&json!("FAILED"), &json!("operator")));
     let events = app.operator("ola").get(&path).await.ok()["events"].clone();
-    assert_eq!((&events[2]["actor"], &events[2]["details"]), (&json!("cli"), &json!({"note": "not theirs"})));
+    assert_eq!(
+        (&events[2]["actor"], &events[2]["details"]),
+        (&json!("cli"), &json!({"note": "not theirs", "operator": true}))
+    );
     assert!(said(&app, &["session", "cancel", &note.id]).await.contains("CANCELLED"), "whoever's it is");
     refused(&app, &["session", "cancel", "0199d2c4-7a10-7c3e-9b1d-5f0e2a6b7c8d"], 1, "no such").await;
     assert!(app.store.uploads().await.is_empty());

@@ -70,7 +70,7 @@ fn the_databases_arrows_are_those_of_the_table() {
 fn change(event: Event, kind: Kind, actor: &str) -> Change<'_> {
     match event {
         Event::Open => Change::open(actor, if kind == Kind::Multipart { Some("upload-1") } else { None }),
-        Event::Complete => Change::complete(actor, "etag"),
+        Event::Complete => Change::complete(actor, "etag", false),
         Event::Cancel => Change::cancel(actor),
         Event::Fail => Change::fail(actor, FailureReason::Operator),
     }
@@ -154,7 +154,7 @@ async fn a_failure_beside_a_move_takes_it_back(db: TestDb) {
     let place = Place::create(&db).await;
     let session = begun(&db, &place, Kind::Direct, "UPLOADING").await;
     let before = find(&engine, session).await;
-    let change = Change::complete("ann", "etag");
+    let change = Change::complete("ann", "etag", false);
     let result = transition(&engine, &before, change, async |_, _| Err(Error::NotFound)).await;
     assert!(matches!(result, Err(Error::NotFound)), "{result:?}");
     assert_eq!(find(&engine, session).await, before);

@@ -82,7 +82,7 @@ pub async fn uploading(engine: &Engine, ann: &Caller) -> Session {
 }
 
 pub async fn complete(engine: &Engine, session: &Session) -> Session {
-    let change = Change::complete("ann", "etag-1");
+    let change = Change::complete("ann", "etag-1", true);
     let outcome = transition(engine, session, change, async |tx, session| {
         asset::Entity::insert(asset_of(session)).exec_without_returning(tx.conn()).await.map_err(Error::Db)?;
         Ok(())
