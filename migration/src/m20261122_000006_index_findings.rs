@@ -1,13 +1,17 @@
 use sea_orm_migration::prelude::*;
 
-use crate::sql::{Words, execute};
+use crate::sql::{Words, execute, is_postgres};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
 
 /// What waits for an operator or for the next cleanup: a few, however many sessions and assets there are. Each once for
 /// the newest ones of a tenant, and once for those of all.
-const INDEXES: [(&str, &str); 4] = [
+const OF_ASSETS: [(&str, &str); 2] = [
+    ("asset_failed", "asset (tenant_id, upload_session_id) WHERE status = 'FAILED'"),
+    ("asset_failed_of_all", "asset (upload_session_id) WHERE status = 'FAILED'"),
+];
+const OF_SESSIONS: [(&str, &str); 2] = [
     (
         "upload_session_not_cleared",
         "upload_session (tenant_id, id) WHERE clear_failed_at IS NOT NULL AND storage_cleared_at IS NULL",
@@ -16,31 +20,39 @@ const INDEXES: [(&str, &str); 4] = [
         "upload_session_not_cleared_of_all",
         "upload_session (id) WHERE clear_failed_at IS NOT NULL AND storage_cleared_at IS NULL",
     ),
-    ("asset_failed", "asset (tenant_id, upload_session_id) WHERE status = 'FAILED'"),
-    ("asset_failed_of_all", "asset (upload_session_id) WHERE status = 'FAILED'"),
 ];
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let Words { time, .. } = Words::of(manager);
+        // First, because from the next statement on nobody reads a session until the end.
+        create(manager, &OF_ASSETS).await?;
+        let check = "CONSTRAINT only_the_ended_fail_to_clear
+            CHECK (clear_failed_at IS NULL OR status IN ('COMPLETED', 'FAILED', 'CANCELLED'))";
         // Sessions that could not be cleared before this get their mark from the next cleanup that fails at them.
-        let column = format!(
-            "ALTER TABLE upload_session ADD COLUMN clear_failed_at {time}
-             CONSTRAINT only_the_ended_fail_to_clear
-                 CHECK (clear_failed_at IS NULL OR status IN ('COMPLETED', 'FAILED', 'CANCELLED'))"
-        );
-        execute(manager, &column).await?;
-        for (name, rows) in INDEXES {
-            execute(manager, &format!("CREATE INDEX {name} ON {rows}")).await?;
+        let column = format!("ALTER TABLE upload_session ADD COLUMN clear_failed_at {time}");
+        if is_postgres(manager) {
+            execute(manager, &column).await?;
+            // It holds in all rows as it is: that need not be proven.
+            execute(manager, &format!("ALTER TABLE upload_session ADD {check} NOT VALID")).await?;
+        } else {
+            execute(manager, &format!("{column} {check}")).await?;
         }
-        Ok(())
+        create(manager, &OF_SESSIONS).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for (name, _) in INDEXES {
+        for (name, _) in OF_SESSIONS.into_iter().chain(OF_ASSETS) {
             execute(manager, &format!("DROP INDEX {name}")).await?;
         }
         execute(manager, "ALTER TABLE upload_session DROP COLUMN clear_failed_at").await
     }
+}
+
+async fn create(manager: &SchemaManager<'_>, indexes: &[(&str, &str)]) -> Result<(), DbErr> {
+    for (name, rows) in indexes {
+        execute(manager, &format!("CREATE INDEX {name} ON {rows}")).await?;
+    }
+    Ok(())
 }
