@@ -42,6 +42,11 @@ impl Act {
         Self { name: "job.drop", tenant: None, details: what(job) }
     }
 
+    /// Objects and uploads under keys of ours that are nobody's.
+    pub(crate) fn removing_orphans(bucket: &str, keys: &[&str]) -> Self {
+        Self { name: "orphans.remove", tenant: None, details: json!({ "bucket": bucket, "object_keys": keys }) }
+    }
+
     pub(crate) fn ran_pass(order: &Order, job: JobId) -> Self {
         let details = json!({
             "pass": order.pass.name(),

@@ -80,7 +80,7 @@ pub async fn promote(engine: &Engine, tenant: TenantId, session: SessionId) -> R
             let promoted = record(engine, &session, &asset, Ok(&to.key)).await?;
             if let Promoted::Ready(_) = &promoted {
                 let cleared = clear(engine, &asset, &from, &to).await;
-                record_effect(engine, &session, ACTOR, Effect::Discard, None, &cleared).await;
+                record_effect(engine, &session, ACTOR, Effect::Discard, json!({}), cleared.as_ref().copied()).await;
             }
             Ok(promoted)
         }
@@ -100,16 +100,11 @@ async fn fetch(engine: &Engine, session: &Session, asset: &Asset, to: &Location)
     if look(engine, asset, to).await? == Copied::Whole {
         return Ok(Fetched::Whole);
     }
-    let copied = copy(engine, asset, &location(session), to).await;
-    let lost = match &copied {
+    let lost = match copy(engine, asset, &location(session), to).await {
         Ok(()) => None,
         Err(error) if error.kind == Kind::Changed => Some(CHANGED),
         Err(error) if error.kind == Kind::NotFound => Some(GONE),
-        Err(_) => {
-            record_effect(engine, session, ACTOR, Effect::Copy, None, &copied).await;
-            copied?;
-            None
-        }
+        Err(error) => return Err(failed(engine, session, error).await),
     };
     // Another one at the same work may have been quicker, and have deleted the source.
     match (look(engine, asset, to).await?, lost) {
@@ -118,9 +113,14 @@ async fn fetch(engine: &Engine, session: &Session, asset: &Asset, to: &Location)
         (Copied::Cut, None) => Ok(Fetched::Lost(CUT)),
         (Copied::Missing, None) => {
             let code = "there is no copy".to_owned();
-            Err(storage::Error { op: Op::Copy, kind: Kind::Unavailable, code }.into())
+            Err(failed(engine, session, storage::Error { op: Op::Copy, kind: Kind::Unavailable, code }).await)
         }
     }
+}
+
+async fn failed(engine: &Engine, session: &Session, error: storage::Error) -> Error {
+    record_effect(engine, session, ACTOR, Effect::Copy, json!({}), Err(&error)).await;
+    error.into()
 }
 
 /// What is where the asset is to be served from.

@@ -238,7 +238,7 @@ fn of_search(item: &Item, since: String) -> Vec<String> {
 /// How far what is said of the bucket can be relied on.
 fn searched(search: Option<&Search>) -> String {
     match search {
-        None => "orphans were never searched for".to_owned(),
+        None => "orphans: no search among the last 100 has come to its end".to_owned(),
         Some(search) if search.is_unfinished => {
             format!("orphans were last searched for until {}, when the time was up", time(search.ended_at))
         }

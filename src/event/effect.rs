@@ -1,12 +1,12 @@
-use std::fmt::Display;
-
 use entity::upload_session;
-use serde_json::{Map, json};
+use serde_json::{Value, json};
 use tracing::warn;
 
 use super::record::{Note, record};
+use super::rows;
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::storage;
 
 /// Something that is asked of the store for a session. Each is recorded by its name, or by its name and `_failed` with the
 /// cause; of [`Effect::Open`], [`Effect::Complete`] and [`Effect::Copy`] only the failure, because what they achieve is a
@@ -40,39 +40,42 @@ impl Effect {
     }
 }
 
-/// Records on a session what came of an effect; `upload_id`: of the one upload that it was about.
+/// Records on a session what came of an effect; `about` is a JSON object with what the session does not say of it.
 ///
-/// Best effort: an effect and its record cannot be one transaction. What is lost in between is done and recorded again by
-/// the pass that finds it, because every effect may be repeated.
-pub(crate) async fn record_effect<T, E: Display>(
+/// Best effort: an effect and its record cannot be one transaction, and the database may be away. A failure that is the
+/// same as what was recorded last is not recorded again: a store that refuses for months would fill the history.
+pub(crate) async fn record_effect(
     engine: &Engine,
     seen: &upload_session::Model,
     actor: &str,
     effect: Effect,
-    upload_id: Option<&str>,
-    outcome: &std::result::Result<T, E>,
+    about: Value,
+    outcome: Result<(), &storage::Error>,
 ) {
     let (done, failed) = effect.names();
-    let mut details = Map::new();
-    if let Some(id) = upload_id {
-        details.insert("upload_id".to_owned(), json!(id));
-    }
+    let mut details = about;
     let event = match outcome {
-        Ok(_) => done,
+        Ok(()) => done,
         Err(error) => {
             warn!(session.id = %seen.id, event = failed, %error, "the store did not do what was asked of it");
-            details.insert("cause".to_owned(), json!(error.to_string()));
+            details["cause"] = json!(error.to_string());
             Some(failed)
         }
     };
     let Some(event) = event else { return };
-    let note = Note { event, actor, details: details.into(), at: engine.clock.now() };
-    if let Err(error) = commit(engine, seen, &note).await {
+    let note = Note { event, actor, details, at: engine.clock.now() };
+    if let Err(error) = commit(engine, seen, &note, outcome.is_err()).await {
         warn!(session.id = %seen.id, event, %error, "an effect on the store could not be recorded");
     }
 }
 
-async fn commit(engine: &Engine, seen: &upload_session::Model, note: &Note<'_>) -> Result<()> {
+async fn commit(engine: &Engine, seen: &upload_session::Model, note: &Note<'_>, is_failure: bool) -> Result<()> {
+    if is_failure {
+        let last = rows::last_of(engine.db.conn(), seen.tenant_id, seen.id).await?;
+        if last.is_some_and(|last| last.event == note.event && last.details == note.details) {
+            return Ok(());
+        }
+    }
     let tx = engine.db.begin().await?;
     record(engine, &tx, seen, note).await?;
     tx.commit().await

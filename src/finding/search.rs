@@ -31,6 +31,7 @@ pub struct Search {
 /// The part of [`crate::session::orphans`]' report that is of interest here.
 #[derive(Debug, Deserialize)]
 struct Details {
+    #[serde(default)]
     orphans: Vec<String>,
     foreign: u64,
     examples: Vec<String>,

@@ -1,5 +1,7 @@
 use std::fmt;
 
+use serde_json::json;
+
 use super::{Session, location};
 use crate::engine::Engine;
 use crate::event::{Effect, record_effect};
@@ -15,7 +17,7 @@ const ABORTS_MAX: u32 = 3;
 /// what failed is left to the cleanup.
 pub(super) async fn discard(engine: &Engine, session: &Session, actor: &str) {
     let outcome = clear(engine, session).await;
-    record_effect(engine, session, actor, Effect::Discard, None, &outcome).await;
+    record_effect(engine, session, actor, Effect::Discard, json!({}), outcome.as_ref().copied()).await;
 }
 
 async fn clear(engine: &Engine, session: &Session) -> Result<(), storage::Error> {
@@ -40,7 +42,8 @@ async fn clear_uploads(engine: &Engine, session: &Session) -> Result<(), storage
 /// Aborts one upload that lost a race, best effort; the cleanup aborts what is left.
 pub(super) async fn abort(engine: &Engine, session: &Session, actor: &str, upload_id: &str) {
     let outcome = engine.storage.abort_multipart(&location(session), upload_id).await;
-    record_effect(engine, session, actor, Effect::Abort, Some(upload_id), &outcome).await;
+    record_effect(engine, session, actor, Effect::Abort, json!({ "upload_id": upload_id }), outcome.as_ref().copied())
+        .await;
 }
 
 /// Why something may be left in the store.

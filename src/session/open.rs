@@ -1,4 +1,5 @@
 use entity::upload_session::UploadType;
+use serde_json::json;
 
 use super::discard::abort;
 use super::{Change, Outcome, Session, location, transition};
@@ -39,6 +40,6 @@ async fn upload(engine: &Engine, session: &Session, actor: &str, again: bool) ->
         return Ok(earlier);
     }
     let opened = engine.storage.open_multipart(&at, &session.mime_type).await;
-    record_effect(engine, session, actor, Effect::Open, None, &opened).await;
+    record_effect(engine, session, actor, Effect::Open, json!({}), opened.as_ref().map(drop)).await;
     Ok(opened?)
 }

@@ -8,6 +8,7 @@ use tracing::{info, instrument, warn};
 
 use super::Session;
 use super::rows::{self, Claim};
+use crate::action::{self, Act};
 use crate::clock::seconds;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -19,13 +20,17 @@ use crate::{asset, deployment};
 /// Of each kind, keys that a report names.
 const EXAMPLES_MAX: usize = 20;
 
+/// How many runs back one may be that says where to begin.
+const RUNS: u64 = 20;
+
 /// Removes what is in the store and nothing explains: objects and multipart uploads under `temp/uploads/`, and multipart
 /// uploads under `assets/`, in every bucket in use.
 ///
 /// The store is listed first, the rows are read after that: whoever puts something into the store has a row before. A row
 /// is read once more before anything is removed. Only what is older than `lifecycle.orphan_after_secs` by the store's
-/// own clock is removed; where a session's row is there, what came of it is an event of that session. What is not of our
-/// making is counted and left alone. Holds one page of a list in memory.
+/// own clock is removed; what came of it is an event of the session whose key it is under, and what is under no session's
+/// key is recorded among the actions before. What is not of our making is counted and left alone. Holds one page of a
+/// list in memory.
 ///
 /// A bucket that does not answer, lies, is gone or belongs to another deployment is named in the report's details and
 /// counted as failed; the others are seen to. A run whose time is up names the bucket that the next one begins with.
@@ -46,7 +51,10 @@ pub async fn orphans(engine: &Engine, run: &Run) -> Result<Report> {
             // The outer error says only that it was the store.
             Err(Error::Storage(cause)) => sweep.give_up(bucket, cause.to_string()),
             Err(error @ Error::ForeignBucket { .. }) => sweep.give_up(bucket, error.to_string()),
-            Err(error) => return Err(error),
+            Err(error) => {
+                run.add(&sweep.report);
+                return Err(error);
+            }
         }
     }
     Ok(sweep.report(buckets.pop_front()))
@@ -55,10 +63,10 @@ pub async fn orphans(engine: &Engine, run: &Run) -> Result<Report> {
 /// The buckets in use, beginning with the one that the last run did not come to.
 async fn in_turn(engine: &Engine) -> Result<VecDeque<String>> {
     let mut buckets: VecDeque<String> = deployment::buckets(engine).await?.into_iter().collect();
-    // One of them may be the very run that this is.
-    let runs = pass::runs(engine, Some(Pass::Orphans), 2).await?;
-    let ended = runs.iter().find(|run| run.ended_at.is_some());
-    if let Some(first) = ended.and_then(|run| run.details["next_bucket"].as_str()) {
+    // The newest may be the very run that this is, and others may have been lost before they reported anything.
+    let runs = pass::runs(engine, Some(Pass::Orphans), RUNS).await?;
+    let reported = runs.iter().find(|run| run.details.get("foreign").is_some());
+    if let Some(first) = reported.and_then(|run| run.details["next_bucket"].as_str()) {
         buckets.rotate_left(buckets.iter().take_while(|bucket| bucket.as_str() < first).count());
     }
     Ok(buckets)
@@ -224,9 +232,10 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Reads the rows of one page, and removes what none explains.
+    /// Reads the rows of one page, and removes what none explains. What is nobody's is recorded before.
     async fn judge(&mut self, page: Vec<Found<'_>>, store_time: DateTime<Utc>) -> Result<()> {
         let claims = self.claims(&page).await?;
+        let mut orphans = Vec::new();
         for found in page {
             if self.is_over() {
                 return Ok(());
@@ -235,10 +244,38 @@ impl<'a> Sweep<'a> {
                 Verdict::Explained => {}
                 Verdict::Waiting => self.report.skipped += 1,
                 Verdict::Orphan if is_younger(found.since, store_time, self.older_than) => self.report.skipped += 1,
-                Verdict::Orphan => self.orphan(&found).await?,
+                Verdict::Orphan => {
+                    self.note_orphan(&found.at);
+                    orphans.push(found);
+                }
             }
         }
+        if self.run.options.dry_run {
+            return Ok(());
+        }
+        self.announce(&orphans, &claims).await?;
+        for found in orphans {
+            if self.is_over() {
+                return Ok(());
+            }
+            self.remove(&found).await?;
+        }
         Ok(())
+    }
+
+    /// Records what is to be removed and is under no session's key: nothing else will tell of it.
+    async fn announce(&self, orphans: &[Found<'_>], claims: &HashMap<SessionId, Claim>) -> Result<()> {
+        let mut keys = Vec::new();
+        for found in orphans {
+            if self.session_of(found, claims).await?.is_none() {
+                keys.push(found.at.key.as_str());
+            }
+        }
+        let Some(first) = orphans.first().filter(|_| !keys.is_empty()) else { return Ok(()) };
+        let tx = self.engine.db.begin().await?;
+        let act = Act::removing_orphans(&first.at.bucket, &keys);
+        action::record(self.engine, &tx, &self.run.actor, act).await?;
+        tx.commit().await
     }
 
     async fn claims(&self, page: &[Found<'_>]) -> Result<HashMap<SessionId, Claim>> {
@@ -268,11 +305,7 @@ impl<'a> Sweep<'a> {
         })
     }
 
-    async fn orphan(&mut self, found: &Found<'_>) -> Result<()> {
-        self.note_orphan(&found.at);
-        if self.run.options.dry_run {
-            return Ok(());
-        }
+    async fn remove(&mut self, found: &Found<'_>) -> Result<()> {
         // Once more, right before: nothing that lives may be cut off.
         let claims = self.claims(std::slice::from_ref(found)).await?;
         if self.verdict(found, &claims).await? != Verdict::Orphan {
@@ -284,8 +317,10 @@ impl<'a> Sweep<'a> {
             Some(id) => self.engine.storage.abort_multipart(&found.at, id).await,
         };
         if let Some(session) = self.session_of(found, &claims).await? {
-            let upload_id = found.what.upload_id();
-            record_effect(self.engine, &session, &self.run.actor, Effect::RemoveOrphan, upload_id, &removed).await;
+            let Location { bucket, key } = &found.at;
+            let about = json!({ "bucket": bucket, "object_key": key, "upload_id": found.what.upload_id() });
+            let outcome = removed.as_ref().copied();
+            record_effect(self.engine, &session, &self.run.actor, Effect::RemoveOrphan, about, outcome).await;
         }
         let Location { bucket, key } = &found.at;
         match removed {

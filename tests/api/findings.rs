@@ -250,7 +250,7 @@ fn parsed(lines: &str) -> Vec<Value> {
 
 async fn a_command_lists_them(app: TestApp) {
     let (ann, gil) = (app.tenant("acme").user("ann"), app.tenant("globex").user("gil"));
-    let nothing = "nothing was found\n\norphans were never searched for\n";
+    let nothing = "nothing was found\n\norphans: no search among the last 100 has come to its end\n";
     assert_eq!(command(&app, &[]).await, (Some(0), nothing.to_owned(), String::new()));
     assert_eq!(command(&app, &["--tenant", "acme"]).await.1, "nothing was found\n");
     assert_eq!(listed(&app, &[]).await, [] as [Value; 0]);
@@ -265,7 +265,7 @@ async fn a_command_lists_them(app: TestApp) {
     assert!(lines[1].ends_with("AbortMultipart failed: Refused (AccessDenied)"), "{table}");
     assert!(lines[2].starts_with("asset-failed  ") && lines[2].contains(&note.id), "{table}");
     assert!(lines[2].ends_with("overwritten after it was completed"), "{table}");
-    assert_eq!(lines[3..], ["", "orphans were never searched for"]);
+    assert_eq!(lines[3..], ["", "orphans: no search among the last 100 has come to its end"]);
 
     // The same as by the API.
     let all = findings(&app.operator("ola"), "").await;

@@ -296,6 +296,12 @@ async fn a_store_that_is_away_changes_nothing(app: TestApp) {
     let failed = "storage.copy_failed";
     let history = ["initiate", "open", "complete", failed, failed, failed, failed];
     assert_eq!(ann.history(&upload).await, history, "a look is no effect");
+    for cause in ["SlowDown", "SlowDown", "InternalError"] {
+        app.store.faults().order(Op::CopyObject, Fault::Answer(503, cause));
+        promoted(&app, &ann, &upload).await.unwrap_err();
+        app.store.heal();
+    }
+    assert_eq!(ann.history(&upload).await.len(), history.len() + 2, "the same again is no news");
     assert!(matches!(promoted(&app, &ann, &upload).await.unwrap(), Promoted::Ready(_)));
 }
 

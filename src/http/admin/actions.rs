@@ -23,9 +23,10 @@ pub(crate) struct ActionView {
     /// Gap-free from 1 over the whole deployment.
     seq: i64,
     at: Time,
-    /// A token's `sub`, or `cli` for a command.
+    /// A token's `sub`, `cli` for a command, or `system` for the timetable.
     actor: String,
-    /// `tenant.create`, `tenant.bucket`, `tenant.brands`, `tenant.limit`, `job.retry`, `job.drop` or `pass.run`.
+    /// `tenant.create`, `tenant.bucket`, `tenant.brands`, `tenant.limit`, `job.retry`, `job.drop`, `pass.run` or
+    /// `orphans.remove`.
     action: String,
     /// Null where it concerns no single tenant.
     tenant_id: Option<Uuid>,
@@ -65,7 +66,8 @@ pub(in crate::http) struct ActionsView {
     next_cursor: Option<String>,
 }
 
-/// What operators did to tenants, jobs and passes, newest first. What they did to an upload is among its events.
+/// What operators did to tenants, jobs and passes, and what the search for orphans was to remove that is nobody's, newest
+/// first. What was done to an upload is among its events.
 #[utoipa::path(
     get, path = "/admin/actions", tag = "admin",
     params(

@@ -43,7 +43,7 @@ pub(in crate::http) struct AdminListQuery {
 #[utoipa::path(
     get, path = "/admin/uploads", tag = "admin",
     params(
-        ("tenant" = Option<String>, Query, description = "Slug or id of whose it is; may be left out."),
+        ("tenant" = Option<String>, Query, description = "Slug or id; an operator must name it."),
         ("status" = Option<String>, Query, description = "States, separated by commas.", pattern = "^(INITIATING|UPLOADING|COMPLETED|FAILED|CANCELLED)(,(INITIATING|UPLOADING|COMPLETED|FAILED|CANCELLED))*$"),
         ("brand_id" = Option<uuid::Uuid>, Query),
         ("batch_reference" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
