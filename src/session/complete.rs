@@ -142,12 +142,9 @@ async fn intend(engine: &Engine, caller: &Caller, id: SessionId, completion: &Co
 
 /// A direct session's object, which may yet arrive where it is not there.
 async fn direct(engine: &Engine, session: &Session) -> Result<Option<Object>> {
-    match engine.storage.head(&location(session)).await {
-        Ok(object) => Ok(Some(object)),
-        Err(error) if error.kind == Kind::NotFound => {
-            Err(Error::UploadIncomplete { missing_parts: vec![], uploaded_bytes: 0 })
-        }
-        Err(error) => Err(error.into()),
+    match object(engine, session).await? {
+        Some(object) => Ok(Some(object)),
+        None => Err(Error::UploadIncomplete { missing_parts: vec![], uploaded_bytes: 0 }),
     }
 }
 
@@ -162,22 +159,40 @@ async fn multipart(
     let at = location(session);
     let upload_id = session.multipart_upload_id.as_deref().unwrap_or_default();
     match engine.storage.list_parts(&at, upload_id).await {
-        Ok(held) => {
-            let planned = check(session, held, said)?;
-            match engine.storage.complete_multipart(&at, upload_id, &planned).await {
-                Ok(()) => {}
-                // Another caller was quicker, or it was aborted: the object will tell.
-                Err(error) if error.kind == Kind::NotFound => {}
-                Err(error) => {
-                    record_effect(engine, session, actor, Effect::Complete, json!({}), Err(&error)).await;
-                    return Err(error.into());
-                }
+        Ok(held) => match check(session, held, said) {
+            Ok(planned) => assemble(engine, session, actor, &planned).await?,
+            Err(error @ Error::UploadIncomplete { .. }) => {
+                return whole(engine, session).await?.map(Some).ok_or(error);
             }
-        }
+            Err(error) => return Err(error),
+        },
         Err(error) if error.kind == Kind::NotFound => {}
         Err(error) => return Err(error.into()),
     }
-    match engine.storage.head(&at).await {
+    object(engine, session).await
+}
+
+async fn assemble(engine: &Engine, session: &Session, actor: &str, planned: &[Part]) -> Result<()> {
+    let upload_id = session.multipart_upload_id.as_deref().unwrap_or_default();
+    match engine.storage.complete_multipart(&location(session), upload_id, planned).await {
+        Ok(()) => Ok(()),
+        // Another caller was quicker, or it was aborted: the object will tell.
+        Err(error) if error.kind == Kind::NotFound => Ok(()),
+        Err(error) => {
+            record_effect(engine, session, actor, Effect::Complete, json!({}), Err(&error)).await;
+            Err(error.into())
+        }
+    }
+}
+
+/// The object, where it is there and has the session's size. Garage lists no parts, or some, of an upload that it is just
+/// making an object of for another caller.
+pub(super) async fn whole(engine: &Engine, session: &Session) -> Result<Option<Object>> {
+    Ok(object(engine, session).await?.filter(|object| object.size == session.file_size.unsigned_abs()))
+}
+
+async fn object(engine: &Engine, session: &Session) -> Result<Option<Object>> {
+    match engine.storage.head(&location(session)).await {
         Ok(object) => Ok(Some(object)),
         Err(error) if error.kind == Kind::NotFound => Ok(None),
         Err(error) => Err(error.into()),

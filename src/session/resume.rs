@@ -2,6 +2,7 @@ use entity::SessionId;
 use entity::upload_session::{FailureReason, Status, UploadType};
 use tracing::instrument;
 
+use super::complete::whole;
 use super::initiate::put_url;
 use super::plan::part_range;
 use super::state::is_terminal;
@@ -77,6 +78,11 @@ async fn multipart(engine: &Engine, caller: &Caller, session: Session) -> Result
     let at = location(&session);
     let upload_id = session.multipart_upload_id.as_deref().unwrap_or_default();
     let parts: Vec<Held> = match engine.storage.list_parts(&at, upload_id).await {
+        // Somebody wants it completed: the store may be making the object of them.
+        Ok(parts) if parts.is_empty() && session.completing_at.is_some() => match whole(engine, &session).await? {
+            Some(_) => all_parts(&session),
+            None => vec![],
+        },
         Ok(parts) => parts.into_iter().map(|p| Held { number: p.number, etag: Some(p.etag), size: p.size }).collect(),
         Err(error) if error.kind == Kind::NotFound => match engine.storage.head(&at).await {
             Ok(object) if object.size == session.file_size.unsigned_abs() => all_parts(&session),

@@ -1,7 +1,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::kit::{CHUNK, KIB, MIB, Op, TestApp, stories};
+use crate::kit::{CHUNK, Fault, KIB, MIB, Op, TestApp, stories};
 
 stories![
     it_names_the_parts_that_are_missing,
@@ -9,6 +9,7 @@ stories![
     a_part_of_the_wrong_size_is_missing,
     the_clients_list_must_agree_with_the_store,
     quotes_around_etags_do_not_matter,
+    parts_that_the_store_forgets_too_early_are_not_missed,
     the_second_time_answers_the_same_asset,
     many_at_once_make_one_asset,
     title_and_metadata_go_to_the_asset,
@@ -107,6 +108,28 @@ async fn quotes_around_etags_do_not_matter(app: TestApp) {
     assert!(!list[0]["etag"].as_str().unwrap().contains('"'), "{list:?}");
     list[0]["etag"] = json!(format!("\"{}\"", list[0]["etag"].as_str().unwrap()));
     ann.complete_with(&json!({"upload_session_id": reel.id, "parts": list})).await.created();
+}
+
+/// As Garage does while it makes the object for another caller, whose answer was lost.
+async fn parts_that_the_store_forgets_too_early_are_not_missed(app: TestApp) {
+    let nothing = || Fault::Say("<ListPartsResult><IsTruncated>false</IsTruncated></ListPartsResult>".to_owned());
+    let ann = app.tenant("acme").user("ann");
+    let reel = ann.initiate("reel.mov", 6 * MIB).await;
+    ann.put_part(&reel, 1).await;
+    app.store.faults().order(Op::ListParts, nothing());
+    // Without an object it is what it looks like.
+    ann.complete(&reel).await.is_problem(409, "upload-incomplete");
+    app.store.heal();
+    ann.send_all_parts(&reel).await;
+    app.store.faults().drop_answers(Op::CompleteMultipartUpload);
+    ann.complete(&reel).await.is_problem(503, "storage-unavailable");
+    app.store.heal();
+    app.store.faults().order(Op::ListParts, nothing());
+    let held = ann.resume(&reel).await.ok();
+    assert_eq!((&held["can_resume"], &held["uploaded_bytes"]), (&json!(true), &json!(6 * MIB)));
+    ann.complete(&reel).await.created();
+    app.store.heal();
+    assert!(app.store.read(&reel.key()).await == reel.bytes);
 }
 
 async fn the_second_time_answers_the_same_asset(app: TestApp) {
