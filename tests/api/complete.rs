@@ -273,8 +273,8 @@ async fn a_cut_answer_does_not_make_a_second_asset(app: TestApp) {
     let ann = app.tenant("acme").user("ann");
     let reel = ann.initiate("reel.mov", 6 * MIB).await;
     ann.send_all_parts(&reel).await;
-    app.store.faults().order(Op::CompleteMultipartUpload, crate::kit::Fault::CutAnswer);
-    app.store.faults().order(Op::HeadObject, crate::kit::Fault::DropRequest);
+    app.store.faults().order(Op::CompleteMultipartUpload, Fault::CutAnswer);
+    app.store.faults().order(Op::HeadObject, Fault::DropRequest);
     ann.complete(&reel).await.is_problem(503, "storage-unavailable");
     app.store.heal();
     ann.complete(&reel).await.created();
