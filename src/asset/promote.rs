@@ -133,12 +133,11 @@ enum Copied {
 }
 
 async fn look(engine: &Engine, asset: &Asset, to: &Location) -> Result<Copied> {
-    match engine.storage.head(to).await {
-        Ok(object) if object.size == asset.file_size.unsigned_abs() => Ok(Copied::Whole),
-        Ok(_) => Ok(Copied::Cut),
-        Err(error) if error.kind == Kind::NotFound => Ok(Copied::Missing),
-        Err(error) => Err(error.into()),
-    }
+    Ok(match engine.storage.find(to).await? {
+        Some(object) if object.size == asset.file_size.unsigned_abs() => Copied::Whole,
+        Some(_) => Copied::Cut,
+        None => Copied::Missing,
+    })
 }
 
 async fn copy(engine: &Engine, asset: &Asset, from: &Location, to: &Location) -> Result<(), storage::Error> {

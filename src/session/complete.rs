@@ -142,7 +142,7 @@ async fn intend(engine: &Engine, caller: &Caller, id: SessionId, completion: &Co
 
 /// A direct session's object, which may yet arrive where it is not there.
 async fn direct(engine: &Engine, session: &Session) -> Result<Option<Object>> {
-    match object(engine, session).await? {
+    match engine.storage.find(&location(session)).await? {
         Some(object) => Ok(Some(object)),
         None => Err(Error::UploadIncomplete { missing_parts: vec![], uploaded_bytes: 0 }),
     }
@@ -169,7 +169,7 @@ async fn multipart(
         Err(error) if error.kind == Kind::NotFound => {}
         Err(error) => return Err(error.into()),
     }
-    object(engine, session).await
+    Ok(engine.storage.find(&at).await?)
 }
 
 async fn assemble(engine: &Engine, session: &Session, actor: &str, planned: &[Part]) -> Result<()> {
@@ -188,15 +188,8 @@ async fn assemble(engine: &Engine, session: &Session, actor: &str, planned: &[Pa
 /// The object, where it is there and has the session's size. Garage lists no parts, or some, of an upload that it is just
 /// making an object of for another caller.
 pub(super) async fn whole(engine: &Engine, session: &Session) -> Result<Option<Object>> {
-    Ok(object(engine, session).await?.filter(|object| object.size == session.file_size.unsigned_abs()))
-}
-
-async fn object(engine: &Engine, session: &Session) -> Result<Option<Object>> {
-    match engine.storage.head(&location(session)).await {
-        Ok(object) => Ok(Some(object)),
-        Err(error) if error.kind == Kind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    let found = engine.storage.find(&location(session)).await?;
+    Ok(found.filter(|object| object.size == session.file_size.unsigned_abs()))
 }
 
 /// The planned parts, 1 to N, with the store's own ETags.

@@ -85,10 +85,9 @@ pub(super) async fn clear_for_good(engine: &Engine, session: &Session) -> Result
         }
     }
     engine.storage.delete(&at).await?;
-    match engine.storage.head(&at).await {
-        Ok(_) => Err(Left::StillThere("the object")),
-        Err(error) if error.kind == Kind::NotFound => Ok(()),
-        Err(error) => Err(error.into()),
+    match engine.storage.find(&at).await? {
+        Some(_) => Err(Left::StillThere("the object")),
+        None => Ok(()),
     }
 }
 

@@ -56,10 +56,6 @@ async fn stored(engine: &Engine, session: &Session) -> Result<Stored, storage::E
         stored.parts = parts.len() as u64;
         stored.part_bytes = parts.iter().map(|part| part.size).sum();
     }
-    match engine.storage.head(&at).await {
-        Ok(object) => stored.object_bytes = Some(object.size),
-        Err(error) if error.kind == Kind::NotFound => {}
-        Err(error) => return Err(error),
-    }
+    stored.object_bytes = engine.storage.find(&at).await?.map(|object| object.size);
     Ok(stored)
 }

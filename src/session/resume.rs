@@ -66,11 +66,7 @@ pub async fn resume(engine: &Engine, caller: &Caller, id: SessionId) -> Result<R
 }
 
 async fn direct(engine: &Engine, session: Session) -> Result<Resume> {
-    let uploaded_bytes = match engine.storage.head(&location(&session)).await {
-        Ok(object) => object.size,
-        Err(error) if error.kind == Kind::NotFound => 0,
-        Err(error) => return Err(error.into()),
-    };
+    let uploaded_bytes = engine.storage.find(&location(&session)).await?.map_or(0, |object| object.size);
     going_on(engine, session, vec![], uploaded_bytes).await
 }
 
@@ -84,13 +80,10 @@ async fn multipart(engine: &Engine, caller: &Caller, session: Session) -> Result
             None => vec![],
         },
         Ok(parts) => parts.into_iter().map(|p| Held { number: p.number, etag: Some(p.etag), size: p.size }).collect(),
-        Err(error) if error.kind == Kind::NotFound => match engine.storage.head(&at).await {
-            Ok(object) if object.size == session.file_size.unsigned_abs() => all_parts(&session),
-            Ok(_) => return lost(engine, caller, session, FailureReason::VerificationFailed).await,
-            Err(error) if error.kind == Kind::NotFound => {
-                return lost(engine, caller, session, FailureReason::StorageError).await;
-            }
-            Err(error) => return Err(error.into()),
+        Err(error) if error.kind == Kind::NotFound => match engine.storage.find(&at).await? {
+            Some(object) if object.size == session.file_size.unsigned_abs() => all_parts(&session),
+            Some(_) => return lost(engine, caller, session, FailureReason::VerificationFailed).await,
+            None => return lost(engine, caller, session, FailureReason::StorageError).await,
         },
         Err(error) => return Err(error.into()),
     };

@@ -293,6 +293,15 @@ impl Storage {
         self.look(at, &StoreClock::default()).await
     }
 
+    /// The same where a missing object is no error; `None` says no more than [`Kind::NotFound`] of [`Storage::head`].
+    pub async fn find(&self, at: &Location) -> Result<Option<Object>, Error> {
+        match self.head(at).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn look(&self, at: &Location, clock: &StoreClock) -> Result<Object, Error> {
         let op = Op::Head;
         let request = || self.0.client.head_object().bucket(&at.bucket).key(&at.key);
