@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::upload_session::Status;
-use entity::{SessionId, asset as asset_row};
+use entity::{SessionId, TenantId, asset as asset_row};
 use serde_json::{Map, Value, json};
 use tracing::{info, instrument, warn};
 
@@ -111,7 +111,7 @@ enum What<'a> {
     /// With the store's id.
     Upload(SessionId, &'a str),
     /// A copy on its way to an asset's key, with the store's id.
-    Copy(entity::TenantId, entity::AssetId, &'a str),
+    Copy(TenantId, entity::AssetId, &'a str),
 }
 
 impl<'a> What<'a> {
@@ -267,7 +267,7 @@ impl<'a> Sweep<'a> {
     async fn announce(&self, orphans: &[Found<'_>], claims: &HashMap<SessionId, Claim>) -> Result<()> {
         let mut keys = Vec::new();
         for found in orphans {
-            if self.session_of(found, claims).await?.is_none() {
+            if self.owner_of(found, claims).await?.is_none() {
                 keys.push(found.at.key.as_str());
             }
         }
@@ -316,13 +316,12 @@ impl<'a> Sweep<'a> {
             None => self.engine.storage.delete(&found.at).await,
             Some(id) => self.engine.storage.abort_multipart(&found.at, id).await,
         };
+        let Location { bucket, key } = &found.at;
         if let Some(session) = self.session_of(found, &claims).await? {
-            let Location { bucket, key } = &found.at;
             let about = json!({ "bucket": bucket, "object_key": key, "upload_id": found.what.upload_id() });
             let outcome = removed.as_ref().copied();
             record_effect(self.engine, &session, &self.run.actor, Effect::RemoveOrphan, about, outcome).await;
         }
-        let Location { bucket, key } = &found.at;
         match removed {
             Ok(()) => {
                 info!(bucket, key, upload_id = found.what.upload_id(), "removed what no session explains");
@@ -344,20 +343,26 @@ impl<'a> Sweep<'a> {
 
     /// The session whose key it is under, where its row is there.
     async fn session_of(&self, found: &Found<'_>, claims: &HashMap<SessionId, Claim>) -> Result<Option<Session>> {
-        let conn = self.engine.db.conn();
-        let owner = match found.what {
+        match self.owner_of(found, claims).await? {
+            Some((tenant, session)) => rows::find(self.engine.db.conn(), tenant, session).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn owner_of(
+        &self,
+        found: &Found<'_>,
+        claims: &HashMap<SessionId, Claim>,
+    ) -> Result<Option<(TenantId, SessionId)>> {
+        Ok(match found.what {
             What::Object(session) | What::Upload(session, _) => {
                 claims.get(&session).map(|claim| (claim.tenant_id, session))
             }
             What::Copy(tenant, asset, _) => {
-                let asset = asset::rows::find(conn, tenant, asset).await?;
+                let asset = asset::rows::find(self.engine.db.conn(), tenant, asset).await?;
                 asset.map(|asset| (tenant, asset.upload_session_id))
             }
-        };
-        match owner {
-            Some((tenant, session)) => rows::find(conn, tenant, session).await,
-            None => Ok(None),
-        }
+        })
     }
 
     fn give_up(&mut self, bucket: String, error: String) {
