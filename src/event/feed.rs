@@ -97,17 +97,17 @@ async fn follow(engine: &Engine) {
         };
         // Before the look: it finds what was said while the line was down, and what is said from here on is heard.
         line.tend(&engine.db).await;
-        let is_heard = engine.hub.is_heard();
-        let done = act(engine, wake, is_heard).await;
-        let wait = if done.is_err() { RETRY } else { poll(engine, is_heard) };
-        look_at = match wake {
-            Wake::Committed | Wake::Told if !is_heard => look_at.min(Instant::now() + wait),
-            Wake::Committed | Wake::Told | Wake::Look => Instant::now() + wait,
+        let looks = engine.hub.is_heard() || matches!(wake, Wake::Look);
+        let done = match wake {
+            _ if looks => turn(engine).await,
+            // Those who wait for it may be at another process, which then gives the places.
+            Wake::Committed => engine.db.say(rows::CHANNEL).await,
+            Wake::Told | Wake::Look => continue,
         };
+        let next = Instant::now() + if done.is_err() { RETRY } else { poll(engine) };
+        look_at = if looks { next } else { look_at.min(next) };
         // A failure is told once, not every second of an outage.
         match done {
-            // Nothing was asked of the database.
-            Ok(()) if matches!(wake, Wake::Told) && !is_heard => {}
             Ok(()) => was_well = true,
             Err(error) if was_well => {
                 warn!(%error, "events could not be put in order; they will be once the database answers");
@@ -119,18 +119,9 @@ async fn follow(engine: &Engine) {
 }
 
 /// How long to wait for a word before looking.
-fn poll(engine: &Engine, is_heard: bool) -> Duration {
+fn poll(engine: &Engine) -> Duration {
     let poll = Duration::from_millis(engine.settings.feed.poll_millis);
-    if is_heard { poll } else { poll.max(POLL_UNHEARD) }
-}
-
-async fn act(engine: &Engine, wake: Wake, is_heard: bool) -> Result<()> {
-    match wake {
-        // Those who wait for it may be at another process, which then gives the places.
-        Wake::Committed if !is_heard => engine.db.say(rows::CHANNEL).await,
-        Wake::Told if !is_heard => Ok(()),
-        Wake::Committed | Wake::Told | Wake::Look => turn(engine).await,
-    }
+    if engine.hub.is_heard() { poll } else { poll.max(POLL_UNHEARD) }
 }
 
 async fn turn(engine: &Engine) -> Result<()> {
