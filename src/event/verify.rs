@@ -313,21 +313,12 @@ impl Check<'_> {
             self.unless(when(to).map(|event| event.at) == at, None, &format!("the session's {name} is of no event"));
         }
         // Bytes of an ended session count until it is cleared.
-        let noted = |name: &str, at| events.iter().any(|event| event.event == name && Some(event.at) == at);
-        let cleared = events.iter().any(|event| event.event == "storage.clear");
-        self.unless(
-            cleared == session.storage_cleared_at.is_some()
-                && cleared == noted("storage.clear", session.storage_cleared_at),
-            None,
-            "the session's storage_cleared_at is of no event",
-        );
+        let cleared = named(events, "storage.clear").map(|event| event.at);
+        self.unless(cleared == session.storage_cleared_at, None, "the session's storage_cleared_at is of no event");
         // Servers of before knew the event and not the mark.
-        let tried = session.clear_failed_at;
-        self.unless(
-            tried.is_none() || noted("storage.clear_failed", tried),
-            None,
-            "the session's clear_failed_at is of no event",
-        );
+        let is_of_event = |at| events.iter().any(|event| event.event == "storage.clear_failed" && event.at == at);
+        let tried = session.clear_failed_at.is_none_or(is_of_event);
+        self.unless(tried, None, "the session's clear_failed_at is of no event");
         let reason = when(Status::Failed).and_then(|event| event.reason);
         self.unless(reason == session.failure_reason, None, "the session's failure_reason is not its event's");
         let upload = when(Status::Uploading).and_then(|event| event.details.get("multipart_upload_id")?.as_str());
@@ -348,16 +339,15 @@ impl Check<'_> {
         };
         self.unless(completed, None, "the session has an asset and is not COMPLETED");
         self.unless(asset.id == session.asset_id, None, "the asset is not the one that the session has reserved");
-        let named = |name: &str| events.iter().find(|event| event.event == name);
         let said = |event: Option<&upload_event::Model>, name: &str| {
             event.and_then(|event| Some(event.details.get(name)?.as_str()?.to_owned()))
         };
-        let etag = said(named(state::Event::Complete.name()), "etag");
+        let complete = named(events, state::Event::Complete.name());
+        let etag = said(complete, "etag");
         self.unless(etag.as_ref() == Some(&asset.etag), None, "the asset's etag is not what was completed");
         self.unless(asset.file_size == session.file_size, None, "the asset's file_size is not the session's");
         self.unless(asset.created_by == session.created_by, None, "the asset's created_by is not the session's");
-        let completed = named(state::Event::Complete.name());
-        let verified = completed.and_then(|event| event.details.get("checksum_verified")?.as_bool());
+        let verified = complete.and_then(|event| event.details.get("checksum_verified")?.as_bool());
         let is_said = verified == Some(asset.checksum_verified);
         self.unless(is_said, None, "the asset's checksum_verified is not what was completed");
         self.unless(asset.brand_id == session.brand_id, None, "the asset's brand_id is not the session's");
@@ -365,7 +355,7 @@ impl Check<'_> {
         let checksum = session.checksum_sha256.is_none() || asset.checksum_sha256 == session.checksum_sha256;
         self.unless(checksum, None, "the asset's checksum_sha256 is not the session's");
 
-        let (ready, failed) = (named("asset.ready"), named("asset.failed"));
+        let (ready, failed) = (named(events, "asset.ready"), named(events, "asset.failed"));
         let status = match (ready, failed) {
             (Some(_), _) => asset::Status::Ready,
             (None, Some(_)) => asset::Status::Failed,
@@ -379,6 +369,11 @@ impl Check<'_> {
         self.unless(asset.object_key == key, None, "the asset's object_key is not where it was put");
         self.unless(asset.bucket == at.bucket, None, "the asset's bucket is not the session's");
     }
+}
+
+/// The first event of that name.
+fn named<'a>(events: &'a [upload_event::Model], name: &str) -> Option<&'a upload_event::Model> {
+    events.iter().find(|event| event.event == name)
 }
 
 /// Checks the tenant's tombstones, and adds to `buried` the places that their sessions' events had.

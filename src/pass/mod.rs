@@ -98,11 +98,7 @@ impl Run {
 
     /// Counts what came of a part of the pass, also for a record of one that fails later.
     pub(crate) fn add(&self, part: &Report) {
-        let mut so_far = self.so_far.lock().unwrap_or_else(PoisonError::into_inner);
-        so_far.found += part.found;
-        so_far.done += part.done;
-        so_far.failed += part.failed;
-        so_far.skipped += part.skipped;
+        self.so_far.lock().unwrap_or_else(PoisonError::into_inner).add(part);
     }
 
     /// The counts of all that was added.
@@ -137,6 +133,14 @@ pub struct Report {
 }
 
 impl Report {
+    /// Adds the counts of a part.
+    pub(crate) fn add(&mut self, part: &Self) {
+        self.found += part.found;
+        self.done += part.done;
+        self.failed += part.failed;
+        self.skipped += part.skipped;
+    }
+
     /// Says why something failed; one of a few is enough.
     pub(crate) fn name(&mut self, what: String, cause: &str) {
         if self.causes.len() < CAUSES_MAX {

@@ -50,9 +50,7 @@ pub(super) async fn delete_past(engine: &Engine, run: &Run, now: DateTime<Utc>) 
             ..Report::default()
         };
         run.add(&counts);
-        report.found += counts.found;
-        report.done += counts.done;
-        report.skipped += counts.skipped;
+        report.add(&counts);
         let Some(last) = batch.last else { break };
         after = Some(last);
     }

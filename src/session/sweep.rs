@@ -75,11 +75,7 @@ where
             })
             .buffer_unordered(settings.concurrency);
         while let Some((id, status, bucket, fate)) = fates.next().await {
-            let Some(fate) = fate else {
-                report.found += 1;
-                report.failed += 1;
-                continue;
-            };
+            let fate = fate.unwrap_or(Ok(Fate::Failed));
             if buckets.note(&bucket, &fate) {
                 warn!(bucket, "a pass leaves a bucket to the next one: the store fails at it again and again");
                 report.name(bucket, "failed too often in a row: the rest is left to the next run");
@@ -146,19 +142,15 @@ impl Buckets {
 
 /// The reports of several queues together, and what there is to say of each.
 pub(super) fn sum(mut details: Value, reports: &[&Report]) -> Report {
-    let total = |of: fn(&Report) -> u64| reports.iter().map(|report| of(report)).sum();
     let causes: BTreeMap<_, _> = reports.iter().flat_map(|report| &report.causes).take(CAUSES_MAX).collect();
     if !causes.is_empty() {
         details["errors"] = json!(causes);
     }
-    Report {
-        found: total(|report| report.found),
-        done: total(|report| report.done),
-        failed: total(|report| report.failed),
-        skipped: total(|report| report.skipped),
-        details: Some(details),
-        ..Report::default()
+    let mut total = Report { details: Some(details), ..Report::default() };
+    for report in reports {
+        total.add(report);
     }
+    total
 }
 
 /// How many were dealt with; in a dry run, how many would be.
