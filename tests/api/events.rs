@@ -4,11 +4,9 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use entity::TenantId;
 use entity::upload_event::{self, Column};
-use quaymaster::caller::{Brands, Caller, Permissions};
 use quaymaster::engine::Engine;
-use quaymaster::session::{self, NewUpload};
+use quaymaster::session;
 use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, Statement};
 use serde_json::{Value, json};
 use socket2::SockRef;
@@ -17,6 +15,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::kit::{Actor, MIB, Pair, TestApp, Upload, stories};
 use crate::promote::promoted;
+use crate::quota::{caller, new_upload};
 
 stories![
     what_happens_is_told_as_it_happens,
@@ -341,25 +340,8 @@ const NEVER: (&str, &str) = ("QUAYMASTER_FEED__POLL_MILLIS", "3600000");
 
 /// Opens a session as `ann` would at that process, past its door.
 async fn initiate_at(process: &Engine, ann: &Actor) {
-    let caller = Caller {
-        tenant: TenantId(ann.tenant.id),
-        user: "ann".to_owned(),
-        brands: Brands::These(vec![entity::BrandId(ann.tenant.brand("main"))]),
-        permissions: Permissions::parse(["*"]),
-    };
-    let new = NewUpload {
-        file_name: "note.txt".to_owned(),
-        file_size: 1,
-        mime_type: "text/plain".to_owned(),
-        brand_id: None,
-        client_reference: None,
-        batch_reference: None,
-        fingerprint: None,
-        checksum_sha256: None,
-        metadata: json!({}),
-        idempotency_key: None,
-    };
-    session::initiate(process, &caller, new).await.unwrap_or_else(|error| panic!("{error}"));
+    let new = new_upload(ann, "note.txt", 1);
+    session::initiate(process, &caller(ann), new).await.unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// The two events of a session that was opened before are told in time.

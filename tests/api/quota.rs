@@ -137,7 +137,7 @@ async fn a_batch_takes_what_fits(app: TestApp) {
     assert_eq!(held(&app).await, (8, 2_400));
 }
 
-fn new_upload(ann: &Actor, name: &str, size: u64) -> NewUpload {
+pub fn new_upload(ann: &Actor, name: &str, size: u64) -> NewUpload {
     NewUpload {
         file_name: name.to_owned(),
         file_size: size,
@@ -152,7 +152,7 @@ fn new_upload(ann: &Actor, name: &str, size: u64) -> NewUpload {
     }
 }
 
-fn caller(ann: &Actor) -> Caller {
+pub fn caller(ann: &Actor) -> Caller {
     Caller {
         tenant: entity::TenantId(ann.tenant.id),
         user: "ann".to_owned(),
