@@ -5,6 +5,12 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use tracing::{debug, warn};
+
+const RESERVE: &str = ".reserve";
+/// Two databases need 32 KiB each for the index of the log, and a few pages for the log itself.
+const RESERVE_BYTES: [usize; 3] = [1 << 20, 512 << 10, 256 << 10];
+
 /// A folder that only this user can read.
 #[derive(Clone, Debug)]
 pub struct DataDir {
@@ -27,6 +33,34 @@ impl DataDir {
 
     pub fn store(&self) -> PathBuf {
         self.path.join("store")
+    }
+
+    /// Keeps a little of the disk for a start on a full one: SQLite cannot open a database that was closed well without
+    /// a few pages for its log. Best effort; what is there already is left as it is.
+    pub fn keep_reserve(&self) {
+        let path = self.path.join(RESERVE);
+        for bytes in RESERVE_BYTES {
+            match write_reserve(&path, bytes) {
+                Ok(()) => return,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => return,
+                // Half a reserve is none: it would take what the next start needs.
+                Err(error) => {
+                    debug!(%error, bytes, "no reserve of this size fits on the disk");
+                    self.release_reserve();
+                }
+            }
+        }
+        warn!(folder = %self.path.display(), "the disk is full: what is written will be refused");
+    }
+
+    /// Gives the space back that [`Self::keep_reserve`] took, before the databases are opened.
+    pub fn release_reserve(&self) {
+        match std::fs::remove_file(self.path.join(RESERVE)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                warn!(%error, "the reserve of disk space cannot be given back");
+            }
+            _ => {}
+        }
     }
 
     /// The secret kept under `name`, made by `make` at the first call and the same ever after, mode 0600.
@@ -58,6 +92,15 @@ impl DataDir {
         File::open(&self.path)?.sync_all()?;
         Ok(std::fs::read_to_string(&path)?.trim().to_owned())
     }
+}
+
+/// Zeros would be a hole on some file systems.
+fn write_reserve(path: &Path, bytes: usize) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut random = vec![0; bytes];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random bytes"))?;
+    file.write_all(&random)?;
+    file.sync_all()
 }
 
 /// `bytes` random bytes in hex.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use embedded_s3::sqlite::{self, Trouble};
 use futures_util::FutureExt;
 pub use sea_orm::DbErr;
 use sea_orm::{
@@ -18,7 +19,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Connection as _, Executor as _};
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::error::{Error, Result};
 use crate::settings;
@@ -104,7 +105,7 @@ impl Database {
         // What goes by a key is planned once; to plan it each time takes as long as to do it.
         let searching = options.clone().options([("plan_cache_mode", "force_custom_plan")]);
         let third = settings.max_connections / 3;
-        let pool = |most: u32| testing_after_idle(PgPoolOptions::new()).max_connections(most).acquire_timeout(acquire);
+        let pool = |most: u32| tested(PgPoolOptions::new()).max_connections(most).acquire_timeout(acquire);
         let writes = pool(settings.max_connections - 2 * third).connect_with(options.clone());
         let writes = timeout(connect, writes)
             .await
@@ -123,9 +124,8 @@ impl Database {
             // FULL: a commit that was answered survives a power cut, not only a crash of this process.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5));
-        let pool = |most: u32, wait: Duration| {
-            testing_after_idle(SqlitePoolOptions::new()).max_connections(most).acquire_timeout(wait)
-        };
+        let pool =
+            |most: u32, wait: Duration| tested(SqlitePoolOptions::new()).max_connections(most).acquire_timeout(wait);
         let writes = pool(1, SQLITE_TURN).connect_with(options.clone()).await.map_err(start_error)?;
         let reads = pool(SQLITE_READERS, acquire).connect_lazy_with(options);
         let [reads, writes] = [reads, writes].map(SqlxSqliteConnector::from_sqlx_sqlite_pool);
@@ -210,11 +210,6 @@ impl Database {
         }
     }
 
-    /// Whether the database answers.
-    pub async fn ready(&self) -> Result<()> {
-        self.reads.execute_unprepared("SELECT 1").await.map(drop).map_err(db_error)
-    }
-
     pub async fn close(self) -> Result<()> {
         self.reads.close().await.map_err(db_error)?;
         self.searches.close().await.map_err(db_error)?;
@@ -248,9 +243,12 @@ impl Tx {
         self.bell.get_or_init(|| Arc::clone(bell));
     }
 
-    /// Gives everything back now; a transaction that is only dropped does so a moment later.
-    pub async fn rollback(self) -> Result<()> {
-        self.tx.rollback().await.map_err(db_error)
+    /// Gives everything back now; a transaction that is only dropped does so a moment later. It cannot fail: what was not
+    /// committed is not there, and a connection that does not confirm it is closed instead of handed out.
+    pub async fn rollback(self) {
+        if let Err(error) = self.tx.rollback().await {
+            debug!(%error, "a transaction was not rolled back by its statement; its connection is closed");
+        }
     }
 }
 
@@ -304,9 +302,17 @@ fn listen_error(error: sqlx::Error) -> Error {
     Error::DbUnavailable(start_error(error))
 }
 
-fn testing_after_idle<DB: sqlx::Database>(options: PoolOptions<DB>) -> PoolOptions<DB> {
+/// Hands a connection out only outside of a transaction, and tests one that has lain idle.
+///
+/// On a full disk and on an I/O error SQLite rolls back by itself, which sqlx's count of open transactions does not
+/// notice: the ROLLBACK after it fails, and whoever came next would work inside a transaction that nobody commits.
+fn tested<DB: sqlx::Database>(options: PoolOptions<DB>) -> PoolOptions<DB> {
     options.test_before_acquire(false).before_acquire(|connection, metadata| {
         Box::pin(async move {
+            if connection.is_in_transaction() {
+                warn!("closing a connection to the database whose transaction has no known end");
+                return Ok(false);
+            }
             if metadata.idle_for >= TEST_AFTER_IDLE {
                 connection.ping().await?;
             }
@@ -327,11 +333,24 @@ pub fn is_unique_violation(error: &DbErr) -> bool {
 /// Sorts a database error: nobody there (try again), or a statement refused (a bug of ours).
 pub fn db_error(error: DbErr) -> Error {
     let unavailable = match &error {
-        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => true,
         DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)) => is_outage(cause),
+        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => !is_damaged(&error),
         _ => false,
     };
     if unavailable { Error::DbUnavailable(error) } else { Error::Db(error) }
+}
+
+/// Whether the database's own files are damaged: what it holds cannot be relied on, and waiting does not help.
+pub fn is_damaged(error: &DbErr) -> bool {
+    let cause = match error {
+        DbErr::Exec(RuntimeErr::SqlxError(cause))
+        | DbErr::Query(RuntimeErr::SqlxError(cause))
+        | DbErr::Conn(RuntimeErr::SqlxError(cause)) => cause,
+        _ => return false,
+    };
+    let code = cause.as_database_error().and_then(|refused| refused.code());
+    // PostgreSQL: data_corrupted, index_corrupted.
+    sqlite::trouble(cause) == Some(Trouble::Corrupt) || matches!(code.as_deref(), Some("XX001" | "XX002"))
 }
 
 fn is_outage(error: &sqlx::Error) -> bool {
@@ -346,12 +365,15 @@ fn is_outage(error: &sqlx::Error) -> bool {
                 | sqlx::Error::WorkerCrashed
         );
     };
-    let code = refused.code().unwrap_or_default();
-    if refused.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
-        // https://www.sqlite.org/rescode.html: BUSY, IOERR, FULL, CANTOPEN; the low byte of an extended code.
-        return code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 10 | 13 | 14));
+    if let Some(trouble) = sqlite::trouble(error) {
+        return match trouble {
+            Trouble::Locked | Trouble::Full | Trouble::ReadOnly | Trouble::Io => true,
+            Trouble::Corrupt => false,
+        };
     }
+    let code = refused.code().unwrap_or_default();
     // PostgreSQL, appendix A: connection exceptions, transaction rollback (serialization, deadlock), insufficient
-    // resources, operator intervention (shutdown, time-out), system errors.
-    ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+    // resources, operator intervention (shutdown, time-out), system errors; a lock that was not had in time, a
+    // transaction that took too long, and a server that takes no writes, such as one that is being failed over.
+    ["08", "40", "53", "57", "58", "55P03", "25P03", "25P04", "25006"].iter().any(|class| code.starts_with(class))
 }

@@ -6,6 +6,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::database::Database;
+use crate::deployment::LastLook;
 use crate::event::{Hub, Keys};
 use crate::settings::{Secret, Settings};
 use crate::storage::Storage;
@@ -22,11 +23,23 @@ pub struct Engine {
     /// Rung when a job was put into the queue, so that a worker of this process need not wait for its next look.
     pub wake: Arc<Notify>,
     pub hub: Arc<Hub>,
+    /// What was found of database and store the last time that somebody asked whether the server can work.
+    pub looked: Arc<LastLook>,
 }
 
 impl Engine {
     pub fn new(db: Database, storage: Storage, clock: Clock, settings: Arc<Settings>) -> Self {
         let keys = Keys::new(settings.audit.key.as_ref().map(Secret::expose).unwrap_or_default());
-        Self { db, storage, clock, settings, known: Arc::default(), keys, wake: Arc::default(), hub: Arc::default() }
+        Self {
+            db,
+            storage,
+            clock,
+            settings,
+            known: Arc::default(),
+            keys,
+            wake: Arc::default(),
+            hub: Arc::default(),
+            looked: Arc::default(),
+        }
     }
 }

@@ -83,6 +83,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// The database took longer than somebody had time for.
+    pub fn silent_database() -> Self {
+        Self::DbUnavailable(DbErr::Custom("no answer in time".to_owned()))
+    }
+
     /// Whether trying again later may help, with nothing changed on the caller's side.
     pub fn is_outage(&self) -> bool {
         matches!(self, Self::Storage(_) | Self::NoBucket(_) | Self::DbUnavailable(_))

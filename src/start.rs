@@ -91,6 +91,9 @@ impl Feed {
 /// See [`Error`]. What had started is stopped again.
 pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Error> {
     let dir = prepare(&mut settings)?;
+    if let Some(dir) = &dir {
+        dir.release_reserve();
+    }
     let store = match &dir {
         Some(dir) if settings.storage.bucket.is_none() => Some(start_store(&mut settings, dir).await?),
         _ => None,
@@ -102,6 +105,9 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
         for bucket in tenant::buckets(&engine).await.map_err(Error::Buckets)? {
             prepare_bucket(&engine, &bucket).await?;
         }
+    }
+    if let Some(dir) = &dir {
+        dir.keep_reserve();
     }
     deployment::mark(&engine).await;
     let schedule = schedule::start(&engine).await?;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// S3's limit on the rules of one bucket.
 const RULES_MAX: usize = 100;
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     pub id: Option<String>,
     pub origins: Vec<String>,

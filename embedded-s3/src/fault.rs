@@ -8,6 +8,8 @@ use http::StatusCode;
 use s3s::{S3Error, S3ErrorCode, s3_error};
 use tokio::task::JoinError;
 
+use crate::sqlite::{self, Trouble};
+
 /// What every verb returns in place of a result.
 pub type Result<T> = std::result::Result<T, Fault>;
 
@@ -54,7 +56,6 @@ pub async fn watch<F: Future>(answer: F) -> (F::Output, Option<String>) {
 
 impl From<Fault> for S3Error {
     fn from(fault: Fault) -> Self {
-        let full = matches!(&fault, Fault::Io(error) if error.kind() == io::ErrorKind::StorageFull);
         if let Fault::Refused(error) = fault {
             return error;
         }
@@ -62,13 +63,40 @@ impl From<Fault> for S3Error {
         if TROUBLE.try_with(|trouble| trouble.replace(Some(text.clone()))).is_err() {
             tracing::error!(error = text, "a request failed");
         }
-        if full {
-            // RFC 4918, section 11.5. S3 has no code for it: its disks are never full.
-            let mut error = S3Error::with_message(S3ErrorCode::Custom("StorageFull".into()), "The disk is full.");
-            error.set_status_code(StatusCode::INSUFFICIENT_STORAGE);
-            return error;
+        match fault.trouble() {
+            Some(Trouble::Full) => {
+                // RFC 4918, section 11.5. S3 has no code for it: its disks are never full.
+                let mut error = S3Error::with_message(S3ErrorCode::Custom("StorageFull".into()), "The disk is full.");
+                error.set_status_code(StatusCode::INSUFFICIENT_STORAGE);
+                error
+            }
+            Some(Trouble::Locked | Trouble::ReadOnly | Trouble::Io) => {
+                s3_error!(ServiceUnavailable, "The disk of the store does not answer. Please try again.")
+            }
+            Some(Trouble::Corrupt) | None => {
+                s3_error!(InternalError, "We encountered an internal error. Please try again.")
+            }
         }
-        s3_error!(InternalError, "We encountered an internal error. Please try again.")
+    }
+}
+
+impl Fault {
+    /// What kind of trouble it is, where trying again later may help or the disk is damaged.
+    fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Sql(sqlx::Error::PoolTimedOut) => Some(Trouble::Locked),
+            // The connection's thread ended, or the store is stopping.
+            Self::Sql(sqlx::Error::WorkerCrashed | sqlx::Error::PoolClosed) => Some(Trouble::Io),
+            Self::Sql(error) => sqlite::trouble(error),
+            Self::Io(error) => Some(match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Trouble::Full,
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Trouble::ReadOnly,
+                // A blob that is gone, or shorter than its rows say.
+                io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => Trouble::Corrupt,
+                _ => Trouble::Io,
+            }),
+            Self::Refused(_) | Self::Lost(_) => None,
+        }
     }
 }
 

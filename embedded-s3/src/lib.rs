@@ -72,6 +72,7 @@ mod receive;
 mod rows;
 mod s3;
 mod serve;
+pub mod sqlite;
 mod start;
 mod store;
 

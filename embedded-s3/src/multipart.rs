@@ -89,10 +89,7 @@ impl Store {
             let bucket = bucket_id(&mut tx, &input.bucket).await?;
             let upload = find_open(&mut tx, &input.upload_id, bucket, &input.key).await?;
             let orphans = rows::upload::put_part(&mut tx, upload.pk, &part, &received.segments()).await?;
-            if let Some(blob) = &mut received.blob {
-                blob.leave_to_rows();
-            }
-            tx.commit().await?;
+            store.commit_with(tx, received.blob.as_mut()).await?;
             store.discard(orphans);
 
             let mut output = UploadPartOutput { e_tag: Some(etag(&part.etag)), ..Default::default() };

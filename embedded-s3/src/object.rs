@@ -67,10 +67,7 @@ impl Store {
                 Some(old) => rows::object::retire(&mut tx, old.id).await?,
                 None => Vec::new(),
             };
-            if let Some(blob) = &mut received.blob {
-                blob.leave_to_rows();
-            }
-            tx.commit().await?;
+            store.commit_with(tx, received.blob.as_mut()).await?;
             store.discard(orphans);
 
             let mut output = PutObjectOutput { e_tag: Some(etag(&object.etag)), ..Default::default() };

@@ -1,17 +1,17 @@
 //! The store: rows, blobs, and the few things that all verbs need.
 
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use s3s::{S3ErrorCode, s3_error};
 use sqlx::SqliteConnection;
 use tokio_util::task::TaskTracker;
 
-use crate::blob::{BlobId, Blobs, Hold, Segment};
+use crate::blob::{BlobId, Blobs, Hold, NewBlob, Segment};
 use crate::cors::Cors;
 use crate::fault::Result;
 use crate::rows::object::ObjectRow;
-use crate::rows::{self, Rows};
+use crate::rows::{self, Rows, Tx};
 
 /// Cheap to clone; every verb is a method of it, in the file of its noun.
 #[derive(Clone)]
@@ -22,6 +22,8 @@ pub struct Inner {
     pub blobs: Arc<Blobs>,
     pub cors: Cors,
     pub region: String,
+    /// Blobs whose commit failed: see [`Store::commit_with`].
+    in_doubt: Mutex<Vec<BlobId>>,
     /// Held as long as anything may still write: a connection too keeps the store alive.
     _lock: File,
     /// Commits and unlinks that outlive the request that asked for them.
@@ -38,7 +40,45 @@ impl std::ops::Deref for Store {
 
 impl Store {
     pub fn new(lock: File, rows: Rows, blobs: Arc<Blobs>, cors: Cors, region: String) -> Self {
-        Self(Arc::new(Inner { rows, blobs, cors, region, _lock: lock, tasks: TaskTracker::new() }))
+        let in_doubt = Mutex::default();
+        Self(Arc::new(Inner { rows, blobs, cors, region, in_doubt, _lock: lock, tasks: TaskTracker::new() }))
+    }
+
+    /// Commits rows that name a new blob.
+    ///
+    /// Where the commit fails, nobody knows yet whether the rows are there: what was written of them may count after a
+    /// crash, until another commit takes its place. So the blob stays, and is looked at again after the next commit that
+    /// succeeds. On a full disk it would otherwise take space until the next start.
+    pub async fn commit_with(&self, tx: Tx, blob: Option<&mut NewBlob>) -> Result<()> {
+        let id = blob.map(|blob| {
+            blob.leave_to_rows();
+            blob.id()
+        });
+        if let Err(error) = tx.commit().await {
+            self.in_doubt().extend(id);
+            return Err(error.into());
+        }
+        let doubtful = std::mem::take(&mut *self.in_doubt());
+        if !doubtful.is_empty() {
+            let store = self.clone();
+            self.tasks.spawn(async move { store.settle(doubtful).await });
+        }
+        Ok(())
+    }
+
+    /// Removes those blobs that no row names after all.
+    async fn settle(&self, doubtful: Vec<BlobId>) {
+        match self.rows.unnamed(&doubtful).await {
+            Ok(orphans) => self.discard(orphans),
+            Err(error) => {
+                tracing::debug!(%error, "cannot tell yet which blobs a failed commit has left");
+                self.in_doubt().extend(doubtful);
+            }
+        }
+    }
+
+    fn in_doubt(&self) -> std::sync::MutexGuard<'_, Vec<BlobId>> {
+        self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a commit to its end, even when the client hangs up meanwhile: a transaction cut off

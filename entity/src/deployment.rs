@@ -11,6 +11,8 @@ pub struct Model {
     pub id: i32,
     pub deployment_id: Uuid,
     pub created_at: DateTime<Utc>,
+    /// When a server last tried whether it can write.
+    pub written_at: Option<DateTime<Utc>>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

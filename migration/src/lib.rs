@@ -15,6 +15,7 @@ mod m20261122_000004_create_operator_actions;
 mod m20261122_000005_index_uploaded_assets;
 mod m20261122_000006_index_findings;
 mod m20261122_000007_index_buckets;
+mod m20261129_000060_try_writes;
 mod sql;
 
 use sea_orm_migration::prelude::*;
@@ -42,6 +43,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000005_index_uploaded_assets::Migration),
             Box::new(m20261122_000006_index_findings::Migration),
             Box::new(m20261122_000007_index_buckets::Migration),
+            Box::new(m20261129_000060_try_writes::Migration),
         ]
     }
 }

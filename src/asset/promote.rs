@@ -166,7 +166,7 @@ async fn record(
         Err(why) => rows::make_failed(&tx, asset, why).await?,
     };
     let Some(asset) = updated else {
-        tx.rollback().await?;
+        tx.rollback().await;
         let asset = rows::find(engine.db.conn(), asset.tenant_id, asset.id).await?;
         return asset.map(Promoted::Already).ok_or(Error::NotFound);
     };

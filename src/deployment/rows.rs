@@ -1,7 +1,7 @@
 use chrono::{DateTime, Utc};
-use entity::deployment::{ActiveModel, Entity};
-use sea_orm::sea_query::OnConflict;
-use sea_orm::{ActiveValue::Set, ConnectionTrait, EntityTrait};
+use entity::deployment::{ActiveModel, Column, Entity};
+use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
 use uuid::Uuid;
 
 use crate::database::{Database, db_error};
@@ -17,7 +17,17 @@ pub(super) async fn find(conn: &impl ConnectionTrait) -> Result<Option<Uuid>> {
 
 /// Inserts a new id unless there is one.
 pub(super) async fn insert(db: &Database, now: DateTime<Utc>) -> Result<()> {
-    let row = ActiveModel { id: Set(ID), deployment_id: Set(Uuid::now_v7()), created_at: Set(now) };
+    let deployment_id = Set(Uuid::now_v7());
+    let row = ActiveModel { id: Set(ID), deployment_id, created_at: Set(now), written_at: Set(None) };
     let insert = Entity::insert(row).on_conflict(OnConflict::new().do_nothing().to_owned()).try_insert();
     insert.exec_without_returning(db.write_conn()).await.map(drop).map_err(db_error)
+}
+
+/// A commit like any other, for whoever wants to know whether there can be one.
+pub(super) async fn try_write(db: &Database, now: DateTime<Utc>) -> Result<()> {
+    let written = Entity::update_many()
+        .col_expr(Column::WrittenAt, Expr::value(now))
+        .filter(Column::Id.eq(ID))
+        .exec(db.write_conn());
+    written.await.map(drop).map_err(db_error)
 }

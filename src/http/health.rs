@@ -5,6 +5,7 @@ use actix_web::web::Data;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::deployment;
 use crate::engine::Engine;
 
 /// The process answers.
@@ -21,28 +22,34 @@ pub(super) struct Health {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Readiness {
     ready: bool,
-    /// `ok` or `unavailable`.
+    /// `ok`, `unavailable`, or `damaged`: a place in its own files cannot be read.
     database: &'static str,
+    /// `ok` or `unavailable`.
     store: &'static str,
 }
 
-/// Database and store answer; says which does not.
+fn word(health: deployment::Health) -> &'static str {
+    match health {
+        deployment::Health::Well => "ok",
+        deployment::Health::Unavailable => "unavailable",
+        deployment::Health::Damaged => "damaged",
+    }
+}
+
+/// Database and store do what a request needs; says which does not.
+///
+/// The database takes a write, and so does the embedded store; any other store answers for its bucket. What was found is
+/// kept for three seconds, whoever asks.
 #[utoipa::path(
     get, path = "/readyz", tag = "health", security(()),
     responses(
-        (status = 200, description = "Both answer", body = Readiness),
+        (status = 200, description = "Both do", body = Readiness),
         (status = 503, description = "One does not", body = Readiness),
     ),
 )]
 pub(super) async fn readyz(engine: Data<Engine>) -> HttpResponse {
-    let bucket = engine.storage.bucket().to_owned();
-    let (database, store) = tokio::join!(engine.db.ready(), engine.storage.ready(&bucket));
-    let word = |fine: bool| if fine { "ok" } else { "unavailable" };
-    let readiness = Readiness {
-        ready: database.is_ok() && store.is_ok(),
-        database: word(database.is_ok()),
-        store: word(store.is_ok()),
-    };
+    let found = deployment::ready(&engine).await;
+    let readiness = Readiness { ready: found.is_ready(), database: word(found.database), store: word(found.store) };
     let mut answer = if readiness.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
     answer.json(readiness)
 }

@@ -10,6 +10,7 @@ use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
+use actix_web::web::Data;
 use actix_web::{Error, FromRequest, HttpMessage, HttpRequest};
 use entity::SessionId;
 use futures_util::FutureExt;
@@ -18,7 +19,8 @@ use uuid::Uuid;
 
 use super::door::Door;
 use super::problem::{self, CONTENT_TYPE, Problem};
-use crate::settings;
+use crate::engine::Engine;
+use crate::{deployment, settings};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -93,6 +95,7 @@ pub async fn observe(
     let outcome = outcome(status, problem);
     if let Some(problem) = problem {
         problem.log();
+        heed(&result, problem);
     }
     log(status, outcome, started, quiet);
     drop(entered);
@@ -110,6 +113,14 @@ pub async fn observe(
         });
         error
     })
+}
+
+/// Lets operators find that the database's file is damaged, where a request has met that.
+fn heed<B>(result: &Result<ServiceResponse<B>, Error>, problem: &Problem) {
+    let engine = result.as_ref().ok().and_then(|response| response.request().app_data::<Data<Engine>>());
+    if let (Some(engine), Some(cause)) = (engine, problem.database_cause()) {
+        deployment::heed(engine, cause);
+    }
 }
 
 fn finish<B: MessageBody>(response: ServiceResponse<B>, id: &RequestId) -> ServiceResponse<EitherBody<B>> {

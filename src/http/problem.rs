@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::database::DbErr;
 use crate::error::{Error, FieldError};
 use crate::session::state;
 
@@ -247,6 +248,11 @@ impl Problem {
             instance: Option<&'a str>,
         }
         serde_json::to_vec(&Instanced { document: &self.document, instance }).unwrap_or_default()
+    }
+
+    /// What the database said, where that is why.
+    pub(super) fn database_cause(&self) -> Option<&DbErr> {
+        self.cause.as_deref()?.downcast_ref()
     }
 
     /// Says once in the log why a 5xx was answered.

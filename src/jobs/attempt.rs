@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span, warn};
 
 use super::{Lease, rows};
+use crate::deployment;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::settings;
@@ -72,6 +73,9 @@ async fn finish(engine: &Engine, lease: &Lease) -> Result<bool> {
 }
 
 async fn fail(engine: &Engine, lease: &Lease, error: &Error) -> Result<bool> {
+    if let Error::Db(cause) = error {
+        deployment::heed(engine, cause);
+    }
     let text = error.explained();
     // An outage is somebody else's, and is over when it is over.
     if error.is_outage() {

@@ -85,7 +85,7 @@ pub async fn retry(engine: &Engine, actor: &str, id: JobId) -> Result<Job> {
             Ok(job)
         }
         Retried::NotThere => {
-            tx.rollback().await?;
+            tx.rollback().await;
             Err(running_or_gone(engine, id).await?)
         }
         Retried::KeyTaken => Err(Error::Busy("another job for the same work is in the queue".to_owned())),
@@ -99,7 +99,7 @@ pub async fn retry(engine: &Engine, actor: &str, id: JobId) -> Result<Job> {
 pub async fn discard(engine: &Engine, actor: &str, id: JobId) -> Result<()> {
     let tx = engine.db.begin().await?;
     let Some(job) = rows::discard(engine, &tx, id).await? else {
-        tx.rollback().await?;
+        tx.rollback().await;
         return Err(running_or_gone(engine, id).await?);
     };
     action::record(engine, &tx, actor, Act::dropped_job(&job)).await?;

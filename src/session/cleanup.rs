@@ -87,7 +87,7 @@ async fn record_cleared(engine: &Engine, run: &Run, session: &Session) -> Result
     let note = Note { event: "storage.clear", actor: &run.actor, details: json!({}), at };
     let tx = engine.db.begin().await?;
     let Some(session) = event::record_marking(engine, &tx, session, &note, Mark::Cleared(at)).await? else {
-        tx.rollback().await?;
+        tx.rollback().await;
         return Ok(Fate::Skipped);
     };
     if session.status != Status::Completed {
@@ -104,6 +104,9 @@ async fn record_failure(engine: &Engine, run: &Run, session: &Session, left: &Le
     let tx = engine.db.begin().await?;
     match event::record_marking(engine, &tx, session, &note, Mark::Tried(at)).await? {
         Some(_) => tx.commit().await,
-        None => tx.rollback().await,
+        None => {
+            tx.rollback().await;
+            Ok(())
+        }
     }
 }

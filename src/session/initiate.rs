@@ -172,11 +172,11 @@ async fn insert(
     };
     let tx = engine.db.begin().await?;
     let Some(mut session) = rows::insert(&tx, &row).await? else {
-        tx.rollback().await?;
+        tx.rollback().await;
         return Ok(None);
     };
     if let Err(error) = tenant::rows::reserve(&tx, scope.tenant, session.file_size).await {
-        tx.rollback().await?;
+        tx.rollback().await;
         return Err(error);
     }
     event::rows::insert(&tx, scope.tenant, id, 1, &entry, link.mac).await?;

@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event::{Effect, record_effect};
 use crate::pass::{self, Pass, Report, Run};
-use crate::storage::{self, ASSETS, Kind, ListedObject, ListedUpload, Location, OWNER, TEMP, UPLOADS};
+use crate::storage::{self, ASSETS, Kind, ListedObject, ListedUpload, Location, OWNER, PROBE, TEMP, UPLOADS};
 use crate::{asset, deployment};
 
 /// Of each kind, keys that a report names.
@@ -187,7 +187,7 @@ impl<'a> Sweep<'a> {
     }
 
     fn object(&mut self, bucket: &str, object: &ListedObject) -> Option<Found<'static>> {
-        if object.key == OWNER {
+        if object.key == OWNER || object.key == PROBE {
             return None;
         }
         let what = storage::session_of(&object.key).map(What::Object);

@@ -51,11 +51,11 @@ async fn promote_again(engine: &Engine, run: &Run, session: Session) -> Result<F
     let job = asset::promotion(engine, &session);
     let tx = engine.db.begin().await?;
     if jobs::enqueue(engine, &tx, &job).await?.is_none() {
-        tx.rollback().await?;
+        tx.rollback().await;
         return Ok(Fate::NotDue);
     }
     if run.options.dry_run {
-        tx.rollback().await?;
+        tx.rollback().await;
         return Ok(Fate::Found);
     }
     jobs::rows::remove_dead(&tx, &job).await?;

@@ -151,7 +151,7 @@ pub async fn transition(
         also(&tx, session).await?;
         tx.commit().await?;
     } else {
-        tx.rollback().await?;
+        tx.rollback().await;
     }
     Ok(outcome)
 }

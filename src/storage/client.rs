@@ -325,10 +325,17 @@ impl Storage {
 
     /// Whether the store answers for this bucket, within two seconds and by one attempt.
     pub async fn ready(&self, bucket: &str) -> Result<(), Error> {
-        let op = Op::Ready;
-        let probe = self.call(op, || self.0.client.head_bucket().bucket(bucket).send());
-        match tokio::time::timeout(READY_TIMEOUT, probe).await {
-            Ok(answer) => answer.map(|_| ()),
+        self.in_time(Op::Ready, || self.0.client.head_bucket().bucket(bucket).send()).await
+    }
+
+    /// A call whose answer nobody waits longer for than two seconds.
+    pub(super) async fn in_time<T, E, F>(&self, op: Op, attempt: impl Fn() -> F) -> Result<(), Error>
+    where
+        E: ProvideErrorMetadata + StdError + 'static,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    {
+        match tokio::time::timeout(READY_TIMEOUT, self.call(op, attempt)).await {
+            Ok(answer) => answer.map(drop),
             Err(_) => Err(Error { op, kind: Kind::TimedOut, code: "no answer in time".to_owned() }),
         }
     }

@@ -17,6 +17,9 @@ pub const ASSETS: &str = "assets/";
 /// The object that says which deployment a bucket's uploads belong to.
 pub const OWNER: &str = "temp/uploads/.owner";
 
+/// What the server writes to see that it can.
+pub const PROBE: &str = "temp/uploads/.probe";
+
 /// The end of the key of an object as it was uploaded.
 const ORIGINAL: &str = "/original";
 
@@ -37,6 +40,11 @@ impl Location {
     /// Where an asset is served from: `assets/{tenant id}/{asset id}/original`.
     pub fn asset(bucket: &str, tenant: TenantId, asset: AssetId) -> Self {
         Self { bucket: bucket.to_owned(), key: format!("{ASSETS}{tenant}/{asset}{ORIGINAL}") }
+    }
+
+    /// What is written to see that the store takes writes.
+    pub fn probe(bucket: &str) -> Self {
+        Self { bucket: bucket.to_owned(), key: PROBE.to_owned() }
     }
 
     /// The marker of a bucket's owner.

@@ -14,7 +14,7 @@ mod small;
 pub use client::{Activity, Object, Part, Storage};
 pub use copy::Source;
 pub use error::{Error, Kind, Op, StartError};
-pub use key::{ASSETS, BUCKET_NAMES, Location, OWNER, TEMP, UPLOADS, asset_of, is_bucket_name, session_of};
+pub use key::{ASSETS, BUCKET_NAMES, Location, OWNER, PROBE, TEMP, UPLOADS, asset_of, is_bucket_name, session_of};
 pub use listing::{ListedObject, ListedUpload, Objects, Page, Uploads};
 pub use presign::{Answered, Presigned, PresignedParts, Signer};
 pub use profile::Limits;

@@ -29,6 +29,17 @@ impl Storage {
         }
     }
 
+    /// Puts a few bytes under a key of their own, over those of the last time: whether the store takes writes. Within two
+    /// seconds and by one attempt.
+    ///
+    /// # Errors
+    /// What a client's PUT would meet.
+    pub async fn try_write(&self, bucket: &str) -> Result<(), Error> {
+        let Location { bucket, key } = Location::probe(bucket);
+        let request = || self.0.client.put_object().bucket(&bucket).key(&key).body(ByteStream::from_static(b"{}"));
+        self.in_time(Op::Ready, || request().send()).await
+    }
+
     /// The whole of an object of up to `max` bytes.
     ///
     /// # Errors

@@ -44,20 +44,20 @@ async fn a_request_in_flight_is_finished_before_the_server_stops(app: TestApp) {
 }
 
 /// A folder with everything in it, and the program that works on it.
-struct Embedded {
-    folder: TempDir,
+pub struct Embedded {
+    pub folder: TempDir,
     port: u16,
     store_port: u16,
-    http: reqwest::Client,
+    pub http: reqwest::Client,
 }
 
 impl Embedded {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { folder: tempfile::tempdir().unwrap(), port: free_port(), store_port: free_port(), http }
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quaymaster"));
         command
             .args(words)
@@ -75,16 +75,27 @@ impl Embedded {
     }
 
     /// Standard output of a command that must succeed, without its last line break.
-    async fn said(&self, words: &[&str]) -> String {
+    pub async fn said(&self, words: &[&str]) -> String {
         let output = self.run(words).await;
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
 
-    async fn serve(&self) -> Child {
-        let child = self.command(&["serve"]).stderr(Stdio::inherit()).spawn().unwrap();
+    pub async fn serve(&self) -> Child {
+        self.serve_with(&[]).await
+    }
+
+    /// With more in its environment.
+    pub async fn serve_with(&self, env: &[(&str, String)]) -> Child {
+        self.serve_until("/readyz", env).await
+    }
+
+    /// Until this path answers 200.
+    pub async fn serve_until(&self, path: &str, env: &[(&str, String)]) -> Child {
+        let env = env.iter().map(|(name, value)| (name, value));
+        let child = self.command(&["serve"]).envs(env).stderr(Stdio::inherit()).spawn().unwrap();
         for _ in 0..600 {
-            let ready = self.http.get(format!("http://127.0.0.1:{}/readyz", self.port)).send().await;
+            let ready = self.http.get(self.url(path)).send().await;
             if ready.is_ok_and(|answer| answer.status() == 200) {
                 return child;
             }
@@ -93,9 +104,17 @@ impl Embedded {
         panic!("the server does not become ready");
     }
 
-    async fn post(&self, token: &str, path: &str, body: &Value) -> (u16, Value) {
-        let url = format!("http://127.0.0.1:{}{path}", self.port);
-        let answer = self.http.post(url).bearer_auth(token).json(body).send().await.unwrap();
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    pub async fn get(&self, token: &str, path: &str) -> (u16, Value) {
+        let answer = self.http.get(self.url(path)).bearer_auth(token).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    pub async fn post(&self, token: &str, path: &str, body: &Value) -> (u16, Value) {
+        let answer = self.http.post(self.url(path)).bearer_auth(token).json(body).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 }

@@ -6,6 +6,7 @@
 mod kit;
 mod actions;
 mod chain;
+mod dropped;
 mod feed;
 mod jobs;
 mod migrations;

@@ -13,7 +13,9 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Sqlite, Transaction};
+use sqlx::{Connection, Sqlite, Transaction};
+
+use crate::blob::BlobId;
 
 /// What `PRAGMA user_version` says of the schema below.
 const SCHEMA_VERSION: i64 = 1;
@@ -47,8 +49,7 @@ impl Rows {
             .statement_cache_capacity(32)
             .pragma("cache_size", "-512") // KiB, per connection
             .pragma("journal_size_limit", "4194304");
-        let writer =
-            SqlitePoolOptions::new().min_connections(1).max_connections(1).connect_with(options.clone()).await?;
+        let writer = pool().min_connections(1).max_connections(1).connect_with(options.clone()).await?;
         let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
         match sqlx::query_scalar::<_, i64>("PRAGMA user_version").fetch_one(&mut *tx).await? {
             0 => {
@@ -58,7 +59,7 @@ impl Rows {
             other => return Err(OpenError::Newer(other)),
         }
         tx.commit().await?;
-        let readers = SqlitePoolOptions::new()
+        let readers = pool()
             .min_connections(1)
             .max_connections(4)
             .idle_timeout(Duration::from_secs(60))
@@ -80,10 +81,35 @@ impl Rows {
         self.writer.begin_with("BEGIN IMMEDIATE").await
     }
 
+    /// Those of the blobs that no row names.
+    pub async fn unnamed(&self, blobs: &[BlobId]) -> Result<Vec<BlobId>, sqlx::Error> {
+        let mut tx = self.read().await?;
+        let mut unnamed = Vec::new();
+        for blob in blobs {
+            if !sweep::is_named(&mut tx, *blob).await? {
+                unnamed.push(*blob);
+            }
+        }
+        Ok(unnamed)
+    }
+
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await; // the last one to close checkpoints the WAL
     }
+}
+
+/// Hands a connection out only outside of a transaction. On a full disk and on an I/O error SQLite rolls back by itself,
+/// which sqlx's count of open transactions does not notice: the ROLLBACK after it fails, and whoever came next would work
+/// inside a transaction that nobody commits. Such a connection is closed, and a new one takes its place.
+fn pool() -> SqlitePoolOptions {
+    SqlitePoolOptions::new().before_acquire(|connection, _| {
+        let is_in_doubt = connection.is_in_transaction();
+        if is_in_doubt {
+            tracing::warn!("closing a connection to the metadata whose transaction has no known end");
+        }
+        Box::pin(async move { Ok(!is_in_doubt) })
+    })
 }
 
 /// Milliseconds since 1970, as the rows keep time.

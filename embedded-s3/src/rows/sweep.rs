@@ -1,4 +1,4 @@
-//! What the start needs to tell blobs from litter.
+//! What tells blobs from litter.
 
 use std::collections::HashSet;
 
@@ -13,4 +13,11 @@ pub async fn named(conn: &mut SqliteConnection, shard: u8) -> Result<HashSet<Blo
                UNION SELECT blob FROM part_segment WHERE blob >= ?1 AND blob <= ?2";
     let blobs = sqlx::query_scalar::<_, Vec<u8>>(sql).bind(from.as_row()).bind(until.as_row()).fetch_all(conn).await?;
     blobs.iter().map(|blob| BlobId::from_row(blob)).collect()
+}
+
+/// Whether any row names the blob.
+pub async fn is_named(conn: &mut SqliteConnection, blob: BlobId) -> Result<bool, sqlx::Error> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM object_segment WHERE blob = ?1)
+                   OR EXISTS (SELECT 1 FROM part_segment WHERE blob = ?1)";
+    sqlx::query_scalar(sql).bind(blob.as_row()).fetch_one(conn).await
 }

@@ -10,6 +10,7 @@ use validator::Validate;
 
 use super::{admit, named};
 use crate::caller::Admin;
+use crate::deployment::Damage;
 use crate::engine::Engine;
 use crate::finding::{self, Filter, Finding, Kind};
 use crate::http::problem::Answer;
@@ -52,6 +53,12 @@ impl From<Finding> for FindingView {
     }
 }
 
+impl From<&Damage> for DamageView {
+    fn from(damage: &Damage) -> Self {
+        Self { since: Time(damage.since), cause: damage.cause.clone() }
+    }
+}
+
 #[derive(Debug, Deserialize, Validate)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct FindingsQuery {
@@ -69,6 +76,18 @@ pub(in crate::http) struct FindingsView {
     data: Vec<FindingView>,
     /// Pass it as `cursor` for the next page; null on the last one.
     next_cursor: Option<String>,
+    /// For operators: the database's own files are damaged, as this process has met since its start. Null where it has
+    /// not, and for managers.
+    damage: Option<DamageView>,
+}
+
+/// Of the whole deployment: stop the server, and restore the database from a backup.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DatabaseDamage)]
+struct DamageView {
+    since: Time,
+    /// For people.
+    cause: String,
 }
 
 /// What is wrong between rows and store, and waits for an operator or the next pass. A manager sees their own tenant's.
@@ -102,5 +121,9 @@ pub(in crate::http) async fn list(engine: Data<Engine>, admin: Admin, query: Que
     Ok(HttpResponse::Ok().json(FindingsView {
         data: page.items.into_iter().map(Into::into).collect(),
         next_cursor: page.next.map(|id| id.to_string()),
+        damage: match &admin {
+            Admin::Operator(_) => engine.looked.damage().map(DamageView::from),
+            Admin::Member(_) => None,
+        },
     }))
 }

@@ -3,6 +3,7 @@
 
 mod actor;
 mod backends;
+mod disk;
 mod leaks;
 mod log;
 mod passes;
@@ -15,6 +16,7 @@ use std::ops::Deref;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use futures_util::FutureExt;
@@ -23,6 +25,7 @@ use tempfile::TempDir;
 
 pub use actor::{Actor, Tenant, Upload};
 pub use backends::{Database, OWNER, Pair, Skipped, Store};
+pub use disk::{Calls, Disk, Errno};
 pub use proxy::{Fault, Op};
 pub use reply::Reply;
 pub use server::free_port;
@@ -95,6 +98,7 @@ pub struct App {
     base: Mutex<String>,
     leftovers: AtomicBool,
     program: AtomicBool,
+    breaks: AtomicBool,
     /// Begins the id of every request of this story.
     story: String,
     requests: AtomicU32,
@@ -154,6 +158,7 @@ impl TestApp {
             base: Mutex::default(),
             leftovers: AtomicBool::new(false),
             program: AtomicBool::new(false),
+            breaks: AtomicBool::new(false),
             story: format!("story-{}", uuid::Uuid::new_v4().simple()),
             requests: AtomicU32::new(0),
             outages: Mutex::default(),
@@ -189,6 +194,8 @@ impl TestApp {
         let request = self.http.request(method.clone(), self.url(path)).header("X-Request-Id", &id);
         let response = with(request).send().await.unwrap_or_else(|error| panic!("{method} {path}: {error:?}"));
         let reply = Reply::read(format!("{method} {path}"), response).await;
+        // Nothing that a client sends may end in a bug's answer, whatever the story is about.
+        assert!(reply.status != 500 || self.breaks.load(Ordering::Relaxed), "{reply}");
         assert_eq!(reply.header("x-request-id"), id, "{reply}");
         if reply.status >= 500 {
             self.outages.lock().unwrap().insert(id);
@@ -225,6 +232,24 @@ impl TestApp {
     /// This story makes the immediate cleanup of a cancelled or failed session fail: its bytes may stay behind.
     pub fn expect_leftovers(&self) {
         self.leftovers.store(true, Ordering::Relaxed);
+    }
+
+    /// This story breaks the database from within, which no outage does: 500 may be answered.
+    pub fn expect_bugs(&self) {
+        self.breaks.store(true, Ordering::Relaxed);
+    }
+
+    /// What `/readyz` says once it answers this status: what it has found may be a few seconds old.
+    pub async fn readiness(&self, status: u16) -> serde_json::Value {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let reply = self.send(reqwest::Method::GET, "/readyz", |request| request).await;
+            if reply.status == status {
+                return serde_json::from_slice(&reply.body).unwrap();
+            }
+            assert!(Instant::now() < deadline, "{reply}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     pub fn may_leave_bytes(&self) -> bool {

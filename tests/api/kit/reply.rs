@@ -17,10 +17,7 @@ impl Reply {
     pub async fn read(request: String, response: reqwest::Response) -> Self {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let body = response.bytes().await.unwrap().to_vec();
-        let reply = Self { request, status, headers, body };
-        // Nothing that a client sends may end in a bug's answer, whatever the story is about.
-        assert_ne!(reply.status, 500, "{reply}");
-        reply
+        Self { request, status, headers, body }
     }
 
     #[track_caller]

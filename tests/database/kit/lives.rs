@@ -62,7 +62,7 @@ pub async fn user(engine: &Engine, slug: &str) -> Caller {
     Caller { tenant, user: "ann".to_owned(), brands: Brands::All, permissions: Permissions::parse(["*"]) }
 }
 
-fn new(name: &str, file_size: u64) -> NewUpload {
+pub fn new(name: &str, file_size: u64) -> NewUpload {
     NewUpload {
         file_name: name.to_owned(),
         file_size,

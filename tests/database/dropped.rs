@@ -1,0 +1,78 @@
+//! A verb whose caller goes away at any of its awaits: what it had begun is over, and its connection is fit for the next.
+
+use std::pin::pin;
+use std::task::Poll;
+
+use entity::{tenant_usage, upload_event, upload_session};
+use quaymaster::caller::Caller;
+use quaymaster::error::Error;
+use quaymaster::event;
+use quaymaster::session::{self, state};
+use quaymaster::tenant::{self, Limits};
+use sea_orm::{EntityTrait, PaginatorTrait};
+
+use crate::kit::TestDb;
+use crate::kit::lives::{World, complete, new, uploading, user};
+
+on_both!(a_verb_dropped_at_any_await_leaves_nothing_half_done);
+
+/// Polls a future so often at most, and then drops it.
+async fn dropped_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    std::future::poll_fn(move |context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            // Not asked again before something happened.
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+async fn suspended(world: &World) -> Caller {
+    let eve = user(&world.engine, "globex").await;
+    let limits = Limits { suspended: Some(true), ..Limits::default() };
+    tenant::limit(&world.engine, "ola", eve.tenant, limits).await.unwrap();
+    eve
+}
+
+async fn a_verb_dropped_at_any_await_leaves_nothing_half_done(db: TestDb) {
+    let world = World::begin(db).await;
+    let eve = suspended(&world).await;
+    let other = world.db.another_pool().await;
+    for verb in ["initiate", "complete"] {
+        // Several times: what is ready when is up to threads.
+        for _ in 0..5 {
+            for polls in 1.. {
+                let subject = uploading(&world.engine, &world.ann).await;
+                let is_done = match verb {
+                    "initiate" => dropped_after(polls, uploading(&world.engine, &world.ann)).await.is_some(),
+                    _ => dropped_after(polls, complete(&world.engine, &subject)).await.is_some(),
+                };
+                let refused = session::initiate(&world.engine, &eve, new("note.txt", 7)).await;
+                assert!(matches!(refused, Err(Error::TenantSuspended)), "{verb} after {polls}: {:?}", refused.err());
+                let after = uploading(&world.engine, &world.ann).await;
+                let found = upload_session::Entity::find_by_id((after.tenant_id, after.id)).one(&other).await;
+                assert!(found.unwrap().is_some(), "{verb} after {polls}: a session that nobody else sees");
+                if is_done {
+                    break;
+                }
+            }
+        }
+    }
+    // Sums and sessions agree: no transaction was half there.
+    let live = upload_session::Entity::find().all(&other).await.unwrap();
+    let live = live.iter().filter(|session| !state::is_terminal(session.status)).count();
+    let usage = tenant_usage::Entity::find().all(&other).await.unwrap();
+    let counted: i64 = usage.iter().map(|row| row.live_sessions).sum();
+    assert_eq!(counted, i64::try_from(live).unwrap());
+    assert!(upload_event::Entity::find().count(&other).await.unwrap() > 0);
+    let report = event::verify(&world.engine, &event::Scope::default(), |_| {}).await.unwrap();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    other.close().await.unwrap();
+}
