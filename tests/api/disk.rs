@@ -3,6 +3,7 @@
 //! well, so is the server.
 
 use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -298,6 +299,40 @@ async fn a_server_starts_on_a_full_disk_and_serves_reads() {
     }
     let (_, status) = put(&embedded, &token, b"hello").await;
     assert_eq!(status, 200);
+    server.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_found_by_operators() {
+    let embedded = Embedded::new();
+    embedded.said(&["tenant", "create", "acme"]).await;
+    let token = embedded.said(&["token", "--tenant", "acme"]).await;
+    let ola = embedded.said(&["token", "--operator"]).await;
+    let mut server = embedded.serve().await;
+    let body = json!({"file_name": "a", "file_size": 1});
+    let (_, session) = embedded.post(&token, "/app/uploads/initiate", &body).await;
+    let (status, findings) = embedded.get(&ola, "/admin/findings").await;
+    assert_eq!((status, &findings["damage"]), (200, &Value::Null));
+    server.kill().await.unwrap();
+
+    let file = embedded.folder.path().join("data/quaymaster.db");
+    let rows = sea_orm::Database::connect(format!("sqlite://{}", file.display())).await.unwrap();
+    rows.execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)").await.unwrap();
+    let sql = "SELECT rootpage, (SELECT page_size FROM pragma_page_size) AS size
+               FROM sqlite_schema WHERE name = 'upload_event'";
+    let row = rows.query_one_raw(Statement::from_string(DbBackend::Sqlite, sql)).await.unwrap().unwrap();
+    let (page, size): (i64, i64) = (row.try_get("", "rootpage").unwrap(), row.try_get("", "size").unwrap());
+    rows.close().await.unwrap();
+    let at = u64::try_from((page - 1) * size).unwrap();
+    std::fs::File::options().write(true).open(&file).unwrap().write_all_at(&[0xff; 512], at).unwrap();
+
+    let mut server = embedded.serve_until("/healthz", &[]).await;
+    let path = format!("/app/uploads/{}/events", session["upload_session_id"].as_str().unwrap());
+    let (status, problem) = embedded.get(&token, &path).await;
+    assert_eq!((status, &problem["code"]), (500, &json!("internal")), "{problem}");
+    let (status, findings) = embedded.get(&ola, "/admin/findings").await;
+    assert_eq!(status, 200, "{findings}");
+    assert!(findings["damage"]["cause"].as_str().unwrap().contains("malformed"), "{findings}");
     server.kill().await.unwrap();
 }
 
