@@ -41,6 +41,18 @@ pub(super) struct CompleteRequest {
     metadata: Option<rules::Object>,
 }
 
+impl CompleteRequest {
+    pub(super) fn into_completion(self) -> Completion {
+        Completion {
+            parts: self.parts.map(|parts| {
+                parts.into_iter().map(|p| (p.part_number.unwrap_or_default(), p.etag.unwrap_or_default())).collect()
+            }),
+            title: self.title,
+            metadata: self.metadata.map(|metadata| Value::Object(metadata.0)),
+        }
+    }
+}
+
 // `Serialize` is what validator asks of a nested shape.
 #[derive(Debug, Deserialize, Serialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -73,13 +85,7 @@ pub(super) async fn complete(
     let body = body.parse()?;
     let id = body.upload_session_id.ok_or(Error::NotFound)?;
     name_session(id);
-    let completion = Completion {
-        parts: body.parts.map(|parts| {
-            parts.into_iter().map(|p| (p.part_number.unwrap_or_default(), p.etag.unwrap_or_default())).collect()
-        }),
-        title: body.title,
-        metadata: body.metadata.map(|metadata| Value::Object(metadata.0)),
-    };
+    let completion = body.into_completion();
     let (asset, made) = session::complete(&engine, &caller, id, &completion).await?;
     let mut answer = if made { HttpResponse::Created() } else { HttpResponse::Ok() };
     Ok(answer.json(AssetView::from(asset)))

@@ -7,6 +7,7 @@ mod body;
 mod brands;
 mod caller;
 mod client_address;
+mod complete_batch;
 mod door;
 mod events;
 mod fields;

@@ -9,7 +9,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::admin::{self, actions, background, findings, tenants};
 use super::problem::Document as Problem;
-use super::{assets, brands, events, health, list, metrics, receipts, uploads, wait};
+use super::{assets, brands, complete_batch, events, health, list, metrics, receipts, uploads, wait};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,7 +23,7 @@ use super::{assets, brands, events, health, list, metrics, receipts, uploads, wa
         uploads::initiate, uploads::initiate_batch, list::list, uploads::find, uploads::part_url, uploads::part_urls,
         uploads::resume, uploads::activity, uploads::cancel, uploads::events, list::batch, brands::list,
         wait::wait, receipts::receipt, receipts::keys, events::stream,
-        assets::complete, assets::find, assets::download,
+        assets::complete, complete_batch::complete_batch, assets::find, assets::download,
         admin::uploads::list, admin::uploads::inspect, admin::uploads::fail, admin::uploads::cancel,
         tenants::list, tenants::create, tenants::find, tenants::change, tenants::add_brands, tenants::usage,
         background::passes, background::run, background::runs, background::jobs, background::retry, background::discard,

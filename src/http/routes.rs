@@ -5,7 +5,7 @@ use actix_web::{Resource, web};
 
 use super::admin::{self, actions, background, findings, tenants};
 use super::problem;
-use super::{assets, brands, events, health, list, metrics, openapi, receipts, uploads, wait};
+use super::{assets, brands, complete_batch, events, health, list, metrics, openapi, receipts, uploads, wait};
 
 pub(super) fn routes(app: &mut ServiceConfig) {
     app.service(resource("/app/uploads", &["GET"]).route(get().to(list::list)))
@@ -24,6 +24,9 @@ pub(super) fn routes(app: &mut ServiceConfig) {
         .service(resource("/app/batches/{batch_reference}", &["GET"]).route(get().to(list::batch)))
         .service(resource("/app/brands", &["GET"]).route(get().to(brands::list)))
         .service(resource("/app/assets/upload/complete", &["POST"]).route(post().to(assets::complete)))
+        .service(
+            resource("/app/assets/upload/complete-batch", &["POST"]).route(post().to(complete_batch::complete_batch)),
+        )
         .service(resource("/app/assets/{id}", &["GET"]).route(get().to(assets::find)))
         .service(resource("/app/assets/{id}/download", &["GET"]).route(get().to(assets::download)))
         .service(resource("/admin/uploads", &["GET"]).route(get().to(admin::uploads::list)))

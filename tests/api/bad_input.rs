@@ -216,6 +216,7 @@ async fn large_bodies_are_cut_off(app: TestApp) {
         ("/app/uploads/initiate", 64 << 10),
         ("/app/uploads/initiate-batch", 8 << 20),
         ("/app/assets/upload/complete", 2 << 20),
+        ("/app/assets/upload/complete-batch", 8 << 20),
         (part_urls.as_str(), 2 << 20),
     ] {
         let padded = |length: usize| format!("{{\"x\":\"{}\"}}", "x".repeat(length - 8));

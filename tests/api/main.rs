@@ -18,6 +18,7 @@ mod cancel;
 mod cleanup;
 mod clock;
 mod complete;
+mod complete_batch;
 mod crash;
 mod disk;
 mod download;

@@ -43,6 +43,7 @@ async fn routes(app: &TestApp, session: &str, asset: &str) -> Vec<Route> {
                 "/app/uploads/initiate" => Some(json!({"file_name": "a", "file_size": 1})),
                 "/app/uploads/initiate-batch" => Some(json!({"files": [{"file_name": "a", "file_size": 1}]})),
                 "/app/assets/upload/complete" => Some(json!({"upload_session_id": session})),
+                "/app/assets/upload/complete-batch" => Some(json!({"uploads": [{"upload_session_id": session}]})),
                 "/admin/tenants" if method == "post" => Some(json!({"slug": "acme"})),
                 "/admin/tenants/{slug}" if method == "patch" => Some(json!({"suspended": true, "quota_bytes": 0})),
                 "/admin/tenants/{slug}/brands" => Some(json!({"brands": ["main"]})),

@@ -9,9 +9,12 @@ use reqwest::{Client, Method, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::completions::{Completions, Wanted};
 use super::error::{Error, Problem};
 use super::retry::Retry;
-use super::wire::{Announcement, Asset, BatchAnswer, Brand, Brands, PartUrl, PartUrlsAnswer, Resume, Session};
+use super::wire::{
+    Announcement, Asset, BatchAnswer, Brand, Brands, Completed, PartUrl, PartUrlsAnswer, Resume, Session,
+};
 
 /// The server opens up to 1,000 storage uploads for one batch, and may assemble thousands of parts for one
 /// complete: it answers when it is done. Both may be asked again.
@@ -23,6 +26,7 @@ pub struct Api {
     http: Client,
     base: String,
     authorization: HeaderValue,
+    completions: Completions,
     pub retry: Retry,
 }
 
@@ -40,7 +44,7 @@ impl Api {
         let mut authorization = bearer.expect("visible ASCII is fit for a header");
         authorization.set_sensitive(true);
         let base = server.as_str().trim_end_matches('/').to_owned();
-        Self { http, base, authorization, retry: Retry::new(patience) }
+        Self { http, base, authorization, completions: Completions::default(), retry: Retry::new(patience) }
     }
 
     /// Announces up to 1,000 files; the results stand in their order. Asking again with the same references finds
@@ -99,12 +103,42 @@ impl Api {
     /// Makes the asset, or reads the one that was made. With `parts` the server compares the ETags that this
     /// client saw with those of the store.
     pub async fn complete(&self, id: &str, parts: Option<&[(u32, String)]>) -> Result<Asset, Error> {
-        let mut body = json!({ "upload_session_id": id });
-        if let Some(parts) = parts {
-            body["parts"] = parts.iter().map(|(n, etag)| json!({ "part_number": n, "etag": etag })).collect();
+        let wanted = Wanted { session_id: id.to_owned(), parts: parts.map(<[_]>::to_vec) };
+        let attempt =
+            async || self.completions.complete(wanted.clone(), async |all| self.complete_batch(all).await).await;
+        self.retry.run(attempt).await.map_err(fate)
+    }
+
+    /// One request for all of them, once: whoever waits for one of them decides whether to try again.
+    async fn complete_batch(&self, sessions: &[Wanted]) -> Result<Vec<Result<Asset, Error>>, Error> {
+        let uploads: Vec<_> = sessions
+            .iter()
+            .map(|wanted| {
+                let mut upload = json!({ "upload_session_id": wanted.session_id });
+                if let Some(parts) = &wanted.parts {
+                    upload["parts"] = parts.iter().map(|(n, etag)| json!({ "part_number": n, "etag": etag })).collect();
+                }
+                upload
+            })
+            .collect();
+        let body = Bytes::from(json!({ "uploads": uploads }).to_string());
+        // 422 and 503 where none was completed: each still says why, unless it is the batch itself that is wrong.
+        let path = "/app/assets/upload/complete-batch";
+        let answer = self.once(&Method::POST, path, Some(&body), &|answer: &Answer| {
+            answer.status.is_success() || answer.json::<Completed>().is_ok()
+        });
+        let mut results: Vec<Option<Result<Asset, Error>>> = sessions.iter().map(|_| None).collect();
+        for item in answer.await?.json::<Completed>()?.uploads {
+            let slot = results.get_mut(item.index).ok_or_else(|| nonsense("a result for a session beyond the last"))?;
+            *slot = match (item.asset, item.problem) {
+                (Some(asset), _) => {
+                    let facts = serde_json::from_value(asset.clone()).map_err(|error| nonsense(&error.to_string()))?;
+                    Some(Ok(Asset { shown: asset, facts }))
+                }
+                (None, problem) => problem.map(|problem| Err(Error::Server(Box::new(problem)))),
+            };
         }
-        let answer = self.ask_session(Method::POST, "/app/assets/upload/complete", Some(&body)).await?;
-        Ok(Asset { shown: answer.json()?, facts: answer.json()? })
+        results.into_iter().collect::<Option<_>>().ok_or_else(|| nonsense("a session of the batch without a result"))
     }
 
     pub async fn cancel(&self, id: &str) -> Result<(), Error> {
@@ -131,19 +165,26 @@ impl Api {
         wanted: impl Fn(&Answer) -> bool,
     ) -> Result<Answer, Error> {
         let body = body.map(|body| Bytes::from(body.to_string()));
-        let attempt = async || {
-            let mut request = self.http.request(method.clone(), format!("{}{path}", self.base));
-            request = request.header(AUTHORIZATION, self.authorization.clone()).timeout(ANSWER_WITHIN);
-            if let Some(body) = &body {
-                request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
-            }
-            let asked_at = Instant::now();
-            let response = request.send().await?;
-            let (status, headers) = (response.status(), response.headers().clone());
-            let answer = Answer { status, headers, body: response.bytes().await?, asked_at };
-            if wanted(&answer) { Ok(answer) } else { Err(answer.problem()) }
-        };
-        self.retry.run(attempt).await
+        self.retry.run(async || self.once(&method, path, body.as_ref(), &wanted).await).await
+    }
+
+    async fn once(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&Bytes>,
+        wanted: &impl Fn(&Answer) -> bool,
+    ) -> Result<Answer, Error> {
+        let mut request = self.http.request(method.clone(), format!("{}{path}", self.base));
+        request = request.header(AUTHORIZATION, self.authorization.clone()).timeout(ANSWER_WITHIN);
+        if let Some(body) = body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
+        }
+        let asked_at = Instant::now();
+        let response = request.send().await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let answer = Answer { status, headers, body: response.bytes().await?, asked_at };
+        if wanted(&answer) { Ok(answer) } else { Err(answer.problem()) }
     }
 }
 

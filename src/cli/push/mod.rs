@@ -2,6 +2,7 @@
 
 mod api;
 mod args;
+mod completions;
 mod error;
 mod open;
 mod plan;

@@ -74,6 +74,19 @@ pub struct BatchItem {
     pub problem: Option<Problem>,
 }
 
+/// What became of a batch of completions.
+#[derive(Debug, Deserialize)]
+pub struct Completed {
+    pub uploads: Vec<CompletedItem>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct CompletedItem {
+    pub index: usize,
+    pub asset: Option<Value>,
+    pub problem: Option<Problem>,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 pub struct Resume {
     #[serde(flatten)]

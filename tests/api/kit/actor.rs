@@ -216,6 +216,10 @@ impl Actor {
         self.post("/app/assets/upload/complete", body).await
     }
 
+    pub async fn complete_batch(&self, uploads: &[Value]) -> Reply {
+        self.post("/app/assets/upload/complete-batch", &json!({"uploads": uploads})).await
+    }
+
     pub async fn cancel(&self, upload: &Upload) -> Reply {
         self.post(&format!("/app/uploads/{}/cancel", upload.id), &json!({})).await
     }

@@ -1,0 +1,127 @@
+//! `/app/assets/upload/complete-batch`.
+
+use actix_web::HttpResponse;
+use actix_web::web::Data;
+use entity::SessionId;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use uuid::Uuid;
+use validator::Validate;
+
+use super::admit;
+use super::assets::CompleteRequest;
+use super::body::{self, Body};
+use super::middleware::RequestId;
+use super::problem::{self, Answer, Document, Problem};
+use super::views::AssetView;
+use crate::caller::{Caller, Permission};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::session::{self, CompletedItem};
+
+/// Sessions whose bytes are all in the store.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CompleteBatchRequest {
+    /// Each is judged on its own, so that one bad session takes no other with it.
+    #[schema(required, nullable = false, min_items = 1, max_items = 1000, value_type = Vec<CompleteRequest>)]
+    #[validate(required, length(min = 1, max = 1_000))]
+    uploads: Option<Vec<Value>>,
+}
+
+/// What became of one session of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CompletionResult)]
+pub(super) struct CompletedView {
+    index: usize,
+    /// Null where what the request named is no id.
+    upload_session_id: Option<Uuid>,
+    result: CompletionVerdict,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    asset: Option<AssetView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Document>)]
+    problem: Option<Value>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum CompletionVerdict {
+    Completed,
+    Failed,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CompleteBatchAnswer)]
+pub(super) struct CompleteBatchView {
+    completed: usize,
+    failed: usize,
+    /// In the order of the request.
+    uploads: Vec<CompletedView>,
+}
+
+/// Every byte of these is in the store; make them assets, each in its own transaction. Safe to repeat.
+#[utoipa::path(
+    post, path = "/app/assets/upload/complete-batch", tag = "assets", request_body = CompleteBatchRequest,
+    responses(
+        (status = 201, description = "All completed, at least one of them now", body = CompleteBatchView),
+        (status = 200, description = "All were completed before", body = CompleteBatchView),
+        (status = 207, description = "Some failed", body = CompleteBatchView),
+    ),
+    extensions(("x-permission" = json!("assets.create"))),
+)]
+pub(super) async fn complete_batch(
+    engine: Data<Engine>,
+    caller: Caller,
+    id: RequestId,
+    body: Body<CompleteBatchRequest, { body::BATCH }>,
+) -> Answer {
+    admit(&engine, &caller, Permission::AssetsCreate).await?;
+    let uploads = body.parse()?.uploads.unwrap_or_default().into_iter().map(|upload| {
+        let named = upload.get("upload_session_id").and_then(Value::as_str);
+        let session: Option<SessionId> = named.and_then(|id| id.parse().ok());
+        (session, body::parse_value::<CompleteRequest>(&upload, |_| None).map(CompleteRequest::into_completion))
+    });
+    let results = session::complete_batch(&engine, &caller, uploads.collect()).await;
+    answer(&id, results)
+}
+
+fn answer(id: &RequestId, results: Vec<CompletedItem>) -> Answer {
+    let made = results.iter().any(|item| matches!(item.result, Ok((_, true))));
+    let outage = results.iter().all(|item| item.result.as_ref().is_err_and(Error::is_outage));
+    let mut failed = Vec::new();
+    let mut uploads = Vec::with_capacity(results.len());
+    for (index, item) in results.into_iter().enumerate() {
+        let (result, asset, problem) = match item.result {
+            Ok((asset, _)) => (CompletionVerdict::Completed, Some(AssetView::from(asset)), None),
+            Err(error) => {
+                let problem = Problem::from(error.within(&format!("/uploads/{index}")));
+                failed.push(problem.kind());
+                (CompletionVerdict::Failed, None, Some(problem.into_value(id.as_str())))
+            }
+        };
+        let upload_session_id = item.session.map(|id| id.0);
+        uploads.push(CompletedView { index, upload_session_id, result, asset, problem });
+    }
+    let view = CompleteBatchView { completed: uploads.len() - failed.len(), failed: failed.len(), uploads };
+    match (view.completed, view.failed) {
+        (_, 0) if made => Ok(HttpResponse::Created().json(view)),
+        (_, 0) => Ok(HttpResponse::Ok().json(view)),
+        (0, _) => Err(none_completed(failed.first().copied().filter(|_| outage), &view)),
+        _ => Ok(HttpResponse::MultiStatus().json(view)),
+    }
+}
+
+/// A batch of which nothing was completed: a problem with the batch's own members beside it.
+fn none_completed(outage: Option<&'static problem::Kind>, batch: &CompleteBatchView) -> Problem {
+    let problem = match outage {
+        Some(kind) => Problem::unavailable(kind),
+        None => Problem::new(&problem::VALIDATION_FAILED, "none of the sessions was completed"),
+    };
+    problem
+        .with("completed", json!(batch.completed))
+        .with("failed", json!(batch.failed))
+        .with("uploads", json!(batch.uploads))
+}
