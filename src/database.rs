@@ -1,20 +1,28 @@
 //! The one home of connections and transactions, on SQLite and on PostgreSQL.
 
+mod conn;
+mod postgres;
+mod shares;
+
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use embedded_s3::sqlite::{self, Trouble};
+pub use conn::{Conn, InTransaction};
+use conn::{Begun, Places, Pool};
+use entity::TenantId;
 use futures_util::FutureExt;
+use postgres::Planning;
 pub use sea_orm::DbErr;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, IsolationLevel, RuntimeErr, SqlErr,
-    SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DbBackend, RuntimeErr, SqlErr, SqliteTransactionMode, SqlxSqliteConnector, TransactionOptions,
+    TransactionTrait,
 };
+use shares::Turns;
 use sqlx::pool::PoolOptions;
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::postgres::PgListener;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, Executor as _};
 use tokio::sync::Notify;
@@ -24,7 +32,8 @@ use tracing::{debug, warn};
 use crate::error::{Error, Result};
 use crate::settings;
 
-/// Readers of a SQLite file do not wait for each other; more than this many only cost memory.
+/// Readers of a SQLite file do not wait for each other; more than this many only cost memory. So many by a key, and so
+/// many that search.
 const SQLITE_READERS: u32 = 3;
 
 /// How long a writer waits for those that came before it to one SQLite file.
@@ -35,21 +44,24 @@ const SQLITE_TURN: Duration = Duration::from_secs(30);
 /// request, which is told to come again.
 const TEST_AFTER_IDLE: Duration = Duration::from_millis(500);
 
-/// Pools of connections, so that nobody who reads much keeps those waiting who write.
+/// Pools of connections, so that nobody who reads much keeps those waiting who write; in each of them tenants take
+/// turns ([`Conn::of`]).
 #[derive(Clone, Debug)]
 pub struct Database {
-    reads: DatabaseConnection,
-    searches: DatabaseConnection,
+    reads: Conn,
+    searches: Conn,
+    counts: Conn,
     /// SQLite has one writer at a time, so here is one connection. Waiting for that is fair and wakes at once, where
     /// SQLite's own busy handler sleeps and retries; that one is left for other processes on the same file.
-    writes: DatabaseConnection,
+    writes: Conn,
     told: Arc<Told>,
 }
 
 /// A write transaction. Dropped without [`Tx::commit`], it is rolled back.
 #[derive(Debug)]
 pub struct Tx {
-    tx: DatabaseTransaction,
+    tx: InTransaction,
+    places: Places,
     /// Rung once it is committed.
     bell: OnceLock<Arc<Notify>>,
     /// Where other processes hear of it once it is committed.
@@ -75,10 +87,10 @@ pub struct Listener(PgListener);
 
 /// A transaction for reads, all of one moment.
 #[derive(Debug)]
-pub struct Snapshot(DatabaseTransaction);
+pub struct Snapshot(InTransaction, #[allow(dead_code, reason = "held until it is dropped")] Places);
 
 impl Snapshot {
-    pub fn conn(&self) -> &DatabaseTransaction {
+    pub fn conn(&self) -> &InTransaction {
         &self.0
     }
 }
@@ -96,24 +108,18 @@ impl Database {
             (None, Some(file)) => return Self::sqlite(SqliteConnectOptions::new().filename(file), acquire).await,
             (None, None) => return Err(DbErr::Custom("there is neither a database URL nor a data folder".to_owned())),
         };
-        let statement_timeout = format!("{}s", settings.statement_timeout_secs);
-        let options = PgConnectOptions::from_str(url)
-            .map_err(start_error)?
-            .application_name("quaymaster")
-            .options([("statement_timeout", statement_timeout.as_str())]);
+        let server = postgres::Server::new(url, settings).map_err(start_error)?;
         // States, users and batches are skewed: a plan made for any values reads a whole batch to find one of its files.
         // What goes by a key is planned once; to plan it each time takes as long as to do it.
-        let searching = options.clone().options([("plan_cache_mode", "force_custom_plan")]);
         let third = settings.max_connections / 3;
-        let pool = |most: u32| tested(PgPoolOptions::new()).max_connections(most).acquire_timeout(acquire);
-        let writes = pool(settings.max_connections - 2 * third).connect_with(options.clone());
-        let writes = timeout(connect, writes)
+        let most = settings.max_connections - 2 * third;
+        let (reads, searches) = (server.pool(third, Planning::Once), server.pool(third, Planning::Anew));
+        let writes = server.pool(most, Planning::Once);
+        timeout(connect, writes.connect())
             .await
-            .map_err(|_| DbErr::Custom("the database did not answer in time".to_owned()))?
-            .map_err(start_error)?;
-        let (reads, searches) = (pool(third).connect_lazy_with(options), pool(third).connect_lazy_with(searching));
-        let [reads, searches, writes] = [reads, searches, writes].map(SqlxPostgresConnector::from_sqlx_postgres_pool);
-        Ok(Self { reads, searches, writes, told: Arc::default() })
+            .map_err(|_| DbErr::Custom("the database did not answer in time".to_owned()))??;
+        let [reads, searches, writes] = [reads, searches, writes].map(Pool::Postgres);
+        Ok(Self::of_pools((reads, third), (searches, third), acquire, (writes, most), acquire))
     }
 
     async fn sqlite(options: SqliteConnectOptions, acquire: Duration) -> Result<Self, DbErr> {
@@ -127,47 +133,102 @@ impl Database {
         let pool =
             |most: u32, wait: Duration| tested(SqlitePoolOptions::new()).max_connections(most).acquire_timeout(wait);
         let writes = pool(1, SQLITE_TURN).connect_with(options.clone()).await.map_err(start_error)?;
-        let reads = pool(SQLITE_READERS, acquire).connect_lazy_with(options);
-        let [reads, writes] = [reads, writes].map(SqlxSqliteConnector::from_sqlx_sqlite_pool);
-        Ok(Self { searches: reads.clone(), reads, writes, told: Arc::default() })
+        let reads = pool(SQLITE_READERS, acquire).connect_lazy_with(options.clone());
+        let searches = pool(SQLITE_READERS, acquire).connect_lazy_with(options);
+        let [reads, searches, writes] =
+            [reads, searches, writes].map(SqlxSqliteConnector::from_sqlx_sqlite_pool).map(Pool::Sqlite);
+        let readers = SQLITE_READERS;
+        Ok(Self::of_pools((reads, readers), (searches, readers), acquire, (writes, 1), SQLITE_TURN))
+    }
+
+    /// Each pool with the number of its connections, and how long a reader and a writer wait for their turns.
+    fn of_pools(
+        (reads, most_reads): (Pool, u32),
+        (searches, most_searches): (Pool, u32),
+        reader_waits: Duration,
+        (writes, most_writes): (Pool, u32),
+        writer_waits: Duration,
+    ) -> Self {
+        let [reading, searching, writing] = [most_reads, most_searches, most_writes].map(|most| most as usize);
+        // What goes by a key is over soon, and the next one has its turn. A search may take long: no tenant has all
+        // connections for its own, and counts, which take longest, leave one to the searches.
+        let counting = (searching - 1).max(1);
+        let searches = Conn::new(searches, Turns::new(searching, searching - 1, reader_waits));
+        Self {
+            reads: Conn::new(reads, Turns::new(reading, reading, reader_waits)),
+            counts: searches.behind(Turns::new(counting, counting / 2, reader_waits)),
+            searches,
+            writes: Conn::new(writes, Turns::new(writing, writing, writer_waits)),
+            told: Arc::default(),
+        }
+    }
+
+    /// Brings the schema up to date.
+    ///
+    /// # Errors
+    /// As [`migration::run`].
+    pub async fn migrate(&self) -> Result<(), DbErr> {
+        migration::run(&self.writes.bare()).await
     }
 
     /// For reads by a key.
-    pub fn conn(&self) -> &DatabaseConnection {
+    pub fn conn(&self) -> &Conn {
         &self.reads
     }
 
-    /// For reads by anything else, each of which is planned for the values that it asks for.
-    pub fn search_conn(&self) -> &DatabaseConnection {
+    /// For reads by anything else, each of which is planned for the values that it asks for. No tenant has all of these
+    /// connections at a time, where there are two or more.
+    pub fn search_conn(&self) -> &Conn {
         &self.searches
+    }
+
+    /// For reads of as many rows as a tenant has: sums, and what a reader of events missed. They share the connections
+    /// of the searches and leave one of them free; a tenant has at most half of the rest at a time.
+    pub fn count_conn(&self) -> &Conn {
+        &self.counts
     }
 
     /// For single statements that write, each a transaction by itself; [`Database::begin`] and a commit would be two
     /// round trips more.
-    pub fn write_conn(&self) -> &DatabaseConnection {
+    pub fn write_conn(&self) -> &Conn {
         &self.writes
     }
 
-    /// Begins a write transaction; on SQLite an IMMEDIATE one, because a deferred one that turns into a writer later
-    /// fails under load instead of waiting.
+    /// Begins a write transaction of the server's own; on SQLite an IMMEDIATE one, because a deferred one that turns into
+    /// a writer later fails under load instead of waiting.
     pub async fn begin(&self) -> Result<Tx> {
-        let is_sqlite = self.writes.get_database_backend() == DbBackend::Sqlite;
-        let options = TransactionOptions {
-            sqlite_transaction_mode: is_sqlite.then_some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
+        self.begin_on(&self.writes).await
+    }
+
+    /// Begins one in a tenant's name, once it is the tenant's turn.
+    pub async fn begin_for(&self, tenant: TenantId) -> Result<Tx> {
+        self.begin_on(&self.writes.of(tenant)).await
+    }
+
+    async fn begin_on(&self, conn: &Conn) -> Result<Tx> {
+        let places = conn.enter().await.map_err(db_error)?;
+        let begun = match conn.pool() {
+            Pool::Sqlite(pool) => {
+                let mode = Some(SqliteTransactionMode::Immediate);
+                let options = TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() };
+                pool.begin_with_options(options).await.map(Begun::Sqlite)
+            }
+            Pool::Postgres(pool) => pool.begin().await.map(Begun::Postgres),
         };
-        let tx = self.writes.begin_with_options(options).await.map_err(db_error)?;
-        Ok(Tx { tx, bell: OnceLock::new(), channel: OnceLock::new(), database: self.clone() })
+        let tx = InTransaction(begun.map_err(db_error)?);
+        Ok(Tx { tx, places, bell: OnceLock::new(), channel: OnceLock::new(), database: self.clone() })
     }
 
     /// Begins a transaction for reads alone, each of which sees the database as it was at the first one. Waits for no
     /// writer and keeps none waiting; dropped, it is over.
     pub async fn snapshot(&self) -> Result<Snapshot> {
-        // A deferred transaction of SQLite is a snapshot by itself.
-        let isolation_level =
-            (self.searches.get_database_backend() == DbBackend::Postgres).then_some(IsolationLevel::RepeatableRead);
-        let options = TransactionOptions { isolation_level, ..TransactionOptions::default() };
-        Ok(Snapshot(self.searches.begin_with_options(options).await.map_err(db_error)?))
+        let places = self.searches.enter().await.map_err(db_error)?;
+        let begun = match self.searches.pool() {
+            // A deferred transaction of SQLite is a snapshot by itself.
+            Pool::Sqlite(pool) => pool.begin().await.map(Begun::Sqlite),
+            Pool::Postgres(pool) => pool.snapshot().await.map(Begun::Postgres),
+        };
+        Ok(Snapshot(InTransaction(begun.map_err(db_error)?), places))
     }
 
     /// From here on the follower tells other processes of this one's commits, for many at once: a NOTIFY in each
@@ -188,16 +249,13 @@ impl Database {
 
     /// Listens to other processes, on a connection beside the pool's; `None` on SQLite, where there is no such thing.
     pub async fn listen(&self, channel: &str) -> Result<Option<Listener>> {
-        if self.reads.get_database_backend() != DbBackend::Postgres {
-            return Ok(None);
-        }
-        let pool = self.writes.get_postgres_connection_pool();
-        let own = PgPoolOptions::new().max_connections(1).acquire_timeout(pool.options().get_acquire_timeout());
-        let own = own.connect_lazy_with(pool.connect_options().as_ref().clone());
+        let Pool::Postgres(pool) = self.writes.pool() else { return Ok(None) };
+        let own = pool.for_a_listener();
         let mut listener = PgListener::connect_with(&own).await.map_err(listen_error)?;
         // Whoever listens must know that the line broke, to look for what was said meanwhile.
         listener.eager_reconnect(false);
-        listener.listen(channel).await.map_err(listen_error)?;
+        let listening = timeout(own.options().get_acquire_timeout(), listener.listen(channel)).await;
+        listening.unwrap_or_else(|_| Err(postgres::silence())).map_err(listen_error)?;
         Ok(Some(Listener(listener)))
     }
 
@@ -211,19 +269,25 @@ impl Database {
     }
 
     pub async fn close(self) -> Result<()> {
-        self.reads.close().await.map_err(db_error)?;
-        self.searches.close().await.map_err(db_error)?;
-        self.writes.close().await.map_err(db_error)
+        for conn in [self.reads, self.searches, self.writes] {
+            match conn.pool() {
+                Pool::Sqlite(pool) => pool.close_by_ref().await.map_err(db_error)?,
+                Pool::Postgres(pool) => pool.close().await,
+            }
+        }
+        Ok(())
     }
 }
 
 impl Tx {
-    pub fn conn(&self) -> &DatabaseTransaction {
+    pub fn conn(&self) -> &InTransaction {
         &self.tx
     }
 
     pub async fn commit(self) -> Result<()> {
         self.tx.commit().await.map_err(db_error)?;
+        // To tell others takes a turn of its own.
+        drop(self.places);
         if let Some(bell) = self.bell.get() {
             bell.notify_one();
         }
@@ -294,7 +358,7 @@ impl Listener {
     /// There was no answer within `patience`; listen anew.
     pub async fn answers(&mut self, patience: Duration) -> Result<()> {
         let asked = timeout(patience, self.0.execute("SELECT 1")).await;
-        asked.map_err(|_| listen_error(sqlx::Error::PoolTimedOut))?.map(drop).map_err(listen_error)
+        asked.unwrap_or_else(|_| Err(postgres::silence())).map(drop).map_err(listen_error)
     }
 }
 

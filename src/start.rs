@@ -258,7 +258,7 @@ async fn start_store(settings: &mut Settings, dir: &DataDir) -> Result<embedded_
 async fn connect(settings: Settings, dir: Option<&DataDir>, clock: Clock) -> Result<Engine, Error> {
     let file = dir.map(DataDir::database_file);
     let db = Database::connect(&settings.database, file.as_deref()).await.map_err(Error::Database)?;
-    migration::run(db.write_conn()).await.map_err(Error::Migration)?;
+    db.migrate().await.map_err(Error::Migration)?;
     let storage = Storage::connect(&store_settings(&settings)).await?;
     Ok(Engine::new(db, storage, clock, Arc::new(settings)))
 }

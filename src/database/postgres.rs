@@ -1,0 +1,348 @@
+//! Connections to PostgreSQL, on which nobody waits without an end.
+//!
+//! A connection may fall silent without closing: a power cut, a NAT that forgot it, a balancer that was replaced. And a
+//! future that is dropped in the middle of a statement leaves a connection of which nobody knows how it stands: sqlx
+//! puts it back into its pool after a ping that it waits for without a limit, and after a BEGIN even in the middle of a
+//! transaction that nobody ends. So each step has a limit here, and a connection goes back only where all that was begun
+//! on it has come to its end and it answers in time. Any other one is closed at once, and its place in the pool is free.
+
+use std::io;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sea_orm::prelude::async_trait::async_trait;
+use sea_orm::sea_query::Values;
+use sea_orm::{
+    ConnAcquireErr, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr,
+    SqlxPostgresConnector, Statement,
+};
+use sea_query_sqlx::SqlxValues;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Postgres};
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::TEST_AFTER_IDLE;
+use crate::settings;
+
+/// How long a connection has for the answer to a ping.
+const PING: Duration = Duration::from_secs(2);
+/// The server itself ends a statement after `statement_timeout_secs`, and has so long to say so.
+const GRACE: Duration = Duration::from_secs(2);
+/// For the closing of a pool, after the last request.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// How long the server lets a transaction lie idle. Ours never wait for anything but the database, so one that does
+/// belongs to a process that is frozen or gone, and others wait for the rows that it has locked.
+const IDLE_TRANSACTION: Duration = Duration::from_secs(5);
+/// By which the server notices that a process is gone which said nothing: of idle connections within some 25 s, of those
+/// on which an answer is under way within 15 s. A statement whose process has closed its connection ends within 2 s.
+const ENDS_OF_LINES: &str = "
+    SET tcp_keepalives_idle = '10s';
+    SET tcp_keepalives_interval = '5s';
+    SET tcp_keepalives_count = 3;
+    SET tcp_user_timeout = '15s';
+    SET client_connection_check_interval = '2s'";
+
+/// How the statements of a pool are planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Planning {
+    /// Once for any values.
+    Once,
+    /// For the values at hand, each time.
+    Anew,
+}
+
+/// What all pools to one database have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    options: PgConnectOptions,
+    statement: Duration,
+    acquire: Duration,
+}
+
+impl Server {
+    /// Asks nobody.
+    ///
+    /// # Errors
+    /// The URL cannot be read.
+    pub(super) fn new(url: &str, settings: &settings::Database) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            options: PgConnectOptions::from_str(url)?.application_name("quaymaster"),
+            statement: Duration::from_secs(settings.statement_timeout_secs),
+            acquire: Duration::from_secs(settings.acquire_timeout_secs),
+        })
+    }
+
+    /// Connects when the first statement comes.
+    pub(super) fn pool(&self, most: u32, planning: Planning) -> Pool {
+        let session = self.session(planning);
+        let options = PgPoolOptions::new()
+            .max_connections(most)
+            .acquire_timeout(self.acquire)
+            .test_before_acquire(false)
+            .before_acquire(|connection, idle| {
+                Box::pin(async move {
+                    if idle.idle_for >= TEST_AFTER_IDLE {
+                        timeout(PING, connection.ping()).await.map_err(|_| silence())??;
+                    }
+                    Ok(true)
+                })
+            })
+            // By statements and not by parameters of the start, which connection poolers such as PgBouncer refuse.
+            .after_connect(move |connection, _| {
+                let session = session.clone();
+                Box::pin(async move { prepare(connection, session).await })
+            });
+        Pool { pool: options.connect_lazy_with(self.options.clone()), limit: self.statement + GRACE }
+    }
+
+    fn session(&self, planning: Planning) -> String {
+        let mut session = format!(
+            "SET statement_timeout = '{}s'; SET idle_in_transaction_session_timeout = '{}s'",
+            self.statement.as_secs(),
+            IDLE_TRANSACTION.as_secs()
+        );
+        if planning == Planning::Anew {
+            session.push_str("; SET plan_cache_mode = force_custom_plan");
+        }
+        session
+    }
+}
+
+async fn prepare(connection: &mut PgConnection, session: String) -> Result<(), sqlx::Error> {
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(session))).await?;
+    // Not every system has each of these. Without them, what holds on our side still does.
+    match connection.execute(sqlx::raw_sql(ENDS_OF_LINES)).await {
+        Err(error) if error.as_database_error().is_some() => debug!(%error, "the server does not watch its connections"),
+        outcome => drop(outcome?),
+    }
+    Ok(())
+}
+
+/// A pool of connections to PostgreSQL.
+#[derive(Clone, Debug)]
+pub(super) struct Pool {
+    pool: PgPool,
+    /// For a statement, and for begin and commit.
+    limit: Duration,
+}
+
+impl Pool {
+    /// Connects once, to see whether anybody answers.
+    pub(super) async fn connect(&self) -> Result<(), DbErr> {
+        self.lend().await.map(drop)
+    }
+
+    /// The pool without limits and without what is done to its connections here.
+    pub(super) fn bare(&self) -> DatabaseConnection {
+        SqlxPostgresConnector::from_sqlx_postgres_pool(self.pool.clone())
+    }
+
+    /// A pool of one connection beside this one, for a listener, which has no transactions and may wait for ever.
+    pub(super) fn for_a_listener(&self) -> PgPool {
+        let own = PgPoolOptions::new().max_connections(1).acquire_timeout(self.pool.options().get_acquire_timeout());
+        let own = own.after_connect(|connection, _| Box::pin(prepare(connection, String::new())));
+        own.connect_lazy_with(self.pool.connect_options().as_ref().clone())
+    }
+
+    pub(super) async fn begin(&self) -> Result<Transaction, DbErr> {
+        self.begin_with("BEGIN").await
+    }
+
+    /// Begins a transaction that reads, all of one moment. It may lie idle: nobody waits for it.
+    pub(super) async fn snapshot(&self) -> Result<Transaction, DbErr> {
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL idle_in_transaction_session_timeout = 0";
+        self.begin_with(begin).await
+    }
+
+    async fn begin_with(&self, statement: &'static str) -> Result<Transaction, DbErr> {
+        let mut lent = self.lend().await?;
+        lent.step(statement).await?;
+        lent.is_in_transaction = true;
+        Ok(Transaction(Mutex::new(lent)))
+    }
+
+    /// Waits for the connections that are lent, but not for long: what does not answer by then is left to the system.
+    pub(super) async fn close(&self) {
+        if timeout(CLOSE, self.pool.close()).await.is_err() {
+            debug!("a connection to the database was not given back before the end");
+        }
+    }
+
+    async fn lend(&self) -> Result<Lent, DbErr> {
+        let connection = self.pool.acquire().await.map_err(|error| match error {
+            sqlx::Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
+            sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
+            error => DbErr::Conn(RuntimeErr::SqlxError(error.into())),
+        })?;
+        Ok(Lent { connection: Some(connection), limit: self.limit, is_under_way: false, is_in_transaction: false })
+    }
+}
+
+/// A connection out of its pool.
+#[derive(Debug)]
+struct Lent {
+    /// Until it is dropped.
+    connection: Option<PoolConnection<Postgres>>,
+    limit: Duration,
+    /// Something was begun on it that has not come to its end.
+    is_under_way: bool,
+    is_in_transaction: bool,
+}
+
+impl Lent {
+    /// For one step, whose outcome goes to [`Lent::settle`]. A step that is dropped before has no outcome.
+    fn take_up(&mut self) -> Result<&mut PgConnection, DbErr> {
+        if self.is_under_way {
+            // After a silence there is no next step, on a connection that may yet answer to the last one.
+            return Err(query_error(silence()));
+        }
+        self.is_under_way = true;
+        self.connection.as_deref_mut().ok_or_else(|| query_error(sqlx::Error::WorkerCrashed))
+    }
+
+    fn settle<T>(&mut self, outcome: Result<Result<T, sqlx::Error>, Elapsed>) -> Result<T, sqlx::Error> {
+        let outcome = outcome.unwrap_or_else(|_| Err(silence()));
+        // A refusal of the server's is an orderly end.
+        self.is_under_way = outcome.as_ref().is_err_and(|error| error.as_database_error().is_none());
+        outcome
+    }
+
+    /// A step of a transaction, which is not kept prepared.
+    async fn step(&mut self, sql: &'static str) -> Result<(), DbErr> {
+        let done = timeout(self.limit, self.take_up()?.execute(sql)).await;
+        self.settle(done).map(drop).map_err(query_error)
+    }
+
+    async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
+        let done = timeout(self.limit, query(statement).execute(self.take_up()?)).await;
+        self.settle(done).map(Into::into).map_err(exec_error)
+    }
+
+    async fn execute_unprepared(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
+        let done = timeout(self.limit, self.take_up()?.execute(AssertSqlSafe(sql))).await;
+        self.settle(done).map(Into::into).map_err(exec_error)
+    }
+
+    async fn query_one(&mut self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        let row = timeout(self.limit, query(statement).fetch_optional(self.take_up()?)).await;
+        self.settle(row).map(|row| row.map(Into::into)).map_err(query_error)
+    }
+
+    async fn query_all(&mut self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let rows = timeout(self.limit, query(statement).fetch_all(self.take_up()?)).await;
+        self.settle(rows).map(|rows| rows.into_iter().map(Into::into).collect()).map_err(query_error)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        match Handle::try_current() {
+            Ok(runtime) if !self.is_under_way => drop(runtime.spawn(give_back(connection, self.is_in_transaction))),
+            // Closes it here and now. To say goodbye would be one more step to wait for.
+            _ => drop(connection.detach()),
+        }
+    }
+}
+
+/// Where it does not answer in time, it is closed by being dropped, outside of its pool.
+async fn give_back(mut connection: PoolConnection<Postgres>, is_in_transaction: bool) {
+    if is_in_transaction && !matches!(timeout(PING, connection.execute("ROLLBACK")).await, Ok(Ok(_))) {
+        drop(connection.detach());
+        return;
+    }
+    // Pings it.
+    drop(timeout(PING, connection.return_to_pool()).await);
+}
+
+/// A transaction on PostgreSQL. Dropped, it is rolled back a moment later.
+#[derive(Debug)]
+pub(super) struct Transaction(Mutex<Lent>);
+
+impl Transaction {
+    pub(super) async fn commit(self) -> Result<(), DbErr> {
+        self.end("COMMIT").await
+    }
+
+    pub(super) async fn rollback(self) -> Result<(), DbErr> {
+        self.end("ROLLBACK").await
+    }
+
+    async fn end(self, statement: &'static str) -> Result<(), DbErr> {
+        let mut lent = self.0.into_inner();
+        lent.step(statement).await?;
+        lent.is_in_transaction = false;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ConnectionTrait for Transaction {
+    fn get_database_backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.0.lock().await.execute(statement).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.0.lock().await.execute_unprepared(sql).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.0.lock().await.query_one(statement).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.0.lock().await.query_all(statement).await
+    }
+}
+
+#[async_trait]
+impl ConnectionTrait for Pool {
+    fn get_database_backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.lend().await?.execute(statement).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.lend().await?.execute_unprepared(sql).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.lend().await?.query_one(statement).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.lend().await?.query_all(statement).await
+    }
+}
+
+/// Kept prepared on the connection, as sea-orm has it.
+fn query(statement: Statement) -> sqlx::query::Query<'static, Postgres, SqlxValues> {
+    let values = statement.values.unwrap_or_else(|| Values(Vec::new()));
+    sqlx::query_with(AssertSqlSafe(statement.sql), SqlxValues(values))
+}
+
+/// That nobody has answered.
+pub(super) fn silence() -> sqlx::Error {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the database did not answer in time"))
+}
+
+fn exec_error(error: sqlx::Error) -> DbErr {
+    DbErr::Exec(RuntimeErr::SqlxError(error.into()))
+}
+
+fn query_error(error: sqlx::Error) -> DbErr {
+    DbErr::Query(RuntimeErr::SqlxError(error.into()))
+}
