@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use embedded_s3::sqlite::{self, Trouble};
-pub use conn::{Conn, InTransaction};
 use conn::{Begun, Places, Pool};
+pub use conn::{Conn, InTransaction};
+use embedded_s3::sqlite::{self, Trouble};
 use entity::TenantId;
 use futures_util::FutureExt;
 use postgres::Planning;

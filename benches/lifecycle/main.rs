@@ -165,7 +165,7 @@ async fn execute(url: &str, sql: &str) {
 
 /// Sessions that ended within two months (so that none is past its retention), cleared, without the triggers' checks; their indexes are built when all are there.
 async fn seed_finished(engine: &Engine, tenant: TenantId, brand: uuid::Uuid, count: u64) {
-    let tx = engine.db.conn().begin().await.unwrap();
+    let tx = engine.db.conn().bare().begin().await.unwrap();
     let indexes = "SELECT indexname, indexdef FROM pg_indexes
         WHERE tablename = 'upload_session' AND indexname <> 'upload_session_pkey'";
     let rows = tx.query_all_raw(Statement::from_string(DbBackend::Postgres, indexes)).await.unwrap();
@@ -227,7 +227,7 @@ async fn cost_of_select(engine: &Engine, cutoff: chrono::DateTime<Utc>) -> Cost 
     let query = queued(Queue::Idle(cutoff), None, engine.settings.lifecycle.batch_rows).build(DbBackend::Postgres);
     let mut costs = Vec::new();
     for _ in 0..RUNS {
-        let tx = engine.db.conn().begin().await.unwrap();
+        let tx = engine.db.conn().bare().begin().await.unwrap();
         costs.push(explain(&tx, &query.to_string()).await);
         tx.rollback().await.unwrap();
     }
@@ -241,7 +241,7 @@ async fn cost_of_failing(engine: &Engine, cutoff: chrono::DateTime<Utc>) -> Cost
     for session in idle {
         let change = Change::fail("bench", FailureReason::Abandoned).guarded(Guard::IdleSince(cutoff));
         let update = session::statement(engine, &session, &change).build(DbBackend::Postgres);
-        let tx = engine.db.conn().begin().await.unwrap();
+        let tx = engine.db.conn().bare().begin().await.unwrap();
         costs.push(explain(&tx, &format!("{update} RETURNING *")).await);
         tx.rollback().await.unwrap();
     }

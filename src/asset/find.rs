@@ -12,6 +12,6 @@ use crate::error::{Error, Result};
 /// [`Error::NotFound`], the same for an unknown id, another tenant's and another brand's.
 #[instrument(name = "asset.find", skip_all, fields(asset.id = %id, tenant.id = %caller.tenant))]
 pub async fn find(engine: &Engine, caller: &Caller, id: AssetId) -> Result<Asset> {
-    let asset = rows::find(engine.db.conn(), caller.tenant, id).await?.ok_or(Error::NotFound)?;
+    let asset = rows::find(&engine.db.conn().of(caller.tenant), caller.tenant, id).await?.ok_or(Error::NotFound)?;
     if caller.brands.hold(asset.brand_id) { Ok(asset) } else { Err(Error::NotFound) }
 }

@@ -160,7 +160,7 @@ async fn record(
     outcome: Result<&str, &'static str>,
 ) -> Result<Promoted> {
     let now = engine.clock.now();
-    let tx = engine.db.begin().await?;
+    let tx = engine.db.begin_for(asset.tenant_id).await?;
     let updated = match outcome {
         Ok(key) => rows::make_ready(&tx, asset, key, now).await?,
         Err(why) => rows::make_failed(&tx, asset, why).await?,

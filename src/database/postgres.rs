@@ -118,7 +118,9 @@ async fn prepare(connection: &mut PgConnection, session: String) -> Result<(), s
     connection.execute(sqlx::raw_sql(AssertSqlSafe(session))).await?;
     // Not every system has each of these. Without them, what holds on our side still does.
     match connection.execute(sqlx::raw_sql(ENDS_OF_LINES)).await {
-        Err(error) if error.as_database_error().is_some() => debug!(%error, "the server does not watch its connections"),
+        Err(error) if error.as_database_error().is_some() => {
+            debug!(%error, "the server does not watch its connections")
+        }
         outcome => drop(outcome?),
     }
     Ok(())

@@ -71,12 +71,12 @@ pub(crate) async fn record_effect(
 
 async fn commit(engine: &Engine, seen: &upload_session::Model, note: &Note<'_>, is_failure: bool) -> Result<()> {
     if is_failure {
-        let last = rows::last_of(engine.db.conn(), seen.tenant_id, seen.id).await?;
+        let last = rows::last_of(&engine.db.conn().of(seen.tenant_id), seen.tenant_id, seen.id).await?;
         if last.is_some_and(|last| last.event == note.event && last.details == note.details) {
             return Ok(());
         }
     }
-    let tx = engine.db.begin().await?;
+    let tx = engine.db.begin_for(seen.tenant_id).await?;
     record(engine, &tx, seen, note).await?;
     tx.commit().await
 }

@@ -149,7 +149,8 @@ async fn publish(engine: &Engine) -> Result<()> {
     let last = rows::last_position(engine.db.conn()).await?;
     while let Some(after) = engine.hub.behind(last) {
         let span = Span { tenant: None, after, until: Some(last), limit: PAGE };
-        let page = rows::placed(engine.db.search_conn(), span).await?;
+        // By a key, the place: all readers wait for it, and for no search.
+        let page = rows::placed(engine.db.conn(), span).await?;
         // Events may be missing: their sessions were deleted.
         let until = page.last().filter(|_| page.len() as u64 == PAGE).map_or(last, |event| event.position);
         engine.hub.publish(page, until);

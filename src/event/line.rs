@@ -12,8 +12,8 @@ use crate::database::{Database, Listener};
 /// Between two attempts to open it.
 const RETRY: Duration = Duration::from_secs(1);
 /// After so long a silence it is asked whether it is still there, and has so long for the answer.
-const SILENCE: Duration = Duration::from_secs(30);
-const PATIENCE: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) struct Line {
     listener: Option<Listener>,

@@ -43,10 +43,12 @@ pub async fn receipt(engine: &Engine, caller: &Caller, id: SessionId) -> Result<
         let what = format!("there is a receipt once the session is over; it is {}", state::name(session.status));
         return Err(Error::IllegalTransition { status: session.status, what });
     }
-    let events = rows::of_session(engine.db.conn(), session.tenant_id, session.id).await?;
+    let events = rows::of_session(&engine.db.conn().of(session.tenant_id), session.tenant_id, session.id).await?;
     let opened = events.iter().find(|event| event.to_status == Some(Status::Uploading)).map(|event| event.at);
     let asset = match session.status {
-        Status::Completed => asset::rows::find(engine.db.conn(), session.tenant_id, session.asset_id).await?,
+        Status::Completed => {
+            asset::rows::find(&engine.db.conn().of(session.tenant_id), session.tenant_id, session.asset_id).await?
+        }
         Status::Initiating | Status::Uploading | Status::Failed | Status::Cancelled => None,
     };
     let claims = json!({

@@ -54,7 +54,10 @@ pub async fn stream(engine: &Engine, interest: Interest, after: Option<i64>) -> 
     let mut seat = seat(engine)?;
     let (read, stage) = match after {
         // A place that was never given is of another time: of a database that was put back since.
-        Some(after) => (after.min(rows::last_position(engine.db.conn()).await?), Stage::Behind),
+        Some(after) => {
+            let conn = engine.db.conn().of(interest.caller.tenant);
+            (after.min(rows::last_position(&conn).await?), Stage::Behind)
+        }
         None => {
             feed::catch_up(engine).await?;
             let (published, from) = engine.hub.join(&mut seat, interest.clone(), engine.settings.feed.buffer);
@@ -148,8 +151,9 @@ impl Stream {
     /// Reads one page of the table, all of the tenant's, so that a call stays short however few of them concern this
     /// reader; `false` where there was no more than that.
     async fn read_page(&mut self, until: Option<i64>) -> Result<bool> {
-        let span = Span { tenant: Some(self.interest.caller.tenant), after: self.read, until, limit: PAGE };
-        let page = rows::placed(self.engine.db.search_conn(), span).await?;
+        let tenant = self.interest.caller.tenant;
+        let span = Span { tenant: Some(tenant), after: self.read, until, limit: PAGE };
+        let page = rows::placed(&self.engine.db.count_conn().of(tenant), span).await?;
         let more = page.len() as u64 == PAGE;
         if let Some(last) = page.last() {
             self.read = last.position;

@@ -9,7 +9,7 @@ use crate::error::Result;
 pub async fn count(engine: &Engine) -> Result<Vec<(Kind, i64)>> {
     let mut counts = Vec::new();
     for kind in Kind::ALL {
-        counts.push((kind, rows::count(engine.db.search_conn(), kind).await?));
+        counts.push((kind, rows::count(engine.db.count_conn(), kind).await?));
     }
     Ok(counts)
 }

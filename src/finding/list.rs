@@ -28,10 +28,13 @@ pub async fn list(
     before: Option<SessionId>,
     limit: u64,
 ) -> Result<Page<Finding, SessionId>> {
-    let conn = engine.db.search_conn();
+    let mut conn = engine.db.search_conn().clone();
+    if let Some(caller) = filter.caller {
+        conn = conn.of(caller.tenant);
+    }
     let mut findings = Vec::new();
     for kind in Kind::ALL.into_iter().filter(|kind| filter.kind.is_none_or(|only| only == *kind)) {
-        findings.extend(rows::list(conn, kind, filter.caller, before, limit + 1).await?);
+        findings.extend(rows::list(&conn, kind, filter.caller, before, limit + 1).await?);
     }
     findings.sort_by_key(|finding| Reverse(finding.session));
     Ok(Page::cut(findings, limit, |last| last.session))

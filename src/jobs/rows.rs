@@ -211,7 +211,7 @@ pub(super) async fn list(engine: &Engine, filter: Filter, before: Option<JobId>,
 pub(super) async fn count(engine: &Engine, state: State) -> Result<Vec<(String, i64)>> {
     let query = Entity::find().select_only().column(Column::Kind).column_as(Column::Id.count(), "jobs");
     let query = query.filter(in_state(state, engine.clock.now())).group_by(Column::Kind).order_by_asc(Column::Kind);
-    query.into_tuple().all(engine.db.search_conn()).await.map_err(db_error)
+    query.into_tuple().all(engine.db.count_conn()).await.map_err(db_error)
 }
 
 /// [`State::of`] in SQL.

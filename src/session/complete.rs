@@ -264,5 +264,7 @@ async fn fail(engine: &Engine, actor: &str, session: &Session, reason: FailureRe
 }
 
 async fn asset_of(engine: &Engine, session: &Session) -> Result<Asset> {
-    asset::rows::find(engine.db.conn(), session.tenant_id, session.asset_id).await?.ok_or(Error::NotFound)
+    asset::rows::find(&engine.db.conn().of(session.tenant_id), session.tenant_id, session.asset_id)
+        .await?
+        .ok_or(Error::NotFound)
 }

@@ -101,7 +101,7 @@ fn size_refused(file_size: u64, most: u64) -> FieldError {
 
 /// The session that these references named before.
 async fn find_same(engine: &Engine, scope: Scope<'_>, new: &NewUpload) -> Result<Option<Session>> {
-    let conn = engine.db.search_conn();
+    let conn = &engine.db.conn().of(scope.tenant);
     let by_key = match &new.idempotency_key {
         Some(key) => rows::one(conn, rows::by_idempotency_key(scope, key)).await?,
         None => None,
@@ -170,7 +170,7 @@ async fn insert(
         now,
         expires_at: rows::expiry(now, now, &engine.settings.sessions),
     };
-    let tx = engine.db.begin().await?;
+    let tx = engine.db.begin_for(scope.tenant).await?;
     let Some(mut session) = rows::insert(&tx, &row).await? else {
         tx.rollback().await;
         return Ok(None);
@@ -192,7 +192,8 @@ async fn bucket(engine: &Engine, scope: Scope<'_>) -> Result<String> {
     match engine.settings.storage.provision_strategy {
         ProvisionStrategy::Shared => Ok(engine.storage.bucket().to_owned()),
         ProvisionStrategy::Dedicated => {
-            let tenant = tenant::rows::find(engine.db.conn(), scope.tenant).await?.ok_or(Error::NotFound)?;
+            let tenant =
+                tenant::rows::find(&engine.db.conn().of(scope.tenant), scope.tenant).await?.ok_or(Error::NotFound)?;
             tenant.bucket.ok_or_else(|| Error::NoBucket(tenant.slug))
         }
     }

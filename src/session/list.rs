@@ -18,7 +18,7 @@ use crate::page::Page;
 /// [`Error::NotFound`], the same for an unknown id, another tenant's, another brand's and another user's.
 #[instrument(name = "session.find", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn find(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Session> {
-    let session = rows::find(engine.db.conn(), caller.tenant, id).await?.ok_or(Error::NotFound)?;
+    let session = rows::find(&engine.db.conn().of(caller.tenant), caller.tenant, id).await?.ok_or(Error::NotFound)?;
     if caller.sees(&session) { Ok(session) } else { Err(Error::NotFound) }
 }
 
@@ -31,7 +31,7 @@ pub async fn list(
     before: Option<SessionId>,
     limit: u64,
 ) -> Result<Page<Session, SessionId>> {
-    let sessions = rows::list(engine.db.search_conn(), caller, filter, before, limit + 1).await?;
+    let sessions = rows::list(&engine.db.search_conn().of(caller.tenant), caller, filter, before, limit + 1).await?;
     Ok(Page::cut(sessions, limit, |last| last.id))
 }
 
@@ -42,7 +42,7 @@ pub async fn list(
 #[instrument(name = "session.events", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn events(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Vec<upload_event::Model>> {
     let session = find(engine, caller, id).await?;
-    event::rows::of_session(engine.db.conn(), session.tenant_id, session.id).await
+    event::rows::of_session(&engine.db.conn().of(caller.tenant), session.tenant_id, session.id).await
 }
 
 /// How a batch stands, as far as the caller sees it.
@@ -62,7 +62,7 @@ pub struct BatchSummary {
 /// [`Error::NotFound`] where there is none.
 #[instrument(name = "session.batch", skip_all, fields(tenant.id = %caller.tenant))]
 pub async fn batch(engine: &Engine, caller: &Caller, reference: &str) -> Result<BatchSummary> {
-    let lines = rows::summarize(engine.db.search_conn(), caller, reference).await?;
+    let lines = rows::summarize(&engine.db.count_conn().of(caller.tenant), caller, reference).await?;
     let first = lines.iter().map(|line| line.first_at).min().ok_or(Error::NotFound)?;
     let last = lines.iter().map(|line| line.last_at).max().ok_or(Error::NotFound)?;
     Ok(BatchSummary {

@@ -145,7 +145,7 @@ pub(super) async fn touch(
     settings: &settings::Sessions,
     now: DateTime<Utc>,
 ) -> Result<Option<Session>> {
-    alone(db, touching(session, settings, now)).await
+    alone(db, session.tenant_id, touching(session, settings, now)).await
 }
 
 /// The intent to complete: what the asset will be called if it comes to be.
@@ -170,7 +170,7 @@ pub(super) async fn intend(
         .col_expr(Column::CompletingBy, Expr::value(intent.by))
         .col_expr(Column::CompletingTitle, Expr::value(intent.title.map(str::to_owned)))
         .col_expr(Column::CompletingMetadata, Expr::value(intent.metadata.cloned()));
-    alone(db, update).await
+    alone(db, session.tenant_id, update).await
 }
 
 fn touching(session: &Session, settings: &settings::Sessions, now: DateTime<Utc>) -> UpdateMany<Entity> {
@@ -185,9 +185,9 @@ fn touching(session: &Session, settings: &settings::Sessions, now: DateTime<Utc>
 }
 
 /// One guarded UPDATE of one session, and nothing beside it; `None` where its guard does not hold.
-async fn alone(db: &Database, update: UpdateMany<Entity>) -> Result<Option<Session>> {
-    let conn = db.write_conn();
-    let updated = update.exec_with_returning(conn).await.map_err(db_error)?;
+async fn alone(db: &Database, tenant: TenantId, update: UpdateMany<Entity>) -> Result<Option<Session>> {
+    let conn = db.write_conn().of(tenant);
+    let updated = update.exec_with_returning(&conn).await.map_err(db_error)?;
     Ok(updated.into_iter().next())
 }
 
@@ -452,7 +452,7 @@ pub(super) async fn touch_as_of(
         .filter(Column::Id.eq(session.id))
         .filter(Column::Status.eq(Status::Uploading))
         .filter(Column::LastActivityAt.lt(at));
-    alone(db, update).await
+    alone(db, session.tenant_id, update).await
 }
 
 /// Takes an intent to complete back that was answered with a refusal: nobody shall act on it later.
@@ -466,8 +466,8 @@ pub(super) async fn withdraw(db: &Database, session: &Session) -> Result<()> {
         .filter(Column::Id.eq(session.id))
         .filter(Column::Status.eq(Status::Uploading))
         .filter(Column::CompletingAt.eq(session.completing_at));
-    let conn = db.write_conn();
-    update.exec(conn).await.map(drop).map_err(db_error)
+    let conn = db.write_conn().of(session.tenant_id);
+    update.exec(&conn).await.map(drop).map_err(db_error)
 }
 
 /// Deletes sessions of one tenant, whose events are deleted already, and leaves a tombstone for each.

@@ -145,7 +145,7 @@ pub async fn transition(
     change: Change<'_>,
     also: impl AsyncFnOnce(&Tx, &Session) -> Result<()>,
 ) -> Result<Outcome> {
-    let tx = engine.db.begin().await?;
+    let tx = engine.db.begin_for(seen.tenant_id).await?;
     let outcome = step(engine, &tx, seen, &change).await?;
     if let Outcome::Moved(session) = &outcome {
         also(&tx, session).await?;

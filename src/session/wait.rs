@@ -66,7 +66,9 @@ pub async fn wait(engine: &Engine, caller: &Caller, id: SessionId, goal: Goal, t
 async fn look(engine: &Engine, caller: &Caller, id: SessionId, goal: Goal) -> Result<Waited> {
     let session = find(engine, caller, id).await?;
     let asset = match session.status {
-        Status::Completed => asset::rows::find(engine.db.conn(), session.tenant_id, session.asset_id).await?,
+        Status::Completed => {
+            asset::rows::find(&engine.db.conn().of(session.tenant_id), session.tenant_id, session.asset_id).await?
+        }
         Status::Initiating | Status::Uploading | Status::Failed | Status::Cancelled => None,
     };
     let satisfied = match (goal, &asset) {

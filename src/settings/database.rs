@@ -11,9 +11,9 @@ pub struct Database {
     /// A third each reads by a key, writes, and searches.
     pub max_connections: u32,
     pub connect_timeout_secs: u64,
-    /// How long a request waits for a free connection.
+    /// How long a request waits for its turn, and then for a free connection.
     pub acquire_timeout_secs: u64,
-    /// The database itself ends a statement that takes longer.
+    /// The database itself ends a statement that takes longer; where it says nothing, the connection is given up 2 s later.
     pub statement_timeout_secs: u64,
 }
 

@@ -7,7 +7,7 @@ use crate::error::{Error, FieldError, Result};
 
 /// The brands that the caller holds, by slug; at most 1,000.
 pub async fn list_brands(engine: &Engine, caller: &Caller) -> Result<Vec<brand::Model>> {
-    rows::find_brands(engine.db.conn(), caller.tenant, &caller.brands).await
+    rows::find_brands(&engine.db.conn().of(caller.tenant), caller.tenant, &caller.brands).await
 }
 
 /// All brands of a tenant, by slug; at most 1,000.

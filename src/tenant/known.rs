@@ -22,7 +22,7 @@ pub async fn exists(engine: &Engine, tenant: TenantId) -> Result<bool> {
     if engine.known.tenants.read().unwrap_or_else(PoisonError::into_inner).contains(&tenant) {
         return Ok(true);
     }
-    let found = rows::find(engine.db.conn(), tenant).await?.is_some();
+    let found = rows::find(&engine.db.conn().of(tenant), tenant).await?.is_some();
     if found {
         engine.known.tenants.write().unwrap_or_else(PoisonError::into_inner).insert(tenant);
     }
@@ -34,7 +34,7 @@ pub(super) async fn has_brand(engine: &Engine, tenant: TenantId, brand: BrandId)
     if engine.known.brands.read().unwrap_or_else(PoisonError::into_inner).contains(&(tenant, brand)) {
         return Ok(true);
     }
-    let found = rows::find_brand(engine.db.conn(), tenant, brand).await?.is_some();
+    let found = rows::find_brand(&engine.db.conn().of(tenant), tenant, brand).await?.is_some();
     if found {
         engine.known.brands.write().unwrap_or_else(PoisonError::into_inner).insert((tenant, brand));
     }

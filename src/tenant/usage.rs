@@ -41,8 +41,9 @@ pub async fn daily(
     let span = span(from, to)?;
     let mut days: BTreeMap<NaiveDate, Day> =
         from.iter_days().take_while(|day| *day <= to).map(|day| (day, Day::default())).collect();
+    let conn = engine.db.count_conn().of(tenant);
     for count in [Count::Opened, Count::Completed, Count::Failed, Count::Cancelled] {
-        for row in rows::counts(engine.db.search_conn(), tenant, count, &span).await? {
+        for row in rows::counts(&conn, tenant, count, &span).await? {
             let Some(day) = row.day.parse().ok().and_then(|day: NaiveDate| days.get_mut(&day)) else { continue };
             match count {
                 Count::Opened => day.opened = row.uploads,

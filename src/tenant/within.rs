@@ -38,7 +38,7 @@ pub async fn within(engine: &Engine, admin: &Admin, named: Option<&str>) -> Resu
 pub async fn within_of(engine: &Engine, admin: &Admin, named: Option<&str>, session: SessionId) -> Result<Caller> {
     match (admin, named) {
         (Admin::Operator(user), None) => {
-            let tenant = session::rows::tenant_of(engine.db.search_conn(), session).await?.ok_or(Error::NotFound)?;
+            let tenant = session::rows::tenant_of(engine.db.conn(), session).await?.ok_or(Error::NotFound)?;
             Ok(Caller::operating(tenant, user))
         }
         _ => within(engine, admin, named).await,

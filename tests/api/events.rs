@@ -40,14 +40,14 @@ stories![
 const LONG: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Debug, PartialEq)]
-struct Event {
+pub struct Event {
     id: i64,
     name: String,
     data: Value,
 }
 
 /// An open stream.
-struct Listener {
+pub struct Listener {
     response: reqwest::Response,
     text: String,
     /// The id that the server sends first, for a reader that has seen no event yet.
@@ -107,7 +107,7 @@ impl Listener {
         }
     }
 
-    async fn take(&mut self, count: usize) -> Vec<Event> {
+    pub async fn take(&mut self, count: usize) -> Vec<Event> {
         let mut events = Vec::new();
         while events.len() < count {
             events.push(self.next().await.expect("the stream goes on"));
@@ -121,7 +121,7 @@ fn names(events: &[Event]) -> Vec<&str> {
 }
 
 /// Opens a stream as soon as there is a place: of a reader that went away, the server notices at the next sign of life.
-async fn open_soon(ann: &Actor, last: Option<i64>) -> Listener {
+pub async fn open_soon(ann: &Actor, last: Option<i64>) -> Listener {
     let deadline = Instant::now() + LONG;
     loop {
         if let Some(listener) = Listener::try_open(ann, "", last).await {

@@ -1,4 +1,5 @@
-//! Three servers on one PostgreSQL and one Garage, under load and under fire; at the end the whole ledger is checked.
+//! Three servers on one PostgreSQL and one Garage, under load and under fire: killed, frozen, cut off, and with nobody at
+//! the other end who says anything; at the end the whole ledger is checked, and that live readers have heard of all of it.
 //!
 //! `make chaos` runs this for ten minutes. What happens is decided by a seed, which is printed; when it happens is not.
 #![allow(clippy::print_stdout, reason = "whoever waits ten minutes wants to see the seed and the figures")]
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use entity::upload_session::Status;
-use entity::{SessionId, asset, tenant, tenant_usage, upload_session};
+use entity::{SessionId, asset, tenant, tenant_usage, upload_event, upload_session};
+use quaymaster::event::public_name;
 use reqwest::{Client, Method, StatusCode};
 use sea_orm::EntityTrait;
 use serde_json::{Value, json};
@@ -25,6 +27,10 @@ const CLIENTS: usize = 12;
 /// What a client may wait for one request to get through, over all that befalls the servers.
 const PATIENCE: Duration = Duration::from_secs(90);
 const CHUNK: usize = 4096;
+/// In which a replica serves again that somebody else's silence has held up.
+const WELL_WITHIN: Duration = Duration::from_secs(20);
+/// Readers of live events, of each tenant.
+const READERS: usize = 2;
 /// Under a quota that the load keeps hitting.
 const QUOTA_LIVE: i64 = 4;
 const QUOTA_BYTES: i64 = 400_000;
@@ -47,7 +53,16 @@ async fn under_fire(lasting: Duration, seed: u64) {
     println!("chaos: seed {seed}, {} s, {REPLICAS} replicas, {CLIENTS} clients", lasting.as_secs());
     let world = Arc::new(World::start().await);
     let (stop, stopped) = watch::channel(false);
+    let (hear_enough, enough) = watch::channel(false);
 
+    let mut readers = Vec::new();
+    for (reader, tenant) in (0..READERS).flat_map(|reader| [(reader, 0), (reader, 1)]) {
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let dice = fastrand::Rng::with_seed(seed ^ (1_000 + 10 * tenant as u64 + reader as u64));
+        let heard = tokio::spawn(listen_until(Arc::clone(&world), dice, tenant, begun, enough.clone()));
+        has_begun.await.unwrap();
+        readers.push((tenant, heard));
+    }
     let mut tasks = Vec::new();
     for client in 0..CLIENTS {
         tasks.push(tokio::spawn(upload_until(Arc::clone(&world), client, seed, stopped.clone())));
@@ -56,6 +71,7 @@ async fn under_fire(lasting: Duration, seed: u64) {
         tokio::spawn(kill_replicas(Arc::clone(&world), seed, stopped.clone())),
         tokio::spawn(break_the_store(Arc::clone(&world), seed, stopped.clone())),
         tokio::spawn(cut_the_database(Arc::clone(&world), seed, stopped.clone())),
+        tokio::spawn(fall_silent(Arc::clone(&world), seed, stopped.clone())),
         tokio::spawn(watch_the_quota(Arc::clone(&world), stopped.clone())),
     ];
     tokio::time::sleep(lasting).await;
@@ -68,7 +84,8 @@ async fn under_fire(lasting: Duration, seed: u64) {
         task.await.unwrap();
     }
     world.settle().await;
-    world.check().await;
+    let unheard = world.unheard(readers, hear_enough).await;
+    world.check(unheard).await;
     world.finish().await;
 }
 
@@ -95,6 +112,8 @@ struct World {
     replicas: [tokio::sync::Mutex<Option<Child>>; REPLICAS],
     tokens: [String; 2],
     told: Mutex<BTreeMap<String, Told>>,
+    /// What a silence is told apart by: while it lasts there is no other trouble, which would be a reason of its own.
+    troubles: tokio::sync::RwLock<()>,
     figures: Figures,
 }
 
@@ -108,6 +127,13 @@ struct Figures {
     restarts: AtomicU64,
     store_faults: AtomicU64,
     database_cuts: AtomicU64,
+    freezes: AtomicU64,
+    store_silences: AtomicU64,
+    database_silences: AtomicU64,
+    /// The longest that a replica took to serve again, in milliseconds.
+    slowest_recovery: AtomicU64,
+    events: AtomicU64,
+    streams: AtomicU64,
 }
 
 impl World {
@@ -127,6 +153,7 @@ impl World {
             ("QUAYMASTER_UPLOADS__DEFAULT__CHUNK_BYTES", "4096"),
             ("QUAYMASTER_UPLOADS__DEFAULT__DIRECT_MAX_BYTES", "4096"),
             ("QUAYMASTER_UPLOADS__DEFAULT__URL_TTL_SECS", "110"),
+            ("QUAYMASTER_DATABASE__STATEMENT_TIMEOUT_SECS", "10"),
             ("QUAYMASTER_STORAGE__CONNECT_TIMEOUT_SECS", "1"),
             ("QUAYMASTER_STORAGE__READ_TIMEOUT_SECS", "2"),
             ("QUAYMASTER_STORAGE__ATTEMPT_TIMEOUT_SECS", "3"),
@@ -160,6 +187,7 @@ impl World {
             replicas: Default::default(),
             tokens: Default::default(),
             told: Mutex::default(),
+            troubles: tokio::sync::RwLock::default(),
             figures: Figures::default(),
         };
         // One tenant is free, the other lives under a quota.
@@ -362,6 +390,7 @@ async fn kill_replicas(world: Arc<World>, seed: u64, stopped: watch::Receiver<bo
     let mut dice = fastrand::Rng::with_seed(seed ^ 1);
     while !*stopped.borrow() {
         pause(&mut dice, 500..3_000).await;
+        let _trouble = world.troubles.read().await;
         world.restart_the_dead().await;
         let replica = dice.usize(..REPLICAS);
         let child = world.replicas[replica].lock().await.take();
@@ -377,6 +406,7 @@ async fn break_the_store(world: Arc<World>, seed: u64, stopped: watch::Receiver<
     let faults = world.store.faults();
     while !*stopped.borrow() {
         pause(&mut dice, 100..1_500).await;
+        let _trouble = world.troubles.read().await;
         let fault = match dice.u8(..6) {
             0 => Fault::DropRequest,
             1 | 2 => Fault::DropAnswer,
@@ -400,10 +430,73 @@ async fn cut_the_database(world: Arc<World>, seed: u64, stopped: watch::Receiver
     let mut dice = fastrand::Rng::with_seed(seed ^ 3);
     while !*stopped.borrow() {
         pause(&mut dice, 2_000..6_000).await;
+        let _trouble = world.troubles.read().await;
         world.database.cut().await;
         world.figures.database_cuts.fetch_add(1, Ordering::Relaxed);
         pause(&mut dice, 0..500).await;
         world.database.heal().await;
+    }
+}
+
+/// The database or the store stays connected and says nothing, or a replica is stopped and continued, with whatever it has
+/// in its hand. The others, or all of them, serve again soon.
+async fn fall_silent(world: Arc<World>, seed: u64, stopped: watch::Receiver<bool>) {
+    let mut dice = fastrand::Rng::with_seed(seed ^ 4);
+    for turn in dice.usize(..3).. {
+        pause(&mut dice, 1_000..6_000).await;
+        if *stopped.borrow() {
+            return;
+        }
+        let _alone = world.troubles.write().await;
+        world.restart_the_dead().await;
+        for replica in 0..REPLICAS {
+            world.wait_until_ready(replica).await;
+        }
+        let all: Vec<usize> = (0..REPLICAS).collect();
+        match turn % 3 {
+            0 => {
+                world.database.silence();
+                world.figures.database_silences.fetch_add(1, Ordering::Relaxed);
+                pause(&mut dice, 500..8_000).await;
+                world.database.heal().await;
+                world.all_serve(&mut dice, &all).await;
+            }
+            1 => {
+                world.store.faults().order_all(Fault::Hang);
+                world.figures.store_silences.fetch_add(1, Ordering::Relaxed);
+                pause(&mut dice, 500..8_000).await;
+                world.store.heal();
+                world.all_serve(&mut dice, &all).await;
+            }
+            _ => {
+                let frozen = dice.usize(..REPLICAS);
+                world.signal(frozen, "-STOP").await;
+                world.figures.freezes.fetch_add(1, Ordering::Relaxed);
+                let others: Vec<usize> = (0..REPLICAS).filter(|replica| *replica != frozen).collect();
+                world.all_serve(&mut dice, &others).await;
+                pause(&mut dice, 0..8_000).await;
+                world.signal(frozen, "-CONT").await;
+                world.all_serve(&mut dice, &all).await;
+            }
+        }
+    }
+}
+
+/// Hears of a tenant's sessions from any replica, and again from another one after the last event that it has heard; what
+/// it has heard in the end, as sessions and names of events.
+async fn listen_until(
+    world: Arc<World>,
+    mut dice: fastrand::Rng,
+    tenant: usize,
+    begun: tokio::sync::oneshot::Sender<()>,
+    mut enough: watch::Receiver<bool>,
+) -> BTreeSet<(String, String)> {
+    let (mut heard, mut last, mut begun) = (BTreeSet::new(), None, Some(begun));
+    loop {
+        tokio::select! {
+            _ = enough.wait_for(|enough| *enough) => return heard,
+            () = world.listen(&mut dice, tenant, &mut last, &mut heard, &mut begun) => pause(&mut dice, 20..300).await,
+        }
     }
 }
 
@@ -417,6 +510,121 @@ async fn watch_the_quota(world: Arc<World>, stopped: watch::Receiver<bool>) {
 }
 
 impl World {
+    async fn signal(&self, replica: usize, signal: &str) {
+        let child = self.replicas[replica].lock().await;
+        let pid = child.as_ref().and_then(Child::id).expect("it runs").to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
+    }
+
+    /// Each of these replicas opens a session of either kind and ends it, soon.
+    async fn all_serve(&self, dice: &mut fastrand::Rng, replicas: &[usize]) {
+        let begun = Instant::now();
+        for replica in replicas {
+            for file_size in [1, 2 * CHUNK] {
+                let reference = dice.u128(..).to_string();
+                let body = json!({
+                    "file_name": "probe", "file_size": file_size, "batch_reference": "probe", "client_reference": reference,
+                });
+                let opened = self.soon(*replica, begun, "/app/uploads/initiate", &body).await;
+                let id = opened.text("upload_session_id");
+                let cancelled = self.soon(*replica, begun, &format!("/app/uploads/{id}/cancel"), &json!({})).await;
+                assert_eq!(cancelled.text("status"), "CANCELLED", "{cancelled:?}");
+                self.tell(id, Told::Cancelled);
+            }
+        }
+        let taken = u64::try_from(begun.elapsed().as_millis()).unwrap();
+        self.figures.slowest_recovery.fetch_max(taken, Ordering::Relaxed);
+    }
+
+    async fn soon(&self, replica: usize, begun: Instant, path: &str, body: &Value) -> Reply {
+        let url = format!("http://127.0.0.1:{}{path}", self.ports[replica]);
+        let mut last = String::new();
+        while begun.elapsed() < WELL_WITHIN {
+            let left = WELL_WITHIN - begun.elapsed();
+            let request = self.http.post(&url).bearer_auth(&self.tokens[0]).timeout(left).json(body);
+            match request.send().await {
+                Ok(answer) if answer.status().is_success() => {
+                    let status = answer.status();
+                    return Reply { status, body: answer.json().await.unwrap() };
+                }
+                Ok(answer) => last = format!("{} {}", answer.status(), answer.text().await.unwrap_or_default()),
+                Err(error) => last = format!("{error:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let log = std::fs::read_to_string(self.log(replica)).unwrap();
+        panic!("replica {replica} does not serve {path} after {:?}: {last}\n{}", begun.elapsed(), tail(&log));
+    }
+
+    /// One stream from any replica, to its end.
+    async fn listen(
+        &self,
+        dice: &mut fastrand::Rng,
+        tenant: usize,
+        last: &mut Option<String>,
+        heard: &mut BTreeSet<(String, String)>,
+        begun: &mut Option<tokio::sync::oneshot::Sender<()>>,
+    ) {
+        let port = self.ports[dice.usize(..REPLICAS)];
+        let mut request =
+            self.http.get(format!("http://127.0.0.1:{port}/app/events")).bearer_auth(&self.tokens[tenant]);
+        if let Some(last) = &last {
+            request = request.header("Last-Event-ID", last);
+        }
+        let Ok(mut stream) = request.send().await else { return };
+        if stream.status() != StatusCode::OK {
+            return;
+        }
+        self.figures.streams.fetch_add(1, Ordering::Relaxed);
+        let mut text = String::new();
+        // One that says nothing for as long as a client waits for an answer is left.
+        while let Ok(Some(chunk)) = stream.chunk().await {
+            text.push_str(std::str::from_utf8(&chunk).unwrap());
+            while let Some((block, rest)) = text.split_once("\n\n") {
+                let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+                if let (Some(name), Some(data)) = (field("event"), field("data")) {
+                    let data: Value = serde_json::from_str(data).unwrap();
+                    heard.insert((data["upload_session_id"].as_str().unwrap().to_owned(), name.to_owned()));
+                    self.figures.events.fetch_add(1, Ordering::Relaxed);
+                }
+                if let Some(id) = field("id") {
+                    *last = Some(id.to_owned());
+                    if let Some(begun) = begun.take() {
+                        begun.send(()).unwrap();
+                    }
+                }
+                text = rest.to_owned();
+            }
+        }
+    }
+
+    /// Gives the readers time for the last events, and says what none of a tenant's may have missed and one has.
+    async fn unheard(
+        &self,
+        readers: Vec<(usize, tokio::task::JoinHandle<BTreeSet<(String, String)>>)>,
+        hear_enough: watch::Sender<bool>,
+    ) -> Vec<String> {
+        // A stream that hangs on a replica that is gone is left by then, and what was missed is read from the table.
+        tokio::time::sleep(WELL_WITHIN).await;
+        hear_enough.send_replace(true);
+        let rows = &self.database.rows;
+        let tenants = tenant::Entity::find().all(rows).await.unwrap();
+        let events = upload_event::Entity::find().all(rows).await.unwrap();
+        let mut wrong = Vec::new();
+        for (tenant, heard) in readers {
+            let slug = ["free", "bound"][tenant];
+            let id = tenants.iter().find(|tenant| tenant.slug == slug).unwrap().id;
+            let heard = heard.await.unwrap();
+            for event in events.iter().filter(|event| event.tenant_id == id) {
+                let Some(name) = public_name(&event.event) else { continue };
+                if !heard.contains(&(event.upload_session_id.to_string(), name.to_owned())) {
+                    wrong.push(format!("a reader of {slug} has not heard of {name} of {}", event.upload_session_id));
+                }
+            }
+        }
+        wrong
+    }
+
     /// As counted.
     async fn usage(&self, slug: &str) -> (i64, i64) {
         let rows = &self.database.rows;
@@ -495,12 +703,11 @@ impl World {
     }
 
     /// Nothing lost, nothing twice, nothing left over, and every sum right.
-    async fn check(&self) {
+    async fn check(&self, mut wrong: Vec<String>) {
         let rows = &self.database.rows;
         let sessions = upload_session::Entity::find().all(rows).await.unwrap();
         let assets = asset::Entity::find().all(rows).await.unwrap();
         let told = self.told.lock().unwrap().clone();
-        let mut wrong = Vec::new();
 
         let by_id: BTreeMap<String, _> = sessions.iter().map(|session| (session.id.to_string(), session)).collect();
         let (mut completed, mut cancelled, mut abandoned) = (0, 0, 0);
@@ -548,6 +755,8 @@ impl World {
             "chaos: {} sessions: {completed} completed, {cancelled} cancelled, {abandoned} abandoned; {} refused by quota\n\
              chaos: {} requests, {} of them again; {} kills, {} starts without a database, {} faults of the store, \
              {} cuts of the database\n\
+             chaos: {} silences of the database, {} of the store, {} freezes; the slowest recovery took {} ms\n\
+             chaos: {} events heard on {} streams\n\
              chaos: {} wrong",
             sessions.len(),
             count(&figures.refused_by_quota),
@@ -557,6 +766,12 @@ impl World {
             count(&figures.restarts),
             count(&figures.store_faults),
             count(&figures.database_cuts),
+            count(&figures.database_silences),
+            count(&figures.store_silences),
+            count(&figures.freezes),
+            count(&figures.slowest_recovery),
+            count(&figures.events),
+            count(&figures.streams),
             wrong.len(),
         );
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));

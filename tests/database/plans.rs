@@ -261,7 +261,7 @@ impl Probe {
         let steps = Arc::new(AtomicU64::new(0));
         if db.backend() == DbBackend::Postgres {
             // As the program has it, since what it sets for a connection may change a plan.
-            let connection = db.as_the_program_opens_it(3).await.search_conn().clone();
+            let connection = db.as_the_program_opens_it(3).await.search_conn().bare();
             // The driver keeps its statements prepared. After some runs the server would take a plan that is to fit any
             // values, and ours are skewed.
             let mode = Statement::from_string(DbBackend::Postgres, "SHOW plan_cache_mode");
@@ -525,8 +525,8 @@ async fn lookups(db: &TestDb, world: &World) -> Vec<Case> {
         by_key("asset by id", asset::Entity::find_by_id((tenant, made.asset_id)).build(backend)),
         by_key("the first bucket in use", rows::next_bucket("").build(backend)),
         ten("sessions by ids alone", backend.build(&rows::claims(&some))),
-        ten("session by key", rows::by_idempotency_key(scope, key).build(backend)),
-        ten("session by references", rows::by_references(scope, batch, client).build(backend)),
+        by_key("session by key", rows::by_idempotency_key(scope, key).build(backend)),
+        by_key("session by references", rows::by_references(scope, batch, client).build(backend)),
         counts("a batch", rows::batch_summary(&chief, &world.batch).build(backend), big),
         counts("everybody's batch", rows::batch_summary(&chief, batch).build(backend), daily),
         counts("a user's part of it", rows::batch_summary(&user, batch).build(backend), of_user),

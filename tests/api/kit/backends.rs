@@ -112,6 +112,17 @@ impl Database {
         }
     }
 
+    /// From here on PostgreSQL stays connected and says nothing, see [`Line::silence`]; a file cannot.
+    pub fn silence(&self) {
+        let Gone::Cut { line, .. } = &self.gone else { panic!("a file does not fall silent") };
+        line.silence();
+    }
+
+    /// One connection of the kit's own to PostgreSQL, for a lock that is held over several statements.
+    pub async fn one_connection(&self) -> DatabaseConnection {
+        connect_with(&self.past_the_line(), 1).await
+    }
+
     /// The URL of PostgreSQL on a line that no story cuts.
     pub fn past_the_line(&self) -> String {
         let Gone::Cut { name, admin, .. } = &self.gone else { panic!("a file is not at the end of a line") };

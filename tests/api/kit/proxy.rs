@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta};
 use http_body_util::{BodyExt, Full};
@@ -333,45 +334,77 @@ fn xml(status: u16, body: String) -> Answer {
         .unwrap()
 }
 
-/// Passes bytes between the server and PostgreSQL, until a story cuts the line.
+/// Passes bytes between the server and PostgreSQL, until a story cuts the line, or silences it.
 #[derive(Debug)]
 pub struct Line {
     pub addr: SocketAddr,
-    cut: watch::Sender<bool>,
+    mode: watch::Sender<Mode>,
     _connections: JoinSet<()>,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Whole,
+    Cut,
+    Silent,
+}
+
+/// How long PostgreSQL does not hear that a silent connection was given up by the server: a keepalive's time.
+const UNHEARD: Duration = Duration::from_secs(25);
 
 impl Line {
     pub async fn start(to: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let (cut, is_cut) = watch::channel(false);
+        let (mode, changes) = watch::channel(Mode::Whole);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
-                let (mut near, _) = listener.accept().await.unwrap();
-                let mut is_cut = is_cut.clone();
+                let (near, _) = listener.accept().await.unwrap();
+                let mut changes = changes.clone();
                 connections.spawn(async move {
+                    let mut cut = changes.clone();
                     tokio::select! {
-                        _ = is_cut.wait_for(|cut| *cut) => {} // both sockets close, at once or in the middle
-                        _ = async {
-                            let mut far = TcpStream::connect(to).await?;
-                            tokio::io::copy_bidirectional(&mut near, &mut far).await
-                        } => {}
+                        _ = cut.wait_for(|mode| *mode == Mode::Cut) => {} // both sockets close, at once or in the middle
+                        _ = pass_on(near, to, &mut changes) => {}
                     }
                 });
             }
         });
-        Self { addr, cut, _connections: tasks }
+        Self { addr, mode, _connections: tasks }
     }
 
     /// Ends every connection, and every new one.
     pub fn cut(&self) {
-        self.cut.send_replace(true);
+        self.mode.send_replace(Mode::Cut);
+    }
+
+    /// From here on nothing more is heard on any connection, nor on any new one, and none is closed. [`Line::heal`] lets
+    /// new ones through; those of now stay as they are.
+    pub fn silence(&self) {
+        self.mode.send_replace(Mode::Silent);
     }
 
     pub fn heal(&self) {
-        self.cut.send_replace(false);
+        self.mode.send_replace(Mode::Whole);
     }
+}
+
+async fn pass_on(mut near: TcpStream, to: SocketAddr, changes: &mut watch::Receiver<Mode>) -> std::io::Result<()> {
+    let mut far = None;
+    let is_silent = *changes.borrow_and_update() == Mode::Silent;
+    if !is_silent {
+        let far = far.insert(TcpStream::connect(to).await?);
+        tokio::select! {
+            _ = changes.wait_for(|mode| *mode == Mode::Silent) => {}
+            ended = tokio::io::copy_bidirectional(&mut near, far) => return ended.map(drop),
+        }
+    }
+    // What the server still says goes nowhere.
+    tokio::io::copy(&mut near, &mut tokio::io::sink()).await?;
+    if far.is_some() {
+        tokio::time::sleep(UNHEARD).await;
+    }
+    Ok(())
 }
