@@ -19,6 +19,7 @@ use sea_orm::EntityTrait;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::kit::{Database, Fault, Op, Pair, Store, free_port};
 
@@ -53,7 +54,7 @@ async fn under_fire(lasting: Duration, seed: u64) {
     println!("chaos: seed {seed}, {} s, {REPLICAS} replicas, {CLIENTS} clients", lasting.as_secs());
     let world = Arc::new(World::start().await);
     let (stop, stopped) = watch::channel(false);
-    let (hear_enough, enough) = watch::channel(false);
+    let enough = CancellationToken::new();
 
     let mut readers = Vec::new();
     for (reader, tenant) in (0..READERS).flat_map(|reader| [(reader, 0), (reader, 1)]) {
@@ -84,7 +85,7 @@ async fn under_fire(lasting: Duration, seed: u64) {
         task.await.unwrap();
     }
     world.settle().await;
-    let unheard = world.unheard(readers, hear_enough).await;
+    let unheard = world.unheard(readers, &enough).await;
     world.check(unheard).await;
     world.finish().await;
 }
@@ -489,15 +490,17 @@ async fn listen_until(
     mut dice: fastrand::Rng,
     tenant: usize,
     begun: tokio::sync::oneshot::Sender<()>,
-    mut enough: watch::Receiver<bool>,
+    enough: CancellationToken,
 ) -> BTreeSet<(String, String)> {
     let (mut heard, mut last, mut begun) = (BTreeSet::new(), None, Some(begun));
-    loop {
+    while !enough.is_cancelled() {
         tokio::select! {
-            _ = enough.wait_for(|enough| *enough) => return heard,
-            () = world.listen(&mut dice, tenant, &mut last, &mut heard, &mut begun) => pause(&mut dice, 20..300).await,
+            () = enough.cancelled() => {}
+            () = world.listen(&mut dice, tenant, &mut last, &mut heard, &mut begun) => {}
         }
+        pause(&mut dice, 20..300).await;
     }
+    heard
 }
 
 /// At no moment does the tenant hold more than it may.
@@ -602,11 +605,11 @@ impl World {
     async fn unheard(
         &self,
         readers: Vec<(usize, tokio::task::JoinHandle<BTreeSet<(String, String)>>)>,
-        hear_enough: watch::Sender<bool>,
+        enough: &CancellationToken,
     ) -> Vec<String> {
         // A stream that hangs on a replica that is gone is left by then, and what was missed is read from the table.
         tokio::time::sleep(WELL_WITHIN).await;
-        hear_enough.send_replace(true);
+        enough.cancel();
         let rows = &self.database.rows;
         let tenants = tenant::Entity::find().all(rows).await.unwrap();
         let events = upload_event::Entity::find().all(rows).await.unwrap();

@@ -11,11 +11,13 @@ use reqwest::Method;
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use serde_json::{Value, json};
 
-use crate::events::{Listener, open_soon};
+use crate::events::open_soon;
 use crate::kit::{Actor, Fault, MIB, Op, Pair, Reply, TestApp, Upload, stories, tell};
 
 stories![a_store_that_falls_silent_is_found_again, what_is_dropped_in_the_middle_leaves_nothing_behind];
 
+/// The default, which is longer than a connection has for the answer to a ping.
+const PATIENT: (&str, &str) = ("QUAYMASTER_DATABASE__ACQUIRE_TIMEOUT_SECS", "5");
 /// What the product promises, from the end of the silence on.
 const WELL_WITHIN: Duration = Duration::from_secs(20);
 
@@ -78,7 +80,7 @@ async fn all_are_well(ann: &Actor, from: usize) {
 }
 
 async fn database_falls_silent(app: TestApp) {
-    app.restart_with(&[("QUAYMASTER_DATABASE__STATEMENT_TIMEOUT_SECS", "3")]).await;
+    app.restart_with(&[PATIENT, ("QUAYMASTER_DATABASE__STATEMENT_TIMEOUT_SECS", "3")]).await;
     let ann = app.tenant("acme").user("ann");
     all_are_well(&ann, 0).await;
     // In the middle of as many requests as there are connections, at whatever they are just then.
@@ -109,6 +111,7 @@ async fn database_falls_silent(app: TestApp) {
 }
 
 async fn idle_connections_fall_silent(app: TestApp) {
+    app.restart_with(&[PATIENT]).await;
     let ann = app.tenant("acme").user("ann");
     all_are_well(&ann, 0).await;
     app.database.silence();
@@ -133,7 +136,8 @@ async fn replica_freezes(app: TestApp) {
         "UPDATE feed SET last_position = last_position",
         "UPDATE tenant_usage SET bytes = bytes",
         "UPDATE operator_chain SET last_seq = last_seq",
-        "SELECT pg_advisory_xact_lock(42)",
+        // Of this, whoever opens a session has to take a share.
+        "SELECT 1 FROM tenant FOR UPDATE",
     ];
     let mut locks = Vec::new();
     for sql in held {
@@ -156,7 +160,8 @@ async fn replica_freezes(app: TestApp) {
     reader.take(2 * (20 - refused + 1)).await;
     assert!(begun.elapsed() < WELL_WITHIN, "{:?}", begun.elapsed());
 
-    // Woken up, it has lost them, and is told so as of any outage.
+    // Woken up, it has lost them all, and is told so as of any outage.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     for tx in locks {
         let error = tx.commit().await.unwrap_err();
         assert!(error.is_outage(), "{error:?}");
