@@ -273,9 +273,12 @@ impl Storage {
             .collect();
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let request = || self.0.client.complete_multipart_upload().bucket(&at.bucket).key(&at.key);
-        self.call(Op::CompleteMultipart, || request().upload_id(upload_id).multipart_upload(parts.clone()).send())
-            .await?;
-        Ok(())
+        let timeouts = self.timeouts_for(0);
+        let request = || {
+            let request = request().upload_id(upload_id).multipart_upload(parts.clone());
+            request.customize().config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts.clone()))
+        };
+        self.call(Op::CompleteMultipart, || request().send()).await.map(drop)
     }
 
     /// Drops the upload and its parts. One that the store does not know is fine. A part in flight may survive: repeat

@@ -112,13 +112,12 @@ impl Storage {
         Ok(Part { number, etag: unquoted(&etag), size })
     }
 
-    /// A store answers once it has copied all.
-    fn timeouts_for(&self, bytes: u64) -> TimeoutConfig {
-        let base = &self.0.timeouts;
+    /// For what a store may answer only once it has done all: to copy so many bytes, or to assemble an object.
+    pub(super) fn timeouts_for(&self, bytes: u64) -> TimeoutConfig {
         let more = Duration::from_secs(bytes / BYTES_PER_SEC);
-        let mut timeouts = base.to_builder();
-        timeouts.set_read_timeout(base.read_timeout().map(|time| time + more));
-        timeouts.set_operation_attempt_timeout(base.operation_attempt_timeout().map(|time| time + more));
+        let attempt = self.0.timeouts.operation_attempt_timeout().map(|time| time + more);
+        let mut timeouts = self.0.timeouts.to_builder();
+        timeouts.set_read_timeout(attempt).set_operation_attempt_timeout(attempt);
         timeouts.build()
     }
 }
