@@ -49,6 +49,7 @@ const TEST_AFTER_IDLE: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub struct Database {
     reads: Conn,
+    lookups: Conn,
     searches: Conn,
     counts: Conn,
     /// SQLite has one writer at a time, so here is one connection. Waiting for that is fair and wakes at once, where
@@ -152,10 +153,18 @@ impl Database {
         let [reading, searching, writing] = [most_reads, most_searches, most_writes].map(|most| most as usize);
         // What goes by a key is over soon, and the next one has its turn. A search may take long: no tenant has all
         // connections for its own, and counts, which take longest, leave one to the searches.
+        let reads = Conn::new(reads, Turns::new(reading, reading, reader_waits));
+        let planned_anew = Conn::new(searches, Turns::new(searching, searching, reader_waits));
+        let (lookups, searching) = match planned_anew.pool() {
+            Pool::Sqlite(_) => (reads.clone(), searching),
+            // All searches together leave a connection to the lookups.
+            Pool::Postgres(_) => (planned_anew.clone(), (searching - 1).max(1)),
+        };
+        let searches = planned_anew.behind(Turns::new(searching, searching - 1, reader_waits));
         let counting = (searching - 1).max(1);
-        let searches = Conn::new(searches, Turns::new(searching, searching - 1, reader_waits));
         Self {
-            reads: Conn::new(reads, Turns::new(reading, reading, reader_waits)),
+            reads,
+            lookups,
             counts: searches.behind(Turns::new(counting, counting / 2, reader_waits)),
             searches,
             writes: Conn::new(writes, Turns::new(writing, writing, writer_waits)),
@@ -174,6 +183,12 @@ impl Database {
     /// For reads by a key.
     pub fn conn(&self) -> &Conn {
         &self.reads
+    }
+
+    /// For reads by a key that is planned wrongly for any values: references, of which one batch has many. No search keeps
+    /// these waiting.
+    pub fn lookup_conn(&self) -> &Conn {
+        &self.lookups
     }
 
     /// For reads by anything else, each of which is planned for the values that it asks for. No tenant has all of these

@@ -98,7 +98,7 @@ async fn run_one(pass: Pass, args: RunArgs, config: Option<&Path>) -> ExitCode {
     let options = Options { dry_run: args.dry_run, older_than: args.older_than };
     let stop = CancellationToken::new();
     let listening = stop_on_interrupt(&stop);
-    let ended = pass::by_hand(&engine, pass, options, ACTOR, &stop).await;
+    let ended = Box::pin(pass::by_hand(&engine, pass, options, ACTOR, &stop)).await;
     listening.abort();
     match ended {
         Ok(Some(record)) => report(record, args.json),

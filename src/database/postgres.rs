@@ -119,11 +119,11 @@ async fn prepare(connection: &mut PgConnection, session: String) -> Result<(), s
     // Not every system has each of these. Without them, what holds on our side still does.
     match connection.execute(sqlx::raw_sql(ENDS_OF_LINES)).await {
         Err(error) if error.as_database_error().is_some() => {
-            debug!(%error, "the server does not watch its connections")
+            debug!(%error, "the server does not watch its connections");
+            Ok(())
         }
-        outcome => drop(outcome?),
+        outcome => outcome.map(|_| ()),
     }
-    Ok(())
 }
 
 /// A pool of connections to PostgreSQL.

@@ -101,7 +101,7 @@ fn size_refused(file_size: u64, most: u64) -> FieldError {
 
 /// The session that these references named before.
 async fn find_same(engine: &Engine, scope: Scope<'_>, new: &NewUpload) -> Result<Option<Session>> {
-    let conn = &engine.db.conn().of(scope.tenant);
+    let conn = &engine.db.lookup_conn().of(scope.tenant);
     let by_key = match &new.idempotency_key {
         Some(key) => rows::one(conn, rows::by_idempotency_key(scope, key)).await?,
         None => None,

@@ -108,7 +108,7 @@ async fn sums_of_one_tenant_leave_others_their_connections(app: TestApp) {
     let engine = app.engine().await;
     let [noisy, quiet, other] = [(); 3].map(|()| TenantId::new());
     let through = Arc::default();
-    // Of one tenant, one after the other: of three connections two may count, and half of those are a tenant's.
+    // Of one tenant, one after the other: half of the connections that may count are a tenant's.
     let noise = noise(4, &engine.db.count_conn().of(noisy), &through);
     tokio::time::sleep(Duration::from_millis(100)).await;
     quick(&engine.db.count_conn().of(quiet)).await;
