@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use async_trait::async_trait;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Request, Uri};
 use percent_encoding::percent_decode_str;
 use s3s::access::{S3Access, S3AccessContext};
-use s3s::auth::{S3Auth, SecretKey};
+use s3s::auth::{Credentials, S3Auth, SecretKey};
 use s3s::{S3Error, S3Result, s3_error};
 
 /// The one key.
@@ -32,14 +32,36 @@ pub struct SignedOnly;
 #[async_trait]
 impl S3Access for SignedOnly {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
-        if cx.credentials().is_none() {
-            return Err(s3_error!(AccessDenied, "Access Denied"));
-        }
-        match unsigned_header(cx.uri(), cx.headers()) {
-            Some(name) => Err(headers_not_signed(&name)),
-            None => Ok(()),
-        }
+        check(cx.credentials(), cx.uri(), cx.headers())
     }
+}
+
+/// # Errors
+/// AccessDenied without a signature, or for a header that it should cover.
+pub fn check(credentials: Option<&Credentials>, uri: &Uri, headers: &HeaderMap) -> S3Result<()> {
+    if credentials.is_none() {
+        return Err(s3_error!(AccessDenied, "Access Denied"));
+    }
+    match unsigned_header(uri, headers) {
+        Some(name) => Err(headers_not_signed(&name)),
+        None => Ok(()),
+    }
+}
+
+/// Takes the signature out of a request, for a service that checks none.
+pub fn without_signature<B>(request: &mut Request<B>) -> Result<(), http::Error> {
+    request.headers_mut().remove(http::header::AUTHORIZATION);
+    let query = request.uri().query().unwrap_or_default();
+    // The names are in the encoding of their sender: compare what they mean, and keep what was written.
+    let kept = query.split('&').filter(|pair| {
+        let name = percent_decode_str(pair.split('=').next().unwrap_or_default()).decode_utf8_lossy();
+        !name.to_ascii_lowercase().starts_with("x-amz-")
+    });
+    let kept = kept.collect::<Vec<_>>().join("&");
+    let path = request.uri().path();
+    let whole = if kept.is_empty() { path.to_owned() } else { format!("{path}?{kept}") };
+    *request.uri_mut() = Uri::builder().path_and_query(whole).build()?;
+    Ok(())
 }
 
 fn headers_not_signed(name: &str) -> S3Error {
@@ -98,6 +120,18 @@ mod tests {
         assert_eq!(unsigned_header(&uri, &headers), Some("x-amz-copy-source".into()));
         let disguised = Uri::from_static("/b/k?X%2DAmz-SignedHeaders=host%3Bx-amz-meta-a&X-Amz-Signature=0");
         assert_eq!(unsigned_header(&disguised, &headers), Some("x-amz-copy-source".into()));
+    }
+
+    #[test]
+    fn a_request_without_its_signature_asks_for_the_same() {
+        let uri = "/b/a%20b?X-Amz-Date=1&partNumber=2&X%2DAmz-Signature=0&response-content-type=a%2Fb";
+        let mut request = Request::get(uri).header("authorization", "AWS4-HMAC-SHA256 x").body(()).expect("a request");
+        without_signature(&mut request).expect("it was a URI before");
+        assert_eq!(request.uri(), "/b/a%20b?partNumber=2&response-content-type=a%2Fb");
+        assert!(request.headers().is_empty());
+        let mut request = Request::get("/b/k?X-Amz-Date=1").body(()).expect("a request");
+        without_signature(&mut request).expect("it was a URI before");
+        assert_eq!(request.uri(), "/b/k");
     }
 
     #[test]

@@ -54,6 +54,12 @@ impl Store {
         Ok(GetBucketLocationOutput { location_constraint: region })
     }
 
+    /// Says nothing, as S3 does of a bucket whose versioning was never enabled.
+    pub async fn get_bucket_versioning(&self, input: GetBucketVersioningInput) -> Result<GetBucketVersioningOutput> {
+        bucket_id(&mut *self.rows.read().await?, &input.bucket).await?;
+        Ok(GetBucketVersioningOutput::default())
+    }
+
     pub async fn list_buckets(&self, input: ListBucketsInput) -> Result<ListBucketsOutput> {
         let all = rows::bucket::all(&mut *self.rows.read().await?).await?;
         let prefix = input.prefix.unwrap_or_default();

@@ -1,10 +1,11 @@
 //! Conditional requests (RFC 9110, section 13), as S3 has them.
 
 use http::{HeaderMap, HeaderValue, header};
-use s3s::dto::{ETag, ETagCondition, Timestamp};
+use s3s::dto::{ETag, ETagCondition, Timestamp, TimestampFormat};
 use s3s::{S3Error, S3Result, s3_error};
 
 use crate::headers::seconds;
+use crate::rows::now_ms;
 use crate::rows::object::Object;
 
 fn matches(condition: &ETagCondition, etag: &str) -> bool {
@@ -129,6 +130,17 @@ impl ReadConditions {
             Outcome::NotModified | Outcome::Failed => Err(precondition_failed()),
         }
     }
+}
+
+/// Whether a validator, an ETag or a date, names exactly this version (RFC 9110, sections 8.8.2.2 and 8.8.3.2).
+pub fn is_strong_match(validator: &HeaderValue, object: &Object) -> bool {
+    let Ok(text) = validator.to_str() else { return false };
+    if let Ok(date) = Timestamp::parse(TimestampFormat::HttpDate, text) {
+        // A date has whole seconds: it names one version only once its second is over.
+        let modified = object.modified_ms / 1000;
+        return seconds(date) == modified && now_ms() / 1000 > modified;
+    }
+    matches!(text.parse(), Ok(ETag::Strong(etag)) if etag == object.etag)
 }
 
 pub fn etag(value: &str) -> ETag {

@@ -1,7 +1,8 @@
-//! Time-outs for clients that stop sending or stop reading.
+//! Time-outs for clients that send or take nothing, or too little.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,28 +13,71 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
+use crate::Limits;
+use crate::places::{Activity, Busy};
+
 /// The text by which `receive.rs` knows the error of a slow sender again.
-pub const TOO_SLOW: &str = "the client sent nothing for too long";
+pub const TOO_SLOW: &str = "the client sent nothing, or too little, for too long";
 
 /// What a refused request may still send before the connection is cut.
 const DRAIN_MAX_BYTES: usize = 16 * 1024 * 1024;
 const DRAIN_MAX_TIME: Duration = Duration::from_secs(10);
 
-/// A request's body that fails when no frame comes for `limit`.
+/// For how long a client is waited for.
+///
+/// There are `idle_timeout` seconds at first. Waiting uses them up, and bytes that move bring them back, a second for
+/// each `rate_min` bytes, up to as many as at first. So a silent client has `idle_timeout`, one at `rate_min` or more is
+/// never cut, and a body of `n` bytes ends after at most `idle_timeout` + `n` / `rate_min` of waiting. Time that the
+/// store itself takes does not count.
+struct Pace {
+    limit: Duration,
+    rate_min: u32,
+    left: Duration,
+    /// Since when the client is waited for.
+    since: Option<Instant>,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Pace {
+    fn new(limits: &Limits) -> Self {
+        let limit = limits.idle_timeout;
+        Self { limit, rate_min: limits.rate_min, left: limit, since: None, timer: Box::pin(sleep(limit)) }
+    }
+
+    /// Nothing moves. Ready once the client was waited for too long.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.since.is_none() {
+            let now = Instant::now();
+            self.since = Some(now);
+            self.timer.as_mut().reset(now + self.left);
+        }
+        self.timer.as_mut().poll(cx)
+    }
+
+    fn moved(&mut self, bytes: usize) {
+        if let Some(since) = self.since.take() {
+            self.left = self.left.saturating_sub(since.elapsed());
+        }
+        // Without a least rate any byte brings back all.
+        let earned = Duration::try_from_secs_f64(bytes as f64 / f64::from(self.rate_min)).unwrap_or(self.limit);
+        self.left = self.left.saturating_add(earned).min(self.limit);
+    }
+}
+
+/// A request's body that fails when the client is too slow.
 ///
 /// Dropped unread, it is drained for a while: a client that is cut off in the middle of sending
 /// sees a broken connection in place of the answer that says why (nginx calls it `lingering_close`).
 pub struct IdleBody {
-    inner: Option<Incoming>,
-    limit: Duration,
-    timer: Pin<Box<Sleep>>,
+    inner: Option<(Incoming, Busy)>,
+    pace: Pace,
     drain: bool,
 }
 
 impl IdleBody {
     /// `drain` is false for a client that waits for `100 Continue`: it reads the answer first.
-    pub fn new(inner: Incoming, limit: Duration, drain: bool) -> Self {
-        Self { inner: Some(inner), limit, timer: Box::pin(sleep(limit)), drain }
+    pub fn new(inner: Incoming, limits: &Limits, busy: Busy, drain: bool) -> Self {
+        Self { inner: Some((inner, busy)), pace: Pace::new(limits), drain }
     }
 }
 
@@ -46,39 +90,39 @@ impl Body for IdleBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = &mut *self;
-        let Some(inner) = &mut this.inner else {
+        let Some((inner, _)) = &mut this.inner else {
             return Poll::Ready(None);
         };
         if let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) {
-            this.timer.as_mut().reset(Instant::now() + this.limit);
-            if matches!(frame, None | Some(Err(_))) {
-                this.inner = None;
+            match &frame {
+                Some(Ok(frame)) => this.pace.moved(frame.data_ref().map_or(0, Bytes::len)),
+                None | Some(Err(_)) => this.inner = None,
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)));
         }
-        ready!(this.timer.as_mut().poll(cx));
+        ready!(this.pace.poll_wait(cx));
         this.inner = None;
         Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, TOO_SLOW))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.inner.as_ref().is_none_or(|(inner, _)| inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map(Body::size_hint).unwrap_or_else(|| SizeHint::with_exact(0))
+        self.inner.as_ref().map(|(inner, _)| inner.size_hint()).unwrap_or_else(|| SizeHint::with_exact(0))
     }
 }
 
 impl Drop for IdleBody {
     fn drop(&mut self) {
-        if let Some(inner) = self.inner.take().filter(|inner| self.drain && !inner.is_end_stream()) {
-            tokio::spawn(timeout(DRAIN_MAX_TIME, drain(inner)));
+        if let Some(unread) = self.inner.take().filter(|(inner, _)| self.drain && !inner.is_end_stream()) {
+            tokio::spawn(timeout(DRAIN_MAX_TIME, drain(unread)));
         }
     }
 }
 
-async fn drain(mut body: Incoming) {
+async fn drain((mut body, _busy): (Incoming, Busy)) {
     let mut bytes = 0;
     while bytes < DRAIN_MAX_BYTES {
         match std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
@@ -88,40 +132,89 @@ async fn drain(mut body: Incoming) {
     }
 }
 
-/// A connection that fails when the client takes no byte for `limit` while one waits to be sent.
+/// A connection that fails when the client is too slow to begin a request, to send its head, or to take an answer.
 ///
-/// Reads have no limit here: a client reads nothing into waiting for a slow answer. A request's head
-/// has one in hyper, its body has one above.
-pub struct IdleWrites {
+/// While a request runs, reads have no limit here: a client sends nothing into waiting for a slow answer, and a
+/// request's body has a limit above.
+pub struct IdleStream {
     stream: TcpStream,
-    limit: Duration,
-    /// Set while a write waits.
-    timer: Option<Pin<Box<Sleep>>>,
+    activity: Arc<Activity>,
+    reading: Reading,
+    header_timeout: Duration,
+    keep_alive: Duration,
+    /// For the head of a request, or for its first byte.
+    timer: Pin<Box<Sleep>>,
+    pace: Pace,
 }
 
-impl IdleWrites {
-    pub fn new(stream: TcpStream, limit: Duration) -> Self {
-        Self { stream, limit, timer: None }
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// A request runs.
+    Request,
+    /// The client may begin another one.
+    Nothing,
+    Head,
+}
+
+impl IdleStream {
+    pub fn new(stream: TcpStream, limits: &Limits, activity: Arc<Activity>) -> Self {
+        Self {
+            stream,
+            activity,
+            // A client that connects has something to say.
+            reading: Reading::Head,
+            header_timeout: limits.header_timeout,
+            keep_alive: limits.keep_alive,
+            timer: Box::pin(sleep(limits.header_timeout)),
+            pace: Pace::new(limits),
+        }
     }
 
-    fn watch<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.timer = None;
+    fn go_on(&mut self, reading: Reading, limit: Duration) {
+        self.reading = reading;
+        self.timer.as_mut().reset(Instant::now() + limit);
+    }
+
+    /// What came of a write, or that it waits for the client.
+    fn watch(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.activity.set_writing(outcome.is_pending());
+        if let Poll::Ready(written) = outcome {
+            self.pace.moved(written.as_ref().copied().unwrap_or_default());
+            return Poll::Ready(written);
+        }
+        ready!(self.pace.poll_wait(cx));
+        Poll::Ready(Err(too_slow("the client took nothing, or too little, for too long")))
+    }
+}
+
+fn too_slow(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, why)
+}
+
+impl AsyncRead for IdleStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        let outcome = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if this.activity.in_request() {
+            this.reading = Reading::Request;
             return outcome;
         }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.limit)));
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client took nothing for too long")))
+        if this.reading == Reading::Request {
+            this.go_on(Reading::Nothing, this.keep_alive);
+        }
+        if this.reading == Reading::Nothing && buf.filled().len() > before {
+            this.go_on(Reading::Head, this.header_timeout);
+        }
+        if outcome.is_pending() {
+            ready!(this.timer.as_mut().poll(cx));
+            return Poll::Ready(Err(too_slow("the client sent no request, or not the whole of its head, in time")));
+        }
+        outcome
     }
 }
 
-impl AsyncRead for IdleWrites {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for IdleWrites {
+impl AsyncWrite for IdleStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.watch(cx, outcome)

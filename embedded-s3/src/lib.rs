@@ -39,7 +39,7 @@
 //! # What it leaves out, on purpose
 //!
 //! Versioning, ACLs, policies, lifecycle rules, tags, encryption, HTML forms, Signature Version 2, virtual-hosted
-//! addresses, ListObjects version 1: `s3s` answers 501, or we refuse. The Host header is signed, so a URL made for
+//! addresses: `s3s` answers 501, or we refuse. The Host header is signed, so a URL made for
 //! `localhost` does not work at `127.0.0.1`. One key may do everything: it is meant for the process around the store,
 //! which hands out presigned URLs. TLS ends in front of it.
 //!
@@ -67,6 +67,8 @@ mod list;
 mod list_uploads;
 mod multipart;
 mod object;
+mod places;
+mod range;
 mod read;
 mod receive;
 mod rows;
@@ -128,19 +130,36 @@ impl fmt::Debug for Config {
     }
 }
 
-/// What a client may take.
+/// What clients may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// For the head of a request, and for the silence between two requests of a connection. 30 seconds.
+    /// For the head of a request, and for the wait for a place. 30 seconds.
     pub header_timeout: Duration,
+    /// For the silence between two requests of a connection. 75 seconds, more than the 60 of most balancers: one that
+    /// sends a request into a connection that ends tells its client of a bad gateway.
+    pub keep_alive: Duration,
     /// For the silence inside a body, in both directions. 60 seconds.
     pub idle_timeout: Duration,
-    /// Connections at a time; more wait in the kernel's backlog. 512, each at most about 1 MiB of memory.
+    /// Bytes a second of a body, in both directions, on average over [`Self::idle_timeout`]; 0 for no minimum. A body of
+    /// `n` bytes has `idle_timeout` and a second for each `rate_min` bytes. 4 KiB: half a megabit shared by ten bodies.
+    pub rate_min: u32,
+    /// Connections at a time. 512, each at most about 1 MiB of memory. As many more wait up to
+    /// [`Self::header_timeout`] for a place, then they are answered 503 (SlowDown). One without a request makes room.
     pub connections_max: usize,
+    /// Connections at a time of one peer, an IPv4 address or an IPv6 network of 64 bits. 128. Behind a proxy all clients
+    /// are one peer.
+    pub connections_per_peer_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { header_timeout: Duration::from_secs(30), idle_timeout: Duration::from_secs(60), connections_max: 512 }
+        Self {
+            header_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(75),
+            idle_timeout: Duration::from_secs(60),
+            rate_min: 4096,
+            connections_max: 512,
+            connections_per_peer_max: 128,
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! ListObjectsV2, and what all listings share: pages in the order of the keys' bytes, prefixes, delimiters.
+//! Listings of objects in their three forms, and what all listings share: pages in the order of the keys' bytes,
+//! prefixes, delimiters.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -10,7 +11,7 @@ use crate::condition::etag;
 use crate::fault::Result;
 use crate::headers::timestamp;
 use crate::rows;
-use crate::store::{Store, bucket_id};
+use crate::store::{ONLY_VERSION, Store, bucket_id};
 
 /// S3's largest page.
 pub const PAGE_MAX: i32 = 1000;
@@ -46,6 +47,22 @@ impl Scope {
         }
         let at = key[self.prefix.len()..].find(&self.delimiter)?;
         Some(&key[..self.prefix.len() + at + self.delimiter.len()])
+    }
+
+    /// Where the page after `marker` starts: behind this key, or behind all that a common prefix stands for.
+    fn behind_marker(&self, marker: Option<&str>) -> Vec<u8> {
+        match marker.filter(|marker| !marker.is_empty()) {
+            None => Vec::new(),
+            Some(marker) if self.is_common_prefix(marker) => {
+                behind(marker.as_bytes()).expect("a common prefix ends with its delimiter")
+            }
+            Some(marker) => after(marker.as_bytes()),
+        }
+    }
+
+    /// Whether a key is nothing but a common prefix, as the marker of a page is that ended with one.
+    pub fn is_common_prefix(&self, key: &str) -> bool {
+        key.starts_with(&self.prefix) && self.roll_up(key) == Some(key)
     }
 
     /// The first key behind all that start with the prefix.
@@ -93,6 +110,34 @@ pub enum Entry<T> {
     Prefix(String),
 }
 
+impl<T> Entry<T> {
+    fn name(&self) -> &str {
+        match self {
+            Self::Line(key, _) => key,
+            Self::Prefix(prefix) => prefix,
+        }
+    }
+}
+
+/// A page as the answers have it: objects, and common prefixes.
+fn lines(entries: Vec<Entry<rows::object::Listed>>, writing: &Writing) -> (Vec<Object>, Vec<CommonPrefix>) {
+    let (mut contents, mut prefixes) = (Vec::new(), Vec::new());
+    for entry in entries {
+        match entry {
+            Entry::Line(key, row) => contents.push(Object {
+                key: Some(writing.key(key)),
+                size: Some(row.size),
+                e_tag: Some(etag(&row.etag)),
+                last_modified: Some(timestamp(row.modified_ms)),
+                storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
+                ..Default::default()
+            }),
+            Entry::Prefix(prefix) => prefixes.push(CommonPrefix { prefix: Some(writing.key(prefix)) }),
+        }
+    }
+    (contents, prefixes)
+}
+
 /// The key of a row. We only ever store text.
 pub fn text(key: Vec<u8>) -> std::result::Result<String, sqlx::Error> {
     String::from_utf8(key).map_err(|error| sqlx::Error::Decode(error.into()))
@@ -110,20 +155,7 @@ impl Store {
         };
         let (entries, next) = self.objects(&input.bucket, &scope, start, limit as usize).await?;
 
-        let (mut contents, mut prefixes) = (Vec::new(), Vec::new());
-        for entry in entries {
-            match entry {
-                Entry::Line(key, row) => contents.push(Object {
-                    key: Some(writing.key(key)),
-                    size: Some(row.size),
-                    e_tag: Some(etag(&row.etag)),
-                    last_modified: Some(timestamp(row.modified_ms)),
-                    storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
-                    ..Default::default()
-                }),
-                Entry::Prefix(prefix) => prefixes.push(CommonPrefix { prefix: Some(writing.key(prefix)) }),
-            }
-        }
+        let (contents, prefixes) = lines(entries, &writing);
         Ok(ListObjectsV2Output {
             name: Some(input.bucket),
             prefix: Some(writing.key(scope.prefix)),
@@ -135,6 +167,73 @@ impl Store {
             is_truncated: Some(next.is_some()),
             next_continuation_token: next.map(|key| BASE64_URL_SAFE_NO_PAD.encode(key)),
             contents: Some(contents),
+            common_prefixes: (!prefixes.is_empty()).then_some(prefixes),
+            encoding_type: input.encoding_type,
+            ..Default::default()
+        })
+    }
+
+    /// Version 1, for which many tools ask by default: pages go on from a key.
+    pub async fn list_objects(&self, input: ListObjectsInput) -> Result<ListObjectsOutput> {
+        let limit = page_size(input.max_keys)?;
+        let writing = Writing::parse(input.encoding_type.as_ref())?;
+        let scope = Scope::new(input.prefix, input.delimiter.clone());
+        let start = scope.behind_marker(input.marker.as_deref());
+        let (entries, next) = self.objects(&input.bucket, &scope, start, limit as usize).await?;
+        // Without a delimiter the last key is the marker of the next page, and S3 says nothing.
+        let last = entries.last().filter(|_| next.is_some() && !scope.delimiter.is_empty());
+        let next_marker = last.map(|entry| writing.key(entry.name()));
+
+        let (contents, prefixes) = lines(entries, &writing);
+        Ok(ListObjectsOutput {
+            name: Some(input.bucket),
+            prefix: Some(writing.key(scope.prefix)),
+            delimiter: input.delimiter.map(|delimiter| writing.key(delimiter)),
+            marker: Some(writing.key(input.marker.unwrap_or_default())),
+            max_keys: Some(limit),
+            is_truncated: Some(next.is_some()),
+            next_marker,
+            contents: Some(contents),
+            common_prefixes: (!prefixes.is_empty()).then_some(prefixes),
+            encoding_type: input.encoding_type,
+            ..Default::default()
+        })
+    }
+
+    /// Every object is the one version of its key, which S3 calls `null`: so a tool that empties a bucket version by
+    /// version does here, too.
+    pub async fn list_object_versions(&self, input: ListObjectVersionsInput) -> Result<ListObjectVersionsOutput> {
+        let limit = page_size(input.max_keys)?;
+        let writing = Writing::parse(input.encoding_type.as_ref())?;
+        let scope = Scope::new(input.prefix, input.delimiter.clone());
+        let start = scope.behind_marker(input.key_marker.as_deref());
+        let (entries, next) = self.objects(&input.bucket, &scope, start, limit as usize).await?;
+        let last = entries.last().filter(|_| next.is_some());
+        let next_key_marker = last.map(|entry| writing.key(entry.name()));
+        let next_version_id_marker = matches!(last, Some(Entry::Line(..))).then(|| ONLY_VERSION.to_owned());
+
+        let (contents, prefixes) = lines(entries, &writing);
+        let version = |object: Object| ObjectVersion {
+            version_id: Some(ONLY_VERSION.to_owned()),
+            is_latest: Some(true),
+            key: object.key,
+            size: object.size,
+            e_tag: object.e_tag,
+            last_modified: object.last_modified,
+            storage_class: Some(ObjectVersionStorageClass::from_static(ObjectVersionStorageClass::STANDARD)),
+            ..Default::default()
+        };
+        Ok(ListObjectVersionsOutput {
+            name: Some(input.bucket),
+            prefix: Some(writing.key(scope.prefix)),
+            delimiter: input.delimiter.map(|delimiter| writing.key(delimiter)),
+            key_marker: Some(writing.key(input.key_marker.unwrap_or_default())),
+            version_id_marker: Some(input.version_id_marker.unwrap_or_default()),
+            max_keys: Some(limit),
+            is_truncated: Some(next.is_some()),
+            next_key_marker,
+            next_version_id_marker,
+            versions: Some(contents.into_iter().map(version).collect()),
             common_prefixes: (!prefixes.is_empty()).then_some(prefixes),
             encoding_type: input.encoding_type,
             ..Default::default()

@@ -111,7 +111,7 @@ fn start(scope: &Scope, key: Option<&str>, id: Option<&str>) -> Marker {
     let Some(key) = key.filter(|key| !key.is_empty()) else {
         return first;
     };
-    if key.starts_with(&scope.prefix) && scope.roll_up(key) == Some(key) {
+    if scope.is_common_prefix(key) {
         return behind_prefix(key);
     }
     let id = id.filter(|id| !id.is_empty()).unwrap_or(BEHIND_ALL_IDS);

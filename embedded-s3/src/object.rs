@@ -10,6 +10,7 @@ use crate::checksum::{self, Checksum, Expected, Kind};
 use crate::condition::{ReadConditions, WriteCondition, etag};
 use crate::fault::Result;
 use crate::headers::{self, timestamp};
+use crate::range;
 use crate::read::{self, cut};
 use crate::receive::{announced, receive};
 use crate::rows::object::{Object, ObjectRow};
@@ -78,7 +79,7 @@ impl Store {
         .await
     }
 
-    pub async fn get_object(&self, input: GetObjectInput) -> Result<GetObjectOutput> {
+    pub async fn get_object(&self, input: GetObjectInput, request: &HeaderMap) -> Result<GetObjectOutput> {
         only_version(input.version_id.as_deref())?;
         let (row, segments, hold) = self.open(&input.bucket, &input.key).await?;
         let conditions = ReadConditions {
@@ -88,7 +89,8 @@ impl Store {
             if_unmodified_since: input.if_unmodified_since,
         };
         conditions.check_read(&row.object)?;
-        let asked = self.stretch(&row, input.range, input.part_number).await?;
+        let range = input.range.filter(|_| range::counts(request, &row.object));
+        let asked = self.stretch(&row, range, input.part_number).await?;
         let ObjectRow { object, .. } = row;
 
         let size = object.size.cast_unsigned();
@@ -96,7 +98,7 @@ impl Store {
         let mut output = GetObjectOutput {
             accept_ranges: Some("bytes".into()),
             content_length: Some((range.end - range.start).cast_signed()),
-            content_range: asked.range.as_ref().map(|range| content_range(range, size)),
+            content_range: asked.range.as_ref().map(|range| range::content_range(range, size)),
             e_tag: Some(etag(&object.etag)),
             last_modified: Some(timestamp(object.modified_ms)),
             parts_count: asked.parts_count,
@@ -115,7 +117,7 @@ impl Store {
         Ok(output)
     }
 
-    pub async fn head_object(&self, input: HeadObjectInput) -> Result<HeadObjectOutput> {
+    pub async fn head_object(&self, input: HeadObjectInput, request: &HeaderMap) -> Result<HeadObjectOutput> {
         only_version(input.version_id.as_deref())?;
         let row = {
             let mut tx = self.rows.read().await?;
@@ -129,7 +131,8 @@ impl Store {
             if_unmodified_since: input.if_unmodified_since,
         };
         conditions.check_read(&row.object)?;
-        let asked = self.stretch(&row, input.range, input.part_number).await?;
+        let range = input.range.filter(|_| range::counts(request, &row.object));
+        let asked = self.stretch(&row, range, input.part_number).await?;
         let ObjectRow { object, .. } = row;
 
         let size = object.size.cast_unsigned();
@@ -137,7 +140,7 @@ impl Store {
         let mut output = HeadObjectOutput {
             accept_ranges: Some("bytes".into()),
             content_length: Some(length.cast_signed()),
-            content_range: asked.range.as_ref().map(|range| content_range(range, size)),
+            content_range: asked.range.as_ref().map(|range| range::content_range(range, size)),
             e_tag: Some(etag(&object.etag)),
             last_modified: Some(timestamp(object.modified_ms)),
             parts_count: asked.parts_count,
@@ -156,7 +159,7 @@ impl Store {
         let size = row.object.size.cast_unsigned();
         match (range, part) {
             (None, None) => Ok(Stretch::default()),
-            (Some(range), None) => Ok(Stretch { range: Some(resolve(range, size)?), parts_count: None }),
+            (Some(range), None) => Ok(Stretch { range: Some(range::resolve(range, size)?), parts_count: None }),
             (Some(_), Some(_)) => {
                 Err(s3_error!(InvalidRequest, "Cannot specify both Range header and partNumber query parameter").into())
             }
@@ -257,17 +260,4 @@ pub fn check_key(key: &str) -> S3Result<()> {
 struct Stretch {
     range: Option<Range<u64>>,
     parts_count: Option<i32>,
-}
-
-/// # Errors
-/// InvalidRange. An empty object has no range at all, which the check of `s3s` overlooks for a suffix.
-fn resolve(range: s3s::dto::Range, size: u64) -> S3Result<Range<u64>> {
-    match range.check(size) {
-        Ok(range) if range.start < range.end => Ok(range),
-        _ => Err(s3_error!(InvalidRange, "The requested range is not satisfiable")),
-    }
-}
-
-fn content_range(range: &Range<u64>, size: u64) -> String {
-    format!("bytes {}-{}/{size}", range.start, range.end - 1)
 }

@@ -20,6 +20,14 @@ macro_rules! calls {
                 Ok(S3Response::new(Store::put_object(self, input, &headers, trailing_headers).await?))
             }
 
+            async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+                Ok(S3Response::new(Store::get_object(self, request.input, &request.headers).await?))
+            }
+
+            async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+                Ok(S3Response::new(Store::head_object(self, request.input, &request.headers).await?))
+            }
+
             async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
                 Ok(S3Response::new(Store::copy_object(self, request.input, &request.headers).await?))
             }
@@ -38,14 +46,15 @@ calls! {
     head_bucket: HeadBucketInput => HeadBucketOutput;
     list_buckets: ListBucketsInput => ListBucketsOutput;
     get_bucket_location: GetBucketLocationInput => GetBucketLocationOutput;
+    get_bucket_versioning: GetBucketVersioningInput => GetBucketVersioningOutput;
     get_bucket_cors: GetBucketCorsInput => GetBucketCorsOutput;
     put_bucket_cors: PutBucketCorsInput => PutBucketCorsOutput;
     delete_bucket_cors: DeleteBucketCorsInput => DeleteBucketCorsOutput;
 
-    get_object: GetObjectInput => GetObjectOutput;
-    head_object: HeadObjectInput => HeadObjectOutput;
     delete_object: DeleteObjectInput => DeleteObjectOutput;
     delete_objects: DeleteObjectsInput => DeleteObjectsOutput;
+    list_objects: ListObjectsInput => ListObjectsOutput;
+    list_object_versions: ListObjectVersionsInput => ListObjectVersionsOutput;
     list_objects_v2: ListObjectsV2Input => ListObjectsV2Output;
 
     create_multipart_upload: CreateMultipartUploadInput => CreateMultipartUploadOutput;

@@ -3,31 +3,49 @@
 //! HTTP/1.1 only. Browsers speak HTTP/2 over TLS alone, which ends at a proxy, and the detection of a
 //! version would wait for a silent client without a limit.
 
-use std::pin::Pin;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use s3s::service::S3Service;
-use s3s::{Body, HttpError, s3_error};
+use s3s::{Body, HttpError, StdError, s3_error};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 use uuid::Uuid;
 
-use crate::idle::{IdleBody, IdleWrites};
+use crate::idle::{IdleBody, IdleStream};
+use crate::places::{Activity, Busy, Places};
 use crate::store::Store;
 use crate::{Limits, auth, cors, fault};
 
 /// hyper's buffer for one connection. Larger ones buy nothing, smaller ones cost CPU.
 const BUFFER_BYTES: usize = 256 * 1024;
+
+/// What a head may have: S3 allows 8 KiB of headers, and a URL holds a key of 1,024 bytes, each encoded as three.
+const HEAD_MAX_BYTES: usize = 32 * 1024;
+
+/// How many bytes of an answer wait in the kernel to be sent. With the kernel's own limit of some megabytes, a slow
+/// reader would seem to take nothing for minutes, and then much at once.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES: u32 = 128 * 1024;
+
+/// How long a client that finds no place has to take the answer that says so, and how many may do so at a time.
+const TURN_AWAY_MAX_TIME: Duration = Duration::from_secs(1);
+const TURN_AWAY_MAX: usize = 64;
 
 /// S3's limit on the XML of one request is 1 to 2 MiB; ten thousand parts with checksums take that much.
 pub const XML_MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -38,82 +56,187 @@ pub struct Service {
     pub limits: Limits,
 }
 
-/// Accepts connections until `stop`, and ends with what is needed to wait for them.
-pub async fn accept(
-    listener: TcpListener,
-    service: Arc<Service>,
-    stop: CancellationToken,
-    kill: CancellationToken,
-) -> (GracefulShutdown, TaskTracker) {
-    let graceful = GracefulShutdown::new();
-    let connections = TaskTracker::new();
-    let free = Arc::new(Semaphore::new(service.limits.connections_max));
+/// What ends connections and waits for them, and what those without a place share.
+#[derive(Clone)]
+pub struct Tasks {
+    /// No new connections and no new requests.
+    pub stop: CancellationToken,
+    /// Nothing any more.
+    pub kill: CancellationToken,
+    pub running: TaskTracker,
+    turning_away: Arc<Semaphore>,
+}
+
+impl Tasks {
+    pub fn new() -> Self {
+        Self {
+            stop: CancellationToken::new(),
+            kill: CancellationToken::new(),
+            running: TaskTracker::new(),
+            turning_away: Arc::new(Semaphore::new(TURN_AWAY_MAX)),
+        }
+    }
+}
+
+/// Accepts connections until it is told to stop.
+pub async fn accept(listener: TcpListener, places: Arc<Places>, service: Arc<Service>, tasks: Tasks) {
     loop {
-        // A place first, a connection second: those above the limit wait in the backlog of the kernel.
         let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = async {
-                let place = Arc::clone(&free).acquire_owned().await;
-                listener.accept().await.map(|(stream, _)| (stream, place))
-            } => accepted,
+            () = tasks.stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
         };
-        let (stream, place) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok((stream, from)) => {
+                let connection = serve(stream, from.ip(), Arc::clone(&places), Arc::clone(&service), tasks.clone());
+                tasks.running.spawn(connection);
+            }
             Err(error) => {
                 // Mostly too many open files: give the others time to close theirs.
                 tracing::warn!(%error, "cannot accept a connection");
+                places.free_a_file();
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
             }
-        };
-        let connection = graceful.watch(connection(stream, Arc::clone(&service)));
-        let kill = kill.clone();
-        connections.spawn(async move {
-            tokio::select! {
-                ended = connection => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "a connection broke");
-                    }
-                }
-                () = kill.cancelled() => {}
-            }
-            drop(place);
-        });
+        }
     }
-    (graceful, connections)
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, HttpError>> + Send>>;
+/// One connection, from the wait for its place to its end.
+async fn serve(stream: TcpStream, from: IpAddr, places: Arc<Places>, service: Arc<Service>, tasks: Tasks) {
+    let seat = tokio::select! {
+        () = tasks.stop.cancelled() => return,
+        seat = places.enter(from, service.limits.header_timeout) => seat,
+    };
+    let Some(seat) = seat else {
+        tracing::debug!(%from, "no place for another connection");
+        if let Ok(_one_of_few) = tasks.turning_away.try_acquire() {
+            turn_away(stream).await;
+        }
+        return;
+    };
+    let mut connection = pin!(connection(stream, service, Arc::clone(&seat.activity)));
+    let mut closing = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection broke");
+                }
+                return;
+            }
+            () = tasks.kill.cancelled() => return,
+            () = tasks.stop.cancelled(), if !closing => {}
+            () = seat.activity.leaving(), if !closing => {
+                // Half a head would not end by itself.
+                if seat.activity.is_idle() {
+                    return;
+                }
+            }
+        }
+        closing = true;
+        connection.as_mut().graceful_shutdown();
+    }
+}
 
-/// A [`Service`] as hyper wants it.
-struct Door(Arc<Service>);
+/// Tells a client that there is no place for it, once it has said something: before that, many clients take an answer
+/// for garbage. Best effort: a client that sends on for longer sees a broken connection.
+async fn turn_away(mut stream: TcpStream) {
+    const BODY: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>SlowDown</Code>\
+                        <Message>Too many connections. Please reduce your request rate.</Message></Error>";
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/xml\r\nretry-after: 1\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    let told = timeout(TURN_AWAY_MAX_TIME, async {
+        let mut unread = vec![0; 4096];
+        stream.read(&mut unread).await?;
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await?;
+        // Closed with bytes unread, a connection is reset, and the answer may be lost.
+        while stream.read(&mut unread).await? > 0 {}
+        std::io::Result::Ok(())
+    });
+    if !matches!(told.await, Ok(Ok(()))) {
+        tracing::debug!("a client may not have heard that there is no place for it");
+    }
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Answer>, HttpError>> + Send>>;
+
+/// A [`Service`] as hyper wants it, for one connection.
+struct Door {
+    service: Arc<Service>,
+    activity: Arc<Activity>,
+}
 
 impl hyper::service::Service<Request<Incoming>> for Door {
-    type Response = Response<Body>;
+    type Response = Response<Answer>;
     type Error = HttpError;
-    type Future = Answer;
+    type Future = Answering;
 
-    fn call(&self, request: Request<Incoming>) -> Answer {
-        let service = Arc::clone(&self.0);
-        Box::pin(async move { service.answer(request).await })
+    fn call(&self, request: Request<Incoming>) -> Answering {
+        let service = Arc::clone(&self.service);
+        let activity = Arc::clone(&self.activity);
+        // From this moment on, before anything is awaited: the connection is in use.
+        let (receiving, answering) = (activity.begin(), activity.begin());
+        Box::pin(async move {
+            let mut response = service.answer(request, receiving).await?;
+            if activity.is_wanted() {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response.map(|body| Answer { body, _busy: answering }))
+        })
     }
 }
 
-fn connection(stream: TcpStream, service: Arc<Service>) -> http1::Connection<TokioIo<IdleWrites>, Door> {
+/// An answer's body, which keeps its connection in use until it is handed over.
+struct Answer {
+    body: Body,
+    _busy: Busy,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = StdError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StdError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+type Connection = http1::Connection<TokioIo<IdleStream>, Door>;
+
+fn connection(stream: TcpStream, service: Arc<Service>, activity: Arc<Activity>) -> Connection {
     // Answers are small or streamed in large frames; waiting to fill packets only delays them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES) {
+        tracing::debug!(%error, "cannot set TCP_NOTSENT_LOWAT");
+    }
     let limits = service.limits;
+    let stream = IdleStream::new(stream, &limits, Arc::clone(&activity));
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
+        // The stream has a limit for either. hyper reads on after an answer, and so has the stream look at its limits,
+        // only where it has one itself.
+        .header_read_timeout(limits.keep_alive.saturating_add(limits.header_timeout))
+        .max_header_size(HEAD_MAX_BYTES)
         .max_buf_size(BUFFER_BYTES)
-        .serve_connection(TokioIo::new(IdleWrites::new(stream, limits.idle_timeout)), Door(service))
+        .serve_connection(TokioIo::new(stream), Door { service, activity })
 }
 
 impl Service {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, HttpError> {
+    async fn answer(&self, request: Request<Incoming>, receiving: Busy) -> Result<Response<Body>, HttpError> {
         let begun = Instant::now();
         let id = Uuid::new_v4().simple().to_string();
         let method = request.method().clone();
@@ -121,7 +244,7 @@ impl Service {
         let cors = self.store.cors.headers(&request);
 
         let waits = request.headers().contains_key(header::EXPECT);
-        let request = request.map(|body| IdleBody::new(body, self.limits.idle_timeout, !waits));
+        let request = request.map(|body| IdleBody::new(body, &self.limits, receiving, !waits));
         let (answer, trouble) = if cors::is_preflight(&request) {
             (Ok(self.store.cors.preflight(&request)), None)
         } else if let Some(refused) = refuse(&request) {
@@ -132,7 +255,8 @@ impl Service {
         };
 
         let mut response = answer?;
-        if method == Method::HEAD && response.headers().contains_key(header::CONTENT_RANGE) {
+        let ranged = response.headers().contains_key(header::CONTENT_RANGE);
+        if method == Method::HEAD && ranged && response.status() == StatusCode::OK {
             // s3s answers 200, whatever its answer says of a range.
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         }

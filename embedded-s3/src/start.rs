@@ -2,16 +2,15 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::server::graceful::GracefulShutdown;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::S3ServiceBuilder;
 use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -20,8 +19,10 @@ use crate::Config;
 use crate::auth::{Key, SignedOnly};
 use crate::blob::{Blobs, sync_dir};
 use crate::cors::Cors;
+use crate::places::Places;
+use crate::range;
 use crate::rows::{self, OpenError, Rows, now_ms};
-use crate::serve::{Service, XML_MAX_BYTES, accept};
+use crate::serve::{Service, Tasks, XML_MAX_BYTES, accept};
 use crate::store::Store;
 
 /// Why the store did not start.
@@ -57,9 +58,10 @@ impl From<sqlx::Error> for Error {
 /// [`Server::shutdown`] waits for them.
 pub struct Server {
     addr: SocketAddr,
+    own_addr: SocketAddr,
     stop: DropGuard,
     kill: CancellationToken,
-    accepting: JoinHandle<(GracefulShutdown, TaskTracker)>,
+    running: TaskTracker,
     store: Store,
 }
 
@@ -99,20 +101,31 @@ pub async fn start(config: Config) -> Result<Server, Error> {
     }
     tx.commit().await?;
 
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| Error::Listen(config.listen, error))?;
-    let addr = listener.local_addr().map_err(|error| Error::Listen(config.listen, error))?;
+    let failed = |error| Error::Listen(config.listen, error);
+    let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    let loopback: [SocketAddr; 2] = [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
+    let failed = |error| Error::Listen(loopback[0], error);
+    let own_listener = TcpListener::bind(&loopback[..]).await.map_err(failed)?;
+    let own_addr = own_listener.local_addr().map_err(failed)?;
     let store = Store::new(lock, rows, blobs, cors, config.region);
     let mut builder = S3ServiceBuilder::new(store.clone());
-    let mut limits = S3Config::default();
-    limits.xml_max_body_size = XML_MAX_BYTES;
-    builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits))));
+    let mut s3_config = S3Config::default();
+    s3_config.xml_max_body_size = XML_MAX_BYTES;
+    builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(s3_config))));
+    builder.set_route(range::Unread { unsigned: S3ServiceBuilder::new(store.clone()).build() });
     builder.set_auth(Key { id: config.access_key_id, secret: config.secret_access_key.into() });
     builder.set_access(SignedOnly);
-    let service = Service { s3: builder.build(), store: store.clone(), limits: config.limits };
-    let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
-    let accepting = tokio::spawn(accept(listener, Arc::new(service), stop.clone(), kill.clone()));
+    let limits = config.limits;
+    let service = Arc::new(Service { s3: builder.build(), store: store.clone(), limits });
+    let tasks = Tasks::new();
+    let places = Places::new(limits.connections_max, limits.connections_per_peer_max);
+    tasks.running.spawn(accept(listener, places, Arc::clone(&service), tasks.clone()));
+    let own_places = Places::new(limits.connections_max, limits.connections_max);
+    tasks.running.spawn(accept(own_listener, own_places, service, tasks.clone()));
     tracing::info!(%addr, root = %config.root.display(), "the embedded store is listening");
-    Ok(Server { addr, stop: stop.drop_guard(), kill, accepting, store })
+    let Tasks { stop, kill, running, .. } = tasks;
+    Ok(Server { addr, own_addr, stop: stop.drop_guard(), kill, running, store })
 }
 
 impl Server {
@@ -121,20 +134,21 @@ impl Server {
         self.addr
     }
 
+    /// Where it listens for the process around it: a free port of the loopback interface, with as many places as the
+    /// other address has for all clients, and without a share for each. What those clients do holds up nobody here.
+    pub fn own_addr(&self) -> SocketAddr {
+        self.own_addr
+    }
+
     /// Stops accepting, lets what runs finish for up to `grace`, cuts the rest, and closes the store.
     /// Commits that are under way finish whatever the grace.
     pub async fn shutdown(self, grace: Duration) {
         drop(self.stop);
-        match self.accepting.await {
-            Ok((graceful, connections)) => {
-                if timeout(grace, graceful.shutdown()).await.is_err() {
-                    tracing::warn!(connections = connections.len(), "cutting connections that outlived the grace");
-                }
-                self.kill.cancel();
-                connections.close();
-                connections.wait().await;
-            }
-            Err(error) => tracing::error!(%error, "the accept loop broke"),
+        self.running.close();
+        if timeout(grace, self.running.wait()).await.is_err() {
+            tracing::warn!(connections = self.running.len(), "cutting connections that outlived the grace");
+            self.kill.cancel();
+            self.running.wait().await;
         }
         self.store.close().await;
         tracing::info!(addr = %self.addr, "the embedded store has stopped");

@@ -144,13 +144,16 @@ pub async fn find(conn: &mut SqliteConnection, bucket: i64, key: &str) -> Result
     }
 }
 
-/// Refuses a version id: the store keeps one version, which S3 calls `null`.
+/// What S3 calls the version of an object in a bucket that keeps one.
+pub const ONLY_VERSION: &str = "null";
+
+/// Refuses any other version id.
 ///
 /// # Errors
 /// NoSuchVersion.
 pub fn only_version(id: Option<&str>) -> Result<()> {
     match id {
-        None | Some("null") => Ok(()),
+        None | Some(ONLY_VERSION) => Ok(()),
         Some(_) => Err(S3ErrorCode::NoSuchVersion.into()),
     }
 }

@@ -107,3 +107,16 @@ async fn a_star_is_answered_with_a_star() {
     let answer = preflight(&store, "/assets/a", "null", "GET", "").await;
     assert_eq!(answer.headers()["access-control-allow-origin"], "*");
 }
+
+#[tokio::test]
+async fn a_star_covers_whatever_a_library_adds() {
+    let store = TestStore::start().await;
+    let rule = CorsRule::builder().allowed_origins(APP).allowed_methods("PUT").allowed_headers("*").build().unwrap();
+    let rules = CorsConfiguration::builder().cors_rules(rule).build().unwrap();
+    store.s3.put_bucket_cors().bucket(BUCKET).cors_configuration(rules).send().await.unwrap();
+    let asked = "content-type,traceparent, X-Requested-With,sentry-trace,baggage";
+    let answer = preflight(&store, "/assets/a", APP, "PUT", asked).await;
+    assert_eq!(answer.status(), 204);
+    let named = answer.headers()["access-control-allow-headers"].to_str().unwrap();
+    assert_eq!(named, "content-type, traceparent, x-requested-with, sentry-trace, baggage");
+}

@@ -52,6 +52,11 @@ impl TestStore {
         self.server.as_ref().unwrap().addr()
     }
 
+    /// A client for the process around the store.
+    pub fn own_client(&self) -> Client {
+        client(&format!("http://{}", self.server.as_ref().unwrap().own_addr()))
+    }
+
     /// Stops the server, and starts another over the same folder.
     pub async fn restart(&mut self) {
         self.stop(Duration::from_secs(5)).await;

@@ -28,12 +28,3 @@ async fn what_a_client_insists_on_is_done_or_refused() {
     }
     assert_eq!(store.blobs(0).await, 0);
 }
-
-#[tokio::test]
-async fn a_range_of_an_unknown_unit_is_refused() {
-    let store = TestStore::start().await;
-    store.put("a", "x").await;
-    let url = store.s3.get_object().bucket(BUCKET).key("a").presigned(minutes(5)).await.unwrap();
-    let answer = store.http.get(url.uri()).header("range", "lines=1-2").send().await.unwrap();
-    assert_eq!(answer.status(), 400);
-}

@@ -11,14 +11,15 @@ use tokio::time::timeout;
 
 use crate::kit::*;
 
-fn quick() -> Limits {
-    Limits { header_timeout: Duration::from_millis(300), idle_timeout: Duration::from_millis(300), ..Limits::default() }
+pub fn quick() -> Limits {
+    let short = Duration::from_millis(300);
+    Limits { header_timeout: short, keep_alive: short, idle_timeout: short, rate_min: 0, ..Limits::default() }
 }
 
 /// Reads until the server closes the connection.
-async fn until_closed(stream: &mut TcpStream) -> String {
+pub async fn until_closed(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
-    match timeout(Duration::from_secs(5), stream.read_to_end(&mut bytes)).await.expect("it stays open") {
+    match timeout(Duration::from_secs(30), stream.read_to_end(&mut bytes)).await.expect("it stays open") {
         Ok(_) => {}
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
     }
@@ -26,7 +27,7 @@ async fn until_closed(stream: &mut TcpStream) -> String {
 }
 
 /// The head of a presigned PUT, as text.
-async fn put_head(store: &TestStore, key: &str, length: usize) -> String {
+pub async fn put_head(store: &TestStore, key: &str, length: usize) -> String {
     let url = store.s3.put_object().bucket(BUCKET).key(key).presigned(minutes(5)).await.unwrap();
     let path = url.uri().strip_prefix(&store.url("")).unwrap();
     format!("PUT {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {length}\r\n\r\n", store.addr())
@@ -88,23 +89,6 @@ async fn a_client_that_stops_reading_is_cut() {
         }
     };
     assert!(end.is_err() && got < 32 * MIB, "{got} bytes came");
-}
-
-#[tokio::test]
-async fn connections_above_the_limit_wait() {
-    let store = TestStore::with(Limits { connections_max: 2, ..quick() }).await;
-    let mut held: Vec<TcpStream> = Vec::new();
-    for _ in 0..2 {
-        let mut stream = TcpStream::connect(store.addr()).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-        held.push(stream);
-    }
-    let mut third = TcpStream::connect(store.addr()).await.unwrap();
-    third.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
-    let begun = Instant::now();
-    // The first two are cut by the header time-out; then it is the third one's turn.
-    assert!(until_closed(&mut third).await.starts_with("HTTP/1.1 403"));
-    assert!(begun.elapsed() > Duration::from_millis(150), "it did not wait");
 }
 
 #[tokio::test]

@@ -1,0 +1,341 @@
+//! Places: who holds a connection, who waits for one, and which one ends to make room.
+//!
+//! There are places for all clients together and a share of them for each peer. A connection on which no request runs
+//! holds its place only while nobody needs it. So neither idle sockets nor one busy client keep the others out.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+/// The places of one listener.
+pub struct Places {
+    began: Instant,
+    everyone: Arc<Line>,
+    share: usize,
+    /// Peers with a connection that holds a place or waits for one.
+    peers: Mutex<HashMap<IpAddr, Arc<Line>>>,
+    /// Connections that hold a place, by number.
+    held: Mutex<HashMap<u64, Arc<Activity>>>,
+    next: AtomicU64,
+}
+
+/// Places of one kind, and those who wait for one, first come, first served.
+struct Line {
+    size: usize,
+    free: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    /// Connections that hold one or wait for one.
+    present: AtomicUsize,
+}
+
+impl Line {
+    fn new(size: usize) -> Arc<Self> {
+        let free = Arc::new(Semaphore::new(size));
+        Arc::new(Self { size, free, waiting: AtomicUsize::new(0), present: AtomicUsize::new(0) })
+    }
+
+    /// Waits for a place; `make_room` is called where none is free.
+    async fn place(&self, make_room: impl FnOnce()) -> OwnedSemaphorePermit {
+        if let Ok(place) = Arc::clone(&self.free).try_acquire_owned() {
+            return place;
+        }
+        // Counted before the look for an idle connection: one that becomes idle after the look sees the count.
+        let _waiting = Count::up(&self.waiting);
+        make_room();
+        Arc::clone(&self.free).acquire_owned().await.expect("nobody closes the semaphore")
+    }
+}
+
+/// One more, until it is dropped.
+struct Count<'a>(&'a AtomicUsize);
+
+impl<'a> Count<'a> {
+    fn up(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, SeqCst);
+        Self(counter)
+    }
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Places {
+    /// `max` places, and at most `share` of them for one peer.
+    pub fn new(max: usize, share: usize) -> Arc<Self> {
+        Arc::new(Self {
+            began: Instant::now(),
+            everyone: Line::new(max),
+            share: share.min(max),
+            peers: Mutex::default(),
+            held: Mutex::default(),
+            next: AtomicU64::new(0),
+        })
+    }
+
+    /// Waits for a place for a connection from `address`, at most for `patience`.
+    ///
+    /// Where no place is free, the connection that has been idle for longest ends: of this peer where its share is used
+    /// up, else of all. As many connections may wait as may hold a place, of a peer and in all.
+    ///
+    /// `None` where too many wait, or for too long.
+    pub async fn enter(self: &Arc<Self>, address: IpAddr, patience: Duration) -> Option<Seat> {
+        let presence = Presence::new(self, peer_of(address))?;
+        let mine = &presence.line;
+        let (place, share) = timeout(patience, async {
+            let share = mine.place(|| self.make_room(Some(mine))).await;
+            (self.everyone.place(|| self.make_room(None)).await, share)
+        })
+        .await
+        .ok()?;
+        let activity = Arc::new(Activity {
+            places: Arc::clone(self),
+            line: Arc::clone(mine),
+            requests: AtomicUsize::new(0),
+            writing: AtomicBool::new(false),
+            idle_since_ms: AtomicU64::new(self.now_ms()),
+            leave: CancellationToken::new(),
+        });
+        let number = self.next.fetch_add(1, SeqCst);
+        locked(&self.held).insert(number, Arc::clone(&activity));
+        Some(Seat { number, activity, _places: (place, share), _presence: presence })
+    }
+
+    /// Ends the connection that has been idle for longest, for the file that it keeps open.
+    pub fn free_a_file(&self) {
+        self.make_room(None);
+    }
+
+    /// Ends the connection that has been idle for longest: of all, or of those in one line.
+    fn make_room(&self, line: Option<&Arc<Line>>) {
+        let held = locked(&self.held);
+        let idle = held.values().filter(|activity| {
+            line.is_none_or(|line| Arc::ptr_eq(line, &activity.line))
+                && activity.is_idle()
+                && !activity.leave.is_cancelled()
+        });
+        if let Some(longest) = idle.min_by_key(|activity| activity.idle_since_ms.load(SeqCst)) {
+            longest.leave.cancel();
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Who shares: an address, but of IPv6 the network of 64 bits, all of whose addresses one host may have.
+fn peer_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A connection that holds a place or waits for one, in the counts of its peer and of all.
+struct Presence {
+    places: Arc<Places>,
+    peer: IpAddr,
+    line: Arc<Line>,
+}
+
+impl Presence {
+    /// `None` where twice as many are present as there are places.
+    fn new(places: &Arc<Places>, peer: IpAddr) -> Option<Self> {
+        let mut peers = locked(&places.peers);
+        let line = peers.get(&peer).cloned().unwrap_or_else(|| Line::new(places.share));
+        if [&line, &places.everyone].iter().any(|line| line.present.load(SeqCst) >= 2 * line.size) {
+            return None;
+        }
+        line.present.fetch_add(1, SeqCst);
+        places.everyone.present.fetch_add(1, SeqCst);
+        peers.insert(peer, Arc::clone(&line));
+        Some(Self { places: Arc::clone(places), peer, line })
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let mut peers = locked(&self.places.peers);
+        self.places.everyone.present.fetch_sub(1, SeqCst);
+        if self.line.present.fetch_sub(1, SeqCst) == 1 {
+            peers.remove(&self.peer);
+        }
+    }
+}
+
+/// A place, held by a connection until it is dropped.
+pub struct Seat {
+    number: u64,
+    pub activity: Arc<Activity>,
+    _places: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    _presence: Presence,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        locked(&self.activity.places.held).remove(&self.number);
+    }
+}
+
+/// What happens on a connection that holds a place.
+pub struct Activity {
+    places: Arc<Places>,
+    line: Arc<Line>,
+    /// Bodies that are read and answers that are sent.
+    requests: AtomicUsize,
+    /// Whether bytes wait for the client to take them.
+    writing: AtomicBool,
+    /// Since `Places::began`.
+    idle_since_ms: AtomicU64,
+    leave: CancellationToken,
+}
+
+impl Activity {
+    /// A request has begun. It lasts until all that is returned for it is dropped.
+    pub fn begin(self: &Arc<Self>) -> Busy {
+        self.requests.fetch_add(1, SeqCst);
+        Busy(Arc::clone(self))
+    }
+
+    pub fn set_writing(&self, writing: bool) {
+        self.writing.store(writing, SeqCst);
+    }
+
+    /// Whether a request runs: its body is read, or its answer made and handed to the connection.
+    pub fn in_request(&self) -> bool {
+        self.requests.load(SeqCst) > 0
+    }
+
+    /// Whether nothing would be lost if the connection ended now.
+    pub fn is_idle(&self) -> bool {
+        !self.in_request() && !self.writing.load(SeqCst)
+    }
+
+    /// Whether the place of this connection is for another one, once no request runs on it.
+    pub fn is_wanted(&self) -> bool {
+        self.leave.is_cancelled() || self.line.waiting.load(SeqCst) > 0 || self.places.everyone.waiting.load(SeqCst) > 0
+    }
+
+    /// Ends when the connection should.
+    pub fn leaving(&self) -> WaitForCancellationFuture<'_> {
+        self.leave.cancelled()
+    }
+}
+
+/// A request that runs, or a half of it.
+pub struct Busy(Arc<Activity>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let activity = &self.0;
+        activity.idle_since_ms.store(activity.places.now_ms(), SeqCst);
+        if activity.requests.fetch_sub(1, SeqCst) == 1 && activity.is_wanted() {
+            activity.leave.cancel();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn a_peer_is_an_address_or_the_network_of_one_host() {
+        assert_eq!(peer_of(address("::ffff:192.0.2.1")), address("192.0.2.1"));
+        assert_ne!(peer_of(address("192.0.2.1")), peer_of(address("192.0.2.2")));
+        assert_eq!(peer_of(address("2001:db8::1")), peer_of(address("2001:db8::ffff:0:1")));
+        assert_ne!(peer_of(address("2001:db8::1")), peer_of(address("2001:db8:0:1::1")));
+    }
+
+    #[tokio::test]
+    async fn busy_connections_keep_their_places_and_the_share_of_a_peer_is_all_it_has() {
+        let places = Places::new(3, 2);
+        let (a, b) = (address("192.0.2.1"), address("192.0.2.2"));
+        let first = places.enter(a, SHORT).await.expect("a free place");
+        let second = places.enter(a, SHORT).await.expect("a free place");
+        let (_one, two) = (first.activity.begin(), second.activity.begin());
+        assert!(places.enter(a, SHORT).await.is_none(), "its share is used up by requests that run");
+        assert!(!first.activity.is_wanted(), "who gave up waits no longer");
+        let other = places.enter(b, SHORT).await.expect("another peer has its share");
+        let _three = other.activity.begin();
+        assert!(places.enter(b, SHORT).await.is_none(), "there is none for anybody");
+
+        // While somebody waits, the first request that ends gives its place away.
+        let waiting = tokio::spawn({
+            let places = Arc::clone(&places);
+            async move { places.enter(a, Duration::from_secs(60)).await.is_some() }
+        });
+        while !second.activity.is_wanted() {
+            tokio::task::yield_now().await;
+        }
+        drop(two);
+        second.activity.leaving().await;
+        drop(second);
+        assert!(waiting.await.expect("no panic"));
+    }
+
+    #[tokio::test]
+    async fn the_connection_that_was_idle_for_longest_makes_room() {
+        let places = Places::new(3, 3);
+        let peers = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"].map(address);
+        let mut seats = Vec::new();
+        for peer in &peers[..3] {
+            seats.push(places.enter(*peer, SHORT).await.expect("a free place"));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        drop(seats[0].activity.begin()); // it was idle for longest until now
+        let newcomer = tokio::spawn({
+            let places = Arc::clone(&places);
+            async move { places.enter(peers[3], Duration::from_secs(60)).await.is_some() }
+        });
+        seats[1].activity.leaving().await;
+        assert!(!seats[0].activity.leave.is_cancelled() && !seats[2].activity.leave.is_cancelled());
+        drop(seats.remove(1));
+        assert!(newcomer.await.expect("no panic"));
+    }
+
+    #[tokio::test]
+    async fn only_so_many_wait() {
+        let places = Places::new(100, 2);
+        let peer = address("192.0.2.1");
+        let mut inside = Vec::new();
+        for _ in 0..2 {
+            let seat = places.enter(peer, SHORT).await.expect("a free place");
+            inside.push((seat.activity.begin(), seat));
+        }
+        let mut waiting = Vec::new();
+        for _ in 0..2 {
+            let places = Arc::clone(&places);
+            waiting.push(tokio::spawn(async move { places.enter(peer, Duration::from_secs(60)).await.is_some() }));
+        }
+        while locked(&places.peers)[&peer].waiting.load(SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert!(places.enter(peer, Duration::from_secs(60)).await.is_none(), "at once");
+        drop(inside);
+        for one in waiting {
+            assert!(one.await.expect("no panic"));
+        }
+        assert!(locked(&places.peers).is_empty() && locked(&places.held).is_empty(), "nobody is remembered");
+        assert_eq!(places.everyone.present.load(SeqCst), 0);
+    }
+}
