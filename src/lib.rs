@@ -27,5 +27,7 @@ pub mod cli;
 pub mod http;
 
 pub mod data_dir;
+#[cfg(target_os = "linux")]
+mod open_files;
 pub mod start;
 pub mod telemetry;

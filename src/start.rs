@@ -1,7 +1,7 @@
 //! From settings to a running server, and back.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,7 +99,8 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
         _ => None,
     };
     let grace = Duration::from_secs(settings.server.shutdown_grace_secs);
-    let engine = connect(settings, dir.as_ref(), clock).await?;
+    let own_addr = store.as_ref().map(embedded_s3::Server::own_addr);
+    let engine = connect(settings, dir.as_ref(), own_addr, clock).await?;
     if store.is_some() {
         prepare_bucket(&engine, engine.storage.bucket()).await?;
         for bucket in tenant::buckets(&engine).await.map_err(Error::Buckets)? {
@@ -155,7 +156,7 @@ async fn make_ready(engine: &Engine, bucket: &str) -> Result<(), crate::storage:
 /// See [`Error`].
 pub async fn open(mut settings: Settings) -> Result<Engine, Error> {
     let dir = prepare(&mut settings)?;
-    connect(settings, dir.as_ref(), Clock::default()).await
+    connect(settings, dir.as_ref(), None, Clock::default()).await
 }
 
 /// The keys of this deployment's record, from its settings or its data folder; opens nothing else.
@@ -247,7 +248,12 @@ async fn start_store(settings: &mut Settings, dir: &DataDir) -> Result<embedded_
         access_key_id: embedded.access_key_id.clone().unwrap_or_default(),
         secret_access_key: embedded.secret_access_key.as_ref().map(|s| s.expose().to_owned()).unwrap_or_default(),
         buckets: vec![embedded.bucket.clone()],
-        ..embedded_s3::Config::default()
+        limits: embedded_s3::Limits {
+            connections_max: embedded.max_connections,
+            connections_per_peer_max: embedded.max_connections_per_address,
+            rate_min: embedded.min_bytes_per_second,
+            ..embedded_s3::Limits::default()
+        },
     })
     .await?;
     // Port 0 took a free one.
@@ -255,25 +261,32 @@ async fn start_store(settings: &mut Settings, dir: &DataDir) -> Result<embedded_
     Ok(server)
 }
 
-async fn connect(settings: Settings, dir: Option<&DataDir>, clock: Clock) -> Result<Engine, Error> {
+/// `own_addr` is where the embedded store of this process listens for it; a command asks the one of the server.
+async fn connect(
+    settings: Settings,
+    dir: Option<&DataDir>,
+    own_addr: Option<SocketAddr>,
+    clock: Clock,
+) -> Result<Engine, Error> {
     let file = dir.map(DataDir::database_file);
     let db = Database::connect(&settings.database, file.as_deref()).await.map_err(Error::Database)?;
     db.migrate().await.map_err(Error::Migration)?;
-    let storage = Storage::connect(&store_settings(&settings)).await?;
+    let storage = Storage::connect(&store_settings(&settings, own_addr)).await?;
     Ok(Engine::new(db, storage, clock, Arc::new(settings)))
 }
 
 /// The settings of the store in use: the outside one's, or those of the one in this process, which is reached like any.
-fn store_settings(settings: &Settings) -> settings::Storage {
+fn store_settings(settings: &Settings, own_addr: Option<SocketAddr>) -> settings::Storage {
     if settings.storage.bucket.is_some() {
         return settings.storage.clone();
     }
     let embedded = &settings.embedded;
+    let endpoint = http_url(&embedded.host, embedded.port);
     settings::Storage {
         provider: Some(Provider::Embedded),
         bucket: Some(embedded.bucket.clone()),
-        endpoint: Some(format!("http://{}:{}", reachable(&embedded.host), embedded.port)),
-        public_endpoint: embedded.public_url.clone(),
+        endpoint: Some(own_addr.map_or_else(|| endpoint.clone(), |addr| format!("http://{addr}"))),
+        public_endpoint: Some(embedded.public_url.clone().unwrap_or(endpoint)),
         access_key_id: embedded.access_key_id.clone(),
         secret_access_key: embedded.secret_access_key.clone(),
         session_token: None,
@@ -282,12 +295,13 @@ fn store_settings(settings: &Settings) -> settings::Storage {
     }
 }
 
-/// The host under which this machine itself reaches what listens on `host`.
-pub(crate) fn reachable(host: &str) -> &str {
-    match host {
-        "0.0.0.0" => "127.0.0.1",
-        "::" => "[::1]",
-        host => host,
+/// The URL under which this machine itself reaches what listens on `host` and `port`.
+pub(crate) fn http_url(host: &str, port: u16) -> String {
+    match host.parse() {
+        Ok(IpAddr::V4(ip)) if ip.is_unspecified() => format!("http://{}:{port}", Ipv4Addr::LOCALHOST),
+        Ok(IpAddr::V6(ip)) if ip.is_unspecified() => format!("http://[{}]:{port}", Ipv6Addr::LOCALHOST),
+        Ok(IpAddr::V6(ip)) => format!("http://[{ip}]:{port}"),
+        _ => format!("http://{host}:{port}"),
     }
 }
 
@@ -295,4 +309,23 @@ pub(crate) async fn resolve(host: &str, port: u16) -> Result<SocketAddr, Error> 
     let failed = |error| Error::Listen(format!("{host}:{port}"), error);
     let found = tokio::net::lookup_host((host, port)).await.map_err(failed)?.next();
     found.ok_or_else(|| failed(io::Error::other("the name has no address")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_where_this_machine_reaches_itself() {
+        for (host, url) in [
+            ("127.0.0.1", "http://127.0.0.1:80"),
+            ("0.0.0.0", "http://127.0.0.1:80"),
+            ("::", "http://[::1]:80"),
+            ("::1", "http://[::1]:80"),
+            ("fd00::7", "http://[fd00::7]:80"),
+            ("store.internal", "http://store.internal:80"),
+        ] {
+            assert_eq!(http_url(host, 80), url);
+        }
+    }
 }

@@ -32,7 +32,11 @@ const WALLS: &[Wall] = &[
     },
     Wall { says: "an S3 server is built in embedded-s3, not here", words: &["s3s::", "hyper::"], homes: &[] },
     Wall { says: "sockets are set up in http/socket.rs", words: &["socket2"], homes: &["http/socket.rs"] },
-    Wall { says: "the machine's uptime is read in clock.rs", words: &["rustix"], homes: &["clock.rs"] },
+    Wall {
+        says: "the system is asked for its uptime in clock.rs, and for open files in open_files.rs",
+        words: &["rustix"],
+        homes: &["clock.rs", "open_files.rs"],
+    },
     Wall { says: "users are limited in http/rate_limit.rs", words: &["governor"], homes: &["http/rate_limit.rs"] },
     Wall { says: "schedules are in schedule/", words: &["tokio_cron_scheduler"], homes: &["schedule/"] },
     Wall {

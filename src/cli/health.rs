@@ -17,9 +17,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
     let server = match (args.server, Settings::load(config)) {
         (Some(server), _) => server,
-        (None, Ok(settings)) => {
-            format!("http://{}:{}", start::reachable(&settings.server.host), settings.server.port)
-        }
+        (None, Ok(settings)) => start::http_url(&settings.server.host, settings.server.port),
         (None, Err(error)) => return failed(error),
     };
     let url = format!("{}/readyz", server.trim_end_matches('/'));

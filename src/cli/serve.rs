@@ -6,6 +6,8 @@ use tracing::{error, info, warn};
 
 use super::failed;
 use crate::clock::Clock;
+#[cfg(target_os = "linux")]
+use crate::open_files;
 use crate::settings::Settings;
 use crate::{start, telemetry};
 
@@ -29,6 +31,8 @@ pub(super) async fn run(_: Args, config: Option<&Path>) -> ExitCode {
     for warning in &settings.warnings {
         warn!("{warning}");
     }
+    #[cfg(target_os = "linux")]
+    open_files::raise(&settings);
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         return failed("cannot listen for signals");

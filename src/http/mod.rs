@@ -95,10 +95,6 @@ pub(crate) async fn serve(
     let door = Data::new(Door::new(&engine.settings, engine.clock.clone())?);
     let engine = Data::new(engine.clone());
     let listen = start::resolve(&settings.host, settings.port).await?;
-    let workers = match settings.workers {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        workers => workers,
-    };
     let failed = |error| start::Error::Listen(listen.to_string(), error);
     let server = HttpServer::new({
         let engine = engine.clone();
@@ -115,7 +111,7 @@ pub(crate) async fn serve(
         }
     })
     .on_connect(socket::bound_writes(Duration::from_secs(settings.write_timeout_secs)))
-    .workers(workers)
+    .workers(settings.worker_threads())
     .max_connections(settings.max_connections)
     .client_request_timeout(Duration::from_secs(settings.head_timeout_secs))
     .shutdown_timeout(settings.shutdown_grace_secs)

@@ -24,6 +24,7 @@ mod storage;
 mod uploads;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -161,6 +162,19 @@ impl Settings {
     }
 
     fn warn(&mut self) {
+        // Whoever listens for other machines means them to upload.
+        let everywhere = |host: &str| host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+        let here =
+            |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        let embedded = &self.embedded;
+        let only_here = everywhere(&embedded.host) || (everywhere(&self.server.host) && here(&embedded.host));
+        if self.storage.bucket.is_none() && embedded.public_url.is_none() && only_here {
+            self.warnings.push(format!(
+                "embedded.host is {} without embedded.public_url: the URLs for uploads and downloads name this machine as \
+                 itself, and work on no other; set embedded.public_url to the store's address as browsers see it",
+                embedded.host
+            ));
+        }
         if self.auth.jwks_url.is_some() && self.auth.audience.is_none() {
             self.warnings.push(
                 "auth.jwks_url is set without auth.audience: a token that the identity provider made for any other \

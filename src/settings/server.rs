@@ -29,6 +29,14 @@ pub struct Server {
 }
 
 impl Server {
+    /// Worker threads to start.
+    pub fn worker_threads(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+    }
+
     /// `trusted_proxies`, parsed; a bare address is a network of one.
     ///
     /// # Errors

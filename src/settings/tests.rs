@@ -417,6 +417,37 @@ fn the_default_file_and_the_structs_hold_the_same_keys() {
 }
 
 #[test]
+fn urls_that_work_on_this_machine_only_are_warned_of() {
+    const HOST: &str = "QUAYMASTER_EMBEDDED__HOST";
+    let warned = |environment: &[(&str, &str)]| {
+        let warnings = from_environment(environment).unwrap().warnings;
+        warnings.iter().any(|warning| warning.contains("embedded.public_url"))
+    };
+    for host in ["0.0.0.0", "::"] {
+        assert!(warned(&[(HOST, host)]), "{host}");
+        assert!(!warned(&[(HOST, host), ("QUAYMASTER_EMBEDDED__PUBLIC_URL", "https://files.example.com")]), "{host}");
+        assert!(!warned(&[(HOST, host), ("AWS_BUCKET", "b")]), "{host}");
+        assert!(warned(&[("QUAYMASTER_SERVER__HOST", host)]), "the server {host}, its store 127.0.0.1");
+        assert!(!warned(&[("QUAYMASTER_SERVER__HOST", host), (HOST, "192.0.2.7")]), "{host}");
+    }
+    assert!(!warned(&[(HOST, "192.0.2.7")]) && !warned(&[(HOST, "::1")]));
+}
+
+#[test]
+fn places_of_the_embedded_store_are_shared() {
+    let places = |max: &str, share: &str| {
+        let names = ["QUAYMASTER_EMBEDDED__MAX_CONNECTIONS", "QUAYMASTER_EMBEDDED__MAX_CONNECTIONS_PER_ADDRESS"];
+        from_environment(&[(names[0], max), (names[1], share)])
+    };
+    let embedded = places("64", "64").unwrap().embedded;
+    assert_eq!((embedded.max_connections, embedded.max_connections_per_address), (64, 64));
+    let both = ["embedded.max_connections_per_address (65)", "embedded.max_connections (64)"];
+    refused(places("64", "65"), &both);
+    refused(places("64", "0"), &["embedded.max_connections_per_address"]);
+    refused(places("1000001", "1"), &["embedded.max_connections (1000001)"]);
+}
+
+#[test]
 fn a_timetable_is_read_at_the_start() {
     let keys = ["DETECT_ABANDONED", "CLEANUP", "ORPHANS", "RECONCILE"].map(|key| format!("QUAYMASTER_SCHEDULE__{key}"));
     let all = |cron: &str| from_environment(&keys.each_ref().map(|key| (key.as_str(), cron)));

@@ -22,6 +22,7 @@ mod complete_batch;
 mod crash;
 mod disk;
 mod download;
+mod embedded_store;
 mod events;
 mod fairness;
 mod faults;

@@ -1,0 +1,136 @@
+//! The embedded store inside the real program: what its clients can do to the server, and where its URLs lead.
+
+use std::net::Ipv4Addr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::program::Embedded;
+
+/// Far more than a busy machine needs, and less than any time-out of the store or of a call to it.
+const SOON: Duration = Duration::from_secs(25);
+
+#[tokio::test]
+async fn neither_idle_sockets_nor_slow_bodies_hold_up_the_server() {
+    more_files();
+    let embedded = Embedded::new();
+    embedded.said(&["tenant", "create", "acme"]).await;
+    let token = embedded.said(&["token", "--tenant", "acme"]).await;
+    let _server = embedded.serve().await;
+    let file = json!({"file_name": "a.txt", "file_size": 5});
+    let (status, victim) = embedded.post(&token, "/app/uploads/initiate", &file).await;
+    assert_eq!(status, 201, "{victim}");
+
+    // One client opens 600 sockets and says nothing, and then begins 520 times to send to one URL.
+    let store = (Ipv4Addr::LOCALHOST, embedded.store_port);
+    let mut sockets = Vec::new();
+    for _ in 0..600 {
+        sockets.push(TcpStream::connect(store).await.unwrap());
+    }
+    let url = victim["upload_url"].as_str().unwrap();
+    let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let head = format!("PUT /{path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 5\r\ncontent-type: {}\r\n\r\nh", {
+        victim["upload_headers"]["content-type"].as_str().unwrap()
+    });
+    for _ in 0..520 {
+        let mut socket = TcpStream::connect(store).await.unwrap();
+        // Those beyond its share and the line for it are turned away.
+        if socket.write_all(head.as_bytes()).await.is_ok() {
+            sockets.push(socket);
+        }
+    }
+
+    let neighbour = reqwest::Client::builder().no_proxy().local_address(Some(Ipv4Addr::new(127, 0, 0, 2).into()));
+    let neighbour = neighbour.build().unwrap();
+    let other = async {
+        let (status, session) = embedded.post(&token, "/app/uploads/initiate", &file).await;
+        assert_eq!(status, 201, "{session}");
+        let put = neighbour.put(session["upload_url"].as_str().unwrap()).body("hello");
+        let put = put.header("content-type", session["upload_headers"]["content-type"].as_str().unwrap());
+        assert_eq!(put.send().await.unwrap().status(), 200);
+        let complete = json!({"upload_session_id": session["upload_session_id"]});
+        let (status, asset) = embedded.post(&token, "/app/assets/upload/complete", &complete).await;
+        assert_eq!(status, 201, "{asset}");
+    };
+    timeout(SOON, other).await.expect("others wait for what one client does");
+}
+
+/// The test holds more than a thousand sockets itself.
+fn more_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+}
+
+/// A server whose shell sets limits first, and what it has logged once it is ready.
+async fn serve_under(embedded: &Embedded, limits: &str, workers: &str, connections: &str) -> (Child, String) {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut server = Command::new("sh");
+    server.args(["-c", &format!("{limits}; exec \"$0\" serve"), env!("CARGO_BIN_EXE_quaymaster")]);
+    embedded.settings_of(&mut server);
+    server
+        .env("QUAYMASTER_SERVER__WORKERS", workers)
+        .env("QUAYMASTER_SERVER__MAX_CONNECTIONS", connections)
+        .stderr(Stdio::from(log.reopen().unwrap()));
+    let server = embedded.ready("127.0.0.1", &mut server).await;
+    (server, std::fs::read_to_string(log.path()).unwrap())
+}
+
+/// The soft and the hard limit of open files.
+fn open_files_of(server: &Child) -> (u64, u64) {
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.id().unwrap())).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let mut numbers = line.split_whitespace().map(|number| number.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+#[tokio::test]
+async fn the_limit_of_open_files_is_raised_or_complained_of() {
+    let embedded = Embedded::new();
+    // 2 × 50 connections, 512 × 3 for the store, 3 × 10 for the database, 256 for all else.
+    let (server, log) = serve_under(&embedded, "ulimit -Sn 300; ulimit -Hn 1922", "2", "50").await;
+    assert_eq!(open_files_of(&server), (1922, 1922));
+    assert!(!log.contains("RLIMIT_NOFILE"), "{log}");
+    drop(server);
+
+    let embedded = Embedded::new();
+    let (server, log) = serve_under(&embedded, "ulimit -Sn 300; ulimit -Hn 1921", "2", "50").await;
+    assert_eq!(open_files_of(&server), (1921, 1921));
+    assert!(log.contains("RLIMIT_NOFILE") && log.contains("1921") && log.contains("1922"), "{log}");
+    assert!(log.contains("server.max_connections"), "{log}");
+}
+
+#[tokio::test]
+async fn an_address_of_ipv6_stands_in_brackets_wherever_a_url_names_it() {
+    let embedded = Embedded::new();
+    embedded.said(&["tenant", "create", "acme"]).await;
+    let token = embedded.said(&["token", "--tenant", "acme"]).await;
+    let mut server = embedded.command(&["serve"]);
+    server.env("QUAYMASTER_SERVER__HOST", "::1").env("QUAYMASTER_EMBEDDED__HOST", "::1").stderr(Stdio::inherit());
+    let _server = embedded.ready("[::1]", &mut server).await;
+
+    let mut health = embedded.command(&["health"]);
+    let health = health.env("QUAYMASTER_SERVER__HOST", "::1").output().await.unwrap();
+    assert!(health.status.success(), "{}", String::from_utf8_lossy(&health.stderr));
+    let file = json!({"file_name": "a.txt", "file_size": 5});
+    let (status, session) = embedded.post_at("[::1]", &token, "/app/uploads/initiate", &file).await;
+    assert_eq!(status, 201, "{session}");
+    let url = session["upload_url"].as_str().unwrap();
+    assert!(url.starts_with(&format!("http://[::1]:{}/", embedded.store_port)), "{url}");
+    let put =
+        embedded.http.put(url).header("content-type", session["upload_headers"]["content-type"].as_str().unwrap());
+    assert_eq!(put.body("hello").send().await.unwrap().status(), 200);
+    let complete = json!({"upload_session_id": session["upload_session_id"]});
+    let (status, asset) = embedded.post_at("[::1]", &token, "/app/assets/upload/complete", &complete).await;
+    assert_eq!(status, 201, "{asset}");
+
+    // A command beside the server reaches the store at the same address.
+    let mut tenant = embedded.command(&["tenant", "create", "beta"]);
+    let made = tenant.env("QUAYMASTER_EMBEDDED__HOST", "::1").output().await.unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
