@@ -250,7 +250,7 @@ async fn a_connection_may_be_idle_for_longer_than_a_head() {
 
 #[tokio::test]
 async fn a_head_has_its_limit() {
-    let store = TestStore::start().await;
+    let store = TestStore::with(patient(8, 8)).await;
     let mut stream = connect(&store).await;
     let half = format!("GET / HTTP/1.1\r\nhost: x\r\nx-long: {}", "x".repeat(40 * 1024));
     stream.write_all(half.as_bytes()).await.unwrap();
