@@ -38,11 +38,6 @@ const BUFFER_BYTES: usize = 256 * 1024;
 /// What a head may have: S3 allows 8 KiB of headers, and a URL holds a key of 1,024 bytes, each encoded as three.
 const HEAD_MAX_BYTES: usize = 32 * 1024;
 
-/// How many bytes of an answer wait in the kernel to be sent. With the kernel's own limit of some megabytes, a slow
-/// reader would seem to take nothing for minutes, and then much at once.
-#[cfg(target_os = "linux")]
-const UNSENT_BYTES: u32 = 128 * 1024;
-
 /// How long a client that finds no place has to take the answer that says so, and how many may do so at a time.
 const TURN_AWAY_MAX_TIME: Duration = Duration::from_secs(1);
 const TURN_AWAY_MAX: usize = 64;
@@ -218,10 +213,6 @@ fn connection(stream: TcpStream, service: Arc<Service>, activity: Arc<Activity>)
     // Answers are small or streamed in large frames; waiting to fill packets only delays them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
-    }
-    #[cfg(target_os = "linux")]
-    if let Err(error) = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES) {
-        tracing::debug!(%error, "cannot set TCP_NOTSENT_LOWAT");
     }
     let limits = service.limits;
     let stream = IdleStream::new(stream, &limits, Arc::clone(&activity));
