@@ -36,6 +36,9 @@
 //!
 //! The memory of a request does not grow with its body: two batches of 256 KiB, and hyper's buffer.
 //!
+//! No client holds up another for long by saying nothing, by being slow or by asking for much ([`Limits`]), and none
+//! holds up the process around the store, which has an address of its own ([`Server::own_addr`]).
+//!
 //! # What it leaves out, on purpose
 //!
 //! Versioning, ACLs, policies, lifecycle rules, tags, encryption, HTML forms, Signature Version 2, virtual-hosted

@@ -46,8 +46,8 @@ async fn a_request_in_flight_is_finished_before_the_server_stops(app: TestApp) {
 /// A folder with everything in it, and the program that works on it.
 pub struct Embedded {
     pub folder: TempDir,
-    pub port: u16,
-    pub store_port: u16,
+    port: u16,
+    store_port: u16,
     pub http: reqwest::Client,
 }
 
@@ -59,20 +59,15 @@ impl Embedded {
 
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quaymaster"));
-        command.args(words);
-        self.settings_of(&mut command);
         command
-    }
-
-    /// Has a command start the program as this deployment's.
-    pub fn settings_of(&self, command: &mut Command) {
-        command
+            .args(words)
             .env_clear()
             .env("PORT", self.port.to_string())
             .env("QUAYMASTER_EMBEDDED__PORT", self.store_port.to_string())
             .env("QUAYMASTER_DATA_DIR", self.folder.path().join("data"))
             .env("LOG_LEVEL", "warn")
             .kill_on_drop(true);
+        command
     }
 
     async fn run(&self, words: &[&str]) -> Output {
@@ -98,18 +93,9 @@ impl Embedded {
     /// Until this path answers 200.
     pub async fn serve_until(&self, path: &str, env: &[(&str, String)]) -> Child {
         let env = env.iter().map(|(name, value)| (name, value));
-        self.until(&self.url(path), self.command(&["serve"]).envs(env).stderr(Stdio::inherit())).await
-    }
-
-    /// Starts a server, and returns once it is ready at this host.
-    pub async fn ready(&self, host: &str, server: &mut Command) -> Child {
-        self.until(&format!("http://{host}:{}/readyz", self.port), server).await
-    }
-
-    async fn until(&self, url: &str, server: &mut Command) -> Child {
-        let child = server.spawn().unwrap();
+        let child = self.command(&["serve"]).envs(env).stderr(Stdio::inherit()).spawn().unwrap();
         for _ in 0..600 {
-            let ready = self.http.get(url).send().await;
+            let ready = self.http.get(self.url(path)).send().await;
             if ready.is_ok_and(|answer| answer.status() == 200) {
                 return child;
             }
@@ -128,12 +114,7 @@ impl Embedded {
     }
 
     pub async fn post(&self, token: &str, path: &str, body: &Value) -> (u16, Value) {
-        self.post_at("127.0.0.1", token, path, body).await
-    }
-
-    pub async fn post_at(&self, host: &str, token: &str, path: &str, body: &Value) -> (u16, Value) {
-        let url = format!("http://{host}:{}{path}", self.port);
-        let answer = self.http.post(url).bearer_auth(token).json(body).send().await.unwrap();
+        let answer = self.http.post(self.url(path)).bearer_auth(token).json(body).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 }
