@@ -10,12 +10,13 @@ use crate::error::{Error, FieldError, Result};
 use crate::event::{self, Effect, Note, record_effect};
 use crate::jobs::{Kind as Job, NewJob};
 use crate::session::{self, Session, location};
-use crate::storage::{self, Kind, Location, Op, Source};
+use crate::storage::{self, Kind, Location, Object, Op, Source};
 
 const ACTOR: &str = "system";
 const CHANGED: &str = "the uploaded object was overwritten after it was completed";
 const GONE: &str = "the uploaded object was gone before it was copied";
 const CUT: &str = "the copy has another size than what was completed";
+const OTHER: &str = "the copy has another checksum than what was completed";
 
 /// What became of an asset.
 #[derive(Clone, Debug)]
@@ -59,8 +60,8 @@ pub async fn promote_job(engine: &Engine, payload: &Value) -> Result<()> {
 /// Copies the object of a COMPLETED session, exactly as it was completed, to where its asset is served from, and makes
 /// the asset READY. The store copies by itself. The uploaded object is deleted after that, best effort.
 ///
-/// Where the uploaded object is gone or is another one, or its copy has another size, the asset becomes FAILED: it stays
-/// for an operator, and so does the object. Safe to repeat, to race and to kill: the copy is looked for before it is made.
+/// Where the uploaded object is gone or is another one, or its copy has another size or checksum, by more than one answer of
+/// the store, the asset becomes FAILED: it stays for an operator, and so does the object. Safe to repeat, to race and to kill: the copy is looked for before it is made.
 ///
 /// # Errors
 /// [`Error::NotFound`] where there is no such session, or no asset of it. After [`Error::Storage`] and
@@ -96,26 +97,79 @@ enum Fetched {
 }
 
 async fn fetch(engine: &Engine, session: &Session, asset: &Asset, to: &Location) -> Result<Fetched> {
+    let from = location(session);
     // An earlier try may have lost the store's answer, or died before it was recorded.
-    if look(engine, asset, to).await? == Copied::Whole {
+    if let Some(copy) = look(engine, asset, to).await?
+        && is_proved(asset, &copy)
+    {
         return Ok(Fetched::Whole);
     }
-    let lost = match copy(engine, asset, &location(session), to).await {
-        Ok(()) => None,
-        Err(error) if error.kind == Kind::Changed => Some(CHANGED),
-        Err(error) if error.kind == Kind::NotFound => Some(GONE),
-        Err(error) => return Err(failed(engine, session, error).await),
+    // Not every store honours the condition of a copy. All else that this look may find is left to the copy itself:
+    // trouble comes up there again, and its answer can tell a missing object from a missing bucket.
+    let before = engine.storage.head(&from).await.ok();
+    let copied = if before.as_ref().is_some_and(|object| object.etag != asset.etag) {
+        Err(storage::Error { op: Op::Copy, kind: Kind::Changed, code: "another ETag".to_owned() })
+    } else {
+        let source = Source { at: &from, etag: &asset.etag, size: asset.file_size.unsigned_abs() };
+        engine.storage.copy(source, to, &asset.mime_type).await
     };
-    // Another one at the same work may have been quicker, and have deleted the source.
-    match (look(engine, asset, to).await?, lost) {
-        (Copied::Whole, _) => Ok(Fetched::Whole),
-        (_, Some(why)) => Ok(Fetched::Lost(why)),
-        (Copied::Cut, None) => Ok(Fetched::Lost(CUT)),
-        (Copied::Missing, None) => {
-            let code = "there is no copy".to_owned();
-            Err(failed(engine, session, storage::Error { op: Op::Copy, kind: Kind::Unavailable, code }).await)
+    match copied {
+        Ok(()) => judge_copy(engine, session, asset, before, to).await,
+        Err(error) if matches!(error.kind, Kind::Changed | Kind::NotFound) => {
+            // Another one at the same work may have been quicker, and have deleted the source.
+            match look(engine, asset, to).await? {
+                Some(copy) if is_proved(asset, &copy) => Ok(Fetched::Whole),
+                _ => judge_source(engine, session, asset, error).await,
+            }
+        }
+        Err(error) => Err(failed(engine, session, error).await),
+    }
+}
+
+/// What to think of a copy that the store says it has made: by its size, by what tells that it has the same bytes, or else
+/// by a look at the source, which must be the one that it was before.
+async fn judge_copy(
+    engine: &Engine,
+    session: &Session,
+    asset: &Asset,
+    before: Option<Object>,
+    to: &Location,
+) -> Result<Fetched> {
+    let mut copy = look(engine, asset, to).await?;
+    if copy.as_ref().is_some_and(|copy| difference(asset, copy).is_some()) {
+        copy = look(engine, asset, to).await?;
+    }
+    let Some(copy) = copy else { return Err(in_doubt(engine, session, "there is no copy").await) };
+    if let Some(why) = difference(asset, &copy) {
+        return Ok(Fetched::Lost(why));
+    }
+    if is_proved(asset, &copy) {
+        return Ok(Fetched::Whole);
+    }
+    match (before, engine.storage.find(&location(session)).await?) {
+        // By the time, too: one that was put in its place and put back has the same ETag.
+        (Some(before), Some(after)) if after == before => Ok(Fetched::Whole),
+        (_, Some(after)) if after.etag != asset.etag => Ok(Fetched::Lost(CHANGED)),
+        _ => Err(in_doubt(engine, session, "the source was not the same before and after the copy").await),
+    }
+}
+
+/// The store has refused to copy the source, or it was seen to be another: only a second answer makes that certain.
+async fn judge_source(engine: &Engine, session: &Session, asset: &Asset, error: storage::Error) -> Result<Fetched> {
+    let from = location(session);
+    match engine.storage.find(&from).await? {
+        Some(object) if object.etag != asset.etag => Ok(Fetched::Lost(CHANGED)),
+        None if engine.storage.is_gone(&from).await? => Ok(Fetched::Lost(GONE)),
+        // It is there after all.
+        Some(_) | None => {
+            let error = storage::Error { kind: Kind::Unavailable, ..error };
+            Err(failed(engine, session, error).await)
         }
     }
+}
+
+async fn in_doubt(engine: &Engine, session: &Session, what: &str) -> Error {
+    failed(engine, session, storage::Error { op: Op::Copy, kind: Kind::Unavailable, code: what.to_owned() }).await
 }
 
 async fn failed(engine: &Engine, session: &Session, error: storage::Error) -> Error {
@@ -123,33 +177,35 @@ async fn failed(engine: &Engine, session: &Session, error: storage::Error) -> Er
     error.into()
 }
 
-/// What is where the asset is to be served from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Copied {
-    Whole,
-    /// Of another size.
-    Cut,
-    Missing,
+/// What is where the asset is to be served from, with its checksum where there is one to compare it with.
+async fn look(engine: &Engine, asset: &Asset, to: &Location) -> Result<Option<Object>> {
+    let found = if asset.checksum_verified {
+        engine.storage.find_with_checksum(to).await
+    } else {
+        engine.storage.find(to).await
+    };
+    Ok(found?)
 }
 
-async fn look(engine: &Engine, asset: &Asset, to: &Location) -> Result<Copied> {
-    Ok(match engine.storage.find(to).await? {
-        Some(object) if object.size == asset.file_size.unsigned_abs() => Copied::Whole,
-        Some(_) => Copied::Cut,
-        None => Copied::Missing,
-    })
-}
-
-async fn copy(engine: &Engine, asset: &Asset, from: &Location, to: &Location) -> Result<(), storage::Error> {
-    // Not every store honours the condition of a copy. All else that this look may find is left to the copy itself:
-    // trouble comes up there again, and its answer can tell a missing object from a missing bucket.
-    if let Ok(object) = engine.storage.head(from).await
-        && object.etag != asset.etag
-    {
-        return Err(storage::Error { op: Op::Copy, kind: Kind::Changed, code: "another ETag".to_owned() });
+/// What tells a copy from what was completed, if anything does. Another ETag says nothing: a store may make one of how the
+/// object came to be, or of how it is encrypted.
+fn difference(asset: &Asset, copy: &Object) -> Option<&'static str> {
+    if copy.size != asset.file_size.unsigned_abs() {
+        return Some(CUT);
     }
-    let source = Source { at: from, etag: &asset.etag, size: asset.file_size.unsigned_abs() };
-    engine.storage.copy(source, to, &asset.mime_type).await
+    let has_same_content = has_same_checksum(asset, copy).unwrap_or(true);
+    (!has_same_content).then_some(OTHER)
+}
+
+/// Whether the copy itself shows that it is what was completed.
+fn is_proved(asset: &Asset, copy: &Object) -> bool {
+    difference(asset, copy).is_none() && has_same_checksum(asset, copy).unwrap_or(copy.etag == asset.etag)
+}
+
+/// `None` where there are no two checksums to compare.
+fn has_same_checksum(asset: &Asset, copy: &Object) -> Option<bool> {
+    let completed = asset.checksum_sha256.as_deref().filter(|_| asset.checksum_verified)?;
+    Some(hex::encode(copy.sha256?) == completed)
 }
 
 /// The asset's status and its event in one transaction: READY at a key, or FAILED for a reason.

@@ -8,15 +8,20 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::storage;
 
+/// The failure of [`Effect::See`].
+pub(crate) const UNSEEN: &str = "storage.object_unseen";
+
 /// Something that is asked of the store for a session. Each is recorded by its name, or by its name and `_failed` with the
-/// cause; of [`Effect::Open`], [`Effect::Complete`] and [`Effect::Copy`] only the failure, because what they achieve is a
-/// change of state with an event of its own.
+/// cause; of [`Effect::Open`], [`Effect::Complete`], [`Effect::See`] and [`Effect::Copy`] only the failure, because what they
+/// achieve is a change of state with an event of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// Making a multipart upload.
     Open,
     /// Assembling the object.
     Complete,
+    /// Finding the object that the store has just said that it assembled.
+    See,
     /// Copying the object to where its asset is served from.
     Copy,
     /// Removing all that a session left, once; the cleanup does it again and looks.
@@ -32,6 +37,7 @@ impl Effect {
         match self {
             Self::Open => (None, "storage.open_failed"),
             Self::Complete => (None, "storage.complete_failed"),
+            Self::See => (None, UNSEEN),
             Self::Copy => (None, "storage.copy_failed"),
             Self::Discard => (Some("storage.discard"), "storage.discard_failed"),
             Self::Abort => (Some("storage.abort"), "storage.abort_failed"),

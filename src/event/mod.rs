@@ -14,7 +14,7 @@ mod verify;
 
 pub(crate) use chain::Entry;
 pub use chain::Keys;
-pub(crate) use effect::{Effect, record_effect};
+pub(crate) use effect::{Effect, UNSEEN, record_effect};
 pub use feed::{BATCH, begin, run, sequence};
 pub use hub::{Hub, Interest};
 pub use receipt::{Doubt, PublicKey, PublicKeys, Receipt, public_keys, receipt, verify_receipt};

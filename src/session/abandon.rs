@@ -27,7 +27,7 @@ struct End {
 
 /// Fails the sessions that nobody will finish: UPLOADING ones past their `expires_at` (`expired`), those untouched for
 /// `lifecycle.abandoned_after_secs` (`abandoned`), and INITIATING ones older than `lifecycle.initiating_after_secs`
-/// (`storage_error`). `older_than` takes the place of the last two.
+/// (`storage_error`), counted from when their store was last found to be away. `older_than` takes the place of the last two.
 ///
 /// A client that has its URLs, or an S3 client of its own, need not ask us anything: before an UPLOADING session is failed
 /// the store is asked, and a part or an object that arrived since counts as activity (skipped). A store that does not
@@ -37,7 +37,8 @@ struct End {
 /// A wall clock that is put forward while the process runs makes no session older; one that is put back, younger.
 ///
 /// Two runs may be at it at once, and a client may come back at any moment: each change repeats its time in its WHERE.
-/// What the store holds of a failed session is cleared at once, best effort; the cleanup does the rest.
+/// What the store holds of a failed session is cleared at once, best effort, unless somebody wanted it completed; the cleanup
+/// does the rest.
 ///
 /// # Errors
 /// [`Error::DbUnavailable`]. What was done before is done.
@@ -64,6 +65,13 @@ pub async fn detect_abandoned(engine: &Engine, run: &Run) -> Result<Report> {
     })
     .await?;
     let never_opened = sweep(engine, run, Queue::Initiating(stuck), |session| async move {
+        // Somebody wanted it opened since, and its store was away.
+        if session.last_activity_at >= stuck {
+            return Ok(Fate::NotDue);
+        }
+        if is_in_its_life(engine, &session, now) {
+            must_answer(engine, run, &session).await?;
+        }
         let end = End { reason: FailureReason::StorageError, guard: Guard::StuckSince(stuck), since: None };
         Box::pin(end_session(engine, run, session, end)).await
     })
@@ -79,9 +87,22 @@ pub async fn detect_abandoned(engine: &Engine, run: &Run) -> Result<Report> {
 
 /// From when on what comes to the store keeps an expired session alive; `None` past its longest life.
 fn alive_since(engine: &Engine, session: &Session, now: DateTime<Utc>, idle: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let settings = &engine.settings.sessions;
-    let is_in_its_life = now < session.created_at + seconds(settings.max_lifetime_secs);
-    is_in_its_life.then(|| idle.max(now - seconds(settings.expires_after_secs)))
+    let expires_after = seconds(engine.settings.sessions.expires_after_secs);
+    is_in_its_life(engine, session, now).then(|| idle.max(now - expires_after))
+}
+
+fn is_in_its_life(engine: &Engine, session: &Session, now: DateTime<Utc>) -> bool {
+    now < session.created_at + seconds(engine.settings.sessions.max_lifetime_secs)
+}
+
+/// Asks the store about a session that was never opened. One whose store is away is stuck by no fault of its client, whose
+/// reference would be used up: its time begins anew.
+async fn must_answer(engine: &Engine, run: &Run, session: &Session) -> Result<()> {
+    let Err(error) = engine.storage.list_uploads(&location(session)).await else { return Ok(()) };
+    if !run.options.dry_run {
+        rows::touch_initiating(&engine.db, session, engine.clock.now()).await?;
+    }
+    Err(error.into())
 }
 
 async fn end_session(engine: &Engine, run: &Run, session: Session, end: End) -> Result<Fate> {
@@ -97,7 +118,7 @@ async fn end_session(engine: &Engine, run: &Run, session: Session, end: End) -> 
         return Ok(Fate::Found);
     }
     if let Some(by) = &session.completing_by {
-        match finish(engine, &session, by, None).await {
+        match finish(engine, &session, by).await {
             Ok(Finished::Made(_) | Finished::Ended(_)) => return Ok(Fate::Skipped),
             Ok(Finished::Failed(_)) => return Ok(Fate::Done),
             Err(Error::UploadIncomplete { .. } | Error::PartsMismatch(_)) => {}
@@ -109,7 +130,10 @@ async fn end_session(engine: &Engine, run: &Run, session: Session, end: End) -> 
     let change = Change::fail(&run.actor, end.reason).guarded(end.guard);
     match transition(engine, &session, change, async |_, _| Ok(())).await? {
         Outcome::Moved(session) => {
-            discard(engine, &session, &run.actor).await;
+            // Where somebody wanted it completed, its object may be there and not be seen yet: that is left to the cleanup.
+            if session.completing_at.is_none() {
+                discard(engine, &session, &run.actor).await;
+            }
             Ok(Fate::Done)
         }
         Outcome::Already(_) | Outcome::Refused(_) | Outcome::GuardFailed(_) => Ok(Fate::Skipped),

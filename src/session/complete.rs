@@ -1,3 +1,4 @@
+use chrono::{DateTime, Utc};
 use entity::SessionId;
 use entity::upload_session::{FailureReason, Status, UploadType};
 use serde_json::{Value, json};
@@ -5,8 +6,9 @@ use tracing::instrument;
 
 use super::activity::refusal;
 use super::discard::discard;
+use super::lost::{find_object, is_another, is_checked, must_be_lost, unseen};
 use super::plan::part_range;
-use super::rows::{self, Intent};
+use super::rows::{self, Intent, Over};
 use super::{Change, Outcome, Session, find, location, transition};
 use crate::asset::{self, Asset};
 use crate::caller::Caller;
@@ -14,13 +16,14 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event::{Effect, record_effect};
 use crate::jobs;
-use crate::storage::{Kind, Object, Part};
+use crate::storage::{self, Kind, Object, Part};
 
 /// What a caller says at completion.
 #[derive(Clone, Debug, Default)]
 pub struct Completion {
     /// Number and ETag of every part, where the caller kept them; they must agree with the store's.
     pub parts: Option<Vec<(i64, String)>>,
+    /// Where it is left out, the one of an earlier call that is still under way stays; so with `metadata`.
     pub title: Option<String>,
     /// A JSON object; its members replace the session's of the same name.
     pub metadata: Option<Value>,
@@ -29,6 +32,7 @@ pub struct Completion {
 /// Makes the asset of a session whose bytes are all in the store; `true` where this call made it.
 ///
 /// Trusts the store, never the caller. Safe to repeat and to race: one asset comes of it, and every caller gets that one.
+/// What an earlier call wants of it stays as it is while a later one is looked at, and where that is refused.
 ///
 /// # Errors
 /// [`Error::UploadIncomplete`] and [`Error::PartsMismatch`] leave the session UPLOADING; so do [`Error::Storage`] and
@@ -41,15 +45,11 @@ pub async fn complete(
     id: SessionId,
     completion: &Completion,
 ) -> Result<(Asset, bool)> {
-    let session = match intend(engine, caller, id, completion).await? {
-        Intended::Go(session) => session,
-        Intended::Done(session) => return Ok((asset_of(engine, &session).await?, false)),
-    };
-    match finish(engine, &session, &caller.user, completion.parts.as_deref()).await {
+    match attempt(engine, caller, id, completion).await {
         Ok(Finished::Made(asset)) => Ok((asset, true)),
         Ok(Finished::Failed(session) | Finished::Ended(session)) => answer(engine, &session).await,
         // Bytes may be missing because somebody cancelled meanwhile: then the state is the answer.
-        Err(error @ (Error::UploadIncomplete { .. } | Error::PartsMismatch(_))) => {
+        Err(error) if is_refusal(&error) => {
             let session = find(engine, caller, id).await?;
             if session.status == Status::Uploading { Err(error) } else { answer(engine, &session).await }
         }
@@ -78,111 +78,216 @@ pub(super) enum Finished {
     Ended(Session),
 }
 
-/// Does what the stored intent asks for: looks at the store, has it assemble the object, records what came of it.
-///
-/// `said`: the parts as the caller has them, where they were named. What lacks bytes, or whose parts are not those that
-/// were named, loses its intent: it has been answered, and nobody shall act on it later.
-///
-/// # Errors
-/// [`Error::UploadIncomplete`] and [`Error::PartsMismatch`] leave the session UPLOADING; so do [`Error::Storage`] and
-/// [`Error::DbUnavailable`], after which the same call goes on.
-pub(super) async fn finish(
+async fn attempt(engine: &Engine, caller: &Caller, id: SessionId, completion: &Completion) -> Result<Finished> {
+    let mut seen = find(engine, caller, id).await?;
+    let client_parts = completion.parts.as_deref().filter(|_| seen.upload_type == UploadType::Multipart);
+    if seen.status == Status::Uploading && seen.completing_at.is_none() && client_parts.is_none() {
+        // The intent comes first, so that a crash from here on can be finished by whoever finds it.
+        if let Some(session) = intend(engine, caller, &seen, completion, Over::Nothing).await? {
+            return withdrawn_if_refused(engine, &session, async {
+                let held = look(engine, &session, None).await?;
+                finish_held(engine, &session, &caller.user, held, None).await
+            })
+            .await;
+        }
+        seen = find(engine, caller, id).await?;
+    }
+    join(engine, caller, seen, completion, client_parts).await
+}
+
+/// Completes a session that somebody else may be completing, or with parts that may turn out to be wrong: looks first, and
+/// stores the intent only once nothing speaks against it. A refusal changes nothing but the time of the last activity.
+async fn join(
     engine: &Engine,
-    session: &Session,
-    actor: &str,
-    said: Option<&[(i64, String)]>,
+    caller: &Caller,
+    session: Session,
+    completion: &Completion,
+    client_parts: Option<&[(i64, String)]>,
 ) -> Result<Finished> {
-    let found = match session.upload_type {
-        UploadType::Direct => direct(engine, session).await,
-        UploadType::Multipart => multipart(engine, session, actor, said).await,
-    };
-    let object = match found {
-        Ok(Some(object)) => object,
-        // Upload and object are both gone: nothing can come of this session any more.
-        Ok(None) => return fail(engine, actor, session, FailureReason::StorageError).await,
-        Err(error @ (Error::UploadIncomplete { .. } | Error::PartsMismatch(_))) => {
-            rows::withdraw(&engine.db, session).await?;
+    if session.status != Status::Uploading {
+        return Ok(Finished::Ended(session));
+    }
+    if engine.clock.now() >= session.expires_at {
+        return Err(Error::SessionExpired);
+    }
+    let earlier = session.completing_at;
+    let held = match look(engine, &session, client_parts).await {
+        Ok(held) => held,
+        Err(error) => {
+            if is_refusal(&error) {
+                rows::touch(&engine.db, &session, &engine.settings.sessions, engine.clock.now()).await?;
+            }
             return Err(error);
         }
-        Err(error) => return Err(error),
     };
-    if object.size != session.file_size.unsigned_abs() {
-        return fail(engine, actor, session, FailureReason::VerificationFailed).await;
-    }
-    // A direct PUT carried the checksum in its signature: the store has refused other bytes.
-    let verified = session.upload_type == UploadType::Direct && session.checksum_sha256.is_some();
-    record(engine, actor, session, &object, verified).await
-}
-
-enum Intended {
-    Go(Session),
-    /// COMPLETED before.
-    Done(Session),
-}
-
-/// Stores the intent, so that a crash from here on can be finished by whoever finds it.
-async fn intend(engine: &Engine, caller: &Caller, id: SessionId, completion: &Completion) -> Result<Intended> {
-    let session = find(engine, caller, id).await?;
-    let intent =
-        Intent { by: &caller.user, title: completion.title.as_deref(), metadata: completion.metadata.as_ref() };
-    let session = if session.status == Status::Uploading {
-        match rows::intend(&engine.db, &session, &intent, &engine.settings.sessions, engine.clock.now()).await? {
-            Some(session) => return Ok(Intended::Go(session)),
-            None => find(engine, caller, id).await?,
+    let has_own_intent = match &held {
+        Held::Nothing => false,
+        // No list can be compared with an object that is made already: it says nothing for this call, or against it.
+        Held::Object(_) => client_parts.is_none() || earlier.is_none(),
+        Held::Parts(_) => true,
+    };
+    let session = if has_own_intent {
+        match intend(engine, caller, &session, completion, Over::Any).await? {
+            Some(session) => session,
+            None => return ended_or_expired(engine, caller, session.id).await,
         }
     } else {
         session
     };
-    match session.status {
-        Status::Completed => Ok(Intended::Done(session)),
-        Status::Uploading => Err(Error::SessionExpired),
-        Status::Initiating | Status::Failed | Status::Cancelled => Err(refusal(&session, "complete")),
+    let finished = finish_held(engine, &session, &caller.user, held, earlier);
+    if has_own_intent { withdrawn_if_refused(engine, &session, finished).await } else { finished.await }
+}
+
+async fn intend(
+    engine: &Engine,
+    caller: &Caller,
+    session: &Session,
+    completion: &Completion,
+    over: Over,
+) -> Result<Option<Session>> {
+    let (title, metadata) = (completion.title.as_deref(), completion.metadata.as_ref());
+    let intent = Intent { by: &caller.user, title, metadata, over };
+    rows::intend(&engine.db, session, &intent, &engine.settings.sessions, engine.clock.now()).await
+}
+
+async fn ended_or_expired(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Finished> {
+    let session = find(engine, caller, id).await?;
+    if session.status == Status::Uploading { Err(Error::SessionExpired) } else { Ok(Finished::Ended(session)) }
+}
+
+const fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::UploadIncomplete { .. } | Error::PartsMismatch(_))
+}
+
+/// Takes the session's intent back where it was answered with a refusal, unless it is another one by now: nobody shall act
+/// on it later.
+async fn withdrawn_if_refused(
+    engine: &Engine,
+    session: &Session,
+    finished: impl Future<Output = Result<Finished>>,
+) -> Result<Finished> {
+    let finished = finished.await;
+    if finished.as_ref().is_err_and(is_refusal) {
+        rows::withdraw(&engine.db, session).await?;
+    }
+    finished
+}
+
+/// Does what the stored intent asks for: looks at the store, has it assemble the object, records what came of it.
+///
+/// What lacks bytes loses its intent: it has been answered.
+///
+/// # Errors
+/// [`Error::UploadIncomplete`] leaves the session UPLOADING; so do [`Error::Storage`] and [`Error::DbUnavailable`], after
+/// which the same call goes on.
+pub(super) async fn finish(engine: &Engine, session: &Session, actor: &str) -> Result<Finished> {
+    withdrawn_if_refused(engine, session, async {
+        let held = look(engine, session, None).await?;
+        finish_held(engine, session, actor, held, session.completing_at).await
+    })
+    .await
+}
+
+/// What the store holds of a session.
+enum Held {
+    /// All that the object is to be made of.
+    Parts(Vec<Part>),
+    Object(Object),
+    /// Neither the upload nor the object, at one look at each.
+    Nothing,
+}
+
+/// Looks at what the store holds, and refuses what lacks bytes or disagrees with the client's list. Changes nothing.
+async fn look(engine: &Engine, session: &Session, client_parts: Option<&[(i64, String)]>) -> Result<Held> {
+    if session.upload_type == UploadType::Direct {
+        return match find_object(engine, session).await? {
+            Some(object) => Ok(Held::Object(object)),
+            // It may yet arrive.
+            None => Err(Error::UploadIncomplete { missing_parts: vec![], uploaded_bytes: 0 }),
+        };
+    }
+    match engine.storage.list_parts(&location(session), upload_id(session)).await {
+        Ok(parts) => match check(session, parts, client_parts) {
+            Ok(planned) => Ok(Held::Parts(planned)),
+            Err(error @ Error::UploadIncomplete { .. }) => whole(engine, session).await?.map(Held::Object).ok_or(error),
+            Err(error) => Err(error),
+        },
+        Err(error) if error.kind == Kind::NotFound => {
+            Ok(find_object(engine, session).await?.map_or(Held::Nothing, Held::Object))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
-/// A direct session's object, which may yet arrive where it is not there.
-async fn direct(engine: &Engine, session: &Session) -> Result<Option<Object>> {
-    match engine.storage.find(&location(session)).await? {
-        Some(object) => Ok(Some(object)),
-        None => Err(Error::UploadIncomplete { missing_parts: vec![], uploaded_bytes: 0 }),
-    }
-}
-
-/// Has the store assemble the object, unless somebody had it do so before; `None` where it has neither the upload nor the
-/// object.
-async fn multipart(
+/// `earlier`: when a call before this one wanted the object assembled.
+async fn finish_held(
     engine: &Engine,
     session: &Session,
     actor: &str,
-    said: Option<&[(i64, String)]>,
-) -> Result<Option<Object>> {
-    let at = location(session);
-    let upload_id = session.multipart_upload_id.as_deref().unwrap_or_default();
-    match engine.storage.list_parts(&at, upload_id).await {
-        Ok(held) => match check(session, held, said) {
-            Ok(planned) => assemble(engine, session, actor, &planned).await?,
-            Err(error @ Error::UploadIncomplete { .. }) => {
-                return whole(engine, session).await?.map(Some).ok_or(error);
-            }
-            Err(error) => return Err(error),
-        },
-        Err(error) if error.kind == Kind::NotFound => {}
-        Err(error) => return Err(error.into()),
+    held: Held,
+    earlier: Option<DateTime<Utc>>,
+) -> Result<Finished> {
+    let object = match held {
+        Held::Object(object) => object,
+        Held::Parts(planned) => assemble(engine, session, actor, planned).await?,
+        Held::Nothing => {
+            must_be_lost(engine, session, earlier).await?;
+            return fail(engine, actor, session, FailureReason::StorageError).await;
+        }
+    };
+    let object = if is_another(session, &object) { look_again(engine, session).await? } else { object };
+    if is_another(session, &object) {
+        return fail(engine, actor, session, FailureReason::VerificationFailed).await;
     }
-    Ok(engine.storage.find(&at).await?)
+    // Only what came back from the store was compared by it: some take the header, and any bytes with it.
+    let verified = is_checked(session) && object.sha256.is_some();
+    record(engine, actor, session, &object, verified).await
 }
 
-async fn assemble(engine: &Engine, session: &Session, actor: &str, planned: &[Part]) -> Result<()> {
-    let upload_id = session.multipart_upload_id.as_deref().unwrap_or_default();
-    match engine.storage.complete_multipart(&location(session), upload_id, planned).await {
-        Ok(()) => Ok(()),
-        // Another caller was quicker, or it was aborted: the object will tell.
-        Err(error) if error.kind == Kind::NotFound => Ok(()),
+/// A second look at an object that is not what was announced.
+pub(super) async fn look_again(engine: &Engine, session: &Session) -> Result<Object> {
+    Ok(find_object(engine, session).await?.ok_or_else(unseen)?)
+}
+
+/// Has the store assemble the object.
+async fn assemble(engine: &Engine, session: &Session, actor: &str, mut planned: Vec<Part>) -> Result<Object> {
+    let at = location(session);
+    let mut assembled = engine.storage.complete_multipart(&at, upload_id(session), &planned).await;
+    if assembled.as_ref().is_err_and(is_invalid_part) {
+        // A part may have been sent again since they were listed.
+        let held = engine.storage.list_parts(&at, upload_id(session)).await?;
+        planned = check(session, held, None)?;
+        assembled = engine.storage.complete_multipart(&at, upload_id(session), &planned).await;
+    }
+    match assembled {
+        Ok(()) => {
+            if let Some(object) = find_object(engine, session).await? {
+                return Ok(object);
+            }
+            record_effect(engine, session, actor, Effect::See, json!({}), Err(&unseen())).await;
+            Err(unseen().into())
+        }
+        // Another caller was quicker, or it was aborted: the object will tell, if not now then later.
+        Err(error) if error.kind == Kind::NotFound => Ok(find_object(engine, session).await?.ok_or(error)?),
         Err(error) => {
             record_effect(engine, session, actor, Effect::Complete, json!({}), Err(&error)).await;
+            if is_invalid_part(&error) {
+                // The store does not say which: all of them are to be sent again.
+                let uploaded_bytes = planned.iter().map(|part| part.size).sum();
+                let missing_parts = planned.iter().map(|part| part.number).collect();
+                return Err(Error::UploadIncomplete { missing_parts, uploaded_bytes });
+            }
             Err(error.into())
         }
     }
+}
+
+fn is_invalid_part(error: &storage::Error) -> bool {
+    error.code == "InvalidPart"
+}
+
+fn upload_id(session: &Session) -> &str {
+    session.multipart_upload_id.as_deref().unwrap_or_default()
 }
 
 /// The object, where it is there and has the session's size. Garage lists no parts, or some, of an upload that it is just
@@ -249,14 +354,12 @@ async fn record(engine: &Engine, actor: &str, session: &Session, object: &Object
     }
 }
 
-/// Fails the session, unless somebody else was quicker with something else.
+/// Fails the session, unless somebody else was quicker with something else. What the store holds is left to the cleanup:
+/// it was the store's word alone that nothing can come of it.
 async fn fail(engine: &Engine, actor: &str, session: &Session, reason: FailureReason) -> Result<Finished> {
     let outcome = transition(engine, session, Change::fail(actor, reason), async |_, _| Ok(())).await?;
     match outcome {
-        Outcome::Moved(session) => {
-            discard(engine, &session, actor).await;
-            Ok(Finished::Failed(session))
-        }
+        Outcome::Moved(session) => Ok(Finished::Failed(session)),
         outcome @ (Outcome::Already(_) | Outcome::Refused(_) | Outcome::GuardFailed(_)) => {
             Ok(Finished::Ended(outcome.session()))
         }

@@ -15,6 +15,7 @@ mod fail;
 mod initiate;
 mod inspect;
 mod list;
+mod lost;
 mod open;
 mod orphans;
 mod part_urls;

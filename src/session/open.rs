@@ -2,10 +2,11 @@ use entity::upload_session::UploadType;
 use serde_json::json;
 
 use super::discard::abort;
-use super::{Change, Outcome, Session, location, transition};
+use super::{Change, Outcome, Session, location, rows, transition};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::event::{Effect, record_effect};
+use crate::storage::{Kind, Location};
 
 /// Opens an INITIATING session: a multipart one gets its upload from the store first.
 ///
@@ -15,11 +16,18 @@ use crate::event::{Effect, record_effect};
 /// `again`: somebody tried before, and the answer that named the upload may have been lost; it is looked for by its key.
 ///
 /// # Errors
-/// The store's or the database's. The session is INITIATING then, and the same call goes on from there.
+/// The store's or the database's. The session is INITIATING then, is not taken for stuck while somebody still asks for it, and
+/// the same call goes on from there.
 pub(super) async fn open(engine: &Engine, session: &Session, actor: &str, again: bool) -> Result<Session> {
     let upload_id = match session.upload_type {
         UploadType::Direct => None,
-        UploadType::Multipart => Some(upload(engine, session, actor, again).await?),
+        UploadType::Multipart => match upload(engine, session, actor, again).await {
+            Ok(upload_id) => Some(upload_id),
+            Err(error) => {
+                rows::touch_initiating(&engine.db, session, engine.clock.now()).await?;
+                return Err(error);
+            }
+        },
     };
     let change = Change::open(actor, upload_id.as_deref());
     let outcome = transition(engine, session, change, async |_, _| Ok(())).await?;
@@ -36,10 +44,24 @@ pub(super) async fn open(engine: &Engine, session: &Session, actor: &str, again:
 
 async fn upload(engine: &Engine, session: &Session, actor: &str, again: bool) -> Result<String> {
     let at = location(session);
-    if again && let Some(earlier) = engine.storage.list_uploads(&at).await?.into_iter().next() {
+    if again && let Some(earlier) = uploads(engine, &at).await?.into_iter().next() {
         return Ok(earlier);
     }
     let opened = engine.storage.open_multipart(&at, &session.mime_type).await;
     record_effect(engine, session, actor, Effect::Open, json!({}), opened.as_ref().map(drop)).await;
     Ok(opened?)
+}
+
+/// The uploads under a key, oldest first, whose parts the store can list: a list of uploads may be an old one, and name what
+/// was aborted since.
+pub(super) async fn uploads(engine: &Engine, at: &Location) -> Result<Vec<String>> {
+    let mut uploads = Vec::new();
+    for upload_id in engine.storage.list_uploads(at).await? {
+        match engine.storage.list_parts(at, &upload_id).await {
+            Ok(_) => uploads.push(upload_id),
+            Err(error) if error.kind == Kind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(uploads)
 }

@@ -1,4 +1,3 @@
-use chrono::TimeDelta;
 use entity::upload_session::UploadType;
 use serde_json::json;
 use tracing::instrument;
@@ -6,15 +5,12 @@ use tracing::instrument;
 use super::complete::{Finished, finish};
 use super::discard::abort;
 use super::rows::Queue;
-use super::sweep::{Fate, dealt_with, longest_call, sum, sweep};
-use super::{Change, Outcome, Session, location, transition};
+use super::sweep::{Fate, dealt_with, grace, sum, sweep};
+use super::{Change, Outcome, Session, location, open, transition};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::pass::{Report, Run};
 use crate::{asset, jobs};
-
-/// Younger than this, and younger than the longest call to the store, a request may still be at it.
-const GRACE: TimeDelta = TimeDelta::seconds(60);
 
 /// Records what the store has done and nobody has noted, where a process died or an answer was lost.
 ///
@@ -30,7 +26,7 @@ const GRACE: TimeDelta = TimeDelta::seconds(60);
 /// [`Error::DbUnavailable`]. What was done before is done.
 #[instrument(name = "session.reconcile", skip_all, fields(dry_run = run.options.dry_run))]
 pub async fn reconcile(engine: &Engine, run: &Run) -> Result<Report> {
-    let grace = run.options.older_than.unwrap_or_else(|| GRACE.max(longest_call(engine)));
+    let grace = run.options.older_than.unwrap_or_else(|| grace(engine));
     let before = engine.clock.now() - grace;
     let opened =
         sweep(engine, run, Queue::Initiating(before), |session| Box::pin(open_lost(engine, run, session))).await?;
@@ -68,7 +64,7 @@ async fn open_lost(engine: &Engine, run: &Run, session: Session) -> Result<Fate>
     if session.upload_type == UploadType::Direct {
         return Ok(Fate::Skipped); // it opens as it is made
     }
-    let mut uploads = engine.storage.list_uploads(&location(&session)).await?.into_iter();
+    let mut uploads = open::uploads(engine, &location(&session)).await?.into_iter();
     let Some(upload_id) = uploads.next() else { return Ok(Fate::Skipped) };
     if run.options.dry_run {
         return Ok(Fate::Found);
@@ -90,7 +86,7 @@ async fn finish_lost(engine: &Engine, run: &Run, session: Session) -> Result<Fat
     if run.options.dry_run {
         return Ok(Fate::Found);
     }
-    match finish(engine, &session, by, None).await {
+    match finish(engine, &session, by).await {
         Ok(Finished::Made(_) | Finished::Failed(_)) => Ok(Fate::Done),
         Ok(Finished::Ended(_)) | Err(Error::UploadIncomplete { .. } | Error::PartsMismatch(_)) => Ok(Fate::Skipped),
         Err(error) => Err(error),

@@ -2,8 +2,9 @@ use entity::SessionId;
 use entity::upload_session::{FailureReason, Status, UploadType};
 use tracing::instrument;
 
-use super::complete::whole;
+use super::complete::{look_again, whole};
 use super::initiate::put_url;
+use super::lost::{is_another, must_be_lost};
 use super::plan::part_range;
 use super::state::is_terminal;
 use super::{Change, Outcome, Session, find, location, rows, transition};
@@ -48,7 +49,8 @@ pub struct Resume {
 /// object are both gone becomes FAILED `storage_error`.
 ///
 /// # Errors
-/// [`crate::error::Error::NotFound`]; the store's, where it has to be asked and does not answer.
+/// [`crate::error::Error::NotFound`]; the store's, where it has to be asked and does not answer, or where its answers leave
+/// it open whether something is gone.
 #[instrument(name = "session.resume", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn resume(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Resume> {
     let session = find(engine, caller, id).await?;
@@ -81,9 +83,13 @@ async fn multipart(engine: &Engine, caller: &Caller, session: Session) -> Result
         },
         Ok(parts) => parts.into_iter().map(|p| Held { number: p.number, etag: Some(p.etag), size: p.size }).collect(),
         Err(error) if error.kind == Kind::NotFound => match engine.storage.find(&at).await? {
-            Some(object) if object.size == session.file_size.unsigned_abs() => all_parts(&session),
+            Some(object) if !is_another(&session, &object) => all_parts(&session),
+            Some(_) if !is_another(&session, &look_again(engine, &session).await?) => all_parts(&session),
             Some(_) => return lost(engine, caller, session, FailureReason::VerificationFailed).await,
-            None => return lost(engine, caller, session, FailureReason::StorageError).await,
+            None => {
+                must_be_lost(engine, &session, session.completing_at).await?;
+                return lost(engine, caller, session, FailureReason::StorageError).await;
+            }
         },
         Err(error) => return Err(error.into()),
     };

@@ -149,15 +149,24 @@ pub(super) async fn touch(
 }
 
 /// The intent to complete: what the asset will be called if it comes to be.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Intent<'a> {
     pub(super) by: &'a str,
+    /// Where these are missing, those of an intent that is there stay.
     pub(super) title: Option<&'a str>,
     pub(super) metadata: Option<&'a Value>,
+    pub(super) over: Over,
+}
+
+/// In the place of which intent one is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    Nothing,
+    Any,
 }
 
 /// Stores the intent to complete, before the store is asked to do anything. It counts as activity.
-/// `None` where the session is not UPLOADING any more, or has expired.
+/// `None` where the session is not UPLOADING any more, or has expired, or has an intent that this one is not to replace.
 pub(super) async fn intend(
     db: &Database,
     session: &Session,
@@ -165,11 +174,18 @@ pub(super) async fn intend(
     settings: &settings::Sessions,
     now: DateTime<Utc>,
 ) -> Result<Option<Session>> {
-    let update = touching(session, settings, now)
+    let mut update = touching(session, settings, now)
         .col_expr(Column::CompletingAt, Expr::value(now))
-        .col_expr(Column::CompletingBy, Expr::value(intent.by))
-        .col_expr(Column::CompletingTitle, Expr::value(intent.title.map(str::to_owned)))
-        .col_expr(Column::CompletingMetadata, Expr::value(intent.metadata.cloned()));
+        .col_expr(Column::CompletingBy, Expr::value(intent.by));
+    if let Some(title) = intent.title {
+        update = update.col_expr(Column::CompletingTitle, Expr::value(title));
+    }
+    if let Some(metadata) = intent.metadata {
+        update = update.col_expr(Column::CompletingMetadata, Expr::value(metadata.clone()));
+    }
+    if intent.over == Over::Nothing {
+        update = update.filter(Column::CompletingAt.is_null());
+    }
     alone(db, session.tenant_id, update).await
 }
 
@@ -468,6 +484,18 @@ pub(super) async fn withdraw(db: &Database, session: &Session) -> Result<()> {
         .filter(Column::CompletingAt.eq(session.completing_at));
     let conn = db.write_conn().of(session.tenant_id);
     update.exec(&conn).await.map(drop).map_err(db_error)
+}
+
+/// Records that somebody wants an INITIATING session opened and could not, because its store is away: it is not to be taken
+/// for stuck. Nothing happens where it is not INITIATING any more.
+pub(super) async fn touch_initiating(db: &Database, session: &Session, now: DateTime<Utc>) -> Result<()> {
+    let update = Entity::update_many()
+        .col_expr(Column::LastActivityAt, Expr::value(now))
+        .filter(Column::TenantId.eq(session.tenant_id))
+        .filter(Column::Id.eq(session.id))
+        .filter(Column::Status.eq(Status::Initiating))
+        .filter(Column::LastActivityAt.lt(now));
+    update.exec(&db.write_conn().of(session.tenant_id)).await.map(drop).map_err(db_error)
 }
 
 /// Deletes sessions of one tenant, whose events are deleted already, and leaves a tombstone for each.

@@ -29,8 +29,12 @@ pub(super) enum Fate {
     NotDue,
 }
 
+/// The least of [`grace`].
+const GRACE: TimeDelta = TimeDelta::seconds(60);
+
 /// Sessions of one bucket that the store fails at in a row, at least, before a run leaves that bucket to the next one.
 const FAILURES_MAX: usize = 16;
+
 /// Goes through a queue from its oldest session on, `lifecycle.batch_rows` rows at a time, with `each` at work on
 /// `lifecycle.concurrency` of them at once, until the queue or the run is over.
 ///
@@ -161,6 +165,11 @@ pub(super) fn dealt_with(report: &Report) -> u64 {
 /// The longest that a request of ours can be at one call to the store.
 pub(super) fn longest_call(engine: &Engine) -> TimeDelta {
     seconds(engine.settings.storage.longest_call_secs())
+}
+
+/// Younger than this, a request may still be at what was wanted, and the store may be behind with telling of it.
+pub(super) fn grace(engine: &Engine) -> TimeDelta {
+    GRACE.max(longest_call(engine))
 }
 
 #[cfg(test)]

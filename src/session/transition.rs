@@ -40,7 +40,7 @@ pub enum Guard {
     IdleSince(DateTime<Utc>),
     /// Its `expires_at` is not after this.
     ExpiredBy(DateTime<Utc>),
-    /// It is INITIATING, and was made before this.
+    /// It is INITIATING, and nobody has wanted it opened since.
     StuckSince(DateTime<Utc>),
 }
 
@@ -50,7 +50,7 @@ impl Guard {
             Self::IdleSince(cutoff) => session.last_activity_at < cutoff,
             Self::ExpiredBy(now) => session.expires_at <= now,
             Self::StuckSince(cutoff) => {
-                session.status == upload_session::Status::Initiating && session.created_at < cutoff
+                session.status == upload_session::Status::Initiating && session.last_activity_at < cutoff
             }
         }
     }
@@ -61,7 +61,7 @@ impl Guard {
             Self::ExpiredBy(now) => update.filter(Column::ExpiresAt.lte(now)),
             Self::StuckSince(cutoff) => update
                 .filter(Column::Status.eq(upload_session::Status::Initiating))
-                .filter(Column::CreatedAt.lt(cutoff)),
+                .filter(Column::LastActivityAt.lt(cutoff)),
         }
     }
 }

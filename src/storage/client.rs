@@ -17,9 +17,11 @@ use aws_sdk_s3::config::{
     StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, CorsConfiguration, CorsRule};
+use aws_sdk_s3::types::{ChecksumMode, CompletedMultipartUpload, CompletedPart, CorsConfiguration, CorsRule};
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, Utc};
 
 use super::clock::{StoreClock, utc};
@@ -55,6 +57,9 @@ pub struct Object {
     /// Without quotes.
     pub etag: String,
     pub last_modified: DateTime<Utc>,
+    /// Of the whole object, by the store's own word; only from [`Storage::find_with_checksum`], and only where the store
+    /// keeps one.
+    pub sha256: Option<[u8; 32]>,
 }
 
 /// When bytes of an upload last arrived, and what time it was when the store said so. Both by the store's own clock, which
@@ -214,7 +219,7 @@ impl Storage {
                 Err(error) => return Err(error),
             }
         }
-        let last = match self.look(at, &clock).await {
+        let last = match self.look(at, &clock, None).await {
             Ok(object) => Some(object.last_modified),
             Err(error) if error.kind == Kind::NotFound => None,
             Err(error) => return Err(error),
@@ -293,37 +298,33 @@ impl Storage {
     /// [`Kind::Refused`] where the credential may not look, which AWS also says of a missing key unless
     /// `s3:ListBucket` is granted.
     pub async fn head(&self, at: &Location) -> Result<Object, Error> {
-        self.look(at, &StoreClock::default()).await
+        self.look(at, &StoreClock::default(), None).await
     }
 
-    /// The same where a missing object is no error; `None` says no more than [`Kind::NotFound`] of [`Storage::head`].
+    /// The same where a missing object is no error; `None` says no more than [`Kind::NotFound`] of [`Storage::head`], and
+    /// that may be an old answer: see [`Storage::is_gone`].
     pub async fn find(&self, at: &Location) -> Result<Option<Object>, Error> {
-        match self.head(at).await {
-            Ok(object) => Ok(Some(object)),
-            Err(error) if error.kind == Kind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        found(self.head(at).await)
     }
 
-    async fn look(&self, at: &Location, clock: &StoreClock) -> Result<Object, Error> {
+    /// The same, with the object's checksum where the store keeps one.
+    pub async fn find_with_checksum(&self, at: &Location) -> Result<Option<Object>, Error> {
+        found(self.look(at, &StoreClock::default(), Some(ChecksumMode::Enabled)).await)
+    }
+
+    async fn look(&self, at: &Location, clock: &StoreClock, mode: Option<ChecksumMode>) -> Result<Object, Error> {
         let op = Op::Head;
-        let request = || self.0.client.head_object().bucket(&at.bucket).key(&at.key);
+        let request = || self.0.client.head_object().bucket(&at.bucket).key(&at.key).set_checksum_mode(mode.clone());
         let answer = self.call(op, || request().customize().interceptor(clock.clone()).send()).await?;
         let object = || {
             Some(Object {
                 size: u64::try_from(answer.content_length?).ok()?,
                 etag: unquoted(answer.e_tag.as_deref()?),
                 last_modified: DateTime::from_timestamp(answer.last_modified?.secs(), 0)?,
+                sha256: answer.checksum_sha256.as_deref().and_then(sha256_of),
             })
         };
         object().ok_or_else(|| Error::nonsense(op, "an object without size, ETag or date"))
-    }
-
-    /// Deletes the object. One that is not there is fine.
-    pub async fn delete(&self, at: &Location) -> Result<(), Error> {
-        found_or_not(
-            self.call(Op::Delete, || self.0.client.delete_object().bucket(&at.bucket).key(&at.key).send()).await,
-        )
     }
 
     /// Whether the store answers for this bucket, within two seconds and by one attempt.
@@ -418,6 +419,19 @@ fn client_without_roots() -> SharedHttpClient {
 fn backoff(attempts: u32) -> Duration {
     let bound = BACKOFF.saturating_mul(1 << (attempts - 1).min(16)).min(BACKOFF_MAX);
     bound.mul_f64(fastrand::f64())
+}
+
+fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// `None` also for the checksum of an object in parts, which is one of the parts' checksums: `…-N`.
+fn sha256_of(base64: &str) -> Option<[u8; 32]> {
+    BASE64.decode(base64).ok()?.try_into().ok()
 }
 
 fn found_or_not<T>(answer: Result<T, Error>) -> Result<(), Error> {

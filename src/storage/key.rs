@@ -16,6 +16,8 @@ pub const BUCKET_NAMES: &str =
 pub const ASSETS: &str = "assets/";
 /// The object that says which deployment a bucket's uploads belong to.
 pub const OWNER: &str = "temp/uploads/.owner";
+/// Under which the search for orphans tries how the store lists uploads. Nothing is ever stored there.
+pub const PROBE: &str = "temp/uploads/.probe";
 
 /// What the server writes to see that it can.
 pub const PROBE: &str = "temp/uploads/.probe";

@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 use super::client::Storage;
 use super::clock::{StoreClock, utc};
 use super::error::{Error, Op};
-use super::key::Location;
+use super::key::{Location, PROBE, UPLOADS};
 
 /// More uploads than this under one key are none of ours: a session opens one, a race a handful.
 const UPLOADS_PER_KEY_MAX: usize = 10_000;
@@ -88,6 +88,31 @@ impl Storage {
         let began = |upload: &Found| upload.initiated.map(|time| (time.secs(), time.subsec_nanos()));
         uploads.sort_by(|a, b| (began(a), &a.upload_id).cmp(&(began(b), &b.upload_id)));
         Ok(uploads.into_iter().map(|upload| upload.upload_id).collect())
+    }
+
+    /// Whether there is no object under this key: neither by a look at it nor by a list. Either of the two may be an old
+    /// answer, or a wrong one.
+    pub async fn is_gone(&self, at: &Location) -> Result<bool, Error> {
+        if self.find(at).await?.is_some() {
+            return Ok(false);
+        }
+        let page = self.objects(&at.bucket, &at.key).next().await?;
+        Ok(page.is_none_or(|page| page.items.iter().all(|object| object.key != at.key)))
+    }
+
+    /// Whether the store lists multipart uploads by the beginning of their keys. MinIO takes a prefix for a whole key, and
+    /// then a list without an entry says nothing. Opens an upload under [`PROBE`], looks for it, and aborts it.
+    pub async fn lists_uploads_by_prefix(&self, bucket: &str) -> Result<bool, Error> {
+        let at = Location { bucket: bucket.to_owned(), key: PROBE.to_owned() };
+        let probe = self.open_multipart(&at, "application/octet-stream").await?;
+        // No key of a session comes before it, so it is on the first page.
+        let page = self.uploads(bucket, UPLOADS).next().await;
+        self.abort_multipart(&at, &probe).await?;
+        // Of probes that were cut short.
+        for earlier in self.list_uploads(&at).await? {
+            self.abort_multipart(&at, &earlier).await?;
+        }
+        Ok(page?.is_some_and(|page| page.items.iter().any(|upload| upload.upload_id == probe)))
     }
 
     /// What lies right under a prefix: keys, and prefixes that end with a slash; a thousand at most. `true`: there are

@@ -4,6 +4,7 @@ mod client;
 mod clock;
 mod copy;
 mod credentials;
+mod delete;
 mod error;
 mod key;
 mod listing;
