@@ -16,10 +16,7 @@ pub const BUCKET_NAMES: &str =
 pub const ASSETS: &str = "assets/";
 /// The object that says which deployment a bucket's uploads belong to.
 pub const OWNER: &str = "temp/uploads/.owner";
-/// Under which the search for orphans tries how the store lists uploads. Nothing is ever stored there.
-pub const PROBE: &str = "temp/uploads/.probe";
-
-/// What the server writes to see that it can.
+/// Under which a server tries what the store does: whether the embedded one takes writes, how any lists its uploads.
 pub const PROBE: &str = "temp/uploads/.probe";
 
 /// The end of the key of an object as it was uploaded.
@@ -44,7 +41,7 @@ impl Location {
         Self { bucket: bucket.to_owned(), key: format!("{ASSETS}{tenant}/{asset}{ORIGINAL}") }
     }
 
-    /// What is written to see that the store takes writes.
+    /// Where a server tries what the store does.
     pub fn probe(bucket: &str) -> Self {
         Self { bucket: bucket.to_owned(), key: PROBE.to_owned() }
     }

@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 use super::client::Storage;
 use super::clock::{StoreClock, utc};
 use super::error::{Error, Op};
-use super::key::{Location, PROBE, UPLOADS};
+use super::key::{Location, UPLOADS};
 
 /// More uploads than this under one key are none of ours: a session opens one, a race a handful.
 const UPLOADS_PER_KEY_MAX: usize = 10_000;
@@ -101,9 +101,9 @@ impl Storage {
     }
 
     /// Whether the store lists multipart uploads by the beginning of their keys. MinIO takes a prefix for a whole key, and
-    /// then a list without an entry says nothing. Opens an upload under [`PROBE`], looks for it, and aborts it.
+    /// then a list without an entry says nothing. Opens an upload under [`Location::probe`], looks for it, and aborts it.
     pub async fn lists_uploads_by_prefix(&self, bucket: &str) -> Result<bool, Error> {
-        let at = Location { bucket: bucket.to_owned(), key: PROBE.to_owned() };
+        let at = Location::probe(bucket);
         let probe = self.open_multipart(&at, "application/octet-stream").await?;
         // No key of a session comes before it, so it is on the first page.
         let page = self.uploads(bucket, UPLOADS).next().await;

@@ -31,6 +31,7 @@ mod health;
 mod initiate;
 mod isolation;
 mod jobs;
+mod lies;
 mod list;
 mod orphans;
 mod part_urls;

@@ -194,7 +194,8 @@ impl Store {
         }
         let direct = Url::parse(&endpoint).expect("the store's endpoint is a URL");
         // A signature holds for one Host, and a real store knows itself by that: no proxy fits before it.
-        let faults = if created { Some(StoreProxy::start(address_of(&direct, 80).await).await) } else { None };
+        let faults =
+            if created { Some(StoreProxy::start(address_of(&direct, 80).await, s3.clone()).await) } else { None };
         let through = faults.as_ref().map_or_else(|| endpoint.clone(), |proxy| format!("http://{}", proxy.addr));
         let mut env = vec![
             ("AWS_BUCKET", bucket.clone()),

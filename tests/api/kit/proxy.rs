@@ -15,6 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use super::lies::{Liar, Lie};
+
 /// An S3 call, as its method and query tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
@@ -145,30 +147,44 @@ struct Orders {
 pub struct StoreProxy {
     pub addr: SocketAddr,
     orders: Arc<Mutex<Orders>>,
+    liar: Arc<Liar>,
     _connections: JoinSet<()>,
 }
 
 impl StoreProxy {
-    pub async fn start(store: SocketAddr) -> Self {
+    /// `s3`: a way to the same store that does not lead by here.
+    pub async fn start(store: SocketAddr, s3: aws_sdk_s3::Client) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let orders = Arc::<Mutex<Orders>>::default();
         let mut tasks = JoinSet::new();
         let for_calls = Arc::clone(&orders);
+        let liar = Arc::new(Liar::new(s3));
+        let lying = Arc::clone(&liar);
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let orders = Arc::clone(&for_calls);
+                let (orders, liar) = (Arc::clone(&for_calls), Arc::clone(&lying));
                 connections.spawn(async move {
-                    let service = service_fn(move |request| forward(store, Arc::clone(&orders), request));
+                    let service =
+                        service_fn(move |request| forward(store, Arc::clone(&orders), Arc::clone(&liar), request));
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
                         .await; // an error here is what the story ordered, or a client that went away
                 });
             }
         });
-        Self { addr, orders, _connections: tasks }
+        Self { addr, orders, liar, _connections: tasks }
+    }
+
+    /// From now on the store lies so, beside what it lies already, until [`StoreProxy::tell_the_truth`].
+    pub fn lie(&self, lie: Lie) {
+        self.liar.begin(lie);
+    }
+
+    pub fn tell_the_truth(&self) {
+        self.liar.end();
     }
 
     /// From now on, until [`StoreProxy::heal`].
@@ -237,6 +253,7 @@ type Answer = Response<http_body_util::combinators::BoxBody<Bytes, Broken>>;
 async fn forward(
     store: SocketAddr,
     orders: Arc<Mutex<Orders>>,
+    liar: Arc<Liar>,
     request: Request<Incoming>,
 ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     let op = Op::of(&request);
@@ -255,8 +272,12 @@ async fn forward(
     }
 
     // The Host header goes along unchanged: it is signed.
-    let (head, body) = request.into_parts();
-    let request = Request::from_parts(head, Full::new(body.collect().await?.to_bytes()));
+    let (asked, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    if let Some(lie) = liar.instead(op, &asked, &body).await? {
+        return Ok(lie.map(|body| Full::new(body).map_err(|never| match never {}).boxed()));
+    }
+    let request = Request::from_parts(asked.clone(), Full::new(body));
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(TcpStream::connect(store).await?)).await?;
     let connection = tokio::spawn(connection);
@@ -266,6 +287,7 @@ async fn forward(
     if age != TimeDelta::zero() {
         body = age_answer(&mut head.headers, body, age)?;
     }
+    body = liar.bend(op, &asked, &mut head, body);
     connection.abort();
 
     wait_at(&orders, op, Gate::Answer).await;
