@@ -17,7 +17,7 @@ use entity::{AssetId, SessionId, TenantId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Its asset is FAILED, and stays so: what was uploaded was overwritten or gone before it was copied, or the copy has
-    /// another size.
+    /// another size or checksum.
     AssetFailed,
     /// It has ended, and the cleanup has tried to clear its storage and could not. The next one tries again.
     NotCleared,

@@ -5,6 +5,7 @@ use tracing::instrument;
 
 use super::complete::{Finished, finish};
 use super::discard::discard;
+use super::lost::must_be_lost;
 use super::rows::{self, Queue};
 use super::sweep::{Fate, dealt_with, sum, sweep};
 use super::{Change, Guard, Outcome, Session, location, transition};
@@ -31,7 +32,7 @@ struct End {
 ///
 /// A client that has its URLs, or an S3 client of its own, need not ask us anything: before an UPLOADING session is failed
 /// the store is asked, and a part or an object that arrived since counts as activity (skipped). A store that does not
-/// answer leaves the session as it is (failed), for the next run. Only a session's longest life ends whatever the store
+/// answer, or whose answers contradict each other, leaves the session as it is (failed), for the next run. Only a session's longest life ends whatever the store
 /// holds. A session that somebody wanted completed is completed, where its bytes are all there.
 ///
 /// A wall clock that is put forward while the process runs makes no session older; one that is put back, younger.
@@ -143,6 +144,9 @@ async fn end_session(engine: &Engine, run: &Run, session: Session, end: End) -> 
 /// When bytes last came to the store, by our clock, if that was after `since`.
 async fn last_arrival(engine: &Engine, session: &Session, since: DateTime<Utc>) -> Result<Option<DateTime<Utc>>> {
     let activity = engine.storage.activity(&location(session), session.multipart_upload_id.as_deref()).await?;
+    if !activity.is_known {
+        must_be_lost(engine, session, session.completing_at).await?;
+    }
     let ahead = ahead(engine.clock.now(), activity.now);
     // A part from the future is one of this moment.
     let latest = engine.clock.lived();

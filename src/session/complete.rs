@@ -49,7 +49,7 @@ pub async fn complete(
         Ok(Finished::Made(asset)) => Ok((asset, true)),
         Ok(Finished::Failed(session) | Finished::Ended(session)) => answer(engine, &session).await,
         // Bytes may be missing because somebody cancelled meanwhile: then the state is the answer.
-        Err(error) if is_refusal(&error) => {
+        Err(error) if is_refusal(&error) || matches!(error, Error::Storage(_)) => {
             let session = find(engine, caller, id).await?;
             if session.status == Status::Uploading { Err(error) } else { answer(engine, &session).await }
         }
@@ -181,11 +181,21 @@ async fn withdrawn_if_refused(
 /// [`Error::UploadIncomplete`] leaves the session UPLOADING; so do [`Error::Storage`] and [`Error::DbUnavailable`], after
 /// which the same call goes on.
 pub(super) async fn finish(engine: &Engine, session: &Session, actor: &str) -> Result<Finished> {
-    withdrawn_if_refused(engine, session, async {
+    let finished = withdrawn_if_refused(engine, session, async {
         let held = look(engine, session, None).await?;
         finish_held(engine, session, actor, held, session.completing_at).await
     })
-    .await
+    .await;
+    match finished {
+        Err(error @ Error::Storage(_)) => ended(engine, session).await?.map(Finished::Ended).ok_or(error),
+        finished => finished,
+    }
+}
+
+/// The session as it is now, where somebody has ended it: then that is why something is missing.
+async fn ended(engine: &Engine, session: &Session) -> Result<Option<Session>> {
+    let now = rows::find(engine.db.conn(), session.tenant_id, session.id).await?;
+    Ok(now.filter(|now| now.status != Status::Uploading))
 }
 
 /// What the store holds of a session.
@@ -263,6 +273,9 @@ async fn assemble(engine: &Engine, session: &Session, actor: &str, mut planned: 
         Ok(()) => {
             if let Some(object) = find_object(engine, session).await? {
                 return Ok(object);
+            }
+            if ended(engine, session).await?.is_some() {
+                return Err(unseen().into()); // whoever ended it has removed the object, too
             }
             record_effect(engine, session, actor, Effect::See, json!({}), Err(&unseen())).await;
             Err(unseen().into())

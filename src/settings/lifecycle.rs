@@ -8,7 +8,7 @@ use super::{Complaints, Storage, UploadProfile};
 pub struct Lifecycle {
     /// An UPLOADING session untouched for this long, here and in the store, is abandoned.
     pub abandoned_after_secs: u64,
-    /// An INITIATING session this old is stuck.
+    /// An INITIATING session is stuck this long after somebody last asked for it, or its store was last found to be away.
     pub initiating_after_secs: u64,
     /// What is in the store without a session that explains it is an orphan when it is this old by the store's clock.
     pub orphan_after_secs: u64,

@@ -68,6 +68,8 @@ pub struct Object {
 pub struct Activity {
     /// `None` where neither a part nor an object is there.
     pub last: Option<DateTime<Utc>>,
+    /// Whether the store knows the upload, or has the object.
+    pub is_known: bool,
     pub now: DateTime<Utc>,
 }
 
@@ -213,7 +215,7 @@ impl Storage {
                     let arrived: Result<Vec<_>, _> =
                         parts.into_iter().map(|(_, arrived)| arrived.ok_or_else(undated)).collect();
                     let last = arrived?.into_iter().max();
-                    return Ok(Activity { last, now: clock.time(Op::ListParts)? });
+                    return Ok(Activity { last, is_known: true, now: clock.time(Op::ListParts)? });
                 }
                 Err(error) if error.kind == Kind::NotFound => {}
                 Err(error) => return Err(error),
@@ -224,7 +226,7 @@ impl Storage {
             Err(error) if error.kind == Kind::NotFound => None,
             Err(error) => return Err(error),
         };
-        Ok(Activity { last, now: clock.time(Op::Head)? })
+        Ok(Activity { last, is_known: last.is_some(), now: clock.time(Op::Head)? })
     }
 
     /// The parts, each with the time at which it arrived, where the store tells it.

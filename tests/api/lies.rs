@@ -1,7 +1,6 @@
 //! A store that does not do what it was asked, or answers what is not so any more: nothing is lost by it, nothing is called
 //! what it is not, and nothing is destroyed on one answer.
 
-use aws_sdk_s3::types::ChecksumAlgorithm;
 use chrono::TimeDelta;
 use entity::{SessionId, TenantId, asset, upload_session};
 use quaymaster::asset::{Promoted, promote};
@@ -10,13 +9,14 @@ use sea_orm::EntityTrait;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::kit::{Actor, CHUNK, Fault, Lie, MIB, OWNER, Op, TestApp, Upload, stories};
+use crate::kit::{Actor, CHUNK, Fault, Lie, MIB, OWNER, Op, TestApp, Upload, sha256, stories};
 use crate::promote::{completed, promoted};
 
 stories![
     an_object_that_is_not_seen_yet_is_waited_for,
     an_object_whose_answer_was_lost_is_waited_for,
     an_upload_that_is_missing_in_one_answer_is_not_given_up,
+    an_idle_session_that_is_missing_in_one_answer_is_not_given_up,
     a_verdict_leaves_the_bytes_to_the_cleanup,
     a_checksum_is_verified_where_the_store_gives_it_back,
     other_bytes_than_were_announced_fail_the_session,
@@ -108,6 +108,22 @@ async fn an_upload_that_is_missing_in_one_answer_is_not_given_up(app: TestApp) {
     ann.complete(&reel).await.created();
 }
 
+async fn an_idle_session_that_is_missing_in_one_answer_is_not_given_up(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let reel = reel(&ann).await;
+    let note = ann.initiate("note.txt", 10).await;
+    assert_eq!(ann.send(&note).await, 200);
+    app.advance_with_the_store(TimeDelta::hours(25));
+    app.store.faults().order(Op::ListParts, Fault::Answer(404, "NoSuchUpload"));
+    app.store.faults().order(Op::HeadObject, Fault::Answer(404, "NoSuchKey"));
+    assert_eq!(failed(&app, Pass::DetectAbandoned).await, 2);
+    app.store.heal();
+    for upload in [&reel, &note] {
+        assert_eq!(ann.status(upload).await, "UPLOADING");
+    }
+    assert_eq!(app.pass(Pass::DetectAbandoned).await.done, 2);
+}
+
 async fn a_verdict_leaves_the_bytes_to_the_cleanup(app: TestApp) {
     app.expect_leftovers();
     let ann = app.tenant("acme").user("ann");
@@ -160,8 +176,8 @@ async fn other_bytes_than_were_announced_fail_the_session(app: TestApp) {
     app.expect_leftovers();
     let ann = app.tenant("acme").user("ann");
     let file = hello(&ann).await;
-    let put = app.store.s3.put_object().bucket(&app.store.bucket).key(file.key()).body(b"olleh".to_vec().into());
-    put.checksum_algorithm(ChecksumAlgorithm::Sha256).send().await.unwrap();
+    let put = app.store.s3.put_object().bucket(&app.store.bucket).key(file.key()).checksum_sha256(sha256(b"olleh"));
+    put.body(b"olleh".to_vec().into()).send().await.unwrap();
     ann.complete(&file).await.is_problem(409, "illegal-transition");
     assert_eq!(ann.session(&file).await.ok()["failure_reason"], "verification_failed");
 }

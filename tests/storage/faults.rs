@@ -69,7 +69,7 @@ impl Faulty {
     }
 
     /// A client that gives up after a second.
-    async fn storage(&self) -> Storage {
+    pub async fn storage(&self) -> Storage {
         Storage::connect(&settings(&format!("http://{}", self.address))).await.unwrap()
     }
 

@@ -6,4 +6,5 @@ mod chain;
 mod faults;
 mod kit;
 mod oracles;
+mod proof;
 mod urls;

@@ -27,7 +27,7 @@ use tempfile::TempDir;
 pub use actor::{Actor, Tenant, Upload};
 pub use backends::{Database, OWNER, Pair, Skipped, Store};
 pub use disk::{Calls, Disk, Errno};
-pub use lies::Lie;
+pub use lies::{Lie, sha256};
 pub use proxy::{Fault, Op};
 pub use reply::Reply;
 pub use server::free_port;
