@@ -161,15 +161,12 @@ async fn judge_source(engine: &Engine, session: &Session, asset: &Asset, error: 
         Some(object) if object.etag != asset.etag => Ok(Fetched::Lost(CHANGED)),
         None if engine.storage.is_gone(&from).await? => Ok(Fetched::Lost(GONE)),
         // It is there after all.
-        Some(_) | None => {
-            let error = storage::Error { kind: Kind::Unavailable, ..error };
-            Err(failed(engine, session, error).await)
-        }
+        Some(_) | None => Err(in_doubt(engine, session, &format!("{}, and the source is there", error.code)).await),
     }
 }
 
 async fn in_doubt(engine: &Engine, session: &Session, what: &str) -> Error {
-    failed(engine, session, storage::Error { op: Op::Copy, kind: Kind::Unavailable, code: what.to_owned() }).await
+    failed(engine, session, storage::Error::unclear(Op::Copy, what)).await
 }
 
 async fn failed(engine: &Engine, session: &Session, error: storage::Error) -> Error {

@@ -55,8 +55,8 @@ pub async fn must_own(engine: &Engine, bucket: &str) -> Result<()> {
         None => {
             // Not every store honours the condition below, and one old answer must not give away another's bucket.
             if !engine.storage.is_gone(&at).await? {
-                let code = format!("{} is there, and is not read", at.key);
-                return Err(storage::Error { op: Op::Get, kind: Kind::Unavailable, code }.into());
+                let what = format!("{} is there, and is not read", at.key);
+                return Err(storage::Error::unclear(Op::Get, what).into());
             }
             let marker = serde_json::to_vec(&Marker { deployment_id: mine }).expect("an id is JSON");
             engine.storage.put_if_absent(&at, &marker).await?;

@@ -16,7 +16,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event::{Effect, record_effect};
 use crate::jobs;
-use crate::storage::{self, Kind, Object, Part};
+use crate::storage::{self, Kind, Object, Op, Part};
 
 /// What a caller says at completion.
 #[derive(Clone, Debug, Default)]
@@ -86,7 +86,7 @@ async fn attempt(engine: &Engine, caller: &Caller, id: SessionId, completion: &C
         if let Some(session) = intend(engine, caller, &seen, completion, Over::Nothing).await? {
             return withdrawn_if_refused(engine, &session, async {
                 let held = look(engine, &session, None).await?;
-                finish_held(engine, &session, &caller.user, held, None).await
+                finish_held(engine, &session, &caller.user, held, &Wish::default()).await
             })
             .await;
         }
@@ -134,7 +134,8 @@ async fn join(
     } else {
         session
     };
-    let finished = finish_held(engine, &session, &caller.user, held, earlier);
+    let wish = Wish { client_parts, earlier };
+    let finished = finish_held(engine, &session, &caller.user, held, &wish);
     if has_own_intent { withdrawn_if_refused(engine, &session, finished).await } else { finished.await }
 }
 
@@ -183,7 +184,8 @@ async fn withdrawn_if_refused(
 pub(super) async fn finish(engine: &Engine, session: &Session, actor: &str) -> Result<Finished> {
     let finished = withdrawn_if_refused(engine, session, async {
         let held = look(engine, session, None).await?;
-        finish_held(engine, session, actor, held, session.completing_at).await
+        let wish = Wish { client_parts: None, earlier: session.completing_at };
+        finish_held(engine, session, actor, held, &wish).await
     })
     .await;
     match finished {
@@ -213,7 +215,10 @@ async fn look(engine: &Engine, session: &Session, client_parts: Option<&[(i64, S
         return match find_object(engine, session).await? {
             Some(object) => Ok(Held::Object(object)),
             // It may yet arrive.
-            None => Err(Error::UploadIncomplete { missing_parts: vec![], uploaded_bytes: 0 }),
+            None if engine.storage.is_gone(&location(session)).await? => {
+                Err(Error::UploadIncomplete { missing_parts: vec![], uploaded_bytes: 0 })
+            }
+            None => Err(storage::Error::unclear(Op::Head, "a list has what a look at it has not").into()),
         };
     }
     match engine.storage.list_parts(&location(session), upload_id(session)).await {
@@ -229,19 +234,20 @@ async fn look(engine: &Engine, session: &Session, client_parts: Option<&[(i64, S
     }
 }
 
-/// `earlier`: when a call before this one wanted the object assembled.
-async fn finish_held(
-    engine: &Engine,
-    session: &Session,
-    actor: &str,
-    held: Held,
+/// What is known beside the store of a session that somebody wants completed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wish<'a> {
+    client_parts: Option<&'a [(i64, String)]>,
+    /// When a call before this one wanted the object assembled.
     earlier: Option<DateTime<Utc>>,
-) -> Result<Finished> {
+}
+
+async fn finish_held(engine: &Engine, session: &Session, actor: &str, held: Held, wish: &Wish<'_>) -> Result<Finished> {
     let object = match held {
         Held::Object(object) => object,
-        Held::Parts(planned) => assemble(engine, session, actor, planned).await?,
+        Held::Parts(planned) => assemble(engine, session, actor, planned, wish.client_parts).await?,
         Held::Nothing => {
-            must_be_lost(engine, session, earlier).await?;
+            must_be_lost(engine, session, wish.earlier).await?;
             return fail(engine, actor, session, FailureReason::StorageError).await;
         }
     };
@@ -260,13 +266,19 @@ pub(super) async fn look_again(engine: &Engine, session: &Session) -> Result<Obj
 }
 
 /// Has the store assemble the object.
-async fn assemble(engine: &Engine, session: &Session, actor: &str, mut planned: Vec<Part>) -> Result<Object> {
+async fn assemble(
+    engine: &Engine,
+    session: &Session,
+    actor: &str,
+    mut planned: Vec<Part>,
+    client_parts: Option<&[(i64, String)]>,
+) -> Result<Object> {
     let at = location(session);
     let mut assembled = engine.storage.complete_multipart(&at, upload_id(session), &planned).await;
     if assembled.as_ref().is_err_and(is_invalid_part) {
         // A part may have been sent again since they were listed.
         let held = engine.storage.list_parts(&at, upload_id(session)).await?;
-        planned = check(session, held, None)?;
+        planned = check(session, held, client_parts)?;
         assembled = engine.storage.complete_multipart(&at, upload_id(session), &planned).await;
     }
     match assembled {

@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::error::Error::NotFound;
 use crate::error::Result;
 use crate::event::{self, UNSEEN};
-use crate::storage::{Error, Kind, Object, Op};
+use crate::storage::{Error, Object, Op};
 
 /// Answers well only where a session's upload and object are both lost, after the store has said so once of each: a list of
 /// uploads and a list of objects have to agree.
@@ -22,11 +22,11 @@ use crate::storage::{Error, Kind, Object, Op};
 /// [`crate::error::Error::Storage`], also where that is not certain. Nothing has changed then.
 pub(super) async fn must_be_lost(engine: &Engine, session: &Session, asked: Option<DateTime<Utc>>) -> Result<()> {
     if asked.is_some_and(|asked| engine.clock.now() - asked < grace(engine)) {
-        return Err(doubt("the object may have been made a moment ago, and is not seen").into());
+        return Err(Error::unclear(Op::Head, "the object may have been made a moment ago, and is not seen").into());
     }
     let now = rows::find(engine.db.conn(), session.tenant_id, session.id).await?.ok_or(NotFound)?;
     if now.completing_at != session.completing_at {
-        return Err(doubt("another request is having the object made").into());
+        return Err(Error::unclear(Op::Head, "another request is having the object made").into());
     }
     let events = event::rows::of_session(engine.db.conn(), session.tenant_id, session.id).await?;
     if events.iter().any(|event| event.event == UNSEEN) {
@@ -38,14 +38,14 @@ pub(super) async fn must_be_lost(engine: &Engine, session: &Session, asked: Opti
         None => false,
     };
     if is_listed || !engine.storage.is_gone(&at).await? {
-        return Err(doubt("the store's answers contradict each other").into());
+        return Err(Error::unclear(Op::Head, "a list has what a look at it has not").into());
     }
     Ok(())
 }
 
 /// The store has said that it made the object, and says now that there is none.
 pub(super) fn unseen() -> Error {
-    doubt("the object is not seen, though the store has said that it made it")
+    Error::unclear(Op::Head, "the object is not seen, though the store has said that it made it")
 }
 
 /// What a session with these bytes is not: of another size, or of another checksum where both sides have one.
@@ -64,8 +64,4 @@ pub(super) fn is_checked(session: &Session) -> bool {
 pub(super) async fn find_object(engine: &Engine, session: &Session) -> Result<Option<Object>, Error> {
     let at = location(session);
     if is_checked(session) { engine.storage.find_with_checksum(&at).await } else { engine.storage.find(&at).await }
-}
-
-fn doubt(what: &str) -> Error {
-    Error { op: Op::Head, kind: Kind::Unavailable, code: what.to_owned() }
 }

@@ -21,7 +21,8 @@ use crate::{asset, deployment};
 const EXAMPLES_MAX: usize = 20;
 
 /// Why nothing is found where the store takes the prefix of a list for a whole key, as MinIO does.
-const UNLISTED: &str = "this store does not list multipart uploads by prefix: whether any are left that no session explains cannot be told";
+const UNLISTED: &str = "this store does not list multipart uploads by prefix: whether any are left that \
+                        no session explains cannot be told";
 
 /// How many runs back one may be that says where to begin.
 const RUNS: u64 = 20;

@@ -14,6 +14,7 @@ use crate::clock::seconds;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::pass::{CAUSES_MAX, Report, Run};
+use crate::storage::Kind;
 
 /// What became of one session in a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +132,11 @@ impl Buckets {
     fn note(&self, bucket: &str, fate: &Result<Fate>) -> bool {
         let mut all = self.failures();
         match fate {
+            // The store does answer for this one, and may well for the others.
+            Err(Error::Storage(error)) if error.kind == Kind::Unclear => {
+                all.remove(bucket);
+                false
+            }
             Ok(Fate::Failed) | Err(Error::Storage(_)) => {
                 let failures = all.entry(bucket.to_owned()).or_default();
                 *failures += 1;

@@ -99,7 +99,7 @@ const fn is_worth_repeating(op: Op, kind: Kind) -> bool {
         // A probe tells how things are now.
         (Op::Ready, _) => false,
         (_, Kind::Throttled | Kind::Unavailable | Kind::TimedOut) => true,
-        (_, Kind::NotFound | Kind::Refused | Kind::Changed | Kind::Invalid) => false,
+        (_, Kind::NotFound | Kind::Refused | Kind::Changed | Kind::Invalid | Kind::Unclear) => false,
     }
 }
 

@@ -47,6 +47,8 @@ pub enum Kind {
     TimedOut,
     /// The store did not accept the request as it was (4xx).
     Invalid,
+    /// Its answers contradict each other: one of them is old, or wrong.
+    Unclear,
 }
 
 /// A failed S3 call. Its text names the operation, the kind and the store's own error code; never a URL, a credential
@@ -71,6 +73,11 @@ impl Error {
     /// An answer that no S3 gives.
     pub(super) fn nonsense(op: Op, what: &str) -> Self {
         Self { op, kind: Kind::Unavailable, code: what.to_owned() }
+    }
+
+    /// Answers that do not go together.
+    pub(crate) fn unclear(op: Op, what: impl Into<String>) -> Self {
+        Self { op, kind: Kind::Unclear, code: what.into() }
     }
 
     pub(super) fn from_sdk<E: ProvideErrorMetadata + StdError + 'static>(

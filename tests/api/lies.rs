@@ -15,6 +15,7 @@ use crate::promote::{completed, promoted};
 stories![
     an_object_that_is_not_seen_yet_is_waited_for,
     an_object_whose_answer_was_lost_is_waited_for,
+    an_object_that_only_a_list_has_is_no_missing_one,
     an_upload_that_is_missing_in_one_answer_is_not_given_up,
     an_idle_session_that_is_missing_in_one_answer_is_not_given_up,
     a_verdict_leaves_the_bytes_to_the_cleanup,
@@ -27,6 +28,7 @@ stories![
     a_source_that_is_missing_in_one_answer_fails_no_asset,
     a_reference_outlives_an_outage,
     a_part_that_the_store_does_not_know_is_looked_for_again,
+    a_part_that_is_sent_again_meanwhile_is_not_what_was_named,
     an_old_list_of_parts_loses_nothing,
     an_upload_that_only_an_old_list_names_is_not_opened,
     an_empty_list_of_uploads_is_tried_before_it_is_believed,
@@ -345,6 +347,51 @@ async fn a_part_that_the_store_does_not_know_is_looked_for_again(app: TestApp) {
     app.store.faults().tell_the_truth();
     ann.send_all_parts(&second).await;
     ann.complete(&second).await.created();
+}
+
+async fn a_part_that_is_sent_again_meanwhile_is_not_what_was_named(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    for are_named in [true, false] {
+        let reel = reel(&ann).await;
+        let mut body = json!({"upload_session_id": reel.id});
+        if are_named {
+            let held = ann.resume(&reel).await.ok()["uploaded_parts"].as_array().unwrap().clone();
+            let parts = held.iter().map(|part| json!({"part_number": part["part_number"], "etag": part["etag"]}));
+            body["parts"] = parts.collect();
+        }
+        let url = ann.part_url(&reel, 2).await.ok();
+        let held = app.store.faults().hold_request(Op::CompleteMultipartUpload);
+        let completing = tokio::spawn({
+            let ann = ann.clone();
+            async move { ann.complete_with(&body).await }
+        });
+        held.arrived().await;
+        assert_eq!(ann.send_to(&url, vec![b'x'; reel.part(2).len()]).await, 200);
+        held.release();
+        let reply = completing.await.unwrap();
+        if are_named {
+            reply.is_problem(409, "parts-mismatch");
+            ann.put_part(&reel, 2).await;
+            ann.complete(&reel).await.created();
+            assert!(app.store.read(&reel.key()).await == reel.bytes);
+        } else {
+            reply.created();
+        }
+    }
+}
+
+/// A direct upload that its client has sent, and the store does not show.
+async fn an_object_that_only_a_list_has_is_no_missing_one(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let note = ann.initiate("note.txt", 10).await;
+    assert_eq!(ann.send(&note).await, 200);
+    app.store.faults().order(Op::HeadObject, Fault::Answer(404, "NoSuchKey"));
+    ann.complete_with(&named(&note, "Mine")).await.is_problem(503, "storage-unavailable");
+    app.advance(TimeDelta::minutes(2));
+    assert_eq!(failed(&app, Pass::Reconcile).await, 1);
+    app.store.heal();
+    assert_eq!(app.pass(Pass::Reconcile).await.done, 1);
+    assert_eq!(ann.complete(&note).await.ok()["title"], "Mine");
 }
 
 async fn an_old_list_of_parts_loses_nothing(app: TestApp) {
