@@ -8,7 +8,9 @@ const HELLO: &str = "5d41402abc4b2a76b9719d911017c592";
 const OTHER: &str = "7d793037a0760186574b0282f2f435e7";
 
 fn asset(size: u64, etag: Option<&str>, sha256: Option<&str>) -> Asset {
-    let shown = json!({ "asset_id": "a", "file_size": size, "etag": etag, "checksum_sha256": sha256 });
+    let shown = json!({
+        "asset_id": "a", "file_size": size, "etag": etag, "checksum_sha256": sha256, "checksum_verified": true,
+    });
     Asset { facts: serde_json::from_value(shown.clone()).unwrap(), shown }
 }
 
@@ -29,6 +31,10 @@ fn what_was_compared_is_what_is_claimed() {
     let etag = || Proof::Etag(format!("{HELLO}-2"));
     let claim = |etag: Option<&str>, proof| verify(&asset(5, etag, Some("AB")), &file(5), Some("ab"), &proof).unwrap();
     assert_eq!(claim(Some("x"), Proof::Sha256), Verified::Sha256);
+    let mut unverified = asset(5, Some("x"), Some("AB"));
+    unverified.facts.checksum_verified = false;
+    let claimed = verify(&unverified, &file(5), Some("ab"), &Proof::Sha256).unwrap();
+    assert_eq!(claimed, Verified::Size, "the store has compared nothing");
     assert_eq!(claim(Some(&format!("{HELLO}-2")), etag()), Verified::Md5);
     // Another form of ETag is no proof, and no disproof.
     for other in [None, Some("v2-opaque"), Some(OTHER), Some(&format!("{OTHER}-3"))] {

@@ -142,6 +142,7 @@ pub struct AssetFacts {
     pub file_size: u64,
     pub etag: Option<String>,
     pub checksum_sha256: Option<String>,
+    pub checksum_verified: bool,
 }
 
 impl Resume {

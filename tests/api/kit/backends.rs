@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use url::Url;
 use uuid::Uuid;
 
+use super::lies::Lie;
 use super::proxy::{Line, StoreProxy};
 use super::server::EmbeddedStore;
 
@@ -196,6 +197,9 @@ impl Store {
         // A signature holds for one Host, and a real store knows itself by that: no proxy fits before it.
         let faults =
             if created { Some(StoreProxy::start(address_of(&direct, 80).await, s3.clone()).await) } else { None };
+        if let (Some(faults), Some(lie)) = (&faults, Lie::of_this_run()) {
+            faults.lie(lie);
+        }
         let through = faults.as_ref().map_or_else(|| endpoint.clone(), |proxy| format!("http://{}", proxy.addr));
         let mut env = vec![
             ("AWS_BUCKET", bucket.clone()),
