@@ -15,12 +15,17 @@ mod m20261122_000004_create_operator_actions;
 mod m20261122_000005_index_uploaded_assets;
 mod m20261122_000006_index_findings;
 mod m20261122_000007_index_buckets;
+mod m20261129_000030_share_queue;
+mod m20261129_000031_index_queue;
+mod m20261129_000032_prune_tombstones;
+mod m20261129_000033_index_tombstones;
 mod m20261129_000060_try_writes;
 mod sql;
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{
-    DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    DatabaseConnection, DbBackend, RuntimeErr, SqliteTransactionMode, SqlxPostgresConnector, Statement,
+    TransactionOptions, TransactionTrait,
 };
 
 /// The advisory lock that migrators of one PostgreSQL database take turns on: "quaymast" in ASCII.
@@ -43,27 +48,44 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000005_index_uploaded_assets::Migration),
             Box::new(m20261122_000006_index_findings::Migration),
             Box::new(m20261122_000007_index_buckets::Migration),
+            Box::new(m20261129_000030_share_queue::Migration),
+            Box::new(m20261129_000031_index_queue::Migration),
+            Box::new(m20261129_000032_prune_tombstones::Migration),
+            Box::new(m20261129_000033_index_tombstones::Migration),
             Box::new(m20261129_000060_try_writes::Migration),
         ]
     }
 }
 
-/// Applies what is pending, all of it or nothing.
+/// How often a migration is tried that cannot have its lock, with a second between: longer than any statement of a server
+/// takes, many times over.
+const TRIES_FOR_A_LOCK: u32 = 120;
+
+/// Applies what is pending, one change after the other: each is there as a whole or not at all, and on SQLite all of them are.
 ///
 /// Any number of servers may start at once: one applies, the others wait for it and find nothing left to do. With
-/// nothing pending this is two small reads and takes no lock.
+/// nothing pending this is two small reads and takes no lock. Servers of the version before go on meanwhile: no change
+/// keeps their statements waiting for longer than a second (`lock_timeout`), and indexes are built beside them. One that was
+/// interrupted is built anew.
 ///
 /// # Errors
-/// [`DbErr`], and the database is as it was. Also where the database has a migration that this program does not know,
-/// which means that a newer one has been here; and on SQLite where another process holds the write lock for longer
-/// than the connection's busy time-out.
+/// [`DbErr`]; what was applied before stays, and the next call goes on. Also where the database has a migration that this
+/// program does not know, which means that a newer one has been here; on SQLite where another process holds the write lock
+/// for longer than the connection's busy time-out; on PostgreSQL where a table was locked by others for two minutes.
 pub async fn run(db: &DatabaseConnection) -> Result<(), DbErr> {
+    run_first(db, None).await
+}
+
+/// Applies at most so many of the pending changes: what an earlier version of this program knew.
+///
+/// # Errors
+/// As [`run`].
+#[doc(hidden)]
+pub async fn run_first(db: &DatabaseConnection, most: Option<u32>) -> Result<(), DbErr> {
     if Migrator::get_pending_migrations_read_only(db).await?.is_empty() {
         return Ok(());
     }
-    let tx = lock(db).await?;
-    let applied = Migrator::up(&tx, None).await;
-    settle(tx, applied).await
+    migrate(db, Change::Up(most)).await
 }
 
 /// Takes every change back, down to an empty database. The data is gone.
@@ -71,28 +93,27 @@ pub async fn run(db: &DatabaseConnection) -> Result<(), DbErr> {
 /// # Errors
 /// As [`run`].
 pub async fn rollback(db: &DatabaseConnection) -> Result<(), DbErr> {
-    let tx = lock(db).await?;
-    let undone = Migrator::reset(&tx).await;
-    settle(tx, undone).await
+    migrate(db, Change::Down).await
 }
 
-/// Begins the one transaction in which a migrator works, once no other one is at work.
-///
-/// Both databases can take back changes of the schema, so the transaction is all that "all or nothing" needs.
-async fn lock(db: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+#[derive(Clone, Copy)]
+enum Change {
+    Up(Option<u32>),
+    Down,
+}
+
+async fn migrate(db: &DatabaseConnection, change: Change) -> Result<(), DbErr> {
+    if db.get_database_backend() == DbBackend::Postgres {
+        return on_postgres(db, change).await;
+    }
     // SQLite has one writer at a time: the write lock is the migrators' lock.
     let options =
         TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
     let tx = db.begin_with_options(options).await?;
-    if tx.get_database_backend() == DbBackend::Postgres {
-        // The server's limit for a statement is meant for requests. Waiting for another migrator may take longer.
-        tx.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
-        tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await?;
-    }
-    Ok(tx)
-}
-
-async fn settle(tx: DatabaseTransaction, outcome: Result<(), DbErr>) -> Result<(), DbErr> {
+    let outcome = match change {
+        Change::Up(most) => Migrator::up(&tx, most).await,
+        Change::Down => Migrator::reset(&tx).await,
+    };
     match outcome {
         Ok(()) => tx.commit().await,
         Err(error) => {
@@ -100,4 +121,58 @@ async fn settle(tx: DatabaseTransaction, outcome: Result<(), DbErr>) -> Result<(
             Err(error)
         }
     }
+}
+
+/// On a connection of its own, beside the pool's: it holds the migrators' lock from one transaction to the next, and where
+/// there is none, as an index that is built beside the servers wants it.
+async fn on_postgres(db: &DatabaseConnection, change: Change) -> Result<(), DbErr> {
+    let pool = db.get_postgres_connection_pool();
+    let one = pool.options().clone().max_connections(1).idle_timeout(None).max_lifetime(None);
+    let one = one.connect_lazy_with(pool.connect_options().as_ref().clone());
+    let own = SqlxPostgresConnector::from_sqlx_postgres_pool(one);
+    let outcome = with_lock(&own, change).await;
+    // The lock ends with the connection.
+    own.close().await?;
+    outcome
+}
+
+async fn with_lock(own: &DatabaseConnection, change: Change) -> Result<(), DbErr> {
+    // The server's limits for a statement and a transaction are meant for requests. To wait for another migrator, or to
+    // build an index, takes longer.
+    for limit in ["statement_timeout = 0", "idle_in_transaction_session_timeout = 0", sql::LOCK_TIMEOUT] {
+        own.execute_unprepared(&format!("SET {limit}")).await?;
+    }
+    // Asked for again and again: whoever waits inside a statement holds a snapshot, for the end of which the building of an
+    // index would wait.
+    while !try_lock(own).await? {
+        own.execute_unprepared("SELECT pg_sleep(0.1)").await?;
+    }
+    for _ in 1..TRIES_FOR_A_LOCK {
+        match apply(own, change).await {
+            Err(error) if is_lock_timeout(&error) => drop(own.execute_unprepared("SELECT pg_sleep(1)").await?),
+            outcome => return outcome,
+        }
+    }
+    apply(own, change).await
+}
+
+async fn apply(own: &DatabaseConnection, change: Change) -> Result<(), DbErr> {
+    match change {
+        Change::Up(most) => Migrator::up(own, most).await,
+        Change::Down => Migrator::reset(own).await,
+    }
+}
+
+async fn try_lock(own: &DatabaseConnection) -> Result<bool, DbErr> {
+    let sql = format!("SELECT pg_try_advisory_lock({LOCK})");
+    let row = own.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
+    row.map_or(Ok(false), |row| row.try_get_by_index(0))
+}
+
+/// PostgreSQL, appendix A: `lock_not_available`.
+fn is_lock_timeout(error: &DbErr) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause))) = error else {
+        return false;
+    };
+    cause.as_database_error().is_some_and(|refused| refused.code().as_deref() == Some("55P03"))
 }

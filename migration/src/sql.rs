@@ -1,7 +1,7 @@
 //! Where the SQL of the two databases differs.
 
 use sea_orm_migration::prelude::*;
-use sea_orm_migration::sea_orm::DbBackend;
+use sea_orm_migration::sea_orm::{DbBackend, Statement};
 
 /// Names for what one database writes otherwise than the other. The SQLite side is what sea-orm binds there: an id as
 /// a blob of 16 bytes, a time as RFC 3339 text (which sorts as the times do), JSON as text, a bool as 0 or 1.
@@ -78,4 +78,56 @@ impl Refusal {
         let sql = format!("CREATE TRIGGER {name} BEFORE {before} FOR EACH ROW WHEN ({condition}) {action}");
         execute(manager, &sql).await
     }
+}
+
+/// How long a change waits for a lock, on PostgreSQL: as long as it waits, every statement that comes after it waits too.
+pub(crate) const LOCK_TIMEOUT: &str = "lock_timeout = '1s'";
+
+/// An index on a table that may be large, and is written to meanwhile.
+pub(crate) struct Index {
+    pub name: &'static str,
+    pub table: &'static str,
+    /// In brackets, and the condition where it has one.
+    pub columns: &'static str,
+}
+
+impl Index {
+    /// Builds the index; on PostgreSQL beside the servers, for which the migration must not use a transaction. One that an
+    /// interrupted try has left unfinished is dropped before, and one that is there stays.
+    pub(crate) async fn create(&self, manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+        let Self { name, table, columns } = self;
+        if !is_postgres(manager) {
+            return execute(manager, &format!("CREATE INDEX {name} ON {table} {columns}")).await;
+        }
+        if let Some(is_valid) = is_valid(manager, name).await? {
+            if is_valid {
+                return Ok(());
+            }
+            drop_index(manager, name).await?;
+        }
+        beside(manager, &format!("CREATE INDEX CONCURRENTLY {name} ON {table} {columns}")).await
+    }
+}
+
+/// Drops an index where it is there, as [`Index::create`] builds one.
+pub(crate) async fn drop_index(manager: &SchemaManager<'_>, name: &str) -> Result<(), DbErr> {
+    if is_postgres(manager) {
+        beside(manager, &format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")).await
+    } else {
+        execute(manager, &format!("DROP INDEX IF EXISTS {name}")).await
+    }
+}
+
+/// `None` where there is no such index.
+async fn is_valid(manager: &SchemaManager<'_>, name: &str) -> Result<Option<bool>, DbErr> {
+    let sql = format!("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{name}')");
+    let row = manager.get_connection().query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
+    row.map(|row| row.try_get_by_index(0)).transpose()
+}
+
+/// Nobody waits for such a statement, and it waits for all that were there before it: for as long as it takes.
+async fn beside(manager: &SchemaManager<'_>, sql: &str) -> Result<(), DbErr> {
+    execute(manager, "SET lock_timeout = 0").await?;
+    execute(manager, sql).await?;
+    execute(manager, &format!("SET {LOCK_TIMEOUT}")).await
 }

@@ -1,0 +1,28 @@
+use sea_orm_migration::prelude::*;
+
+use crate::sql::{Words, execute};
+
+#[derive(DeriveMigrationName)]
+pub struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    /// Of deleted sessions whose tombstones are gone too: the places that their events had in the order of all, one bit for
+    /// each, so many places in a row.
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let Words { bigint, bytes, strict, .. } = Words::of(manager);
+        let table = format!(
+            "CREATE TABLE pruned_places (
+                block {bigint} NOT NULL PRIMARY KEY,
+                places {bytes} NOT NULL,
+                mac {bytes} NOT NULL,
+                CONSTRAINT block_not_negative CHECK (block >= 0)
+            ) {strict}"
+        );
+        execute(manager, &table).await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        execute(manager, "DROP TABLE pruned_places").await
+    }
+}
