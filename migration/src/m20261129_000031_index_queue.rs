@@ -6,11 +6,8 @@ use crate::sql::{Index, drop_index};
 pub struct Migration;
 
 /// The queue that was: with those that wait between those that are due.
-const MIXED: Index = Index {
-    name: "job_queue",
-    table: "job",
-    columns: "(kind, priority, run_at, id) WHERE dead_at IS NULL",
-};
+const MIXED: Index =
+    Index { name: "job_queue", table: "job", columns: "(kind, priority, run_at, id) WHERE dead_at IS NULL" };
 
 const INDEXES: [Index; 4] = [
     // Of each kind, tenant by tenant; none of them waits.

@@ -6,8 +6,11 @@ use crate::sql::{Index, drop_index};
 pub struct Migration;
 
 /// The oldest, which are pruned first.
-const BY_TIME: Index =
-    Index { name: "upload_tombstone_by_time", table: "upload_tombstone", columns: "(deleted_at, tenant_id, upload_session_id)" };
+const BY_TIME: Index = Index {
+    name: "upload_tombstone_by_time",
+    table: "upload_tombstone",
+    columns: "(deleted_at, tenant_id, upload_session_id)",
+};
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {

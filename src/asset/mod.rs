@@ -4,10 +4,11 @@ mod disposition;
 mod download;
 mod find;
 mod promote;
-pub(crate) mod rows;
+pub mod rows;
 
 pub use download::{Disposition, Download, download};
 pub use find::find;
+pub(crate) use promote::{PROMOTIONS, promoted_by, promotion_key};
 pub use promote::{Promoted, promote, promote_job, promotion};
 
 use entity::asset;

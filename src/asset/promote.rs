@@ -8,7 +8,7 @@ use super::{Asset, rows};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
 use crate::event::{self, Effect, Note, record_effect};
-use crate::jobs::{Kind as Job, NewJob};
+use crate::jobs::{self, Kind as Job, NewJob};
 use crate::session::{self, Session, location};
 use crate::storage::{self, Kind, Location, Object, Op, Source};
 
@@ -36,15 +36,31 @@ struct Payload {
     upload_session_id: SessionId,
 }
 
+/// The kinds of job that [`promotion`] makes.
+pub(crate) const PROMOTIONS: [Job; 2] = [Job::Promote, Job::PromoteByParts];
+
 /// The job to promote the asset of a session that was just completed.
 pub fn promotion(engine: &Engine, session: &Session) -> NewJob {
+    let is_by_parts = session.file_size.unsigned_abs() > engine.storage.limits().max_copy_bytes;
     NewJob {
-        kind: Job::Promote,
+        kind: if is_by_parts { Job::PromoteByParts } else { Job::Promote },
+        tenant: Some(session.tenant_id),
         payload: json!({ "tenant_id": session.tenant_id, "upload_session_id": session.id }),
         priority: 0,
-        dedupe_key: Some(format!("promote/{}", session.id)),
+        dedupe_key: Some(promotion_key(session.id)),
         run_at: engine.clock.now(),
     }
+}
+
+/// Under which an asset's promotion is in the queue once.
+pub(crate) fn promotion_key(session: SessionId) -> String {
+    format!("promote/{session}")
+}
+
+/// Whose asset such a job is to promote; `None` for a payload that is none of ours.
+pub(crate) fn promoted_by(job: &jobs::Job) -> Option<(TenantId, SessionId)> {
+    let payload = Payload::deserialize(&job.payload).ok()?;
+    Some((payload.tenant_id, payload.upload_session_id))
 }
 
 /// Does such a job.

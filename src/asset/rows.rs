@@ -1,10 +1,11 @@
 use chrono::{DateTime, Utc};
 use entity::asset::{self, ActiveModel, Entity, Status};
 use entity::upload_session;
-use entity::{AssetId, TenantId};
-use sea_orm::sea_query::Expr;
+use entity::{AssetId, SessionId, TenantId};
+use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
-    ActiveEnum, ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, UpdateMany,
+    ActiveEnum, ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, Select, UpdateMany,
 };
 use serde_json::Value;
 
@@ -41,6 +42,51 @@ pub(crate) async fn insert(tx: &Tx, session: &upload_session::Model, etag: &str,
         failure: Set(None),
     };
     Entity::insert(row).exec_with_returning(tx.conn()).await.map_err(db_error)
+}
+
+/// Sessions completed before `before` whose assets are UPLOADED, by their ids, those after `after`.
+pub fn find_uploaded(before: DateTime<Utc>, after: Option<(TenantId, SessionId)>, limit: u64) -> Select<Entity> {
+    let mut query = are_uploaded(before);
+    if let Some((tenant, session)) = after {
+        query = query.filter(by_session().gt(Expr::tuple([Expr::value(tenant), Expr::value(session)])));
+    }
+    query.order_by_asc(asset::Column::TenantId).order_by_asc(asset::Column::UploadSessionId).limit(limit)
+}
+
+/// Runs [`find_uploaded`].
+pub(crate) async fn list_uploaded(
+    conn: &impl ConnectionTrait,
+    before: DateTime<Utc>,
+    after: Option<(TenantId, SessionId)>,
+    limit: u64,
+) -> Result<Vec<(TenantId, SessionId)>> {
+    find_uploaded(before, after, limit).into_tuple().all(conn).await.map_err(db_error)
+}
+
+/// Of these sessions those that were completed before `before` and whose assets are UPLOADED.
+pub(crate) async fn list_uploaded_of(
+    conn: &impl ConnectionTrait,
+    before: DateTime<Utc>,
+    of: &[(TenantId, SessionId)],
+) -> Result<Vec<(TenantId, SessionId)>> {
+    if of.is_empty() {
+        return Ok(vec![]);
+    }
+    let of = of.iter().map(|(tenant, session)| Expr::tuple([Expr::value(*tenant), Expr::value(*session)]));
+    are_uploaded(before).filter(by_session().is_in(of)).into_tuple().all(conn).await.map_err(db_error)
+}
+
+/// In the words of the index that has these alone.
+fn are_uploaded(before: DateTime<Utc>) -> Select<Entity> {
+    Entity::find()
+        .select_only()
+        .columns([asset::Column::TenantId, asset::Column::UploadSessionId])
+        .filter(Expr::col(asset::Column::Status).eq(Expr::Constant(Status::Uploaded.to_value().into())))
+        .filter(asset::Column::CreatedAt.lt(before))
+}
+
+fn by_session() -> Expr {
+    Expr::tuple([Expr::col(asset::Column::TenantId), Expr::col(asset::Column::UploadSessionId)])
 }
 
 /// Makes an UPLOADED asset READY, at the key that it is served from; `None` where it is not UPLOADED any more.

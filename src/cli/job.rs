@@ -29,7 +29,7 @@ pub(super) enum Command {
         /// Only these: waiting, running, dead
         #[arg(long, value_name = "STATE", value_parser = state)]
         state: Option<State>,
-        /// Only of this kind: promote, detect-abandoned, cleanup, orphans, reconcile
+        /// Only of this kind: promote, promote-by-parts, detect-abandoned, cleanup, orphans, reconcile
         #[arg(long, value_name = "KIND", value_parser = kind)]
         kind: Option<Kind>,
         /// At most this many

@@ -16,7 +16,9 @@ pub(super) fn work<'a>(
 ) -> BoxFuture<'a, Result<Ending>> {
     async move {
         match Kind::named(&lease.job.kind) {
-            Some(Kind::Promote) => asset::promote_job(engine, &lease.job.payload).await.map(|()| Ending::Done),
+            Some(Kind::Promote | Kind::PromoteByParts) => {
+                asset::promote_job(engine, &lease.job.payload).await.map(|()| Ending::Done)
+            }
             Some(Kind::DetectAbandoned | Kind::Cleanup | Kind::Orphans | Kind::Reconcile) => {
                 pass::work(engine, lease, stop).await
             }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span, warn};
 
 use super::attempt::{Work, attempt};
+use super::share::Turn;
 use super::work::work;
 use super::{Kind, Lease, rows};
 use crate::engine::Engine;
@@ -41,7 +42,8 @@ pub fn start(engine: &Engine) -> Workers {
 /// The same with other work to do.
 pub fn start_with(engine: &Engine, work: Work) -> Workers {
     let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
-    let slots = Kind::ALL.map(|kind| (kind, Arc::new(Semaphore::new(engine.settings.jobs.concurrency))));
+    let places = || Arc::new(Semaphore::new(engine.settings.jobs.concurrency));
+    let slots = Kind::ALL.map(|kind| Slots { kind, places: places(), turn: Turn::default() });
     let worker = Worker {
         engine: engine.clone(),
         work,
@@ -82,10 +84,17 @@ impl Workers {
     }
 }
 
+/// The places for jobs of one kind.
+struct Slots {
+    kind: Kind,
+    places: Arc<Semaphore>,
+    turn: Turn,
+}
+
 struct Worker {
     engine: Engine,
     work: Work,
-    slots: [(Kind, Arc<Semaphore>); Kind::ALL.len()],
+    slots: [Slots; Kind::ALL.len()],
     running: JoinSet<Kind>,
     stop: CancellationToken,
     give_up: CancellationToken,
@@ -128,17 +137,17 @@ impl Worker {
 
     /// Claims what is due of these kinds, as far as there is a free place for it.
     async fn take(&mut self, kinds: &[Kind]) -> Result<()> {
-        for (kind, slots) in &self.slots {
-            let free = slots.available_permits();
-            if free == 0 || !kinds.contains(kind) {
+        rows::queue_due(&self.engine).await?;
+        for Slots { kind, places, turn } in &mut self.slots {
+            let (kind, free) = (*kind, places.available_permits());
+            if free == 0 || !kinds.contains(&kind) {
                 continue;
             }
-            for lease in rows::claim(&self.engine, *kind, free, &[]).await? {
+            for lease in rows::claim(&self.engine, kind, free, &[], turn).await? {
                 // Nobody else takes places, so each of the claimed jobs has one.
-                let place = Arc::clone(slots).try_acquire_owned().ok();
+                let place = Arc::clone(places).try_acquire_owned().ok();
                 let (engine, work) = (self.engine.clone(), self.work);
                 let (stop, give_up) = (self.stop.clone(), self.give_up.clone());
-                let kind = *kind;
                 self.running.spawn(async move {
                     let _place = place;
                     tokio::select! {
@@ -185,8 +194,10 @@ pub async fn work_off_with(engine: &Engine, work: Work) -> Result<u64> {
     let mut tried: Vec<JobId> = Vec::new();
     loop {
         let before = tried.len();
+        rows::queue_due(engine).await?;
         for kind in Kind::ALL {
-            for lease in rows::claim(engine, kind, engine.settings.jobs.concurrency, &tried).await? {
+            let mut turn = Turn::default();
+            for lease in rows::claim(engine, kind, engine.settings.jobs.concurrency, &tried, &mut turn).await? {
                 tried.push(lease.job.id);
                 attempt(engine, &lease, work, &CancellationToken::new()).await;
             }

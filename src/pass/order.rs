@@ -41,6 +41,7 @@ impl Order {
     pub fn job(&self, now: DateTime<Utc>) -> NewJob {
         NewJob {
             kind: self.pass.into(),
+            tenant: None,
             payload: json!(self),
             priority: 0,
             dedupe_key: Some(format!("pass/{}", self.pass.name())),

@@ -4,10 +4,12 @@ use tracing::instrument;
 
 use super::{Session, find, rows, state};
 use crate::caller::Caller;
+use crate::clock::seconds;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
-/// Says that somebody still works on this session: it will not be taken for abandoned, and lives on.
+/// Says that somebody still works on this session: it will not be taken for abandoned, and lives on. That is written down at
+/// most once in `sessions.activity_write_secs`, however often it is said.
 ///
 /// # Errors
 /// [`Error::IllegalTransition`] where it is not UPLOADING, [`Error::SessionExpired`] past its end.
@@ -15,14 +17,22 @@ use crate::error::{Error, Result};
 pub async fn touch(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Session> {
     let session = find(engine, caller, id).await?;
     must_be_uploading(engine, &session, "record activity on")?;
-    match rows::touch(&engine.db, &session, &engine.settings.sessions, engine.clock.now()).await? {
-        Some(session) => Ok(session),
-        None => {
-            let session = find(engine, caller, id).await?;
-            must_be_uploading(engine, &session, "record activity on")?;
-            Ok(session)
-        }
+    let session = touch_seldom(engine, session).await?;
+    must_be_uploading(engine, &session, "record activity on")?;
+    Ok(session)
+}
+
+/// Records activity where that was not done within the last `sessions.activity_write_secs`. Returns the session's row as it is
+/// then: somebody may have ended it meanwhile.
+pub(super) async fn touch_seldom(engine: &Engine, session: Session) -> Result<Session> {
+    let now = engine.clock.now();
+    let settings = &engine.settings.sessions;
+    if now - session.last_activity_at >= seconds(settings.activity_write_secs)
+        && let Some(touched) = rows::touch(&engine.db, &session, settings, now).await?
+    {
+        return Ok(touched);
     }
+    rows::find(engine.db.conn(), session.tenant_id, session.id).await?.ok_or(Error::NotFound)
 }
 
 /// # Errors

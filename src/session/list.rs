@@ -68,7 +68,7 @@ pub async fn batch(engine: &Engine, caller: &Caller, reference: &str) -> Result<
     Ok(BatchSummary {
         counts: lines.iter().map(|line| (line.status, line.sessions)).collect(),
         sessions: lines.iter().map(|line| line.sessions).sum(),
-        bytes: lines.iter().map(|line| line.bytes).sum(),
+        bytes: lines.iter().fold(0, |sum, line| sum.saturating_add(line.bytes())),
         first_activity_at: first,
         last_activity_at: last,
     })

@@ -21,6 +21,7 @@ mod orphans;
 mod part_urls;
 pub mod plan;
 mod reconcile;
+mod repromote;
 mod resume;
 mod retention;
 pub mod rows;

@@ -4,20 +4,21 @@ use tracing::instrument;
 
 use super::complete::{Finished, finish};
 use super::discard::abort;
+use super::repromote::repromote;
 use super::rows::Queue;
 use super::sweep::{Fate, dealt_with, grace, sum, sweep};
 use super::{Change, Outcome, Session, location, open, transition};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::pass::{Report, Run};
-use crate::{asset, jobs};
 
 /// Records what the store has done and nobody has noted, where a process died or an answer was lost.
 ///
 /// - INITIATING with an upload under its key: opened with that one; others under the key are aborted.
 /// - UPLOADING that somebody wanted completed: finished as [`super::complete`] does it, in the name of who wanted it.
 /// - COMPLETED with an asset that is UPLOADED still, and no job to promote it, because that one was given up in an outage:
-///   gets a new job, in the place of dead ones.
+///   gets a new job, in the place of dead ones. Where very many are UPLOADED, some of those whose job is not even dead are
+///   left to the next run, which goes on at the place that the report names.
 ///
 /// What nobody asked for is left alone, and so is what lacks bytes (skipped). `older_than` takes the place of the time for
 /// which a request may still be at it.
@@ -32,31 +33,16 @@ pub async fn reconcile(engine: &Engine, run: &Run) -> Result<Report> {
         sweep(engine, run, Queue::Initiating(before), |session| Box::pin(open_lost(engine, run, session))).await?;
     let finished =
         sweep(engine, run, Queue::Completing(before), |session| Box::pin(finish_lost(engine, run, session))).await?;
-    let promoted =
-        sweep(engine, run, Queue::Unpromoted(before), |session| Box::pin(promote_again(engine, run, session))).await?;
-    let details = json!({
+    let (promoted, next) = repromote(engine, run, before).await?;
+    let mut details = json!({
         "opened": dealt_with(&opened),
         "finished": dealt_with(&finished),
         "promotions": dealt_with(&promoted),
     });
+    if let Some(place) = next {
+        details["next_promotion"] = json!(place);
+    }
     Ok(sum(details, &[&opened, &finished, &promoted]))
-}
-
-/// Has the session's asset promoted, where no job is there to do it.
-async fn promote_again(engine: &Engine, run: &Run, session: Session) -> Result<Fate> {
-    let job = asset::promotion(engine, &session);
-    let tx = engine.db.begin().await?;
-    if jobs::enqueue(engine, &tx, &job).await?.is_none() {
-        tx.rollback().await;
-        return Ok(Fate::NotDue);
-    }
-    if run.options.dry_run {
-        tx.rollback().await;
-        return Ok(Fate::Found);
-    }
-    jobs::rows::remove_dead(&tx, &job).await?;
-    tx.commit().await?;
-    Ok(Fate::Done)
 }
 
 /// Opens a session with the upload that the store made for it.

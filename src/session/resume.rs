@@ -2,16 +2,16 @@ use entity::SessionId;
 use entity::upload_session::{FailureReason, Status, UploadType};
 use tracing::instrument;
 
+use super::activity::touch_seldom;
 use super::complete::{look_again, whole};
 use super::initiate::put_url;
 use super::lost::{is_another, must_be_lost};
 use super::plan::part_range;
 use super::state::is_terminal;
-use super::{Change, Outcome, Session, find, location, rows, transition};
+use super::{Change, Outcome, Session, find, location, transition};
 use crate::caller::Caller;
-use crate::clock::seconds;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::storage::{Kind, Presigned};
 
 /// Why an upload cannot go on.
@@ -127,17 +127,4 @@ async fn lost(engine: &Engine, caller: &Caller, session: Session, reason: Failur
 
 fn stuck(session: Session, reason: Option<NoResume>) -> Resume {
     Resume { session, can_resume: false, reason, parts: vec![], uploaded_bytes: 0, put: None }
-}
-
-/// The row as it is now; somebody may have ended the session while the store was asked.
-async fn touch_seldom(engine: &Engine, session: Session) -> Result<Session> {
-    let now = engine.clock.now();
-    let settings = &engine.settings.sessions;
-    let seldom = seconds(settings.activity_write_secs);
-    if now - session.last_activity_at >= seldom
-        && let Some(touched) = rows::touch(&engine.db, &session, settings, now).await?
-    {
-        return Ok(touched);
-    }
-    rows::find(&engine.db.conn().of(session.tenant_id), session.tenant_id, session.id).await?.ok_or(Error::NotFound)
 }

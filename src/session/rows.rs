@@ -20,6 +20,7 @@ use crate::error::Result;
 use crate::event::chain::Link;
 use crate::settings;
 use crate::storage::UPLOADS;
+use crate::tenant::rows::{halves, total};
 
 type Session = upload_session::Model;
 
@@ -137,15 +138,18 @@ fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// Records that somebody is there: moves `last_activity_at` and, within the longest life, `expires_at`.
-/// `None` where the session is not UPLOADING any more, or has expired.
+/// Records that somebody is there: moves `last_activity_at` and, within the longest life, `expires_at`; once in
+/// `sessions.activity_write_secs`.
+/// `None` where the session is not UPLOADING any more, has expired, or somebody was there so shortly before.
 pub(super) async fn touch(
     db: &Database,
     session: &Session,
     settings: &settings::Sessions,
     now: DateTime<Utc>,
 ) -> Result<Option<Session>> {
-    alone(db, session.tenant_id, touching(session, settings, now)).await
+    let before = now - seconds(settings.activity_write_secs);
+    let touch = touching(session, settings, now).filter(Column::LastActivityAt.lte(before));
+    alone(db, session.tenant_id, touch).await
 }
 
 /// The intent to complete: what the asset will be called if it comes to be.
@@ -331,8 +335,6 @@ pub enum Queue {
     Uncleared(DateTime<Utc>),
     /// COMPLETED and not cleared, with an asset that is served from elsewhere.
     Unmoved,
-    /// COMPLETED before this, with an asset that is UPLOADED still.
-    Unpromoted(DateTime<Utc>),
     /// FAILED or CANCELLED, and cleared before this.
     Past(DateTime<Utc>),
 }
@@ -358,10 +360,6 @@ impl Queue {
             Self::Unmoved => {
                 all.add(Column::StorageClearedAt.is_null()).add(is(Status::Completed)).add(Expr::exists(moved_asset()))
             }
-            Self::Unpromoted(before) => {
-                let ids = Expr::tuple([Expr::col(Column::TenantId), Expr::col(Column::Id)]);
-                all.add(ids.in_subquery(uploaded_assets())).add(Column::CompletedAt.lt(before))
-            }
             Self::Past(before) => {
                 all.add(Column::StorageClearedAt.is_not_null()).add(ended()).add(Column::StorageClearedAt.lt(before))
             }
@@ -376,7 +374,7 @@ impl Queue {
             Self::Initiating(_) => Some(Column::CreatedAt),
             Self::Completing(_) => Some(Column::CompletingAt),
             Self::Uncleared(_) => Some(Column::UpdatedAt),
-            Self::Unmoved | Self::Unpromoted(_) => None,
+            Self::Unmoved => None,
             Self::Past(_) => Some(Column::StorageClearedAt),
         }
     }
@@ -389,7 +387,7 @@ impl Queue {
             Self::Initiating(_) => Some(session.created_at),
             Self::Completing(_) => session.completing_at,
             Self::Uncleared(_) => Some(session.updated_at),
-            Self::Unmoved | Self::Unpromoted(_) => None,
+            Self::Unmoved => None,
             Self::Past(_) => session.storage_cleared_at,
         };
         let ids = [Expr::value(session.tenant_id), Expr::value(session.id)];
@@ -412,15 +410,6 @@ fn moved_asset() -> SelectStatement {
         .and_where(of_session(asset::Column::Id, Column::AssetId))
         .and_where(Expr::col((asset::Entity, asset::Column::Status)).eq(asset::Status::Ready.to_value()))
         .and_where(Expr::col((asset::Entity, asset::Column::ObjectKey)).not_like(format!("{UPLOADS}%")))
-        .to_owned()
-}
-
-/// In the words of their index.
-fn uploaded_assets() -> SelectStatement {
-    Query::select()
-        .columns([asset::Column::TenantId, asset::Column::UploadSessionId])
-        .from(asset::Entity)
-        .and_where(Expr::col(asset::Column::Status).eq(Expr::Constant(asset::Status::Uploaded.to_value().into())))
         .to_owned()
 }
 
@@ -664,19 +653,28 @@ pub(super) async fn list(
 pub(crate) struct StatusCount {
     pub(crate) status: Status,
     pub(crate) sessions: i64,
-    pub(crate) bytes: i64,
+    bytes_upper: i64,
+    bytes_lower: i64,
     pub(crate) first_at: DateTime<Utc>,
     pub(crate) last_at: DateTime<Utc>,
 }
 
+impl StatusCount {
+    /// At most `i64::MAX`.
+    pub(crate) fn bytes(&self) -> i64 {
+        total(self.bytes_upper, self.bytes_lower)
+    }
+}
+
 /// Of the sessions of one batch that the caller sees: a line for each state that occurs.
 pub fn batch_summary(caller: &Caller, batch: &str) -> Select<Entity> {
-    let bytes = Expr::col(Column::FileSize).sum().cast_as(Alias::new("bigint"));
+    let [upper, lower] = halves(Column::FileSize);
     let mut query = Entity::find()
         .select_only()
         .column(Column::Status)
         .column_as(Column::Id.count(), "sessions")
-        .column_as(bytes, "bytes")
+        .column_as(upper, "bytes_upper")
+        .column_as(lower, "bytes_lower")
         .column_as(Column::CreatedAt.min(), "first_at")
         .column_as(Column::LastActivityAt.max(), "last_at")
         .filter(Column::TenantId.eq(caller.tenant))

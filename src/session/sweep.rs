@@ -3,6 +3,8 @@ use std::future::ready;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::TimeDelta;
+use entity::SessionId;
+use entity::upload_session::Status;
 use futures_util::future::OptionFuture;
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
@@ -85,25 +87,34 @@ where
                 warn!(bucket, "a pass leaves a bucket to the next one: the store fails at it again and again");
                 report.name(bucket, "failed too often in a row: the rest is left to the next run");
             }
-            match fate {
-                Err(error @ Error::DbUnavailable(_)) => return Err(error),
-                Err(error) => {
-                    let error = error.explained();
-                    warn!(session.id = %id, status = state::name(status), error, "a pass leaves a session to the next one");
-                    report.found += 1;
-                    report.failed += 1;
-                    report.name(id.to_string(), &error);
-                }
-                Ok(Fate::NotDue) => {}
-                Ok(fate) => {
-                    report.found += 1;
-                    report.failed += u64::from(fate == Fate::Failed);
-                    report.done += u64::from(fate == Fate::Done);
-                    report.skipped += u64::from(fate == Fate::Skipped);
-                }
-            }
+            count(report, id, status, fate)?;
         }
         after = Some(last);
+    }
+    Ok(())
+}
+
+/// Counts what became of a session, and names what failed.
+///
+/// # Errors
+/// [`Error::DbUnavailable`], as it is.
+pub(super) fn count(report: &mut Report, id: SessionId, status: Status, fate: Result<Fate>) -> Result<()> {
+    match fate {
+        Err(error @ Error::DbUnavailable(_)) => return Err(error),
+        Err(error) => {
+            let error = error.explained();
+            warn!(session.id = %id, status = state::name(status), error, "a pass leaves a session to the next one");
+            report.found += 1;
+            report.failed += 1;
+            report.name(id.to_string(), &error);
+        }
+        Ok(Fate::NotDue) => {}
+        Ok(fate) => {
+            report.found += 1;
+            report.failed += u64::from(fate == Fate::Failed);
+            report.done += u64::from(fate == Fate::Done);
+            report.skipped += u64::from(fate == Fate::Skipped);
+        }
     }
     Ok(())
 }

@@ -4,7 +4,9 @@ use std::ops::Range;
 use chrono::{DateTime, Utc};
 use entity::upload_session::{self, Status};
 use entity::{BrandId, TenantId, asset, brand, tenant, tenant_usage};
-use sea_orm::sea_query::{Alias, Condition, Expr, ExprTrait, LockType, OnConflict, Query, SelectStatement};
+use sea_orm::sea_query::{
+    Alias, Condition, Expr, ExprTrait, IntoColumnRef, LockType, OnConflict, Query, SelectStatement,
+};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, PaginatorTrait,
     QueryFilter, QueryOrder, QuerySelect, Select,
@@ -101,26 +103,61 @@ pub(super) async fn insert_brand(tx: &Tx, tenant: TenantId, slug: &str, now: Dat
 }
 
 /// What a tenant holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromQueryResult)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Sessions that are INITIATING or UPLOADING.
     pub live_sessions: i64,
-    /// Of live sessions, of assets, and of FAILED and CANCELLED sessions whose storage is not cleared yet.
+    /// Of live sessions, of assets, and of FAILED and CANCELLED sessions whose storage is not cleared yet; at most
+    /// `i64::MAX`.
     pub bytes: i64,
 }
 
 pub(crate) async fn usage(conn: &impl ConnectionTrait, tenant: TenantId) -> Result<Usage> {
     let query = summing().filter(tenant_usage::Column::TenantId.eq(tenant));
-    Ok(query.into_model::<Usage>().one(conn).await.map_err(db_error)?.unwrap_or_default())
+    let summed = query.into_model::<Summed>().one(conn).await.map_err(db_error)?;
+    Ok(summed.map_or_else(Usage::default, Summed::usage))
+}
+
+#[derive(Clone, Copy, Debug, FromQueryResult)]
+struct Summed {
+    live_sessions: i64,
+    bytes_upper: i64,
+    bytes_lower: i64,
+}
+
+impl Summed {
+    fn usage(self) -> Usage {
+        Usage { live_sessions: self.live_sessions, bytes: total(self.bytes_upper, self.bytes_lower) }
+    }
 }
 
 fn summing() -> Select<tenant_usage::Entity> {
-    let sum =
-        |column: tenant_usage::Column| Expr::expr(Expr::col(column).sum()).cast_as(Alias::new("bigint")).if_null(0_i64);
+    let [upper, lower] = halves(tenant_usage::Column::Bytes);
     tenant_usage::Entity::find()
         .select_only()
-        .column_as(sum(tenant_usage::Column::LiveSessions), "live_sessions")
-        .column_as(sum(tenant_usage::Column::Bytes), "bytes")
+        .column_as(sum(Expr::col(tenant_usage::Column::LiveSessions)), "live_sessions")
+        .column_as(upper, "bytes_upper")
+        .column_as(lower, "bytes_lower")
+}
+
+fn sum(of: Expr) -> Expr {
+    Expr::expr(of.sum()).cast_as(Alias::new("bigint")).if_null(0_i64)
+}
+
+/// A sum of bytes, as those of their upper and of their lower 32 bits: one sum would fail where it is more than `i64::MAX`, on
+/// both databases, and sizes are what clients say. [`total`] makes one number of the two.
+pub(crate) fn halves(bytes: impl IntoColumnRef + Clone) -> [Expr; 2] {
+    [sum(Expr::col(bytes.clone()).right_shift(32)), sum(Expr::col(bytes).bit_and(0xffff_ffff_i64))]
+}
+
+/// `upper` times 2^32 and `lower`, or the bound of `i64` that is nearest.
+pub(crate) fn total(upper: i64, lower: i64) -> i64 {
+    clamped((i128::from(upper) << 32) + i128::from(lower))
+}
+
+/// The number, or the bound of `i64` that is nearest.
+pub(crate) fn clamped(number: i128) -> i64 {
+    i64::try_from(number).unwrap_or(if number < 0 { i64::MIN } else { i64::MAX })
 }
 
 /// Counts a new session in, in the transaction that inserts it.
@@ -152,7 +189,10 @@ pub(crate) async fn reserve(tx: &Tx, id: TenantId, bytes: i64) -> Result<()> {
             "the tenant holds {used} of {quota} bytes, and the file has {bytes}"
         )));
     }
-    add(tx, share(id, stripe, 1, bytes), adding()).await.map(drop)
+    match add(tx, share(id, stripe, 1, bytes), adding().action_and_where(has_room(bytes)).to_owned()).await? {
+        0 => Err(Error::QuotaExceeded("the tenant holds more bytes than can be counted".to_owned())),
+        _ => Ok(()),
+    }
 }
 
 /// Adds to what the tenant holds, in the transaction that changes it. Less than nothing takes away.
@@ -167,7 +207,13 @@ pub(crate) async fn settle(tx: &Tx, id: TenantId, live_sessions: i64, bytes: i64
 /// that come after.
 async fn add_where_free(tx: &Tx, id: TenantId, stripe: i32, bytes: i64) -> Result<bool> {
     let free = Expr::col((tenant_usage::Entity, tenant_usage::Column::Limited)).eq(false);
-    Ok(add(tx, share(id, stripe, 1, bytes), adding().action_and_where(free).to_owned()).await? > 0)
+    let free = adding().action_and_where(free).action_and_where(has_room(bytes)).to_owned();
+    Ok(add(tx, share(id, stripe, 1, bytes), free).await? > 0)
+}
+
+/// Whether the share can count so many bytes more.
+fn has_room(bytes: i64) -> Expr {
+    Expr::col((tenant_usage::Entity, tenant_usage::Column::Bytes)).lte(i64::MAX - Ord::max(bytes, 0))
 }
 
 async fn add(tx: &Tx, share: tenant_usage::ActiveModel, adding: OnConflict) -> Result<u64> {
@@ -252,7 +298,15 @@ pub struct DayCount {
     /// `2026-01-31`
     pub day: String,
     pub uploads: i64,
-    pub bytes: i64,
+    bytes_upper: i64,
+    bytes_lower: i64,
+}
+
+impl DayCount {
+    /// At most `i64::MAX`.
+    pub fn bytes(&self) -> i64 {
+        total(self.bytes_upper, self.bytes_lower)
+    }
 }
 
 /// Days are those of UTC. Completed uploads are counted by their assets, which stay when old sessions are deleted.
@@ -269,7 +323,8 @@ pub fn count_by_day(
         query
             .expr_as(day_of(backend, Expr::col(at)), "day")
             .expr_as(Expr::cust("count(*)"), "uploads")
-            .expr_as(Expr::cust("CAST(0 AS bigint)"), "bytes")
+            .expr_as(Expr::cust("CAST(0 AS bigint)"), "bytes_upper")
+            .expr_as(Expr::cust("CAST(0 AS bigint)"), "bytes_lower")
             .from(upload_session::Entity)
             .and_where(Session::TenantId.eq(tenant))
             .cond_where(within(Expr::col(at)));
@@ -285,10 +340,12 @@ pub fn count_by_day(
         Count::Cancelled => of_sessions(Session::CancelledAt, Some(Status::Cancelled)),
         Count::Completed => {
             let at = asset::Column::CreatedAt;
+            let [upper, lower] = halves(asset::Column::FileSize);
             Query::select()
                 .expr_as(day_of(backend, Expr::col(at)), "day")
                 .expr_as(Expr::cust("count(*)"), "uploads")
-                .expr_as(Expr::cust("CAST(sum(file_size) AS bigint)"), "bytes")
+                .expr_as(upper, "bytes_upper")
+                .expr_as(lower, "bytes_lower")
                 .from(asset::Entity)
                 .and_where(asset::Column::TenantId.eq(tenant))
                 .cond_where(within(Expr::col(at)))
@@ -361,8 +418,8 @@ fn is_limited(tenant: &tenant::Model) -> bool {
 #[derive(Clone, Copy, Debug, FromQueryResult)]
 struct UsageOf {
     tenant_id: TenantId,
-    live_sessions: i64,
-    bytes: i64,
+    #[sea_orm(nested)]
+    summed: Summed,
 }
 
 /// What each of these tenants holds; one that never held anything is not there.
@@ -372,6 +429,5 @@ pub(super) async fn usages(conn: &impl ConnectionTrait, of: &[TenantId]) -> Resu
         .filter(tenant_usage::Column::TenantId.is_in(of.iter().copied()))
         .group_by(tenant_usage::Column::TenantId);
     let rows = query.into_model::<UsageOf>().all(conn).await.map_err(db_error)?;
-    let usage = |row: UsageOf| Usage { live_sessions: row.live_sessions, bytes: row.bytes };
-    Ok(rows.into_iter().map(|row| (row.tenant_id, usage(row))).collect())
+    Ok(rows.into_iter().map(|row| (row.tenant_id, row.summed.usage())).collect())
 }

@@ -47,7 +47,7 @@ pub async fn daily(
             let Some(day) = row.day.parse().ok().and_then(|day: NaiveDate| days.get_mut(&day)) else { continue };
             match count {
                 Count::Opened => day.opened = row.uploads,
-                Count::Completed => (day.completed, day.bytes_completed) = (row.uploads, row.bytes),
+                Count::Completed => (day.completed, day.bytes_completed) = (row.uploads, row.bytes()),
                 Count::Failed => day.failed = row.uploads,
                 Count::Cancelled => day.cancelled = row.uploads,
             }

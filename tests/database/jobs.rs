@@ -37,6 +37,7 @@ on_both!(
 fn numbered(engine: &Engine, number: i64) -> NewJob {
     NewJob {
         kind: Kind::Promote,
+        tenant: None,
         payload: json!({ "number": number }),
         priority: 0,
         dedupe_key: None,

@@ -203,7 +203,7 @@ pub(crate) struct JobView {
     state: &'static str,
     #[schema(value_type = Object)]
     payload: Value,
-    /// Lower comes first.
+    /// Of one tenant's jobs, lower comes first.
     priority: i32,
     /// At most one job that is not dead has it.
     dedupe_key: Option<String>,

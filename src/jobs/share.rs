@@ -1,0 +1,58 @@
+use chrono::{DateTime, Utc};
+use entity::TenantId;
+
+/// How a tenant stands whose jobs wait for a place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share {
+    pub(super) tenant: TenantId,
+    /// Places that it has, over all processes.
+    pub(super) running: i64,
+    /// When the first of its jobs that wait became due.
+    pub(super) since: DateTime<Utc>,
+}
+
+/// Where the next look at the tenants begins. They are many where a look does not reach all of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Turn(pub(super) Option<TenantId>);
+
+/// Whose jobs get the free places: one by one, each goes to the tenant that has the fewest, and of several to the one that
+/// has waited longest. Tenants that get none are not named.
+pub(super) fn divide(shares: &[Share], places: usize) -> Vec<(TenantId, u64)> {
+    let mut given = vec![0; shares.len()];
+    for _ in 0..places {
+        let held = |index: &usize| (shares[*index].running.saturating_add(given[*index]), shares[*index].since);
+        let Some(next) = (0..shares.len()).min_by_key(held) else { break };
+        given[next] += 1;
+    }
+    let named = shares.iter().zip(given).filter(|(_, given)| *given > 0);
+    named.map(|(share, given)| (share.tenant, given.unsigned_abs())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn share(tenant: u128, running: i64, since: i64) -> Share {
+        let since = DateTime::from_timestamp(since, 0).unwrap();
+        Share { tenant: TenantId(Uuid::from_u128(tenant)), running, since }
+    }
+
+    fn given(shares: &[Share], places: usize) -> Vec<(u128, u64)> {
+        divide(shares, places).into_iter().map(|(tenant, places)| (tenant.0.as_u128(), places)).collect()
+    }
+
+    #[test]
+    fn a_place_goes_to_whoever_has_the_fewest_and_has_waited_longest() {
+        assert_eq!(given(&[], 4), []);
+        assert_eq!(given(&[share(1, 0, 9)], 4), [(1, 4)]);
+        assert_eq!(given(&[share(1, 3, 0), share(2, 0, 9)], 1), [(2, 1)]);
+        assert_eq!(given(&[share(1, 3, 0), share(2, 0, 9)], 4), [(1, 1), (2, 3)]);
+        assert_eq!(given(&[share(1, 3, 0), share(2, 0, 9)], 7), [(1, 2), (2, 5)]);
+        assert_eq!(given(&[share(1, 0, 5), share(2, 0, 4), share(3, 0, 6)], 2), [(1, 1), (2, 1)]);
+        assert_eq!(given(&[share(1, i64::MAX, 5), share(2, 0, 6)], 2), [(2, 2)]);
+    }
+}
