@@ -12,6 +12,7 @@ pub mod job;
 pub mod operator_action;
 pub mod operator_chain;
 pub mod pass_run;
+pub mod pruned_places;
 pub mod schedule;
 pub mod tenant;
 pub mod tenant_usage;

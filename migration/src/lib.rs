@@ -19,6 +19,7 @@ mod m20261129_000030_share_queue;
 mod m20261129_000031_index_queue;
 mod m20261129_000032_prune_tombstones;
 mod m20261129_000033_index_tombstones;
+mod m20261129_000034_fill_usage;
 mod m20261129_000060_try_writes;
 mod sql;
 
@@ -52,6 +53,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000031_index_queue::Migration),
             Box::new(m20261129_000032_prune_tombstones::Migration),
             Box::new(m20261129_000033_index_tombstones::Migration),
+            Box::new(m20261129_000034_fill_usage::Migration),
             Box::new(m20261129_000060_try_writes::Migration),
         ]
     }

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use entity::{BrandId, TenantId, tenant};
 use serde_json::{Map, Value};
@@ -16,54 +16,109 @@ const TENANTS_AT_ONCE: u64 = 500;
 /// Computes the chain of all actions anew, and compares the tenants with what was done to them. Answers how many actions
 /// there are; `tell` is called with each thing that is wrong, and with the tenant that it is about.
 ///
-/// Needs memory for what each tenant was made to be.
-pub(crate) async fn check(
-    engine: &Engine,
-    at: &Snapshot,
-    tell: &mut impl FnMut(Option<TenantId>, String),
-) -> Result<u64> {
-    let mut chain = Chain { head: Vec::new(), seq: 0, is_whole: true };
-    let mut tenants: BTreeMap<TenantId, Map<String, Value>> = BTreeMap::new();
-    let (mut after, mut read) = (None, 0);
+/// Needs memory for what each tenant was made to be. Reads a page at a time, and before each page of tenants what was done
+/// since.
+pub(crate) async fn check(engine: &Engine, tell: &mut impl FnMut(Option<TenantId>, String)) -> Result<u64> {
+    let mut record = Record::default();
+    while record.read_on(engine, &engine.db.snapshot().await?, tell).await? {}
+    let mut after = None;
     loop {
-        let page = rows::after(at, after, ACTIONS_AT_ONCE).await?;
-        after = page.last().map(|last| last.seq);
-        read += page.len() as u64;
-        let more = page.len() as u64 == ACTIONS_AT_ONCE;
-        for action in page {
-            if let Some(what) = chain.wrong_with(engine, &action) {
-                tell(action.tenant_id, what);
-            }
-            if let Some(tenant) = action.tenant_id {
-                follow(tenants.entry(tenant).or_default(), &action);
-            }
+        let at = engine.db.snapshot().await?;
+        while record.read_on(engine, &at, tell).await? {}
+        let page = tenants::after(at.conn(), after, TENANTS_AT_ONCE).await?;
+        after = page.last().map(|last| last.id);
+        for tenant in &page {
+            record.check_tenant(&at, tenant, tell).await?;
         }
-        if !more {
+        if (page.len() as u64) < TENANTS_AT_ONCE {
             break;
         }
     }
-    if let Some(what) = chain.wrong_with_end(rows::chain(at).await?) {
+    let at = engine.db.snapshot().await?;
+    while record.read_on(engine, &at, tell).await? {}
+    // One that was made meanwhile may have its place among those that were passed.
+    let others: Vec<TenantId> = record.tenants.keys().filter(|id| !record.checked.contains(id)).copied().collect();
+    for id in others {
+        match tenants::find(at.conn(), id).await? {
+            Some(tenant) => record.check_tenant(&at, &tenant, tell).await?,
+            None => tell(Some(id), "the tenant was made, and is gone".to_owned()),
+        }
+    }
+    if let Some(what) = record.chain.wrong_with_end(rows::chain(&at).await?) {
         tell(None, what);
     }
-    let there = rows::count(at).await?;
+    let (there, read) = (rows::count(&at).await?, record.read);
     if there != read {
         tell(None, format!("there are {there} actions, of which {read} have a number of their own"));
     }
-    check_tenants(at, tenants, tell).await?;
     Ok(read)
 }
 
+/// What was read of the actions so far.
+#[derive(Default)]
+struct Record {
+    chain: Chain,
+    /// The last one's number.
+    after: Option<i64>,
+    read: u64,
+    /// What each was made to be.
+    tenants: BTreeMap<TenantId, Map<String, Value>>,
+    checked: HashSet<TenantId>,
+}
+
+impl Record {
+    /// Reads the next page; `false` where there is no more.
+    async fn read_on(
+        &mut self,
+        engine: &Engine,
+        at: &Snapshot,
+        tell: &mut impl FnMut(Option<TenantId>, String),
+    ) -> Result<bool> {
+        let page = rows::after(at, self.after, ACTIONS_AT_ONCE).await?;
+        self.after = page.last().map(|last| last.seq).or(self.after);
+        self.read += page.len() as u64;
+        let more = page.len() as u64 == ACTIONS_AT_ONCE;
+        for action in page {
+            if let Some(what) = self.chain.wrong_with(engine, &action) {
+                tell(action.tenant_id, what);
+            }
+            if let Some(tenant) = action.tenant_id {
+                follow(self.tenants.entry(tenant).or_default(), &action);
+            }
+        }
+        Ok(more)
+    }
+
+    /// With what was done to it up to the same moment.
+    async fn check_tenant(
+        &mut self,
+        at: &Snapshot,
+        tenant: &tenant::Model,
+        tell: &mut impl FnMut(Option<TenantId>, String),
+    ) -> Result<()> {
+        self.checked.insert(tenant.id);
+        let mut tell = |what| tell(Some(tenant.id), what);
+        let brands = tenants::all_brands(at.conn(), tenant.id).await?;
+        check_tenant(tenant, &brands, self.tenants.get(&tenant.id), &mut tell);
+        if !tenants::are_shares_right(at.conn(), tenant).await? {
+            tell("the tenant's usage is not marked with whether it is limited".to_owned());
+        }
+        Ok(())
+    }
+}
+
 /// The chain so far.
+#[derive(Default)]
 struct Chain {
     head: Vec<u8>,
     seq: i64,
-    /// Until something is wrong with it; then what follows cannot be told, and is followed all the same.
-    is_whole: bool,
+    /// Something is wrong with it: what follows cannot be told, and is followed all the same.
+    is_broken: bool,
 }
 
 impl Chain {
     fn wrong_with(&mut self, engine: &Engine, action: &Action) -> Option<String> {
-        if !self.is_whole {
+        if self.is_broken {
             return None;
         }
         let seq = self.seq + 1;
@@ -77,14 +132,14 @@ impl Chain {
         } else {
             None
         };
-        (self.head, self.seq, self.is_whole) = (link.head, seq, wrong.is_none());
+        (self.head, self.seq, self.is_broken) = (link.head, seq, wrong.is_some());
         wrong
     }
 
     fn wrong_with_end(&self, end: Option<(i64, Vec<u8>)>) -> Option<String> {
         match end {
             None => Some("where the chain of actions ends is gone".to_owned()),
-            _ if !self.is_whole => None,
+            _ if self.is_broken => None,
             Some((last, _)) if last != self.seq => {
                 Some(format!("there were {last} actions, and {} are left", self.seq))
             }
@@ -111,38 +166,10 @@ fn follow(tenant: &mut Map<String, Value>, action: &Action) {
     }
 }
 
-async fn check_tenants(
-    at: &Snapshot,
-    mut was: BTreeMap<TenantId, Map<String, Value>>,
-    tell: &mut impl FnMut(Option<TenantId>, String),
-) -> Result<()> {
-    let mut after = None;
-    loop {
-        let page = tenants::after(at.conn(), after, TENANTS_AT_ONCE).await?;
-        after = page.last().map(|last| last.id);
-        let more = page.len() as u64 == TENANTS_AT_ONCE;
-        for tenant in page {
-            let mut tell = |what| tell(Some(tenant.id), what);
-            let brands = tenants::all_brands(at.conn(), tenant.id).await?;
-            check_tenant(&tenant, &brands, was.remove(&tenant.id), &mut tell);
-            if !tenants::are_shares_right(at.conn(), &tenant).await? {
-                tell("the tenant's usage is not marked with whether it is limited".to_owned());
-            }
-        }
-        if !more {
-            break;
-        }
-    }
-    for tenant in was.into_keys() {
-        tell(Some(tenant), "the tenant was made, and is gone".to_owned());
-    }
-    Ok(())
-}
-
 fn check_tenant(
     tenant: &tenant::Model,
     brands: &[(String, BrandId)],
-    was: Option<Map<String, Value>>,
+    was: Option<&Map<String, Value>>,
     tell: &mut impl FnMut(String),
 ) {
     let Some(was) = was else {

@@ -12,7 +12,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::{digest, hmac};
 use chrono::{DateTime, Utc};
 use entity::upload_session::{FailureReason, Status};
-use entity::{SessionId, TenantId, operator_action, upload_tombstone};
+use entity::{SessionId, TenantId, operator_action, pruned_places, upload_tombstone};
 use serde_json::{Map, Value, json};
 
 use crate::session::state;
@@ -141,6 +141,11 @@ impl Keys {
             row.deleted_at.timestamp_micros(),
         ]);
         self.seal("tombstone", &facts)
+    }
+
+    /// The MAC of a block of pruned places.
+    pub fn pruned_places(&self, row: &pruned_places::Model) -> Vec<u8> {
+        self.seal("pruned places", &json!([row.block, hex::encode(&row.places)]))
     }
 
     fn context(&self, what: &[u8]) -> hmac::Context {

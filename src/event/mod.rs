@@ -6,6 +6,7 @@ mod effect;
 mod feed;
 mod hub;
 mod line;
+pub(crate) mod pruned;
 mod receipt;
 mod record;
 pub mod rows;

@@ -1,12 +1,13 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use entity::upload_event::{self, ActiveModel, Column};
 use entity::upload_session::{self, Status};
-use entity::{AssetId, BrandId, SessionId, TenantId, asset, feed, tenant, upload_tombstone};
+use entity::{AssetId, BrandId, SessionId, TenantId, asset, feed, pruned_places, tenant, upload_tombstone};
+use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType, OnConflict};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, JoinType,
-    QueryFilter, QueryOrder, QuerySelect, RelationDef, Select, Statement,
+    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult,
+    IntoActiveModel, JoinType, QueryFilter, QueryOrder, QuerySelect, RelationDef, Select, Statement,
 };
 
 use super::Entry;
@@ -262,18 +263,122 @@ pub(super) async fn tombstones(at: &Snapshot, ids: Ids, limit: u64) -> Result<Ve
         .map_err(db_error)
 }
 
-/// The places of events after this one, in order.
-pub(super) async fn positions(at: &Snapshot, after: i64, limit: u64) -> Result<Vec<i64>> {
+/// The places that events have from this one on, up to the other, in order.
+pub(super) async fn positions(at: &Snapshot, from: i64, until: i64) -> Result<Vec<i64>> {
     upload_event::Entity::find()
         .select_only()
         .column(Column::Position)
-        .filter(Column::Position.gt(after))
+        .filter(Column::Position.gte(from))
+        .filter(Column::Position.lte(until))
         .order_by_asc(Column::Position)
-        .limit(limit)
         .into_tuple()
         .all(at.conn())
         .await
         .map_err(db_error)
+}
+
+/// The last place that any event has; 0 where none has one.
+pub(super) async fn highest_position(at: &Snapshot) -> Result<i64> {
+    let query =
+        upload_event::Entity::find().select_only().column(Column::Position).filter(Column::Position.is_not_null());
+    let highest = query.order_by_desc(Column::Position).limit(1).into_tuple().one(at.conn()).await;
+    Ok(highest.map_err(db_error)?.unwrap_or(0))
+}
+
+/// How many events these sessions had of which the last has no place yet; of all tenants where there is none.
+pub(super) async fn unplaced(at: &Snapshot, tenant: Option<TenantId>) -> Result<HashMap<SessionId, i32>> {
+    let mut query = upload_event::Entity::find()
+        .select_only()
+        .column(Column::UploadSessionId)
+        .column_as(Column::Seq.max(), "seq")
+        .filter(Column::Position.is_null())
+        .group_by(Column::UploadSessionId);
+    if let Some(tenant) = tenant {
+        query = query.filter(Column::TenantId.eq(tenant));
+    }
+    let rows: Vec<(SessionId, i32)> = query.into_tuple().all(at.conn()).await.map_err(db_error)?;
+    Ok(rows.into_iter().collect())
+}
+
+/// What is left of sessions that were deleted since then.
+pub(super) async fn tombstones_since(
+    at: &Snapshot,
+    since: DateTime<Utc>,
+    after: Option<&upload_tombstone::Model>,
+    limit: u64,
+) -> Result<Vec<upload_tombstone::Model>> {
+    let query = upload_tombstone::Entity::find().filter(upload_tombstone::Column::DeletedAt.gte(since));
+    by_age(query, after).limit(limit).all(at.conn()).await.map_err(db_error)
+}
+
+/// What is left of sessions that were deleted before then, the oldest first; locked until the transaction ends, and without
+/// those that others have locked.
+pub(crate) async fn old_tombstones(
+    tx: &Tx,
+    before: DateTime<Utc>,
+    after: Option<&upload_tombstone::Model>,
+    limit: u64,
+) -> Result<Vec<upload_tombstone::Model>> {
+    let query = upload_tombstone::Entity::find().filter(upload_tombstone::Column::DeletedAt.lt(before));
+    let query = by_age(query, after).limit(limit);
+    query.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked).all(tx.conn()).await.map_err(db_error)
+}
+
+fn by_age(
+    query: Select<upload_tombstone::Entity>,
+    after: Option<&upload_tombstone::Model>,
+) -> Select<upload_tombstone::Entity> {
+    use upload_tombstone::Column::{DeletedAt, TenantId, UploadSessionId};
+    let columns = [DeletedAt, TenantId, UploadSessionId];
+    let mut query = columns.into_iter().fold(query, |query, column| query.order_by_asc(column));
+    if let Some(after) = after {
+        let place = Expr::tuple(columns.map(Expr::col));
+        let values =
+            [Expr::value(after.deleted_at), Expr::value(after.tenant_id), Expr::value(after.upload_session_id)];
+        query = query.filter(place.gt(Expr::tuple(values)));
+    }
+    query
+}
+
+pub(crate) async fn delete_tombstones(tx: &Tx, of: &[(TenantId, SessionId)]) -> Result<()> {
+    use upload_tombstone::Column::{TenantId, UploadSessionId};
+    let ids = of.iter().map(|(tenant, session)| Expr::tuple([Expr::value(*tenant), Expr::value(*session)]));
+    upload_tombstone::Entity::delete_many()
+        .filter(Expr::tuple([Expr::col(TenantId), Expr::col(UploadSessionId)]).is_in(ids))
+        .exec(tx.conn())
+        .await
+        .map(drop)
+        .map_err(db_error)
+}
+
+/// A block of pruned places, locked until the transaction ends.
+pub(crate) async fn lock_pruned(tx: &Tx, block: i64) -> Result<Option<pruned_places::Model>> {
+    let query = pruned_places::Entity::find_by_id(block).lock(LockType::Update);
+    query.one(tx.conn()).await.map_err(db_error)
+}
+
+/// Inserts the block, or puts it in the place of the one that is there.
+pub(crate) async fn keep_pruned(tx: &Tx, row: pruned_places::Model) -> Result<()> {
+    use pruned_places::Column::{Block, Mac, Places};
+    let replace = OnConflict::column(Block).update_columns([Places, Mac]).to_owned();
+    let insert = pruned_places::Entity::insert(row.into_active_model()).on_conflict(replace);
+    insert.exec_without_returning(tx.conn()).await.map(drop).map_err(db_error)
+}
+
+pub(super) async fn pruned(at: &Snapshot, block: i64) -> Result<Option<pruned_places::Model>> {
+    pruned_places::Entity::find_by_id(block).one(at.conn()).await.map_err(db_error)
+}
+
+/// The last block that has pruned places.
+pub(super) async fn last_block(at: &Snapshot) -> Result<Option<i64>> {
+    let query = pruned_places::Entity::find().select_only().column(pruned_places::Column::Block);
+    query.order_by_desc(pruned_places::Column::Block).limit(1).into_tuple().one(at.conn()).await.map_err(db_error)
+}
+
+/// Whether the tombstone is there.
+pub(super) async fn has_tombstone(at: &Snapshot, tenant: TenantId, session: SessionId) -> Result<bool> {
+    let found = upload_tombstone::Entity::find_by_id((tenant, session)).one(at.conn()).await;
+    Ok(found.map_err(db_error)?.is_some())
 }
 
 /// The place that each event of these sessions of one tenant has in the order of all; `None` where it has none yet.

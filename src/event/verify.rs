@@ -1,18 +1,21 @@
 //! Whether the record of what happened is as this server wrote it.
 
+use std::collections::{HashMap, HashSet};
 use std::iter::Peekable;
 
+use chrono::{DateTime, Utc};
 use entity::upload_session::Status;
-use entity::{SessionId, TenantId, asset, upload_event, upload_session};
+use entity::{SessionId, TenantId, asset, upload_event, upload_session, upload_tombstone};
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::Keys;
 use super::chain::Entry;
+use super::pruned::{self, BLOCK};
 use super::rows::{self, Ids};
 use crate::action;
-use crate::database::Snapshot;
+use crate::clock::CLOCKS_DIFFER_MAX;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::session::{location, state};
@@ -20,7 +23,6 @@ use crate::tenant::{self, Usage};
 
 const SESSIONS_AT_ONCE: u64 = 500;
 const TOMBSTONES_AT_ONCE: u64 = 1_000;
-const POSITIONS_AT_ONCE: u64 = 10_000;
 /// Findings that are told one by one; the rest is counted. With a wrong key every session is one.
 const FINDINGS_MAX: usize = 1_000;
 
@@ -89,75 +91,139 @@ impl VerifyReport {
 /// Computes every chain of events anew and compares it with what is stored, and what is stored with what it says; that of
 /// the operators' actions too.
 ///
-/// All reads are of one moment, so a server may go on working meanwhile. Needs memory for a few hundred sessions, 8 bytes
-/// for each event of a deleted one, and all tenants with their brands. `progress` is called now and then.
+/// A server may go on working meanwhile. Nothing is read that is older than a few hundred sessions take: a transaction that
+/// lasts long would have the database keep all that is changed until its end. What is compared over many of these reads (what
+/// a tenant holds, the order of all events, tenants and actions) is compared as of one moment, or looked at once more where it
+/// changed between.
+///
+/// Needs memory for a few hundred sessions, 24 bytes for each event of a deleted session that has a tombstone, 20 for each
+/// session with an event that has no place yet, and all tenants with their brands. `progress` is called now and then.
 ///
 /// # Errors
 /// [`crate::error::Error::DbUnavailable`] and [`crate::error::Error::Db`]: it was not looked at to the end.
 pub async fn verify(engine: &Engine, scope: &Scope, mut progress: impl FnMut(&VerifyReport)) -> Result<VerifyReport> {
-    let at = engine.db.snapshot().await?;
     let mut report = VerifyReport::default();
-    let last_position = rows::last_position(at.conn()).await?;
-    let mut buried = Vec::new();
-    for tenant in rows::tenants(&at, scope.tenant).await? {
+    let (tenants, began) = Beginning::look(engine, scope).await?;
+    let mut buried = Buried::default();
+    for (tenant, held) in tenants {
         // One session is all ids after the one before it, up to it.
         let one = scope.session;
         let before = one.map(|id| SessionId(Uuid::from_u128(id.0.as_u128().saturating_sub(1))));
         let ids = Ids { tenant, after: before, until: one };
-        check_tenant(engine, &at, ids, last_position, &mut report, &mut progress).await?;
-        check_tombstones(engine, &at, ids, &mut buried, &mut report).await?;
+        let counted = check_sessions_of(engine, ids, &began, &mut report, &mut progress).await?;
+        let is_whole = check_tombstones(engine, ids, &began, &mut buried, &mut report).await?;
+        if one.is_none() && is_whole && counted != held {
+            report.add(Finding {
+                tenant_id: Some(tenant),
+                upload_session_id: None,
+                seq: None,
+                what: "what the tenant is said to hold is not the sum of what it holds".to_owned(),
+            });
+        }
     }
     if *scope == Scope::default() {
-        check_order(&at, last_position, buried, &mut report).await?;
-        report.positions = Some(last_position);
+        check_order(engine, &began, buried, &mut report).await?;
+        report.positions = Some(began.last_position);
         let mut tell = |tenant_id, what| report.add(Finding { tenant_id, upload_session_id: None, seq: None, what });
-        let actions = action::check(engine, &at, &mut tell).await?;
+        let actions = action::check(engine, &mut tell).await?;
         report.actions = Some(actions);
     }
     Ok(report)
 }
 
-async fn check_tenant(
-    engine: &Engine,
-    at: &Snapshot,
-    mut ids: Ids,
+/// The moment at which the audit begins, and as of which sums are compared.
+struct Beginning {
+    at: DateTime<Utc>,
     last_position: i64,
+    /// The last place that an event had.
+    highest_position: i64,
+    /// Of sessions with an event that had no place then: how many events they had.
+    unplaced: HashMap<SessionId, i32>,
+}
+
+impl Beginning {
+    /// The tenants with what each is said to hold, and the moment at which it is.
+    async fn look(engine: &Engine, scope: &Scope) -> Result<(Vec<(TenantId, Usage)>, Self)> {
+        let at = engine.db.snapshot().await?;
+        let mut tenants = Vec::new();
+        for tenant in rows::tenants(&at, scope.tenant).await? {
+            tenants.push((tenant, tenant::rows::usage(at.conn(), tenant).await?));
+        }
+        let began = Self {
+            // Rows are deleted by the one of the two that is earlier.
+            at: engine.clock.now().min(engine.clock.lived()) - CLOCKS_DIFFER_MAX,
+            last_position: rows::last_position(at.conn()).await?,
+            highest_position: rows::highest_position(&at).await?,
+            unplaced: rows::unplaced(&at, scope.tenant).await?,
+        };
+        Ok((tenants, began))
+    }
+
+    /// The events that the session had then.
+    fn known<'a>(
+        &self,
+        session: SessionId,
+        events: &'a [upload_event::Model],
+    ) -> impl Iterator<Item = &'a upload_event::Model> {
+        let placed = events.iter().filter(|event| event.position.is_some_and(|place| place <= self.last_position));
+        let last = placed.map(|event| event.seq).max().max(self.unplaced.get(&session).copied());
+        events.iter().take_while(move |event| Some(event.seq) <= last)
+    }
+}
+
+/// What a tenant holds, wider than any sum.
+#[derive(Default)]
+struct Held {
+    live_sessions: i64,
+    bytes: i128,
+}
+
+impl Held {
+    /// Counts a session in, by the events that it had.
+    fn add<'a>(&mut self, session: &upload_session::Model, events: impl Iterator<Item = &'a upload_event::Model>) {
+        let (mut status, mut is_cleared) = (None, false);
+        for event in events {
+            status = event.to_status;
+            is_cleared |= event.event == "storage.clear";
+        }
+        let Some(status) = status else { return };
+        self.live_sessions += i64::from(!state::is_terminal(status));
+        let is_there = status == Status::Completed || !is_cleared;
+        self.bytes += if is_there { i128::from(session.file_size) } else { 0 };
+    }
+}
+
+/// Checks sessions of a tenant, and returns what they held when the audit began.
+async fn check_sessions_of(
+    engine: &Engine,
+    mut ids: Ids,
+    began: &Beginning,
     report: &mut VerifyReport,
     progress: &mut impl FnMut(&VerifyReport),
-) -> Result<()> {
-    let is_whole = ids.until.is_none();
-    let mut held = Usage::default();
+) -> Result<Usage> {
+    let mut held = Held::default();
     loop {
-        let sessions = rows::sessions(at, ids, SESSIONS_AT_ONCE).await?;
-        for session in &sessions {
-            held.live_sessions += i64::from(!state::is_terminal(session.status));
-            let is_there = session.status == Status::Completed || session.storage_cleared_at.is_none();
-            held.bytes += if is_there { session.file_size } else { 0 };
-        }
+        let at = engine.db.snapshot().await?;
+        let sessions = rows::sessions(&at, ids, SESSIONS_AT_ONCE).await?;
         let more = sessions.last().filter(|_| sessions.len() as u64 == SESSIONS_AT_ONCE).map(|last| last.id);
         // Up to the last one of the page, or to the end: so that no event lies between two pages.
         let page = Ids { until: more.or(ids.until), ..ids };
-        let events = rows::of_sessions(at, page).await?;
-        let assets = rows::assets_of_sessions(at, page).await?;
-        check_sessions(&engine.keys, &sessions, events, &assets, last_position, report);
+        let events = rows::of_sessions(&at, page).await?;
+        let assets = rows::assets_of_sessions(&at, page).await?;
+        let last_position = rows::last_position(at.conn()).await?;
+        drop(at);
+        let mut count = |session: &_, events: &[_]| held.add(session, began.known(session.id, events));
+        check_sessions(&engine.keys, &sessions, events, &assets, last_position, report, &mut count);
         progress(report);
         match more {
             Some(last) => ids.after = Some(last),
             None => break,
         }
     }
-    if is_whole && tenant::rows::usage(at.conn(), ids.tenant).await? != held {
-        report.add(Finding {
-            tenant_id: Some(ids.tenant),
-            upload_session_id: None,
-            seq: None,
-            what: "what the tenant is said to hold is not the sum of what it holds".to_owned(),
-        });
-    }
-    Ok(())
+    Ok(Usage { live_sessions: held.live_sessions, bytes: tenant::rows::clamped(held.bytes) })
 }
 
-/// `events` are those of all these sessions and of any between them, both in order.
+/// `events` are those of all these sessions and of any between them, both in order; `see` is told of each session and its own.
 fn check_sessions(
     keys: &Keys,
     sessions: &[upload_session::Model],
@@ -165,6 +231,7 @@ fn check_sessions(
     assets: &[asset::Model],
     last_position: i64,
     report: &mut VerifyReport,
+    see: &mut impl FnMut(&upload_session::Model, &[upload_event::Model]),
 ) {
     let mut events = events.into_iter().peekable();
     for session in sessions {
@@ -174,6 +241,7 @@ fn check_sessions(
         let own = take_own(&mut events, session.id);
         report.sessions += 1;
         report.events += own.len() as u64;
+        see(session, &own);
         let asset = assets.iter().find(|asset| asset.upload_session_id == session.id);
         let mut check = Check { session, report };
         check.chain(keys, &own);
@@ -376,16 +444,38 @@ fn named<'a>(events: &'a [upload_event::Model], name: &str) -> Option<&'a upload
     events.iter().find(|event| event.event == name)
 }
 
-/// Checks the tenant's tombstones, and adds to `buried` the places that their sessions' events had.
+/// Where deleted sessions' events had their places, by their tombstones.
+#[derive(Default)]
+struct Buried {
+    tombstones: Vec<(TenantId, SessionId)>,
+    /// Each with its tombstone, as an index.
+    places: Vec<(i64, u32)>,
+}
+
+impl Buried {
+    fn add(&mut self, row: &upload_tombstone::Model) {
+        let index = u32::try_from(self.tombstones.len()).unwrap_or(u32::MAX);
+        self.tombstones.push((row.tenant_id, row.upload_session_id));
+        self.places.extend(places_of(row).map(|place| (place, index)));
+    }
+}
+
+fn places_of(row: &upload_tombstone::Model) -> impl Iterator<Item = i64> {
+    row.positions.as_array().into_iter().flatten().filter_map(Value::as_i64)
+}
+
+/// Checks the tenant's tombstones, and adds to `buried` the places that their sessions' events had. `false` where one of
+/// the sessions had its last event since the audit began: what it held then is not known any more.
 async fn check_tombstones(
     engine: &Engine,
-    at: &Snapshot,
     mut ids: Ids,
-    buried: &mut Vec<i64>,
+    began: &Beginning,
+    buried: &mut Buried,
     report: &mut VerifyReport,
-) -> Result<()> {
+) -> Result<bool> {
+    let mut is_whole = true;
     loop {
-        let page = rows::tombstones(at, ids, TOMBSTONES_AT_ONCE).await?;
+        let page = rows::tombstones(&engine.db.snapshot().await?, ids, TOMBSTONES_AT_ONCE).await?;
         let more = page.len() as u64 == TOMBSTONES_AT_ONCE;
         ids.after = page.last().map(|last| last.upload_session_id);
         for row in page {
@@ -398,63 +488,119 @@ async fn check_tombstones(
                     what: "what is left of the deleted session is not as it was recorded".to_owned(),
                 });
             }
-            let places = row.positions.as_array().into_iter().flatten();
-            buried.extend(places.filter_map(Value::as_i64));
+            is_whole &= places_of(&row).all(|place| place <= began.last_position);
+            buried.add(&row);
         }
         if !more {
-            return Ok(());
+            return Ok(is_whole);
         }
     }
 }
 
-/// Every place from 1 to the last one is an event's or was a deleted session's, exactly once.
-async fn check_order(at: &Snapshot, last: i64, mut buried: Vec<i64>, report: &mut VerifyReport) -> Result<()> {
-    buried.sort_unstable();
-    let mut buried = buried.into_iter().peekable();
-    let mut order = Order { next: 1 };
-    let mut after = 0;
-    loop {
-        let page = rows::positions(at, after, POSITIONS_AT_ONCE).await?;
-        for place in &page {
-            while let Some(older) = buried.next_if(|older| older <= place) {
-                order.take(older, report);
+/// Every place from 1 to the last one that was given when the audit began is an event's or was a deleted session's, exactly
+/// once.
+async fn check_order(engine: &Engine, began: &Beginning, mut buried: Buried, report: &mut VerifyReport) -> Result<()> {
+    buried.places.sort_unstable();
+    let mut of_tombstones = buried.places.iter().copied().peekable();
+    let (mut missing, mut doubles) = (Vec::new(), Vec::new());
+    let end = end_of_order(engine, began, &buried).await?;
+    for block in 0..=pruned::block_of(end) {
+        let (first, last) = ((block * BLOCK).max(1), end.min((block + 1) * BLOCK - 1));
+        let at = engine.db.snapshot().await?;
+        let mut events = rows::positions(&at, first, last).await?.into_iter().peekable();
+        let gone = rows::pruned(&at, block).await?;
+        drop(at);
+        if gone.as_ref().is_some_and(|row| !pruned::is_sealed(&engine.keys, row)) {
+            report.add_to_order(format!(
+                "what is left of deleted sessions from place {first} on is not as it was recorded"
+            ));
+        }
+        for place in first..=last {
+            let mut taken = usize::from(gone.as_ref().is_some_and(|row| pruned::holds(row, place)));
+            while events.next_if(|event| *event == place).is_some() {
+                taken += 1;
             }
-            order.take(*place, report);
-        }
-        match page.last() {
-            Some(last) => after = *last,
-            None => break,
+            while of_tombstones.next_if(|(buried, _)| *buried <= place).is_some_and(|(buried, _)| buried == place) {
+                taken += 1;
+            }
+            match taken {
+                0 => missing.push(place),
+                1 => {}
+                _ => doubles.push(place),
+            }
         }
     }
-    for older in buried {
-        order.take(older, report);
+    let missing = not_deleted_since(engine, began, missing).await?;
+    let last_given = (end < began.last_position).then_some((end + 1, began.last_position));
+    for (from, to) in in_rows(&missing).into_iter().chain(last_given) {
+        report.add_to_order(self::missing(from, to));
     }
-    if order.next <= last {
-        report.add_to_order(missing(order.next, last));
-    } else if order.next > last + 1 {
-        report
-            .add_to_order(format!("the last place that was given is {last}, and there is a place {}", order.next - 1));
+    for place in doubles {
+        if is_double(engine, &buried, place).await? {
+            report.add_to_order(format!("the place {place} in the order of all events is taken twice"));
+        }
+    }
+    let at = engine.db.snapshot().await?;
+    let (highest, last) = (rows::highest_position(&at).await?, rows::last_position(at.conn()).await?);
+    if highest > last {
+        report.add_to_order(format!("the last place that was given is {last}, and there is a place {highest}"));
     }
     Ok(())
 }
 
-/// Counts along.
-struct Order {
-    /// The place that should come now.
-    next: i64,
+/// The last place of which anything is left, up to the last one that was given: whoever sets the feed far ahead shall not
+/// have the audit count for ever.
+async fn end_of_order(engine: &Engine, began: &Beginning, buried: &Buried) -> Result<i64> {
+    let block = rows::last_block(&engine.db.snapshot().await?).await?;
+    let pruned = block.map_or(0, |block| block.saturating_add(1).saturating_mul(BLOCK) - 1);
+    let buried = buried.places.last().map_or(0, |(place, _)| *place);
+    Ok(began.highest_position.max(pruned).max(buried).min(began.last_position))
 }
 
-impl Order {
-    fn take(&mut self, place: i64, report: &mut VerifyReport) {
-        if place < self.next {
-            report.add_to_order(format!("the place {place} in the order of all events is taken twice"));
-            return;
+/// Of these places those of no session that was deleted while the audit was at work.
+async fn not_deleted_since(engine: &Engine, began: &Beginning, mut places: Vec<i64>) -> Result<Vec<i64>> {
+    let mut after: Option<upload_tombstone::Model> = None;
+    while !places.is_empty() {
+        let at = engine.db.snapshot().await?;
+        let page = rows::tombstones_since(&at, began.at, after.as_ref(), TOMBSTONES_AT_ONCE).await?;
+        let sealed = page.iter().filter(|row| engine.keys.tombstone(row) == row.mac);
+        let explained: HashSet<i64> = sealed.flat_map(places_of).collect();
+        places.retain(|place| !explained.contains(place));
+        match page.into_iter().last() {
+            Some(last) => after = Some(last),
+            None => break,
         }
-        if place > self.next {
-            report.add_to_order(missing(self.next, place - 1));
-        }
-        self.next = place + 1;
     }
+    Ok(places)
+}
+
+/// Whether a place is taken twice at one moment: an event's place becomes a tombstone's, and that one a bit.
+async fn is_double(engine: &Engine, buried: &Buried, place: i64) -> Result<bool> {
+    let at = engine.db.snapshot().await?;
+    let mut taken = rows::positions(&at, place, place).await?.len();
+    let gone = rows::pruned(&at, pruned::block_of(place)).await?;
+    taken += usize::from(gone.is_some_and(|row| pruned::holds(&row, place)));
+    let first = buried.places.partition_point(|(buried, _)| *buried < place);
+    for (_, index) in buried.places[first..].iter().take_while(|(buried, _)| *buried == place) {
+        let Some((tenant, session)) = usize::try_from(*index).ok().and_then(|index| buried.tombstones.get(index))
+        else {
+            continue;
+        };
+        taken += usize::from(rows::has_tombstone(&at, *tenant, *session).await?);
+    }
+    Ok(taken > 1)
+}
+
+/// The first and the last of each row of places that follow each other.
+fn in_rows(places: &[i64]) -> Vec<(i64, i64)> {
+    let mut rows: Vec<(i64, i64)> = Vec::new();
+    for place in places {
+        match rows.last_mut() {
+            Some((_, to)) if *to + 1 == *place => *to = *place,
+            _ => rows.push((*place, *place)),
+        }
+    }
+    rows
 }
 
 fn missing(from: i64, to: i64) -> String {

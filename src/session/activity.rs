@@ -32,7 +32,7 @@ pub(super) async fn touch_seldom(engine: &Engine, session: Session) -> Result<Se
     {
         return Ok(touched);
     }
-    rows::find(engine.db.conn(), session.tenant_id, session.id).await?.ok_or(Error::NotFound)
+    rows::find(&engine.db.conn().of(session.tenant_id), session.tenant_id, session.id).await?.ok_or(Error::NotFound)
 }
 
 /// # Errors

@@ -5,6 +5,7 @@ use tracing::{instrument, warn};
 
 use super::Session;
 use super::discard::{Left, clear_for_good};
+use super::prune::prune_tombstones;
 use super::retention::delete_past;
 use super::rows::{Mark, Queue};
 use super::sweep::{Fate, dealt_with, longest_call, sum, sweep};
@@ -25,6 +26,7 @@ const MARGIN: TimeDelta = TimeDelta::seconds(60);
 ///   `storage.clear`. A failed try is an event too, `storage.clear_failed`, and the next run tries again.
 /// - COMPLETED sessions whose asset is served from elsewhere: the same, but the bytes stay the tenant's.
 /// - FAILED and CANCELLED sessions cleared longer than `lifecycle.retention_secs` ago: their rows; see [`delete_past`].
+/// - What was left of sessions deleted longer than `lifecycle.tombstone_secs` ago; see [`prune_tombstones`].
 ///
 /// A session is left alone after its end for as long as a URL of its lives or a request of ours may be at the store, and a
 /// minute more; `older_than` takes the place of this wait, and of nothing else.
@@ -40,12 +42,14 @@ pub async fn cleanup(engine: &Engine, run: &Run) -> Result<Report> {
         sweep(engine, run, Queue::Unmoved, |session| Box::pin(clear_session(engine, run, session, now))).await?;
     // What is deleted here is gone for good, so it goes by no clock that was put forward.
     let past = delete_past(engine, run, engine.clock.lived()).await?;
+    let pruned = prune_tombstones(engine, run, engine.clock.lived()).await?;
     let details = json!({
         "cleared": dealt_with(&cleared),
         "moved": dealt_with(&moved),
         "rows_deleted": dealt_with(&past),
+        "tombstones_pruned": dealt_with(&pruned),
     });
-    Ok(sum(details, &[&cleared, &moved, &past]))
+    Ok(sum(details, &[&cleared, &moved, &past, &pruned]))
 }
 
 async fn clear_session(engine: &Engine, run: &Run, session: Session, now: DateTime<Utc>) -> Result<Fate> {

@@ -20,6 +20,7 @@ mod open;
 mod orphans;
 mod part_urls;
 pub mod plan;
+mod prune;
 mod reconcile;
 mod repromote;
 mod resume;

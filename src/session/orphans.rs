@@ -3,6 +3,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::upload_session::Status;
 use entity::{SessionId, TenantId, asset as asset_row};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tracing::{info, instrument, warn};
 
@@ -40,46 +43,90 @@ const RUNS: u64 = 20;
 /// cannot be told for that is named in the report's details, and is no failure.
 ///
 /// A bucket that does not answer, lies, is gone or belongs to another deployment is named in the report's details and
-/// counted as failed; the others are seen to. A run whose time is up names the bucket that the next one begins with.
+/// counted as failed; the others are seen to. `lifecycle.concurrency` of them are seen to at once. A run whose time is up names
+/// the bucket that the next one begins with, and of those that it did not come to the end of, the place to go on at.
 ///
 /// # Errors
 /// The database's.
 #[instrument(name = "session.orphans", skip_all)]
 pub async fn orphans(engine: &Engine, run: &Run) -> Result<Report> {
-    let mut sweep = Sweep::new(engine, run);
-    let mut buckets = in_turn(engine).await?;
-    while let Some(bucket) = buckets.pop_front() {
-        if sweep.is_over() {
-            buckets.push_front(bucket);
-            break;
+    let mut buckets: VecDeque<_> = in_turn(engine).await?.into();
+    let mut total = Sweep::new(engine, run, None);
+    let mut at_work = FuturesUnordered::new();
+    loop {
+        while at_work.len() < engine.settings.lifecycle.concurrency
+            && !buckets.is_empty()
+            && !total.is_over()
+            && let Some((bucket, place)) = buckets.pop_front()
+        {
+            at_work.push(Box::pin(search(engine, run, bucket, place)));
         }
-        match sweep.bucket(&bucket).await {
+        let Some((bucket, sweep, outcome)) = at_work.next().await else { break };
+        total.absorb(&bucket, sweep);
+        match outcome {
             Ok(()) => {}
             // The outer error says only that it was the store.
-            Err(Error::Storage(cause)) => sweep.give_up(bucket, cause.to_string()),
-            Err(error @ Error::ForeignBucket { .. }) => sweep.give_up(bucket, error.to_string()),
+            Err(Error::Storage(cause)) => total.give_up(bucket, cause.to_string()),
+            Err(error @ Error::ForeignBucket { .. }) => total.give_up(bucket, error.to_string()),
             Err(error) => {
-                run.add(&sweep.report);
+                run.add(&total.report);
                 return Err(error);
             }
         }
     }
-    Ok(sweep.report(buckets.pop_front()))
+    let next = buckets.pop_front().map(|(bucket, _)| bucket);
+    // The places of those that this run did not come to are still theirs.
+    total.places.extend(buckets.into_iter().filter_map(|(bucket, place)| Some((bucket, place?))));
+    Ok(total.report(next))
 }
 
-/// The buckets in use, beginning with the one that the last run did not come to.
-async fn in_turn(engine: &Engine) -> Result<VecDeque<String>> {
-    let mut buckets: VecDeque<String> = deployment::buckets(engine).await?.into_iter().collect();
+/// One bucket, from that place on.
+async fn search<'a>(
+    engine: &'a Engine,
+    run: &'a Run,
+    bucket: String,
+    place: Option<Place>,
+) -> (String, Sweep<'a>, Result<()>) {
+    let mut sweep = Sweep::new(engine, run, place);
+    let outcome = sweep.bucket(&bucket).await;
+    (bucket, sweep, outcome)
+}
+
+/// Where in a bucket a run has come to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Place {
+    step: Step,
+    /// What lies behind this key is still to be seen to.
+    key: Option<String>,
+}
+
+/// In this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Step {
+    Uploads,
+    Copies,
+    Objects,
+    Neighbours,
+}
+
+/// The buckets in use, beginning with the one that the last run did not come to, each with the place that it came to.
+async fn in_turn(engine: &Engine) -> Result<Vec<(String, Option<Place>)>> {
+    let mut buckets: Vec<String> = deployment::buckets(engine).await?.into_iter().collect();
     // The newest may be the very run that this is, and others may have been lost before they reported anything.
     let runs = pass::runs(engine, Some(Pass::Orphans), RUNS).await?;
-    let reported = runs.iter().find(|run| run.details.get("foreign").is_some());
-    if let Some(first) = reported.and_then(|run| run.details["next_bucket"].as_str()) {
-        buckets.rotate_left(buckets.iter().take_while(|bucket| bucket.as_str() < first).count());
+    let Some(reported) = runs.iter().find(|run| run.details.get("foreign").is_some()) else {
+        return Ok(buckets.into_iter().map(|bucket| (bucket, None)).collect());
+    };
+    if let Some(first) = reported.details["next_bucket"].as_str() {
+        let passed = buckets.iter().take_while(|bucket| bucket.as_str() < first).count();
+        buckets.rotate_left(passed);
     }
-    Ok(buckets)
+    let place_of = |bucket: &str| Place::deserialize(&reported.details["places"][bucket]).ok();
+    Ok(buckets.into_iter().map(|bucket| (bucket.clone(), place_of(&bucket))).collect())
 }
 
-/// One run over all buckets.
+/// One run over a bucket; and what came of those over all.
 struct Sweep<'a> {
     engine: &'a Engine,
     run: &'a Run,
@@ -91,6 +138,10 @@ struct Sweep<'a> {
     examples: Vec<String>,
     /// By bucket, or by bucket and key.
     errors: BTreeMap<String, String>,
+    /// Where it begins; and then, where it has come to.
+    place: Option<Place>,
+    /// Of buckets whose end it did not come to.
+    places: BTreeMap<String, Place>,
     /// The time was up before the end.
     is_cut: bool,
 }
@@ -138,7 +189,7 @@ impl<'a> What<'a> {
 }
 
 impl<'a> Sweep<'a> {
-    fn new(engine: &'a Engine, run: &'a Run) -> Self {
+    fn new(engine: &'a Engine, run: &'a Run, place: Option<Place>) -> Self {
         Self {
             engine,
             run,
@@ -148,6 +199,8 @@ impl<'a> Sweep<'a> {
             foreign: 0,
             examples: vec![],
             errors: BTreeMap::new(),
+            place,
+            places: BTreeMap::new(),
             is_cut: false,
         }
     }
@@ -158,9 +211,12 @@ impl<'a> Sweep<'a> {
         } else {
             deployment::must_own(self.engine, bucket).await?;
         }
-        let are_listed = self.uploads(bucket, UPLOADS).await? | self.uploads(bucket, ASSETS).await?;
+        let are_listed =
+            self.uploads(bucket, Step::Uploads, UPLOADS).await? | self.uploads(bucket, Step::Copies, ASSETS).await?;
         self.objects(bucket).await?;
-        self.neighbours(bucket).await?;
+        if self.begin(Step::Neighbours).is_some() {
+            self.neighbours(bucket).await?;
+        }
         // An empty list is believed where the store lists what is there.
         if !are_listed && !self.is_over() && !self.engine.storage.lists_uploads_by_prefix(bucket).await? {
             warn!(bucket, "{UNLISTED}");
@@ -169,27 +225,49 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
-    /// Answers whether the store has listed any.
-    async fn uploads(&mut self, bucket: &str, prefix: &str) -> Result<bool> {
-        let mut pages = self.engine.storage.uploads(bucket, prefix);
+    /// Where to begin with a step; `None` where an earlier run was through with it, or this one is over.
+    fn begin(&mut self, step: Step) -> Option<Place> {
+        if self.is_over() || self.place.as_ref().is_some_and(|place| place.step > step) {
+            return None;
+        }
+        let begun = self.place.take().filter(|place| place.step == step);
+        let place = begun.unwrap_or(Place { step, key: None });
+        self.place = Some(place.clone());
+        Some(place)
+    }
+
+    /// All up to this key was seen to.
+    fn passed(&mut self, step: Step, key: Option<&str>) {
+        self.place = Some(Place { step, key: key.map(str::to_owned) });
+    }
+
+    /// Answers whether the store has listed any, this time.
+    async fn uploads(&mut self, bucket: &str, step: Step, prefix: &str) -> Result<bool> {
+        let Some(place) = self.begin(step) else { return Ok(false) };
+        let mut pages = self.engine.storage.uploads(bucket, prefix).after(place.key);
         let mut are_listed = false;
         while !self.is_over()
             && let Some(page) = pages.next().await?
         {
             are_listed |= !page.items.is_empty();
             let found: Vec<_> = page.items.iter().filter_map(|upload| self.upload(bucket, upload)).collect();
-            self.judge(found, page.store_time).await?;
+            if self.judge(found, page.store_time).await? {
+                self.passed(step, pages.last_key());
+            }
         }
         Ok(are_listed)
     }
 
     async fn objects(&mut self, bucket: &str) -> Result<()> {
-        let mut pages = self.engine.storage.objects(bucket, UPLOADS);
+        let Some(place) = self.begin(Step::Objects) else { return Ok(()) };
+        let mut pages = self.engine.storage.objects(bucket, UPLOADS).after(place.key);
         while !self.is_over()
             && let Some(page) = pages.next().await?
         {
             let found: Vec<_> = page.items.iter().filter_map(|object| self.object(bucket, object)).collect();
-            self.judge(found, page.store_time).await?;
+            if self.judge(found, page.store_time).await? {
+                self.passed(Step::Objects, pages.last_key());
+            }
         }
         Ok(())
     }
@@ -250,13 +328,14 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Reads the rows of one page, and removes what none explains. What is nobody's is recorded before.
-    async fn judge(&mut self, page: Vec<Found<'_>>, store_time: DateTime<Utc>) -> Result<()> {
+    /// Reads the rows of one page, and removes what none explains. What is nobody's is recorded before. `false` where the
+    /// time was up before its end.
+    async fn judge(&mut self, page: Vec<Found<'_>>, store_time: DateTime<Utc>) -> Result<bool> {
         let claims = self.claims(&page).await?;
         let mut orphans = Vec::new();
         for found in page {
             if self.is_over() {
-                return Ok(());
+                return Ok(false);
             }
             match self.verdict(&found, &claims).await? {
                 Verdict::Explained => {}
@@ -269,16 +348,16 @@ impl<'a> Sweep<'a> {
             }
         }
         if self.run.options.dry_run {
-            return Ok(());
+            return Ok(true);
         }
         self.announce(&orphans, &claims).await?;
         for found in orphans {
             if self.is_over() {
-                return Ok(());
+                return Ok(false);
             }
             self.remove(&found).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Records what is to be removed and is under no session's key: nothing else will tell of it.
@@ -383,6 +462,25 @@ impl<'a> Sweep<'a> {
         })
     }
 
+    /// Adds what came of one bucket.
+    fn absorb(&mut self, bucket: &str, mut other: Self) {
+        self.report.add(&other.report);
+        self.foreign += other.foreign;
+        for (all, more) in [(&mut self.orphans, &mut other.orphans), (&mut self.examples, &mut other.examples)] {
+            all.append(more);
+            all.truncate(EXAMPLES_MAX);
+        }
+        for (what, error) in other.errors {
+            if self.errors.len() < EXAMPLES_MAX {
+                self.errors.insert(what, error);
+            }
+        }
+        self.is_cut |= other.is_cut;
+        if let Some(place) = other.place.filter(|_| other.is_cut) {
+            self.places.insert(bucket.to_owned(), place);
+        }
+    }
+
     fn give_up(&mut self, bucket: String, error: String) {
         warn!(bucket, error, "left a bucket to the next search for orphans");
         self.errors.insert(bucket, error);
@@ -405,6 +503,7 @@ impl<'a> Sweep<'a> {
         if self.is_cut {
             details.insert("unfinished".to_owned(), json!(true));
             details.insert("next_bucket".to_owned(), json!(next_bucket));
+            details.insert("places".to_owned(), json!(self.places));
         }
         Report { details: Some(Value::Object(details)), ..self.report }
     }

@@ -14,6 +14,8 @@ pub struct Lifecycle {
     pub orphan_after_secs: u64,
     /// A FAILED or CANCELLED session's rows are deleted this long after its storage was cleared.
     pub retention_secs: u64,
+    /// What says that there was such a session is deleted this long after its rows.
+    pub tombstone_secs: u64,
     /// A pass stops after this long; the next one goes on.
     pub pass_budget_secs: u64,
     /// Rows that a pass reads at a time.
@@ -34,6 +36,7 @@ impl Lifecycle {
             ("lifecycle.initiating_after_secs", self.initiating_after_secs),
             ("lifecycle.orphan_after_secs", self.orphan_after_secs),
             ("lifecycle.retention_secs", self.retention_secs),
+            ("lifecycle.tombstone_secs", self.tombstone_secs),
             ("lifecycle.pass_budget_secs", self.pass_budget_secs),
         ];
         for (key, secs) in thresholds {
@@ -44,6 +47,10 @@ impl Lifecycle {
         complaints.at_least_one("lifecycle.concurrency", self.concurrency as u64);
         complaints.unless(self.batch_rows <= 10_000, || {
             format!("lifecycle.batch_rows ({}) is more than 10000", self.batch_rows)
+        });
+        // An audit that looks at the sessions now looks for the tombstones of those that are gone by then.
+        complaints.unless(self.tombstone_secs >= 86_400, || {
+            format!("lifecycle.tombstone_secs ({}) is less than a day (86400)", self.tombstone_secs)
         });
         // As long a request may still be making the upload.
         let opening = storage.longest_call_secs();

@@ -50,7 +50,7 @@ pub struct Uploads<'a> {
     storage: &'a Storage,
     bucket: &'a str,
     prefix: &'a str,
-    last: Option<(String, String)>,
+    last: Option<(String, Option<String>)>,
     /// Uploads read so far under the last key.
     of_key: usize,
     is_over: bool,
@@ -130,6 +130,17 @@ impl Storage {
 }
 
 impl Objects<'_> {
+    /// Only those behind this key.
+    pub fn after(mut self, key: Option<String>) -> Self {
+        self.last = key;
+        self
+    }
+
+    /// The last key that was read.
+    pub fn last_key(&self) -> Option<&str> {
+        self.last.as_deref()
+    }
+
     /// The next page; `None` after the last one.
     ///
     /// # Errors
@@ -167,6 +178,17 @@ impl Objects<'_> {
 }
 
 impl Uploads<'_> {
+    /// Only those behind this key, and none under it.
+    pub fn after(mut self, key: Option<String>) -> Self {
+        self.last = key.map(|key| (key, None));
+        self
+    }
+
+    /// The last key that was read.
+    pub fn last_key(&self) -> Option<&str> {
+        self.last.as_ref().map(|(key, _)| key.as_str())
+    }
+
     /// The next page; `None` after the last one.
     ///
     /// # Errors
@@ -186,7 +208,7 @@ impl Uploads<'_> {
         }
         let op = Op::ListUploads;
         let before = self.last.clone();
-        let (key, id) = before.clone().unzip();
+        let (key, id) = before.clone().map_or((None, None), |(key, id)| (Some(key), id));
         let request = || self.storage.0.client.list_multipart_uploads().bucket(self.bucket).prefix(self.prefix);
         let page = self
             .storage
@@ -221,12 +243,13 @@ impl Uploads<'_> {
     fn follow(&mut self, key: &str, upload_id: &str) -> Result<(), Error> {
         let is_same_key = self.last.as_ref().is_some_and(|(last, _)| last == key);
         self.of_key = if is_same_key { self.of_key + 1 } else { 1 };
-        let is_behind =
-            self.last.as_ref().is_none_or(|(last, id)| last.as_str() < key || (is_same_key && id != upload_id));
+        let is_behind = self.last.as_ref().is_none_or(|(last, id)| {
+            last.as_str() < key || (is_same_key && id.as_deref().is_some_and(|id| id != upload_id))
+        });
         if !is_behind || !key.starts_with(self.prefix) || self.of_key > UPLOADS_PER_KEY_MAX {
             return Err(Error::nonsense(Op::ListUploads, "uploads out of order, or a list without an end"));
         }
-        self.last = Some((key.to_owned(), upload_id.to_owned()));
+        self.last = Some((key.to_owned(), Some(upload_id.to_owned())));
         Ok(())
     }
 }

@@ -63,7 +63,7 @@ async fn what_a_cancel_could_not_reach_is_cleared(app: TestApp) {
     app.advance(TimeDelta::minutes(17));
     let report = app.pass(PASS).await;
     assert_eq!(counts(&report), (1, 1, 0, 0));
-    assert_eq!(report.details(), json!({"cleared": 1, "moved": 0, "rows_deleted": 0}));
+    assert_eq!(report.details(), json!({"cleared": 1, "moved": 0, "rows_deleted": 0, "tombstones_pruned": 0}));
     must_be_empty(&app).await;
     assert_eq!(ann.history(&reel).await, ["initiate", "open", "cancel", "storage.discard_failed", "storage.clear"]);
     assert_eq!(ann.session(&reel).await.ok()["version"], 3, "no change of state");
@@ -259,7 +259,7 @@ async fn rows_past_their_time_leave_a_tombstone(app: TestApp) {
     app.advance(TimeDelta::days(89));
     let note = ann.initiate("note.txt", 10).await;
     ann.cancel(&note).await.ok();
-    assert_eq!(now(&app).await.details(), json!({"cleared": 1, "moved": 0, "rows_deleted": 0}));
+    assert_eq!(now(&app).await.details(), json!({"cleared": 1, "moved": 0, "rows_deleted": 0, "tombstones_pruned": 0}));
     app.advance(TimeDelta::days(2));
     let session = upload_session::Entity::find().all(&app.database.rows).await.unwrap();
     let session = session.into_iter().find(|session| session.id.to_string() == gone.id).unwrap();
@@ -270,7 +270,7 @@ async fn rows_past_their_time_leave_a_tombstone(app: TestApp) {
     event::sequence(&app.engine().await).await.unwrap();
     let report = now(&app).await;
     assert_eq!(counts(&report), (1, 1, 0, 0));
-    assert_eq!(report.details(), json!({"cleared": 0, "moved": 0, "rows_deleted": 1}));
+    assert_eq!(report.details(), json!({"cleared": 0, "moved": 0, "rows_deleted": 1, "tombstones_pruned": 0}));
     ann.session(&gone).await.is_problem(404, "not-found");
     assert_eq!(ann.status(&note).await, "CANCELLED");
 

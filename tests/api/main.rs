@@ -27,6 +27,7 @@ mod events;
 mod fairness;
 mod faults;
 mod findings;
+mod growth;
 mod health;
 mod initiate;
 mod isolation;

@@ -436,7 +436,9 @@ async fn a_run_ends_when_its_time_is_up(app: TestApp) {
 }
 
 async fn a_run_begins_where_the_last_one_ended(app: TestApp) {
-    app.restart_with(&[("STORAGE_PROVISION_STRATEGY", "dedicated"), ("AWS_BUCKET", "nobody-has-this-bucket")]).await;
+    let one_by_one = ("QUAYMASTER_LIFECYCLE__CONCURRENCY", "1");
+    let dedicated = ("STORAGE_PROVISION_STRATEGY", "dedicated");
+    app.restart_with(&[dedicated, ("AWS_BUCKET", "nobody-has-this-bucket"), one_by_one]).await;
     app.move_tenant("acme", Some(&app.store.bucket)).await;
     app.move_tenant("globex", Some("zzz-not-there")).await;
     let engine = app.engine().await;

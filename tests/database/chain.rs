@@ -427,3 +427,30 @@ async fn another_key_finds_everything(db: TestDb) {
     assert!(events.iter().all(|finding| finding.seq == Some(1)), "{report:#?}");
     assert!(action.what.starts_with("action 1 "), "{report:#?}");
 }
+
+/// A transaction that lasts has the database keep all that is changed until its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_transaction_lasts_as_long_as_an_audit() {
+    let world = World::begin(TestDb::postgres().await).await;
+    for tenant in ["globex", "initech"] {
+        let caller = user(&world.engine, tenant).await;
+        complete(&world.engine, &uploading(&world.engine, &caller).await).await;
+    }
+    world.completed().await;
+    let open = "SELECT CAST(pid AS text) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'quaymaster' AND xact_start IS NOT NULL";
+    let mut slices = 0;
+    let look = |_: &VerifyReport| {
+        slices += 1;
+        let wait = async {
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            while !world.db.texts(open).await.is_empty() {
+                assert!(std::time::Instant::now() < deadline, "a transaction is open between two slices");
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(wait));
+    };
+    assert!(verify(&world.engine, &Scope::default(), look).await.unwrap().is_clean());
+    assert_eq!(slices, 3);
+}

@@ -8,6 +8,7 @@ mod actions;
 mod chain;
 mod dropped;
 mod feed;
+mod hot;
 mod jobs;
 mod migrating;
 mod migrations;

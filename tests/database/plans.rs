@@ -1,5 +1,6 @@
 //! Every query of sessions reads about as many rows as it returns, however many there are.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -667,14 +668,73 @@ async fn no_query_reads_much_more_than_it_returns(db: TestDb) {
     completed_are_found_by_time(&Probe::new(&db).await, &world, db.backend()).await;
     if db.backend() == DbBackend::Sqlite {
         // An embedded database may never have been analyzed.
-        check(&Probe::new(&db).await, cases().await).await;
+        check(&Probe::new(&db).await, &cases().await).await;
     }
     let maintenance = if db.backend() == DbBackend::Postgres { "VACUUM ANALYZE" } else { "ANALYZE" };
     db.pool.execute_unprepared(maintenance).await.unwrap();
-    check(&Probe::new(&db).await, cases().await).await;
+    let (probe, cases) = (Probe::new(&db).await, cases().await);
+    let users = check(&probe, &cases).await;
+    if db.backend() == DbBackend::Postgres {
+        every_index_is_needed(&db, &probe, &cases, &users).await;
+    }
 }
 
-async fn check(probe: &Probe, cases: Vec<Case>) {
+/// Each index costs every session something: without it, a query that uses it reads more than it may.
+async fn every_index_is_needed(db: &TestDb, probe: &Probe, cases: &[Case], users: &BTreeMap<String, Vec<usize>>) {
+    /// Of those that use it, the ones that are tried.
+    const TRIED: usize = 60;
+    let indexes = db.texts("SELECT indexname FROM pg_indexes WHERE tablename = 'upload_session' ORDER BY 1").await;
+    let mut idle = Vec::new();
+    for index in &indexes {
+        let users = users.get(index).map(Vec::as_slice).unwrap_or_default();
+        // What is unique has to be.
+        if index.ends_with("_pkey") || index.ends_with("_unique") {
+            assert!(!users.is_empty(), "{index}");
+            continue;
+        }
+        probe.connection.execute_unprepared("BEGIN").await.unwrap();
+        probe.connection.execute_unprepared(&format!("DROP INDEX {index}")).await.unwrap();
+        let mut needs = None;
+        for user in users.iter().step_by(1 + users.len() / TRIED) {
+            let case = &cases[*user];
+            let cost = case.cost(probe).await;
+            if case.is_over(&cost) {
+                needs = Some(&case.label);
+                break;
+            }
+        }
+        probe.connection.execute_unprepared("ROLLBACK").await.unwrap();
+        match needs {
+            Some(query) => println!("{index} is used by {}, and is needed by: {query}", users.len()),
+            None => idle.push((index, users.len())),
+        }
+    }
+    assert!(idle.is_empty(), "no query needs {idle:?} of {}", indexes.len());
+}
+
+/// The indexes that a plan names.
+fn indexes_in(plan: &str) -> BTreeSet<String> {
+    let names = plan.split("\"Index Name\": \"").skip(1).map(|rest| rest.split('"').next());
+    names.flatten().map(str::to_owned).collect()
+}
+
+impl Case {
+    async fn cost(&self, probe: &Probe) -> Cost {
+        if self.planned_once { probe.cost_planned_once(&self.query).await } else { probe.cost(&self.query).await }
+    }
+
+    fn is_over(&self, cost: &Cost) -> bool {
+        let most = match self.allowance {
+            Allowance::TenForEach => 10 * cost.returned.max(5),
+            // In an index and in the table.
+            Allowance::Rows(rows) => 2 * rows + 10,
+        };
+        cost.whole_table || cost.read > most
+    }
+}
+
+/// Returns which of the cases use which index.
+async fn check(probe: &Probe, cases: &[Case]) -> BTreeMap<String, Vec<usize>> {
     // The probe sees what it is there for.
     let everything =
         Statement::from_string(cases[0].query.db_backend, "SELECT count(*) FROM upload_session WHERE file_size = 7");
@@ -683,23 +743,24 @@ async fn check(probe: &Probe, cases: Vec<Case>) {
 
     let mut wrong = Vec::new();
     let mut full = 0;
-    for (n, Case { label, query, allowance, plain, planned_once }) in cases.iter().enumerate() {
+    let mut users: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (n, case) in cases.iter().enumerate() {
+        let Case { label, query, plain, .. } = case;
         // All of them would take a while.
         if let Some(plain) = plain.as_ref().filter(|_| n % 10 == 0) {
             assert_eq!(probe.ids(query).await, probe.ids(plain).await, "{label}");
         }
 
-        let cost = if *planned_once { probe.cost_planned_once(query).await } else { probe.cost(query).await };
-        let most = match allowance {
-            Allowance::TenForEach => 10 * cost.returned.max(5),
-            // In an index and in the table.
-            Allowance::Rows(rows) => 2 * rows + 10,
-        };
+        let cost = case.cost(probe).await;
+        for index in indexes_in(&cost.plan) {
+            users.entry(index).or_default().push(n);
+        }
         full += u64::from(cost.returned == 51);
-        if cost.whole_table || cost.read > most {
+        if case.is_over(&cost) {
             wrong.push(format!("{label}: read {} for {}\n{}", cost.read, cost.returned, cost.plan));
         }
     }
     assert!(full > 100, "only {full} of the lists have a full page");
     assert!(wrong.is_empty(), "{} of {} queries:\n{}", wrong.len(), cases.len(), wrong.join("\n\n"));
+    users
 }

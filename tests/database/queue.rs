@@ -26,6 +26,7 @@ on_both!(
     a_look_reads_no_more_however_many_wait,
     a_tenant_with_many_jobs_keeps_no_other_waiting,
     places_are_shared_with_what_other_processes_run,
+    copies_by_parts_have_places_of_their_own,
     what_was_postponed_comes_back_in_its_turn,
     a_job_claimed_by_a_server_of_before_is_left_to_it,
     many_promotions_that_wait_are_not_looked_at_again_and_again,
@@ -110,7 +111,7 @@ async fn a_look_reads_no_more_however_many_wait(db: TestDb) {
     let probe = Probe::new(&db).await;
     let some = jobs::list(&engine, jobs::Filter::default(), None, 1).await.unwrap().items[0].tenant_id;
     // The backlog's tenants are few: each is one look at an index for its jobs and one for its places.
-    let all = 5 * u64::from(TENANTS) + u64::from(RUNNING) + 50;
+    let all = 10 * u64::from(TENANTS) + u64::from(RUNNING);
     for (what, query, most) in [
         ("whether any is due", any_due(now).build(backend), 20),
         ("whose jobs wait", find_shares(backend, Kind::Promote, now, &[], None), all),
@@ -198,6 +199,31 @@ async fn places_are_shared_with_what_other_processes_run(db: TestDb) {
     assert_eq!(running(&replicas[1]).await, BTreeMap::from([(tenant(1), 4), (tenant(2), 4)]));
     first.stop(Duration::from_secs(20)).await;
     second.stop(Duration::from_secs(20)).await;
+}
+
+fn large_ones_take_for_ever<'a>(
+    engine: &'a Engine,
+    lease: &'a Lease,
+    stop: &'a CancellationToken,
+) -> BoxFuture<'a, Result<Ending>> {
+    if lease.job.kind == Kind::PromoteByParts.name() { endless(engine, lease, stop) } else { note(engine, lease, stop) }
+}
+
+async fn copies_by_parts_have_places_of_their_own(db: TestDb) {
+    let world = World::begin(db).await;
+    let (db, engine) = (&world.db, &world.engine);
+    db.execute("CREATE TABLE effect (number bigint NOT NULL)", []).await.unwrap();
+    let small = world.uploading().await;
+    let large = session::Session { file_size: 6 << 30, ..small.clone() };
+    assert_eq!(asset::promotion(engine, &small).kind, Kind::Promote);
+    let large = asset::promotion(engine, &large);
+    assert_eq!((large.kind, large.tenant), (Kind::PromoteByParts, Some(small.tenant_id)));
+    put(engine, (0..20).map(|_| NewJob { dedupe_key: None, ..large.clone() })).await;
+    let workers = jobs::start_with(engine, large_ones_take_for_ever);
+    until("four large ones run", async || running(engine).await[&small.tenant_id] == 4).await;
+    put(engine, [job(engine, large.tenant, 7)]).await;
+    until("the small one is done", async || done(db).await == [7]).await;
+    workers.stop(Duration::from_secs(20)).await;
 }
 
 async fn what_was_postponed_comes_back_in_its_turn(db: TestDb) {
