@@ -1,4 +1,5 @@
-//! What finding and failing abandoned sessions costs among few and among many finished ones: `scripts/bench-lifecycle`.
+//! What finding and failing abandoned sessions costs among few and among many finished ones, and what a direct upload does,
+//! from its opening until its asset is READY: `scripts/bench-lifecycle`.
 //!
 //! For each size a database of its own: so many finished sessions, with all indexes and without their events, and 1,000
 //! abandoned ones that were opened by the verb itself, each with a multipart upload in an embedded store.
@@ -15,14 +16,17 @@ use quaymaster::caller::{Brands, Caller, Permissions};
 use quaymaster::engine::Engine;
 use quaymaster::pass::{Options, Run};
 use quaymaster::session::rows::{Queue, queued};
-use quaymaster::session::{self, Change, Guard, NewUpload, Session};
+use quaymaster::session::{self, Change, Completion, Guard, NewUpload, Session};
 use quaymaster::settings::Settings;
+use quaymaster::{event, jobs};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, QueryTrait, Statement, TransactionTrait};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const SIZES: [u64; 2] = [100_000, 10_000_000];
 const ABANDONED: usize = 1_000;
+/// Direct uploads whose cost is measured.
+const DIRECT: usize = 1_000;
 /// Of each statement; the figure is the median.
 const RUNS: usize = 51;
 /// How much more than in the smallest database a statement may take in the largest.
@@ -65,6 +69,15 @@ struct Figures {
     fail: Cost,
     pass: Duration,
     cleanup: Duration,
+    direct: Direct,
+}
+
+/// What direct uploads take, all of one, each with its promotion and the places of its events.
+#[derive(Debug)]
+struct Direct {
+    millis: f64,
+    wal_bytes: f64,
+    events_per_sec: f64,
 }
 
 async fn measure(finished: u64) -> Figures {
@@ -99,8 +112,9 @@ async fn measure(finished: u64) -> Figures {
     let report = session::cleanup(engine, &run(Some(TimeDelta::zero()))).await.unwrap();
     let cleanup = begun.elapsed();
     assert_eq!((report.found, report.done), (ABANDONED as u64, ABANDONED as u64), "{report:?}");
+    let direct = cost_of_direct(engine, &caller).await;
     home.remove().await;
-    Figures { finished, table_mib: bytes as f64 / f64::from(1 << 20), select, fail, pass, cleanup }
+    Figures { finished, table_mib: bytes as f64 / f64::from(1 << 20), select, fail, pass, cleanup, direct }
 }
 
 fn run(older_than: Option<TimeDelta>) -> Run {
@@ -223,6 +237,51 @@ async fn open_abandoned(engine: &Engine, caller: &Caller) {
     opened.buffer_unordered(8).collect::<Vec<_>>().await;
 }
 
+async fn cost_of_direct(engine: &Engine, caller: &Caller) -> Direct {
+    while event::sequence(engine).await.unwrap() > 0 {}
+    let client = &reqwest::Client::new();
+    let (before, begun) = (wal(engine).await, Instant::now());
+    let uploads = stream::iter(0..DIRECT).map(|n| async move {
+        let new = NewUpload {
+            file_name: format!("{n}.png"),
+            file_size: 1_000,
+            mime_type: "image/png".to_owned(),
+            brand_id: None,
+            client_reference: Some(format!("row-{n}")),
+            batch_reference: Some("direct".to_owned()),
+            fingerprint: None,
+            checksum_sha256: None,
+            metadata: json!({}),
+            idempotency_key: None,
+        };
+        let opened = session::initiate(engine, caller, new).await.unwrap();
+        let put = opened.put.unwrap();
+        let request =
+            put.headers.iter().fold(client.put(&put.url), |request, (name, value)| request.header(*name, value));
+        request.body(vec![0; 1_000]).send().await.unwrap().error_for_status().unwrap();
+        session::complete(engine, caller, opened.session.id, &Completion::default()).await.unwrap();
+    });
+    uploads.buffer_unordered(8).collect::<Vec<_>>().await;
+    jobs::work_off(engine).await.unwrap();
+    let millis = begun.elapsed().as_secs_f64() * 1e3 / DIRECT as f64;
+    let (begun, mut events) = (Instant::now(), 0);
+    loop {
+        match event::sequence(engine).await.unwrap() {
+            0 => break,
+            placed => events += placed,
+        }
+    }
+    let events_per_sec = events as f64 / begun.elapsed().as_secs_f64();
+    Direct { millis, wal_bytes: (wal(engine).await - before) / DIRECT as f64, events_per_sec }
+}
+
+/// Bytes of it so far.
+async fn wal(engine: &Engine) -> f64 {
+    let sql = "SELECT CAST(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0') AS float8)";
+    let row = engine.db.conn().query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
+    row.try_get_by_index(0).unwrap()
+}
+
 async fn cost_of_select(engine: &Engine, cutoff: chrono::DateTime<Utc>) -> Cost {
     let query = queued(Queue::Idle(cutoff), None, engine.settings.lifecycle.batch_rows).build(DbBackend::Postgres);
     let mut costs = Vec::new();
@@ -272,7 +331,7 @@ fn median(costs: &[Cost]) -> Cost {
 fn print(figures: &[Figures]) -> bool {
     println!("finished  table and indexes  select 500 idle        fail one               pass of {ABANDONED}  cleanup");
     for figure in figures {
-        let Figures { finished, table_mib, select, fail, pass, cleanup } = figure;
+        let Figures { finished, table_mib, select, fail, pass, cleanup, .. } = figure;
         let statement = |cost: &Cost| format!("{:.3} ms {:>6.0} buffers", cost.millis, cost.buffers);
         println!(
             "{finished:>8}  {table_mib:>13.0} MiB  {}  {}  {:>10.2} s  {:>6.2} s",
@@ -280,6 +339,12 @@ fn print(figures: &[Figures]) -> bool {
             statement(fail),
             pass.as_secs_f64(),
             cleanup.as_secs_f64(),
+        );
+    }
+    for Figures { finished, direct: Direct { millis, wal_bytes, events_per_sec }, .. } in figures {
+        println!(
+            "{finished:>8}  a direct upload until READY: {millis:.2} ms of {DIRECT} at 8 at once, {wal_bytes:.0} bytes of WAL; \
+             {events_per_sec:.0} events a second get their places"
         );
     }
     let (Some(first), Some(last)) = (figures.first(), figures.last()) else { return true };

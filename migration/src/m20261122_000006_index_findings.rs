@@ -5,22 +5,16 @@ use crate::sql::{Words, execute, is_postgres};
 #[derive(DeriveMigrationName)]
 pub struct Migration;
 
-/// What waits for an operator or for the next cleanup: a few, however many sessions and assets there are. Each once for
-/// the newest ones of a tenant, and once for those of all.
+/// What waits for an operator or for the next cleanup: a few, however many sessions and assets there are. Assets once for
+/// the newest ones of a tenant, and once for those of all; of sessions a tenant's are found among those of all.
 const OF_ASSETS: [(&str, &str); 2] = [
     ("asset_failed", "asset (tenant_id, upload_session_id) WHERE status = 'FAILED'"),
     ("asset_failed_of_all", "asset (upload_session_id) WHERE status = 'FAILED'"),
 ];
-const OF_SESSIONS: [(&str, &str); 2] = [
-    (
-        "upload_session_not_cleared",
-        "upload_session (tenant_id, id) WHERE clear_failed_at IS NOT NULL AND storage_cleared_at IS NULL",
-    ),
-    (
-        "upload_session_not_cleared_of_all",
-        "upload_session (id) WHERE clear_failed_at IS NOT NULL AND storage_cleared_at IS NULL",
-    ),
-];
+const OF_SESSIONS: [(&str, &str); 1] = [(
+    "upload_session_not_cleared_of_all",
+    "upload_session (id) WHERE clear_failed_at IS NOT NULL AND storage_cleared_at IS NULL",
+)];
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {

@@ -27,7 +27,7 @@ stories![
     a_bucket_that_is_slow_keeps_no_other_waiting,
 ];
 
-const CLEANUP: &str = "cleanup";
+const CLEANUP: Pass = Pass::Cleanup;
 
 async fn place_all(engine: &Engine) {
     while event::sequence(engine).await.unwrap() > 0 {}
@@ -67,8 +67,8 @@ async fn an_audit_of_what_moves_on_finds_nothing(app: TestApp) {
     for (ann, number) in users.iter().zip([0, 2, 4]) {
         ann.cancel(&live[number]).await.ok();
     }
-    let mut slices = 0;
-    let report = event::verify(&engine, &Scope::default(), |_| {
+    let (mut slices, scope) = (0, Scope::default());
+    let report = event::verify(&engine, &scope, |_| {
         slices += 1;
         let first = slices == 1;
         let change = async {
