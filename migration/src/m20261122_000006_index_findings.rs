@@ -5,8 +5,8 @@ use crate::sql::{Words, execute, is_postgres};
 #[derive(DeriveMigrationName)]
 pub struct Migration;
 
-/// What waits for an operator or for the next cleanup: a few, however many sessions and assets there are. Assets once for
-/// the newest ones of a tenant, and once for those of all; of sessions a tenant's are found among those of all.
+/// What waits for an operator or for the next cleanup: a few, however many sessions and assets there are. Each once for
+/// the newest ones of a tenant, and once for those of all.
 const OF_ASSETS: [(&str, &str); 2] = [
     ("asset_failed", "asset (tenant_id, upload_session_id) WHERE status = 'FAILED'"),
     ("asset_failed_of_all", "asset (upload_session_id) WHERE status = 'FAILED'"),
@@ -14,6 +14,11 @@ const OF_ASSETS: [(&str, &str); 2] = [
 const OF_SESSIONS: [(&str, &str); 1] = [(
     "upload_session_not_cleared_of_all",
     "upload_session (id) WHERE clear_failed_at IS NOT NULL AND storage_cleared_at IS NULL",
+)];
+/// PostgreSQL finds a tenant's sessions among those of all; SQLite would go through all that the tenant has.
+const ON_SQLITE: [(&str, &str); 1] = [(
+    "upload_session_not_cleared",
+    "upload_session (tenant_id, id) WHERE clear_failed_at IS NOT NULL AND storage_cleared_at IS NULL",
 )];
 
 #[async_trait::async_trait]
@@ -33,11 +38,13 @@ impl MigrationTrait for Migration {
         } else {
             execute(manager, &format!("{column} {check}")).await?;
         }
-        create(manager, &OF_SESSIONS).await
+        create(manager, &OF_SESSIONS).await?;
+        if is_postgres(manager) { Ok(()) } else { create(manager, &ON_SQLITE).await }
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for (name, _) in OF_SESSIONS.into_iter().chain(OF_ASSETS) {
+        let on_sqlite = ON_SQLITE.into_iter().filter(|_| !is_postgres(manager));
+        for (name, _) in OF_SESSIONS.into_iter().chain(OF_ASSETS).chain(on_sqlite) {
             execute(manager, &format!("DROP INDEX {name}")).await?;
         }
         execute(manager, "ALTER TABLE upload_session DROP COLUMN clear_failed_at").await

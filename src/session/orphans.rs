@@ -74,7 +74,7 @@ pub async fn orphans(engine: &Engine, run: &Run) -> Result<Report> {
             }
         }
     }
-    let next = buckets.pop_front().map(|(bucket, _)| bucket);
+    let next = buckets.front().map(|(bucket, _)| bucket.clone());
     // The places of those that this run did not come to are still theirs.
     total.places.extend(buckets.into_iter().filter_map(|(bucket, place)| Some((bucket, place?))));
     Ok(total.report(next))

@@ -10,7 +10,7 @@ use futures_util::{StreamExt, stream};
 use quaymaster::engine::Engine;
 use quaymaster::event::{self, Scope, VerifyReport};
 use quaymaster::pass::{self, Options, Pass};
-use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait};
+use sea_orm::{ActiveModelTrait, ConnectionTrait, EntityTrait, IntoActiveModel, PaginatorTrait};
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
@@ -52,7 +52,7 @@ async fn past(app: &TestApp, tenants: &[&str]) {
 }
 
 async fn an_audit_of_what_moves_on_finds_nothing(app: TestApp) {
-    let tenants = ["acme", "globex", "initech"];
+    let tenants = ["acme", "globex"];
     past(&app, &tenants).await;
     let users = tenants.map(|tenant| app.tenant(tenant).user("ann"));
     let mut live = Vec::new();
@@ -64,7 +64,7 @@ async fn an_audit_of_what_moves_on_finds_nothing(app: TestApp) {
     let engine = app.engine().await;
     // Some events have a place as the audit begins, and some have none.
     event::sequence(&engine).await.unwrap();
-    for (ann, number) in users.iter().zip([0, 2, 4]) {
+    for (ann, number) in users.iter().zip([0, 2]) {
         ann.cancel(&live[number]).await.ok();
     }
     let (mut slices, scope) = (0, Scope::default());
@@ -73,7 +73,7 @@ async fn an_audit_of_what_moves_on_finds_nothing(app: TestApp) {
         let first = slices == 1;
         let change = async {
             // All tenants change: the one that was looked at, and those that are still to come.
-            for (ann, number) in users.iter().zip([1, 3, 5]) {
+            for (ann, number) in users.iter().zip([1, 3]) {
                 ann.initiate("new.txt", 1_000).await;
                 if first {
                     ann.cancel(&live[number]).await.ok();
@@ -82,8 +82,9 @@ async fn an_audit_of_what_moves_on_finds_nothing(app: TestApp) {
             }
             if first {
                 let report = app.pass_older_than(CLEANUP, TimeDelta::zero()).await;
-                assert!(report.details()["rows_deleted"].as_u64() >= Some(6), "{report:?}");
-                app.tenant("hooli").user("ann").initiate("first.txt", 10).await;
+                assert!(report.details()["rows_deleted"].as_u64() >= Some(4), "{report:?}");
+                let brands = ["main".to_owned()];
+                quaymaster::tenant::create(&engine, "cli", "initech", &brands, None).await.unwrap();
             }
             place_all(&engine).await;
         };
@@ -91,9 +92,9 @@ async fn an_audit_of_what_moves_on_finds_nothing(app: TestApp) {
     });
     let report = report.await.unwrap();
     assert!(report.is_clean(), "{report:#?}");
-    assert!(slices >= 3);
+    assert!(slices >= 2);
     let report = audit(&engine).await;
-    assert!(report.is_clean() && report.tombstones == 6, "{report:#?}");
+    assert!(report.is_clean() && report.tombstones == 4, "{report:#?}");
 }
 
 async fn a_tombstone_is_pruned_and_its_places_stay_explained(app: TestApp) {
@@ -136,6 +137,7 @@ async fn a_tombstone_is_pruned_and_its_places_stay_explained(app: TestApp) {
     assert!(audit(&engine).await.is_clean());
 
     // Nobody adds to them or takes them away unseen.
+    let kept = pruned_places::Entity::find().one(&app.database.rows).await.unwrap().unwrap();
     let zeros = match app.database.rows.get_database_backend() {
         sea_orm::DbBackend::Postgres => "decode(repeat('00', 1024), 'hex')",
         _ => "zeroblob(1024)",
@@ -146,6 +148,8 @@ async fn a_tombstone_is_pruned_and_its_places_stay_explained(app: TestApp) {
     assert!(said("what is left of deleted sessions") && said("no event has a place from"), "{report:#?}");
     app.database.rows.execute_unprepared("DELETE FROM pruned_places").await.unwrap();
     assert!(!audit(&engine).await.is_clean());
+    kept.into_active_model().reset_all().insert(&app.database.rows).await.unwrap();
+    assert!(audit(&engine).await.is_clean());
 }
 
 async fn what_is_said_every_second_is_written_once_a_minute(app: TestApp) {
@@ -193,9 +197,10 @@ async fn a_search_for_orphans_goes_on_at_its_key(app: TestApp) {
     .await;
     let place = &cut.details["places"][&app.store.bucket];
     assert!(place["step"] == "objects" && place["key"].is_string(), "{}", cut.details);
-    assert_eq!(cut.found, 1_000, "a page of them");
+    // In a page there is the bucket's mark, too.
+    assert!((900..=1_000).contains(&cut.found), "{cut:?}");
     let rest = search(&CancellationToken::new()).await;
-    assert_eq!((rest.found, rest.details.get("places")), (100, None), "{}", rest.details);
+    assert_eq!((cut.found + rest.found, rest.details.get("places")), (1_100, None), "{}", rest.details);
     assert_eq!(search(&CancellationToken::new()).await.found, 1_100, "it begins anew");
     stream::iter(&keys).for_each_concurrent(32, |key| app.store.delete(key)).await;
 }
