@@ -1,6 +1,7 @@
 //! Who asks: what a verb may know of the caller, wherever the call came from.
 
-use entity::{BrandId, TenantId, upload_session};
+use entity::{ActorKind, BrandId, TenantId, upload_session};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
@@ -82,12 +83,80 @@ impl Brands {
     }
 }
 
-/// An authenticated user of one tenant.
+/// Who does something, as the record names them. Of what sort they are is recorded with the name: nobody can bear a name
+/// that makes a person look like the machine, or a user like an operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
+pub enum Actor {
+    /// A tenant's user: the token's `sub`.
+    User(String),
+    /// An operator: the token's `sub`.
+    Operator(String),
+    /// A command beside the server.
+    Command,
+    /// The server itself.
+    System,
+}
+
+impl Actor {
+    const COMMAND: &str = "cli";
+    const SYSTEM: &str = "system";
+
+    /// Whether the record calls one of the machine's own actors so; no token may bear such a name as its `sub`.
+    pub fn is_the_machines(name: &str) -> bool {
+        [Self::COMMAND, Self::SYSTEM].contains(&name)
+    }
+
+    pub fn name(&self) -> &str {
+        match self {
+            Self::User(name) | Self::Operator(name) => name,
+            Self::Command => Self::COMMAND,
+            Self::System => Self::SYSTEM,
+        }
+    }
+
+    pub const fn kind(&self) -> ActorKind {
+        match self {
+            Self::User(_) => ActorKind::User,
+            Self::Operator(_) => ActorKind::Operator,
+            Self::Command => ActorKind::Command,
+            Self::System => ActorKind::System,
+        }
+    }
+}
+
+/// How an actor stands in a job's payload.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    actor: String,
+    /// Servers of the version before write none.
+    actor_kind: Option<ActorKind>,
+}
+
+impl From<Actor> for Written {
+    fn from(actor: Actor) -> Self {
+        Self { actor: actor.name().to_owned(), actor_kind: Some(actor.kind()) }
+    }
+}
+
+impl From<Written> for Actor {
+    fn from(written: Written) -> Self {
+        match (written.actor_kind, written.actor.as_str()) {
+            (Some(ActorKind::System), _) | (None, Self::SYSTEM) => Self::System,
+            (Some(ActorKind::Command), _) | (None, Self::COMMAND) => Self::Command,
+            (Some(ActorKind::User), _) => Self::User(written.actor),
+            // Nobody else has ever had work put into the queue in their own name.
+            (Some(ActorKind::Operator) | None, _) => Self::Operator(written.actor),
+        }
+    }
+}
+
+/// Somebody who asks for something of one tenant: a user, or an operator at work there.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub tenant: TenantId,
-    /// The token's `sub`.
-    pub user: String,
+    /// Recorded with what they do.
+    pub actor: Actor,
     pub brands: Brands,
     pub permissions: Permissions,
 }
@@ -97,20 +166,20 @@ pub struct Caller {
 /// No verb on sessions takes one. [`crate::tenant::within`] makes a [`Caller`] of it, who is of one tenant like any other.
 #[derive(Clone, Debug)]
 pub enum Admin {
-    /// Of every tenant, and so of none. The token's `sub`.
-    Operator(String),
+    /// Of every tenant, and so of none: by a token, or at the command line.
+    Operator(Actor),
     /// Of one tenant, within the brands that they hold.
     Member(Caller),
 }
 
 impl Admin {
-    /// The operator's name.
+    /// The operator, as the record names them.
     ///
     /// # Errors
     /// [`Error::PermissionDenied`] for everybody else.
-    pub fn operator(&self) -> Result<&str> {
+    pub fn operator(&self) -> Result<&Actor> {
         match self {
-            Self::Operator(user) => Ok(user),
+            Self::Operator(actor) => Ok(actor),
             Self::Member(_) => Err(denied(Permission::Operator)),
         }
     }
@@ -126,12 +195,22 @@ impl Admin {
 }
 
 impl Caller {
-    /// An operator at work on one tenant's uploads, in every brand. `user` is recorded as the actor.
-    pub fn operating(tenant: TenantId, user: impl Into<String>) -> Self {
-        let permissions =
-            [Permission::UploadsView, Permission::UploadsCancel, Permission::UploadsManage, Permission::Operator];
+    /// An operator at work on one tenant's uploads and their assets, in every brand.
+    pub fn operating(tenant: TenantId, actor: Actor) -> Self {
+        let permissions = [
+            Permission::UploadsView,
+            Permission::UploadsCancel,
+            Permission::AssetsView,
+            Permission::UploadsManage,
+            Permission::Operator,
+        ];
         let permissions = permissions.into_iter().fold(Permissions::default(), Permissions::with);
-        Self { tenant, user: user.into(), brands: Brands::All, permissions }
+        Self { tenant, actor, brands: Brands::All, permissions }
+    }
+
+    /// The name that sessions are opened under: the token's `sub`.
+    pub fn user(&self) -> &str {
+        self.actor.name()
     }
 
     /// # Errors
@@ -153,7 +232,7 @@ impl Caller {
     pub fn sees_one_of(&self, tenant: TenantId, brand: BrandId, user: &str) -> bool {
         self.tenant == tenant
             && self.brands.hold(brand)
-            && (user == self.user || self.permissions.has(Permission::UploadsManage))
+            && (user == self.user() || self.permissions.has(Permission::UploadsManage))
     }
 }
 

@@ -84,12 +84,12 @@ async fn measure(finished: u64) -> Figures {
     let home = Home::new().await;
     let engine = &home.engine;
     eprintln!("bench: {finished} finished sessions");
-    let created = quaymaster::tenant::create(engine, "cli", "bench", &["main".to_owned()], None).await.unwrap();
+    let created = quaymaster::tenant::create(engine, &Actor::Command, "bench", &["main".to_owned()], None).await.unwrap();
     let brand = created.brands["main"];
     seed_finished(engine, created.tenant_id, brand.0, finished).await;
     let caller = Caller {
         tenant: created.tenant_id,
-        user: "ann".to_owned(),
+        actor: Actor::User("ann".to_owned()),
         brands: Brands::These(vec![brand]),
         permissions: Permissions::parse(["*"]),
     };

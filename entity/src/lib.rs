@@ -3,6 +3,7 @@
 //! Every row that belongs to a tenant has the tenant's id first in its primary key, so that no lookup by a bare id
 //! can be written by accident.
 
+pub mod actor;
 pub mod asset;
 pub mod brand;
 pub mod deployment;
@@ -20,4 +21,5 @@ pub mod upload_event;
 pub mod upload_session;
 pub mod upload_tombstone;
 
+pub use actor::ActorKind;
 pub use id::{AssetId, BrandId, JobId, RunId, SessionId, TenantId};

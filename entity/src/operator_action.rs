@@ -1,7 +1,7 @@
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;
 
-use crate::TenantId;
+use crate::{ActorKind, TenantId};
 
 /// Something that an operator did to a tenant, a job or a pass; written in the transaction that did it.
 #[sea_orm::model]
@@ -12,8 +12,10 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub seq: i64,
     pub at: DateTime<Utc>,
-    /// The token's `sub`, or `cli`.
+    /// The token's `sub`, `system`, or `cli` for a command.
     pub actor: String,
+    /// Which of these it is; `None` in rows of before there were kinds.
+    pub actor_kind: Option<ActorKind>,
     pub action: String,
     /// `None` where it concerns no single tenant.
     pub tenant_id: Option<TenantId>,

@@ -1,7 +1,7 @@
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;
 
-use crate::RunId;
+use crate::{ActorKind, RunId};
 
 /// One run of a pass: what it found and what came of it.
 #[sea_orm::model]
@@ -15,6 +15,8 @@ pub struct Model {
     pub slot: Option<DateTime<Utc>>,
     /// The token's `sub`, `system` for a slot, `cli` for a command.
     pub actor: String,
+    /// Which of these it is; `None` in rows of before there were kinds.
+    pub actor_kind: Option<ActorKind>,
     pub dry_run: bool,
     /// What was asked for in place of the pass's own threshold.
     pub older_than_secs: Option<i64>,

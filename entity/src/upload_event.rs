@@ -2,7 +2,7 @@ use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;
 
 use crate::upload_session::{FailureReason, Status};
-use crate::{SessionId, TenantId};
+use crate::{ActorKind, SessionId, TenantId};
 
 /// One line of a session's history; written in the transaction that did what it records.
 #[sea_orm::model]
@@ -21,8 +21,10 @@ pub struct Model {
     pub event: String,
     pub from_status: Option<Status>,
     pub to_status: Option<Status>,
-    /// The token's `sub`, or `system`.
+    /// The token's `sub`, `system`, or `cli` for a command.
     pub actor: String,
+    /// Which of these it is; `None` in rows of before there were kinds.
+    pub actor_kind: Option<ActorKind>,
     pub reason: Option<FailureReason>,
     /// A JSON object.
     pub details: Json,

@@ -15,6 +15,7 @@ mod m20261122_000004_create_operator_actions;
 mod m20261122_000005_index_uploaded_assets;
 mod m20261122_000006_index_findings;
 mod m20261122_000007_index_buckets;
+mod m20261129_000020_keep_actors_apart;
 mod m20261129_000030_share_queue;
 mod m20261129_000031_index_queue;
 mod m20261129_000032_prune_tombstones;
@@ -49,6 +50,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000005_index_uploaded_assets::Migration),
             Box::new(m20261122_000006_index_findings::Migration),
             Box::new(m20261122_000007_index_buckets::Migration),
+            Box::new(m20261129_000020_keep_actors_apart::Migration),
             Box::new(m20261129_000030_share_queue::Migration),
             Box::new(m20261129_000031_index_queue::Migration),
             Box::new(m20261129_000032_prune_tombstones::Migration),

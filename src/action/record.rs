@@ -1,20 +1,20 @@
 use entity::operator_action::Model;
 
 use super::{Act, rows};
+use crate::caller::Actor;
 use crate::database::Tx;
 use crate::engine::Engine;
 use crate::error::Result;
 
 /// Records what an operator does, in the transaction that does it. Comes last in it: from here to the commit nobody else
 /// can record anything.
-///
-/// `actor` is a token's `sub`, or `cli` for a command.
-pub(crate) async fn record(engine: &Engine, tx: &Tx, actor: &str, act: Act) -> Result<()> {
+pub(crate) async fn record(engine: &Engine, tx: &Tx, actor: &Actor, act: Act) -> Result<()> {
     let chain = rows::take_turn(tx).await?;
     let action = Model {
         seq: chain.last_seq + 1,
         at: engine.clock.now(),
-        actor: actor.to_owned(),
+        actor: actor.name().to_owned(),
+        actor_kind: Some(actor.kind()),
         action: act.name.to_owned(),
         tenant_id: act.tenant,
         details: act.details,

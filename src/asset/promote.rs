@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use tracing::{instrument, warn};
 
 use super::{Asset, rows};
+use crate::caller::Actor;
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
 use crate::event::{self, Effect, Note, record_effect};
@@ -12,7 +13,7 @@ use crate::jobs::{self, Kind as Job, NewJob};
 use crate::session::{self, Session, location};
 use crate::storage::{self, Kind, Location, Object, Op, Source};
 
-const ACTOR: &str = "system";
+const ACTOR: &Actor = &Actor::System;
 const CHANGED: &str = "the uploaded object was overwritten after it was completed";
 const GONE: &str = "the uploaded object was gone before it was copied";
 const CUT: &str = "the copy has another size than what was completed";

@@ -140,7 +140,7 @@ async fn of_sessions(
     kind: Option<finding::Kind>,
 ) -> Result<Page<Finding, SessionId>, String> {
     let caller = match &args.tenant {
-        Some(tenant) => Some(Caller::operating(named(engine, tenant).await?.id, ACTOR)),
+        Some(tenant) => Some(Caller::operating(named(engine, tenant).await?.id, ACTOR.clone())),
         None => None,
     };
     let filter = Filter { kind, caller: caller.as_ref() };

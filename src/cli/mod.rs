@@ -23,12 +23,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::caller::Actor;
 use crate::error::Error;
 use crate::settings::Settings;
 use crate::start;
 
 /// Recorded as the actor of what a command does.
-const ACTOR: &str = "cli";
+const ACTOR: &Actor = &Actor::Command;
 
 /// A session-driven upload server between your web application and S3.
 #[derive(Debug, Parser)]

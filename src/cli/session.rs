@@ -124,14 +124,14 @@ pub(super) async fn run(command: Command, config: Option<&Path>) -> ExitCode {
 
 async fn operating(engine: &Engine, which: &Which) -> Result<Caller, String> {
     if let Some(tenant) = &which.tenant {
-        return Ok(Caller::operating(named(engine, tenant).await?.id, ACTOR));
+        return Ok(Caller::operating(named(engine, tenant).await?.id, ACTOR.clone()));
     }
-    let operator = Admin::Operator(ACTOR.to_owned());
+    let operator = Admin::Operator(ACTOR.clone());
     tenant::within_of(engine, &operator, None, which.id).await.map_err(said)
 }
 
 async fn list(engine: &Engine, tenant: &str, filter: &Filter, limit: u64, json: bool) -> Result<String, String> {
-    let caller = Caller::operating(named(engine, tenant).await?.id, ACTOR);
+    let caller = Caller::operating(named(engine, tenant).await?.id, ACTOR.clone());
     let (mut sessions, mut before, mut left) = (Vec::new(), None, limit);
     while left > 0 {
         let page = session::list(engine, &caller, filter, before, left.min(PAGE)).await.map_err(said)?;

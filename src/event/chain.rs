@@ -12,7 +12,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::{digest, hmac};
 use chrono::{DateTime, Utc};
 use entity::upload_session::{FailureReason, Status};
-use entity::{SessionId, TenantId, operator_action, pruned_places, upload_tombstone};
+use entity::{ActorKind, SessionId, TenantId, operator_action, pruned_places, upload_tombstone};
 use serde_json::{Map, Value, json};
 
 use crate::session::state;
@@ -41,6 +41,8 @@ pub struct Entry<'a> {
     pub to: Option<Status>,
     /// A token's `sub`, `system`, or `cli` for a command.
     pub actor: &'a str,
+    /// `None` in events of before there were kinds.
+    pub actor_kind: Option<ActorKind>,
     pub reason: Option<FailureReason>,
     /// A JSON object of texts, whole numbers and booleans: what other numbers look like in JSON is not one thing.
     pub details: Value,
@@ -102,7 +104,7 @@ impl Keys {
             entry.reason.map(state::reason_name),
             canonical(&entry.details),
         ]);
-        self.after(b"event", head, &facts)
+        self.after(b"event", head, with_kind(facts, entry.actor_kind))
     }
 
     /// The link that an operator's action adds to the chain of all of them, which ends in `head`, and is empty before the
@@ -110,10 +112,10 @@ impl Keys {
     pub fn action(&self, head: &[u8], row: &operator_action::Model) -> Link {
         let facts =
             json!([row.seq, row.at.timestamp_micros(), row.actor, row.action, row.tenant_id, canonical(&row.details),]);
-        self.after(b"operator action", head, &facts)
+        self.after(b"operator action", head, with_kind(facts, row.actor_kind))
     }
 
-    fn after(&self, what: &[u8], head: &[u8], facts: &Value) -> Link {
+    fn after(&self, what: &[u8], head: &[u8], facts: Value) -> Link {
         let mut context = self.context(what);
         context.update(head);
         context.update(facts.to_string().as_bytes());
@@ -161,6 +163,14 @@ pub fn mac_of(head: &[u8]) -> Vec<u8> {
     digest::digest(&digest::SHA256, head).as_ref().to_vec()
 }
 
+/// The facts with the actor's kind as the last one; those of before there were kinds are one fewer, and stay as they were.
+fn with_kind(mut facts: Value, kind: Option<ActorKind>) -> Value {
+    if let (Value::Array(facts), Some(kind)) = (&mut facts, kind) {
+        facts.push(json!(kind.name()));
+    }
+    facts
+}
+
 /// The same value with the members of its objects in order of their names.
 fn canonical(value: &Value) -> Value {
     match value {
@@ -183,7 +193,9 @@ mod tests {
 
     fn entry(details: Value) -> Entry<'static> {
         let at = DateTime::from_timestamp_micros(1).unwrap();
-        Entry { event: "open", from: None, to: Some(Status::Uploading), actor: "ann", reason: None, details, at }
+        let actor_kind = Some(ActorKind::User);
+        let to = Some(Status::Uploading);
+        Entry { event: "open", from: None, to, actor: "ann", actor_kind, reason: None, details, at }
     }
 
     #[test]
@@ -202,6 +214,8 @@ mod tests {
             of(&keys, &head, 1, Entry { from: Some(Status::Initiating), ..entry(json!({})) }),
             of(&keys, &head, 1, Entry { to: None, ..entry(json!({})) }),
             of(&keys, &head, 1, Entry { actor: "bob", ..entry(json!({})) }),
+            of(&keys, &head, 1, Entry { actor_kind: Some(ActorKind::System), ..entry(json!({})) }),
+            of(&keys, &head, 1, Entry { actor_kind: None, ..entry(json!({})) }),
             of(&keys, &head, 1, Entry { reason: Some(FailureReason::Expired), ..entry(json!({})) }),
             of(&keys, &head, 1, Entry { at, ..entry(json!({})) }),
             keys.link(&head, TenantId::new(), session, 1, &entry(json!({}))).mac,

@@ -4,6 +4,7 @@ use tracing::warn;
 
 use super::record::{Note, record};
 use super::rows;
+use crate::caller::Actor;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::storage;
@@ -53,7 +54,7 @@ impl Effect {
 pub(crate) async fn record_effect(
     engine: &Engine,
     seen: &upload_session::Model,
-    actor: &str,
+    actor: &Actor,
     effect: Effect,
     about: Value,
     outcome: Result<(), &storage::Error>,

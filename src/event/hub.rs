@@ -185,11 +185,11 @@ mod tests {
     use entity::{AssetId, BrandId, TenantId};
 
     use super::*;
-    use crate::caller::{Brands, Permissions};
+    use crate::caller::{Actor, Brands, Permissions};
 
     fn ann(tenant: TenantId) -> Interest {
-        let caller =
-            Caller { tenant, user: "ann".to_owned(), brands: Brands::All, permissions: Permissions::default() };
+        let actor = Actor::User("ann".to_owned());
+        let caller = Caller { tenant, actor, brands: Brands::All, permissions: Permissions::default() };
         Interest { caller, batch_reference: None, session: None }
     }
 

@@ -3,6 +3,7 @@ use entity::upload_session;
 use serde_json::Value;
 
 use super::{Entry, rows};
+use crate::caller::Actor;
 use crate::database::Tx;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -14,8 +15,7 @@ use crate::session::rows::Mark;
 #[derive(Clone, Debug)]
 pub(crate) struct Note<'a> {
     pub(crate) event: &'a str,
-    /// A token's `sub`, `system`, or `cli` for a command.
-    pub(crate) actor: &'a str,
+    pub(crate) actor: &'a Actor,
     /// A JSON object, as [`Entry::details`].
     pub(crate) details: Value,
     pub(crate) at: DateTime<Utc>,
@@ -50,7 +50,8 @@ pub(crate) async fn record_marking(
     loop {
         let (seq, status, details) = (seen.event_seq + 1, Some(seen.status), note.details.clone());
         let (event, actor, at) = (note.event, note.actor, note.at);
-        let entry = Entry { event, from: status, to: status, actor, reason: None, details, at };
+        let (actor, actor_kind) = (actor.name(), Some(actor.kind()));
+        let entry = Entry { event, from: status, to: status, actor, actor_kind, reason: None, details, at };
         let link = engine.keys.link(&seen.chain_head, seen.tenant_id, seen.id, seq, &entry);
         if let Some(session) = session::rows::advance(tx, &seen, &link, mark).await? {
             rows::insert(tx, seen.tenant_id, seen.id, seq, &entry, link.mac).await?;

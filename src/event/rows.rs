@@ -35,6 +35,7 @@ pub(crate) async fn insert(
         from_status: Set(entry.from),
         to_status: Set(entry.to),
         actor: Set(entry.actor.to_owned()),
+        actor_kind: Set(entry.actor_kind),
         reason: Set(entry.reason),
         details: Set(entry.details.clone()),
         mac: Set(mac),

@@ -297,6 +297,7 @@ impl Check<'_> {
                 from: event.from_status,
                 to: event.to_status,
                 actor: &event.actor,
+                actor_kind: event.actor_kind,
                 reason: event.reason,
                 details: event.details.clone(),
                 at: event.at,

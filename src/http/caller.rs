@@ -11,7 +11,7 @@ use tracing::Span;
 use super::auth::{Identity, Rejection};
 use super::door::Door;
 use super::problem::{self, Problem};
-use crate::caller::{Admin, Caller, Permission};
+use crate::caller::{Actor, Admin, Caller, Permission};
 
 impl FromRequest for Caller {
     type Error = actix_web::Error;
@@ -32,7 +32,7 @@ impl FromRequest for Admin {
         Box::pin(async move {
             let identity = authenticate(&req).await?;
             if identity.permissions.has(Permission::Operator) {
-                return Ok(Self::Operator(identity.user.clone()));
+                return Ok(Self::Operator(Actor::Operator(identity.user.clone())));
             }
             Ok(Self::Member(caller_of(&identity)?))
         })
@@ -46,7 +46,7 @@ fn caller_of(identity: &Identity) -> Result<Caller, Problem> {
     Span::current().record("tenant.id", tracing::field::display(tenant));
     Ok(Caller {
         tenant,
-        user: identity.user.clone(),
+        actor: Actor::User(identity.user.clone()),
         brands: identity.brands.clone(),
         permissions: identity.permissions,
     })

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use entity::upload_session::{FailureReason, Status, UploadType};
-use entity::{asset, upload_event};
+use entity::{ActorKind, asset, upload_event};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -83,6 +83,32 @@ impl From<FailureReason> for FailureReasonView {
             FailureReason::StorageError => Self::StorageError,
             FailureReason::VerificationFailed => Self::VerificationFailed,
             FailureReason::Operator => Self::Operator,
+        }
+    }
+}
+
+/// What sort of actor is named: a person may bear any name.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = ActorKind)]
+pub(crate) enum ActorKindView {
+    /// A tenant's user, by their token's `sub`.
+    User,
+    /// An operator, by their token's `sub`.
+    Operator,
+    /// A command beside the server; it is called `cli`.
+    Command,
+    /// The server itself; it is called `system`.
+    System,
+}
+
+impl From<ActorKind> for ActorKindView {
+    fn from(kind: ActorKind) -> Self {
+        match kind {
+            ActorKind::User => Self::User,
+            ActorKind::Operator => Self::Operator,
+            ActorKind::Command => Self::Command,
+            ActorKind::System => Self::System,
         }
     }
 }
@@ -258,6 +284,8 @@ pub(crate) struct EventView {
     from: Option<StatusView>,
     to: Option<StatusView>,
     actor: String,
+    /// Null in events of before it was recorded.
+    actor_kind: Option<ActorKindView>,
     reason: Option<FailureReasonView>,
     #[schema(value_type = Object)]
     details: Value,
@@ -272,6 +300,7 @@ impl From<upload_event::Model> for EventView {
             from: event.from_status.map(Into::into),
             to: event.to_status.map(Into::into),
             actor: event.actor,
+            actor_kind: event.actor_kind.map(Into::into),
             reason: event.reason.map(Into::into),
             details: event.details,
         }

@@ -4,6 +4,7 @@ use entity::JobId;
 use super::rows::{self, Retried};
 use super::{Job, Kind};
 use crate::action::{self, Act};
+use crate::caller::Actor;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::page::Page;
@@ -75,7 +76,7 @@ pub async fn list(engine: &Engine, filter: Filter, before: Option<JobId>, limit:
 /// # Errors
 /// [`Error::NotFound`], also where it is done by now; [`Error::Busy`] where it is running, or another job with its dedupe
 /// key waits: that one does the same.
-pub async fn retry(engine: &Engine, actor: &str, id: JobId) -> Result<Job> {
+pub async fn retry(engine: &Engine, actor: &Actor, id: JobId) -> Result<Job> {
     let tx = engine.db.begin().await?;
     match rows::retry(engine, &tx, id).await? {
         Retried::Due(job) => {
@@ -96,7 +97,7 @@ pub async fn retry(engine: &Engine, actor: &str, id: JobId) -> Result<Job> {
 ///
 /// # Errors
 /// [`Error::NotFound`], also where it is done by now; [`Error::Busy`] where it is running.
-pub async fn discard(engine: &Engine, actor: &str, id: JobId) -> Result<()> {
+pub async fn discard(engine: &Engine, actor: &Actor, id: JobId) -> Result<()> {
     let tx = engine.db.begin().await?;
     let Some(job) = rows::discard(engine, &tx, id).await? else {
         tx.rollback().await;

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::caller::Actor;
+
 pub(crate) use order::Order;
 pub(crate) use run::work;
 pub use run::{by_hand, enqueue, run, runs};
@@ -64,8 +66,8 @@ pub struct Options {
 #[derive(Clone, Debug)]
 pub struct Run {
     pub options: Options,
-    /// Who asked: `system` for the timetable, `cli`, or a token's `sub`. The actor of the events that it records.
-    pub actor: String,
+    /// Who asked, the timetable among them. The actor of the events that it records.
+    pub actor: Actor,
     deadline: Instant,
     stop: CancellationToken,
     /// Whether the pass has heard that it is over; clones have one between them.
@@ -76,10 +78,10 @@ pub struct Run {
 
 impl Run {
     /// `stop` is cancelled at shutdown, or when the run's lease is lost.
-    pub fn new(options: Options, actor: impl Into<String>, budget: Duration, stop: CancellationToken) -> Self {
+    pub fn new(options: Options, actor: Actor, budget: Duration, stop: CancellationToken) -> Self {
         Self {
             options,
-            actor: actor.into(),
+            actor,
             deadline: Instant::now() + budget,
             stop,
             has_heard: Arc::default(),

@@ -3,6 +3,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Options, Pass};
+use crate::caller::Actor;
 use crate::error::{Error, Result};
 use crate::jobs::{Job, NewJob};
 
@@ -12,24 +13,25 @@ pub(crate) struct Order {
     pub pass: Pass,
     /// Of the schedule; `None` where somebody asked for it.
     pub slot: Option<DateTime<Utc>>,
-    pub actor: String,
+    #[serde(flatten)]
+    pub actor: Actor,
     pub dry_run: bool,
     pub older_than_secs: Option<i64>,
 }
 
 impl Order {
-    pub fn by_hand(pass: Pass, options: Options, actor: &str) -> Self {
+    pub fn by_hand(pass: Pass, options: Options, actor: &Actor) -> Self {
         Self {
             pass,
             slot: None,
-            actor: actor.to_owned(),
+            actor: actor.clone(),
             dry_run: options.dry_run,
             older_than_secs: options.older_than.map(|span| span.num_seconds()),
         }
     }
 
     pub fn of_slot(pass: Pass, slot: DateTime<Utc>) -> Self {
-        Self { slot: Some(slot), ..Self::by_hand(pass, Options::default(), "system") }
+        Self { slot: Some(slot), ..Self::by_hand(pass, Options::default(), &Actor::System) }
     }
 
     pub fn options(&self) -> Options {
@@ -66,14 +68,30 @@ mod tests {
     fn an_order_survives_its_job() {
         let slot = DateTime::from_timestamp(1_795_000_000, 0).unwrap();
         let options = Options { dry_run: true, older_than: Some(TimeDelta::zero()) };
+        let ann = Actor::Operator("ann".to_owned());
         for pass in Pass::ALL {
-            for order in [Order::of_slot(pass, slot), Order::by_hand(pass, options, "ann")] {
+            for order in [Order::of_slot(pass, slot), Order::by_hand(pass, options, &Actor::Command), Order::by_hand(pass, options, &ann)] {
                 let job = order.job(slot);
                 assert_eq!(job.payload["pass"], pass.name());
                 assert_eq!(job.kind.name(), pass.name());
                 assert_eq!(serde_json::from_value::<Order>(job.payload).unwrap(), order);
             }
         }
-        assert_eq!(Order::by_hand(Pass::Cleanup, options, "ann").options(), options);
+        assert_eq!(Order::by_hand(Pass::Cleanup, options, &ann).options(), options);
+    }
+
+    #[test]
+    fn an_order_of_the_version_before_is_read() {
+        for (name, actor) in
+            [("system", Actor::System), ("cli", Actor::Command), ("ann", Actor::Operator("ann".to_owned()))]
+        {
+            let payload = json!({
+                "pass": "cleanup", "slot": null, "actor": name, "dry_run": false, "older_than_secs": null,
+            });
+            assert_eq!(serde_json::from_value::<Order>(payload).unwrap().actor, actor);
+        }
+        // An operator who bears the name is no machine.
+        let named_so = Order::by_hand(Pass::Cleanup, Options::default(), &Actor::Operator("system".to_owned()));
+        assert_eq!(serde_json::from_value::<Order>(json!(named_so)).unwrap(), named_so);
     }
 }

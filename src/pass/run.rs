@@ -9,6 +9,7 @@ use tracing::{error, info, instrument, warn};
 
 use super::{Options, Order, Pass, Report, Run, RunRecord, rows, verbs};
 use crate::action::{self, Act};
+use crate::caller::Actor;
 use crate::database::Tx;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -27,7 +28,7 @@ pub async fn run(
     engine: &Engine,
     pass: Pass,
     options: Options,
-    actor: &str,
+    actor: &Actor,
     slot: Option<DateTime<Utc>>,
     stop: &CancellationToken,
 ) -> Result<RunRecord> {
@@ -44,7 +45,7 @@ pub async fn by_hand(
     engine: &Engine,
     pass: Pass,
     options: Options,
-    actor: &str,
+    actor: &Actor,
     stop: &CancellationToken,
 ) -> Result<Option<RunRecord>> {
     let order = Order::by_hand(pass, options, actor);
@@ -61,7 +62,7 @@ pub async fn by_hand(
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn enqueue(engine: &Engine, pass: Pass, options: Options, actor: &str) -> Result<Option<JobId>> {
+pub async fn enqueue(engine: &Engine, pass: Pass, options: Options, actor: &Actor) -> Result<Option<JobId>> {
     let order = Order::by_hand(pass, options, actor);
     let tx = engine.db.begin().await?;
     let Some(id) = jobs::enqueue(engine, &tx, &order.job(engine.clock.now())).await? else { return Ok(None) };
@@ -97,7 +98,7 @@ async fn perform(
 ) -> Result<RunRecord> {
     let opened = rows::open(engine, order).await?;
     let budget = Duration::from_secs(engine.settings.lifecycle.pass_budget_secs);
-    let run = Run::new(order.options(), &order.actor, budget, stop.clone());
+    let run = Run::new(order.options(), order.actor.clone(), budget, stop.clone());
     let outcome = match engine.clock.was_put() {
         Some(by) => Err(clock_was_put(by)),
         None => attempt(engine, order.pass, &run).await,

@@ -9,6 +9,7 @@ use super::lost::must_be_lost;
 use super::rows::{self, Queue};
 use super::sweep::{Fate, dealt_with, sum, sweep};
 use super::{Change, Guard, Outcome, Session, location, transition};
+use crate::caller::Actor;
 use crate::clock::{CLOCKS_DIFFER_MAX, seconds};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -118,8 +119,8 @@ async fn end_session(engine: &Engine, run: &Run, session: Session, end: End) -> 
     if run.options.dry_run {
         return Ok(Fate::Found);
     }
-    if let Some(by) = &session.completing_by {
-        match finish(engine, &session, by).await {
+    if let Some(by) = session.completing_by.clone().map(Actor::User) {
+        match finish(engine, &session, &by).await {
             Ok(Finished::Made(_) | Finished::Ended(_)) => return Ok(Fate::Skipped),
             Ok(Finished::Failed(_)) => return Ok(Fate::Done),
             Err(Error::UploadIncomplete { .. } | Error::PartsMismatch(_)) => {}

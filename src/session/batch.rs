@@ -24,8 +24,8 @@ pub fn batch_reference(caller: &Caller, idempotency_key: Option<&str>) -> String
     let mut facts = digest::Context::new(&digest::SHA256);
     // Of the parts but the last one, each has a length of its own or in front of it: no two users share a text.
     facts.update(caller.tenant.0.as_bytes());
-    facts.update(&(caller.user.len() as u64).to_be_bytes());
-    facts.update(caller.user.as_bytes());
+    facts.update(&(caller.user().len() as u64).to_be_bytes());
+    facts.update(caller.user().as_bytes());
     facts.update(key.as_bytes());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&facts.finish().as_ref()[..16]);
@@ -80,13 +80,13 @@ mod tests {
     use entity::TenantId;
 
     use super::*;
-    use crate::caller::{Brands, Permissions};
+    use crate::caller::{Actor, Brands, Permissions};
 
     #[test]
     fn a_key_makes_one_reference_for_one_user() {
         let caller = |tenant, user: &str| Caller {
             tenant,
-            user: user.to_owned(),
+            actor: Actor::User(user.to_owned()),
             brands: Brands::All,
             permissions: Permissions::default(),
         };

@@ -16,9 +16,9 @@ use crate::error::Result;
 #[instrument(name = "session.cancel", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn cancel(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Session> {
     let session = find(engine, caller, id).await?;
-    match transition(engine, &session, Change::cancel(&caller.user).asked_by(caller), async |_, _| Ok(())).await? {
+    match transition(engine, &session, Change::cancel(&caller.actor), async |_, _| Ok(())).await? {
         Outcome::Moved(session) => {
-            discard(engine, &session, &caller.user).await;
+            discard(engine, &session, &caller.actor).await;
             Ok(session)
         }
         Outcome::Already(session) | Outcome::Refused(session) | Outcome::GuardFailed(session) => Ok(session),

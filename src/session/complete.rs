@@ -11,7 +11,7 @@ use super::plan::part_range;
 use super::rows::{self, Intent, Over};
 use super::{Change, Outcome, Session, find, location, transition};
 use crate::asset::{self, Asset};
-use crate::caller::Caller;
+use crate::caller::{Actor, Caller};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event::{Effect, record_effect};
@@ -86,7 +86,7 @@ async fn attempt(engine: &Engine, caller: &Caller, id: SessionId, completion: &C
         if let Some(session) = intend(engine, caller, &seen, completion, Over::Nothing).await? {
             return withdrawn_if_refused(engine, &session, async {
                 let held = look(engine, &session, None).await?;
-                finish_held(engine, &session, &caller.user, held, &Wish::default()).await
+                finish_held(engine, &session, &caller.actor, held, &Wish::default()).await
             })
             .await;
         }
@@ -135,7 +135,7 @@ async fn join(
         session
     };
     let wish = Wish { client_parts, earlier };
-    let finished = finish_held(engine, &session, &caller.user, held, &wish);
+    let finished = finish_held(engine, &session, &caller.actor, held, &wish);
     if has_own_intent { withdrawn_if_refused(engine, &session, finished).await } else { finished.await }
 }
 
@@ -147,7 +147,7 @@ async fn intend(
     over: Over,
 ) -> Result<Option<Session>> {
     let (title, metadata) = (completion.title.as_deref(), completion.metadata.as_ref());
-    let intent = Intent { by: &caller.user, title, metadata, over };
+    let intent = Intent { by: &caller.actor, title, metadata, over };
     rows::intend(&engine.db, session, &intent, &engine.settings.sessions, engine.clock.now()).await
 }
 
@@ -181,7 +181,7 @@ async fn withdrawn_if_refused(
 /// # Errors
 /// [`Error::UploadIncomplete`] leaves the session UPLOADING; so do [`Error::Storage`] and [`Error::DbUnavailable`], after
 /// which the same call goes on.
-pub(super) async fn finish(engine: &Engine, session: &Session, actor: &str) -> Result<Finished> {
+pub(super) async fn finish(engine: &Engine, session: &Session, actor: &Actor) -> Result<Finished> {
     let finished = withdrawn_if_refused(engine, session, async {
         let held = look(engine, session, None).await?;
         let wish = Wish { client_parts: None, earlier: session.completing_at };
@@ -242,7 +242,7 @@ struct Wish<'a> {
     earlier: Option<DateTime<Utc>>,
 }
 
-async fn finish_held(engine: &Engine, session: &Session, actor: &str, held: Held, wish: &Wish<'_>) -> Result<Finished> {
+async fn finish_held(engine: &Engine, session: &Session, actor: &Actor, held: Held, wish: &Wish<'_>) -> Result<Finished> {
     let object = match held {
         Held::Object(object) => object,
         Held::Parts(planned) => assemble(engine, session, actor, planned, wish.client_parts).await?,
@@ -269,7 +269,7 @@ pub(super) async fn look_again(engine: &Engine, session: &Session) -> Result<Obj
 async fn assemble(
     engine: &Engine,
     session: &Session,
-    actor: &str,
+    actor: &Actor,
     mut planned: Vec<Part>,
     client_parts: Option<&[(i64, String)]>,
 ) -> Result<Object> {
@@ -360,7 +360,7 @@ fn agree(planned: &[Part], said: &[(i64, String)]) -> Result<()> {
 }
 
 /// The last step: the state, the asset and the event in one transaction.
-async fn record(engine: &Engine, actor: &str, session: &Session, object: &Object, verified: bool) -> Result<Finished> {
+async fn record(engine: &Engine, actor: &Actor, session: &Session, object: &Object, verified: bool) -> Result<Finished> {
     let change = Change::complete(actor, &object.etag, verified);
     let mut made = None;
     let outcome = transition(engine, session, change, async |tx, session| {
@@ -381,7 +381,7 @@ async fn record(engine: &Engine, actor: &str, session: &Session, object: &Object
 
 /// Fails the session, unless somebody else was quicker with something else. What the store holds is left to the cleanup:
 /// it was the store's word alone that nothing can come of it.
-async fn fail(engine: &Engine, actor: &str, session: &Session, reason: FailureReason) -> Result<Finished> {
+async fn fail(engine: &Engine, actor: &Actor, session: &Session, reason: FailureReason) -> Result<Finished> {
     let outcome = transition(engine, session, Change::fail(actor, reason), async |_, _| Ok(())).await?;
     match outcome {
         Outcome::Moved(session) => Ok(Finished::Failed(session)),

@@ -3,6 +3,7 @@ use std::fmt;
 use serde_json::json;
 
 use super::{Session, location};
+use crate::caller::Actor;
 use crate::engine::Engine;
 use crate::event::{Effect, record_effect};
 use crate::storage::{self, Kind};
@@ -15,7 +16,7 @@ const ABORTS_MAX: u32 = 3;
 ///
 /// Best effort: a request may still be writing, and the store may be away. What came of it is an event of the session;
 /// what failed is left to the cleanup.
-pub(super) async fn discard(engine: &Engine, session: &Session, actor: &str) {
+pub(super) async fn discard(engine: &Engine, session: &Session, actor: &Actor) {
     let outcome = clear(engine, session).await;
     record_effect(engine, session, actor, Effect::Discard, json!({}), outcome.as_ref().copied()).await;
 }
@@ -40,7 +41,7 @@ async fn clear_uploads(engine: &Engine, session: &Session) -> Result<(), storage
 }
 
 /// Aborts one upload that lost a race, best effort; the cleanup aborts what is left.
-pub(super) async fn abort(engine: &Engine, session: &Session, actor: &str, upload_id: &str) {
+pub(super) async fn abort(engine: &Engine, session: &Session, actor: &Actor, upload_id: &str) {
     let outcome = engine.storage.abort_multipart(&location(session), upload_id).await;
     record_effect(engine, session, actor, Effect::Abort, json!({ "upload_id": upload_id }), outcome.as_ref().copied())
         .await;

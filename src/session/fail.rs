@@ -18,10 +18,10 @@ use crate::error::Result;
 #[instrument(name = "session.fail", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn fail(engine: &Engine, caller: &Caller, id: SessionId, note: &str) -> Result<Session> {
     let session = find(engine, caller, id).await?;
-    let change = Change::fail_by_hand(&caller.user, note).asked_by(caller);
+    let change = Change::fail_by_hand(&caller.actor, note);
     match transition(engine, &session, change, async |_, _| Ok(())).await? {
         Outcome::Moved(session) => {
-            discard(engine, &session, &caller.user).await;
+            discard(engine, &session, &caller.actor).await;
             Ok(session)
         }
         Outcome::Already(session) => Ok(session),

@@ -58,13 +58,13 @@ pub struct Initiated {
 pub async fn initiate(engine: &Engine, caller: &Caller, new: NewUpload) -> Result<Initiated> {
     let planned = plan_file(engine, &new)?;
     let brand = tenant::brand_for(engine, caller, new.brand_id).await?;
-    let scope = Scope { tenant: caller.tenant, brand, user: &caller.user };
+    let scope = Scope { tenant: caller.tenant, brand, user: caller.user() };
 
     // A reference that is taken between the look and the insert is found by the second look.
     for _ in 0..2 {
         if let Some(session) = find_same(engine, scope, &new).await? {
             let session = match session.status {
-                Status::Initiating => open::open(engine, &session, &caller.user, true).await?,
+                Status::Initiating => open::open(engine, &session, &caller.actor, true).await?,
                 Status::Uploading | Status::Completed | Status::Failed | Status::Cancelled => session,
             };
             return answer(engine, session, false).await;
@@ -72,7 +72,7 @@ pub async fn initiate(engine: &Engine, caller: &Caller, new: NewUpload) -> Resul
         if let Some(session) = insert(engine, caller, scope, &new, planned).await? {
             let session = match planned {
                 Plan::Direct => session,
-                Plan::Multipart { .. } => open::open(engine, &session, &caller.user, false).await?,
+                Plan::Multipart { .. } => open::open(engine, &session, &caller.actor, false).await?,
             };
             return answer(engine, session, true).await;
         }
@@ -144,7 +144,8 @@ async fn insert(
         event: "initiate",
         from: None,
         to: Some(Status::Initiating),
-        actor: scope.user,
+        actor: caller.actor.name(),
+        actor_kind: Some(caller.actor.kind()),
         reason: None,
         details: json!({
             "file_name": new.file_name,
@@ -181,7 +182,7 @@ async fn insert(
     }
     event::rows::insert(&tx, scope.tenant, id, 1, &entry, link.mac).await?;
     if planned == Plan::Direct {
-        session = step(engine, &tx, &session, &Change::open(&caller.user, None)).await?.session();
+        session = step(engine, &tx, &session, &Change::open(&caller.actor, None)).await?.session();
     }
     tx.commit().await?;
     Ok(Some(session))

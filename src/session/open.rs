@@ -3,6 +3,7 @@ use serde_json::json;
 
 use super::discard::abort;
 use super::{Change, Outcome, Session, location, rows, transition};
+use crate::caller::Actor;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::event::{Effect, record_effect};
@@ -18,7 +19,7 @@ use crate::storage::{Kind, Location};
 /// # Errors
 /// The store's or the database's. The session is INITIATING then, is not taken for stuck while somebody still asks for it, and
 /// the same call goes on from there.
-pub(super) async fn open(engine: &Engine, session: &Session, actor: &str, again: bool) -> Result<Session> {
+pub(super) async fn open(engine: &Engine, session: &Session, actor: &Actor, again: bool) -> Result<Session> {
     let upload_id = match session.upload_type {
         UploadType::Direct => None,
         UploadType::Multipart => match upload(engine, session, actor, again).await {
@@ -42,7 +43,7 @@ pub(super) async fn open(engine: &Engine, session: &Session, actor: &str, again:
     }
 }
 
-async fn upload(engine: &Engine, session: &Session, actor: &str, again: bool) -> Result<String> {
+async fn upload(engine: &Engine, session: &Session, actor: &Actor, again: bool) -> Result<String> {
     let at = location(session);
     if again && let Some(earlier) = uploads(engine, &at).await?.into_iter().next() {
         return Ok(earlier);

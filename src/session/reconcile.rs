@@ -8,6 +8,7 @@ use super::repromote::repromote;
 use super::rows::Queue;
 use super::sweep::{Fate, dealt_with, grace, sum, sweep};
 use super::{Change, Outcome, Session, location, open, transition};
+use crate::caller::Actor;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::pass::{Report, Run};
@@ -68,11 +69,11 @@ async fn open_lost(engine: &Engine, run: &Run, session: Session) -> Result<Fate>
 }
 
 async fn finish_lost(engine: &Engine, run: &Run, session: Session) -> Result<Fate> {
-    let Some(by) = &session.completing_by else { return Ok(Fate::Skipped) };
+    let Some(by) = session.completing_by.clone().map(Actor::User) else { return Ok(Fate::Skipped) };
     if run.options.dry_run {
         return Ok(Fate::Found);
     }
-    match finish(engine, &session, by).await {
+    match finish(engine, &session, &by).await {
         Ok(Finished::Made(_) | Finished::Failed(_)) => Ok(Fate::Done),
         Ok(Finished::Ended(_)) | Err(Error::UploadIncomplete { .. } | Error::PartsMismatch(_)) => Ok(Fate::Skipped),
         Err(error) => Err(error),

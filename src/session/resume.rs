@@ -116,7 +116,7 @@ fn all_parts(session: &Session) -> Vec<Held> {
 
 /// Neither the upload nor a whole object is there: nothing can come of this session any more.
 async fn lost(engine: &Engine, caller: &Caller, session: Session, reason: FailureReason) -> Result<Resume> {
-    let change = Change::fail(&caller.user, reason);
+    let change = Change::fail(&caller.actor, reason);
     let outcome = transition(engine, &session, change, async |_, _| Ok(())).await?;
     Ok(match outcome {
         Outcome::Moved(session) | Outcome::Already(session) => stuck(session, Some(NoResume::StorageUploadLost)),

@@ -628,8 +628,8 @@ fn visible_user<'a>(caller: &'a Caller, asked: Option<&'a str>) -> Visible<'a> {
     match (caller.permissions.has(Permission::UploadsManage), asked) {
         (true, None) => Visible::Anyone,
         (true, Some(user)) => Visible::Only(user),
-        (false, Some(user)) if user != caller.user => Visible::Nobody,
-        (false, _) => Visible::Only(&caller.user),
+        (false, Some(user)) if user != caller.user() => Visible::Nobody,
+        (false, _) => Visible::Only(caller.user()),
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::rows;
 use super::state::{Event, Verdict, is_terminal, judge};
-use crate::caller::{Caller, Permission};
+use crate::caller::Actor;
 use crate::database::{Tx, db_error};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -21,8 +21,7 @@ type Session = upload_session::Model;
 #[derive(Clone, Debug)]
 pub struct Change<'a> {
     pub event: Event,
-    /// Who: a token's `sub`, `system`, or `cli` for a command.
-    pub actor: &'a str,
+    pub actor: &'a Actor,
     /// Why, for [`Event::Fail`].
     pub reason: Option<FailureReason>,
     /// The store's id, for [`Event::Open`] of a multipart session.
@@ -67,43 +66,35 @@ impl Guard {
 }
 
 impl<'a> Change<'a> {
-    pub fn open(actor: &'a str, upload_id: Option<&'a str>) -> Self {
+    pub fn open(actor: &'a Actor, upload_id: Option<&'a str>) -> Self {
         let details = upload_id.map_or_else(|| json!({}), |id| json!({ "multipart_upload_id": id }));
         Self { upload_id, details, ..Self::of(Event::Open, actor) }
     }
 
     /// `etag`: the object's, as the store gave it; `verified`: the store has compared the bytes with the checksum.
-    pub fn complete(actor: &'a str, etag: &str, verified: bool) -> Self {
+    pub fn complete(actor: &'a Actor, etag: &str, verified: bool) -> Self {
         let details = json!({ "etag": etag, "checksum_verified": verified });
         Self { details, ..Self::of(Event::Complete, actor) }
     }
 
-    pub fn cancel(actor: &'a str) -> Self {
+    pub fn cancel(actor: &'a Actor) -> Self {
         Self::of(Event::Cancel, actor)
     }
 
-    pub fn fail(actor: &'a str, reason: FailureReason) -> Self {
+    pub fn fail(actor: &'a Actor, reason: FailureReason) -> Self {
         Self { reason: Some(reason), ..Self::of(Event::Fail, actor) }
     }
 
     /// A failure that somebody has ordered, and why in their words.
-    pub fn fail_by_hand(actor: &'a str, note: &str) -> Self {
+    pub fn fail_by_hand(actor: &'a Actor, note: &str) -> Self {
         Self { details: json!({ "note": note }), ..Self::fail(actor, FailureReason::Operator) }
-    }
-
-    /// Says with the event where an operator has asked for it: a user of the tenant may have the same name.
-    pub fn asked_by(mut self, caller: &Caller) -> Self {
-        if caller.permissions.has(Permission::Operator) {
-            self.details["operator"] = json!(true);
-        }
-        self
     }
 
     pub fn guarded(self, guard: Guard) -> Self {
         Self { guard: Some(guard), ..self }
     }
 
-    fn of(event: Event, actor: &'a str) -> Self {
+    fn of(event: Event, actor: &'a Actor) -> Self {
         Self { event, actor, reason: None, upload_id: None, guard: None, details: json!({}) }
     }
 }
@@ -195,7 +186,8 @@ fn entry<'a>(seen: &Session, change: &Change<'a>, to: upload_session::Status, no
         event: change.event.name(),
         from: Some(seen.status),
         to: Some(to),
-        actor: change.actor,
+        actor: change.actor.name(),
+        actor_kind: Some(change.actor.kind()),
         reason: change.reason,
         details: change.details.clone(),
         at: now,

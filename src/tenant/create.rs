@@ -4,7 +4,7 @@ use entity::{BrandId, TenantId};
 
 use super::rows;
 use crate::action::{self, Act};
-use crate::caller::Brands;
+use crate::caller::{Actor, Brands};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
 use crate::storage;
@@ -26,7 +26,7 @@ pub struct Created {
 /// bucket, or a tenant that has another bucket than the one named.
 pub async fn create(
     engine: &Engine,
-    actor: &str,
+    actor: &Actor,
     slug: &str,
     brands: &[String],
     bucket: Option<&str>,

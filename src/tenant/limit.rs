@@ -3,6 +3,7 @@ use tracing::info;
 
 use super::{Standing, rows};
 use crate::action::{self, Act};
+use crate::caller::Actor;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
@@ -25,7 +26,7 @@ pub struct Limits {
 ///
 /// # Errors
 /// [`Error::NotFound`] where there is no such tenant.
-pub async fn limit(engine: &Engine, actor: &str, id: TenantId, limits: Limits) -> Result<Standing> {
+pub async fn limit(engine: &Engine, actor: &Actor, id: TenantId, limits: Limits) -> Result<Standing> {
     // Asked first, because the shares of no tenant cannot be locked.
     rows::find(engine.db.conn(), id).await?.ok_or(Error::NotFound)?;
     let tx = engine.db.begin().await?;
@@ -43,7 +44,7 @@ pub async fn limit(engine: &Engine, actor: &str, id: TenantId, limits: Limits) -
     }
     tx.commit().await?;
     info!(
-        actor,
+        actor = actor.name(),
         tenant.slug,
         suspended = tenant.suspended_at.is_some(),
         tenant.quota_bytes,

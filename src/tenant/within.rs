@@ -15,9 +15,9 @@ use crate::session;
 /// their own: they cannot tell these apart.
 pub async fn within(engine: &Engine, admin: &Admin, named: Option<&str>) -> Result<Caller> {
     match (admin, named) {
-        (Admin::Operator(user), Some(named)) => {
+        (Admin::Operator(actor), Some(named)) => {
             let tenant = named_so(engine, named).await?;
-            Ok(Caller::operating(tenant.id, user))
+            Ok(Caller::operating(tenant.id, actor.clone()))
         }
         (Admin::Operator(_), None) => {
             let detail = "an operator is of no tenant: name one, by slug or id";
@@ -37,9 +37,9 @@ pub async fn within(engine: &Engine, admin: &Admin, named: Option<&str>) -> Resu
 /// As [`within`]; [`Error::NotFound`] where there is no such session in any tenant.
 pub async fn within_of(engine: &Engine, admin: &Admin, named: Option<&str>, session: SessionId) -> Result<Caller> {
     match (admin, named) {
-        (Admin::Operator(user), None) => {
+        (Admin::Operator(actor), None) => {
             let tenant = session::rows::tenant_of(engine.db.conn(), session).await?.ok_or(Error::NotFound)?;
-            Ok(Caller::operating(tenant, user))
+            Ok(Caller::operating(tenant, actor.clone()))
         }
         _ => within(engine, admin, named).await,
     }

@@ -310,7 +310,7 @@ async fn a_run_that_is_over_begins_with_nothing(app: TestApp) {
     app.advance_with_the_store(TimeDelta::hours(25));
     let stop = tokio_util::sync::CancellationToken::new();
     stop.cancel();
-    let run = quaymaster::pass::Run::new(Default::default(), "system", std::time::Duration::from_secs(60), stop);
+    let run = quaymaster::pass::Run::new(Default::default(), Actor::System, std::time::Duration::from_secs(60), stop);
     let report = quaymaster::session::detect_abandoned(&app.engine().await, &run).await.unwrap();
     assert_eq!(counts(&report), (0, 0, 0, 0));
     assert_eq!(ann.status(&reel).await, "UPLOADING");

@@ -155,7 +155,7 @@ pub fn new_upload(ann: &Actor, name: &str, size: u64) -> NewUpload {
 pub fn caller(ann: &Actor) -> Caller {
     Caller {
         tenant: entity::TenantId(ann.tenant.id),
-        user: "ann".to_owned(),
+        actor: Actor::User("ann".to_owned()),
         brands: quaymaster::caller::Brands::All,
         permissions: Permissions::default().with(Permission::UploadsCreate),
     }

@@ -70,14 +70,14 @@ async fn each_act_is_recorded_with_what_it_made(db: TestDb) {
     let brands = |slugs: &[&str]| slugs.iter().map(|slug| (*slug).to_owned()).collect::<Vec<_>>();
     let made = tenant::create(&engine, "ola", "acme", &brands(&["shoes", "hats"]), None).await.unwrap();
     let acme = Some(made.tenant_id);
-    let more = tenant::create(&engine, "cli", "acme", &brands(&["hats", "bags"]), Some("acme-files")).await.unwrap();
+    let more = tenant::create(&engine, &Actor::Command, "acme", &brands(&["hats", "bags"]), Some("acme-files")).await.unwrap();
     let limits = Limits { suspended: Some(true), quota_bytes: Some(Some(7)), quota_live_sessions: Some(None) };
     let standing = tenant::limit(&engine, "ola", made.tenant_id, limits).await.unwrap();
     let options = Options { dry_run: true, older_than: None };
     let job = pass::enqueue(&engine, Pass::Orphans, options, "ola").await.unwrap().unwrap();
     jobs::retry(&engine, "ole", job).await.unwrap();
     jobs::discard(&engine, "ola", job).await.unwrap();
-    let run = pass::by_hand(&engine, Pass::Cleanup, Options::default(), "cli", &Default::default()).await.unwrap();
+    let run = pass::by_hand(&engine, Pass::Cleanup, Options::default(), &Actor::Command, &Default::default()).await.unwrap();
     assert!(run.unwrap().error.is_none());
 
     let (shoes, hats, bags) = (more.brands["shoes"], more.brands["hats"], more.brands["bags"]);
@@ -129,7 +129,7 @@ async fn what_changes_nothing_is_not_recorded(db: TestDb) {
     assert!(matches!(tenant::limit(&engine, "ola", nobody, quota(7)).await, Err(Error::NotFound)));
     let job = pass::enqueue(&engine, Pass::Orphans, Options::default(), "ola").await.unwrap().unwrap();
     assert_eq!(pass::enqueue(&engine, Pass::Orphans, Options::default(), "ola").await.unwrap(), None);
-    let run = pass::by_hand(&engine, Pass::Orphans, Options::default(), "cli", &Default::default()).await.unwrap();
+    let run = pass::by_hand(&engine, Pass::Orphans, Options::default(), &Actor::Command, &Default::default()).await.unwrap();
     assert!(run.is_none());
     jobs::discard(&engine, "ola", job).await.unwrap();
     assert!(matches!(jobs::discard(&engine, "ola", job).await, Err(Error::NotFound)));

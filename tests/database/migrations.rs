@@ -54,7 +54,7 @@ async fn many_migrators_at_once(db: TestDb) {
     for migrator in migrators {
         migrator.await.unwrap().unwrap();
     }
-    assert_eq!(db.texts("SELECT version FROM seaql_migrations").await.len(), 18);
+    assert_eq!(db.texts("SELECT version FROM seaql_migrations").await.len(), 19);
 }
 
 async fn nothing_pending_costs_little(db: TestDb) {

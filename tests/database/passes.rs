@@ -117,10 +117,10 @@ async fn a_run_by_hand_and_another_exclude_each_other(db: TestDb) {
     let stop = CancellationToken::new();
     let id = pass::enqueue(&engine, Pass::DetectAbandoned, options, "ann").await.unwrap().unwrap();
     assert_eq!(pass::enqueue(&engine, Pass::DetectAbandoned, options, "bob").await.unwrap(), None);
-    assert!(pass::by_hand(&engine, Pass::DetectAbandoned, options, "cli", &stop).await.unwrap().is_none());
-    assert!(pass::by_hand(&engine, Pass::Reconcile, options, "cli", &stop).await.unwrap().is_some(), "that is another");
+    assert!(pass::by_hand(&engine, Pass::DetectAbandoned, options, &Actor::Command, &stop).await.unwrap().is_none());
+    assert!(pass::by_hand(&engine, Pass::Reconcile, options, &Actor::Command, &stop).await.unwrap().is_some(), "that is another");
     jobs::discard(&engine, "ola", id).await.unwrap();
-    let record = pass::by_hand(&engine, Pass::DetectAbandoned, options, "cli", &stop).await.unwrap().unwrap();
+    let record = pass::by_hand(&engine, Pass::DetectAbandoned, options, &Actor::Command, &stop).await.unwrap().unwrap();
     assert_eq!((record.actor.as_str(), record.dry_run, record.older_than_secs), ("cli", true, Some(0)));
     assert!(record.ended_at.is_some() && record.slot.is_none(), "{record:?}");
     assert!(queue(&engine).await.is_empty(), "a run by hand ends its job");

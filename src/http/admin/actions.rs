@@ -13,7 +13,7 @@ use crate::caller::Admin;
 use crate::engine::Engine;
 use crate::http::problem::Answer;
 use crate::http::query::{LIMIT_DEFAULT, Query};
-use crate::http::views::Time;
+use crate::http::views::{ActorKindView, Time};
 use crate::tenant;
 
 /// Something that an operator did.
@@ -25,6 +25,8 @@ pub(crate) struct ActionView {
     at: Time,
     /// A token's `sub`, `cli` for a command, or `system` for the timetable.
     actor: String,
+    /// Null in actions of before it was recorded.
+    actor_kind: Option<ActorKindView>,
     /// `tenant.create`, `tenant.bucket`, `tenant.brands`, `tenant.limit`, `job.retry`, `job.drop`, `pass.run` or
     /// `orphans.remove`.
     action: String,
@@ -40,6 +42,7 @@ impl From<Action> for ActionView {
             seq: action.seq,
             at: Time(action.at),
             actor: action.actor,
+            actor_kind: action.actor_kind.map(Into::into),
             action: action.action,
             tenant_id: action.tenant_id.map(|tenant| tenant.0),
             details: action.details,

@@ -19,7 +19,7 @@ use crate::http::body::{Body, Nothing};
 use crate::http::id_of;
 use crate::http::problem::{self, Answer, Problem};
 use crate::http::query::{LIMIT_DEFAULT, Query};
-use crate::http::views::Time;
+use crate::http::views::{ActorKindView, Time};
 use crate::jobs::{self, Job, Kind, State};
 use crate::pass::{self, Options, Pass, RunRecord};
 use crate::schedule::{self, Status};
@@ -34,6 +34,8 @@ pub(crate) struct RunView {
     slot: Option<Time>,
     /// A token's `sub`, `system` for the timetable, `cli` for a command.
     actor: String,
+    /// Null in runs of before it was recorded.
+    actor_kind: Option<ActorKindView>,
     /// It looked, and changed nothing.
     dry_run: bool,
     /// What was asked for in place of the pass's own threshold.
@@ -58,6 +60,7 @@ impl From<RunRecord> for RunView {
             pass: run.pass,
             slot: run.slot.map(Time),
             actor: run.actor,
+            actor_kind: run.actor_kind.map(Into::into),
             dry_run: run.dry_run,
             older_than_secs: run.older_than_secs,
             started_at: Time(run.started_at),
@@ -156,7 +159,7 @@ pub(in crate::http) async fn run(
     let Some(job) = pass::enqueue(&engine, pass, options, actor).await? else {
         return Err(Problem::new(&problem::PASS_RUNNING, "it is running, or waiting for a worker"));
     };
-    info!(actor, pass.name = pass.name(), "a pass was ordered");
+    info!(actor = actor.name(), pass.name = pass.name(), "a pass was ordered");
     Ok(HttpResponse::Accepted().json(OrderedView { job_id: job.0 }))
 }
 
@@ -301,7 +304,7 @@ pub(in crate::http) async fn retry(
     let actor = admin.operator()?;
     body.parse()?;
     let job = jobs::retry(&engine, actor, id_of(&id)?).await?;
-    info!(actor, job.id = %job.id, job.kind, "a job was made due");
+    info!(actor = actor.name(), job.id = %job.id, job.kind, "a job was made due");
     Ok(HttpResponse::Ok().json(JobView::new(job, engine.clock.now())))
 }
 
@@ -318,6 +321,6 @@ pub(in crate::http) async fn discard(engine: Data<Engine>, admin: Admin, id: Pat
     let actor = admin.operator()?;
     let id: JobId = id_of(&id)?;
     jobs::discard(&engine, actor, id).await?;
-    info!(actor, job.id = %id, "a job was deleted");
+    info!(actor = actor.name(), job.id = %id, "a job was deleted");
     Ok(HttpResponse::NoContent().finish())
 }

@@ -149,7 +149,7 @@ pub(in crate::http) async fn create(engine: Data<Engine>, admin: Admin, body: Bo
     if let Some(bucket) = &bucket {
         start::prepare_own_bucket(&engine, bucket).await.map_err(Error::from)?;
     }
-    info!(actor, tenant.slug = slug, is_new = created.is_new, ?brands, "a tenant was made, or given brands");
+    info!(actor = actor.name(), tenant.slug = slug, is_new = created.is_new, ?brands, "a tenant was made, or given brands");
     let mut answer = if created.is_new { HttpResponse::Created() } else { HttpResponse::Ok() };
     Ok(answer.json(with_brands(&engine, created.tenant_id).await?))
 }
@@ -235,7 +235,7 @@ pub(in crate::http) async fn add_brands(
     let brands = body.parse()?.brands.unwrap_or_default();
     let tenant = tenant::named_so(&engine, &slug).await?;
     tenant::create(&engine, actor, &tenant.slug, &brands, None).await?;
-    info!(actor, tenant.slug, ?brands, "a tenant was given brands");
+    info!(actor = actor.name(), tenant.slug, ?brands, "a tenant was given brands");
     Ok(HttpResponse::Ok().json(with_brands(&engine, tenant.id).await?))
 }
 

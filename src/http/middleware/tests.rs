@@ -46,7 +46,7 @@ struct Page {
 async fn rename(caller: Caller, body: Body<Rename, 200>) -> Result<HttpResponse, Problem> {
     caller.must(Permission::UploadsCreate)?;
     let input = body.parse()?;
-    Ok(HttpResponse::Ok().json(json!({ "name": input.name, "user": caller.user })))
+    Ok(HttpResponse::Ok().json(json!({ "name": input.name, "user": caller.user() })))
 }
 
 async fn list(caller: Caller, query: Query<Page>) -> Result<HttpResponse, Problem> {

@@ -41,7 +41,7 @@ impl World {
     }
 
     pub async fn failed(&self) -> Session {
-        let change = Change::fail("system", FailureReason::Abandoned);
+        let change = Change::fail(&Actor::System, FailureReason::Abandoned);
         moved(transition(&self.engine, &self.uploading().await, change, async |_, _| Ok(())).await.unwrap())
     }
 
@@ -58,8 +58,8 @@ impl World {
 
 pub async fn user(engine: &Engine, slug: &str) -> Caller {
     let tenant: TenantId =
-        quaymaster::tenant::create(engine, "cli", slug, &["main".to_owned()], None).await.unwrap().tenant_id;
-    Caller { tenant, user: "ann".to_owned(), brands: Brands::All, permissions: Permissions::parse(["*"]) }
+        quaymaster::tenant::create(engine, &Actor::Command, slug, &["main".to_owned()], None).await.unwrap().tenant_id;
+    Caller { tenant, actor: Actor::User("ann".to_owned()), brands: Brands::All, permissions: Permissions::parse(["*"]) }
 }
 
 pub fn new(name: &str, file_size: u64) -> NewUpload {
