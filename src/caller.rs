@@ -184,12 +184,15 @@ impl Admin {
         }
     }
 
+    /// Whether they may do this to what others opened.
+    ///
     /// # Errors
-    /// [`Error::PermissionDenied`] for everybody who is neither an operator nor has `uploads.manage`.
-    pub fn must_manage(&self) -> Result<()> {
+    /// [`Error::PermissionDenied`] for everybody but an operator, and a manager who has the permission beside
+    /// `uploads.manage`: this door is no way around what the verb asks for at any other.
+    pub fn must_manage_with(&self, permission: Permission) -> Result<()> {
         match self {
             Self::Operator(_) => Ok(()),
-            Self::Member(caller) => caller.must(Permission::UploadsManage),
+            Self::Member(caller) => caller.must(Permission::UploadsManage).and_then(|()| caller.must(permission)),
         }
     }
 }
@@ -213,13 +216,15 @@ impl Caller {
         self.actor.name()
     }
 
+    /// For what is a part of an answer only to those who could have asked for it alone.
+    pub fn may(&self, permission: Permission) -> bool {
+        self.permissions.has(permission)
+    }
+
     /// # Errors
     /// [`Error::PermissionDenied`] where the token does not name the permission.
     pub fn must(&self, permission: Permission) -> Result<()> {
-        if self.permissions.has(permission) {
-            return Ok(());
-        }
-        Err(denied(permission))
+        if self.may(permission) { Ok(()) } else { Err(denied(permission)) }
     }
 
     /// Whether this caller may know that the session exists: their own, or anyone's with `uploads.manage`, in a

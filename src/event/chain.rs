@@ -15,6 +15,7 @@ use entity::upload_session::{FailureReason, Status};
 use entity::{ActorKind, SessionId, TenantId, operator_action, pruned_places, upload_tombstone};
 use serde_json::{Map, Value, json};
 
+use super::place::{KEY_BYTES, Places};
 use crate::session::state;
 
 /// Bytes of a head, of a MAC, and of the seed of a signing key.
@@ -25,6 +26,7 @@ pub const LINK_BYTES: usize = 32;
 pub struct Keys {
     chain: hmac::Key,
     receipt_seed: [u8; LINK_BYTES],
+    places: Places,
 }
 
 impl fmt::Debug for Keys {
@@ -74,12 +76,30 @@ impl Keys {
         let mut receipt_seed = [0; LINK_BYTES];
         let seed = key.expand(&[b"receipt signature"], Seed).expect("32 bytes are few");
         seed.fill(&mut receipt_seed).expect("it has the length that was asked for");
-        Self { chain, receipt_seed }
+        let mut place_key = [0; KEY_BYTES];
+        let seed = key.expand(&[b"places of live events"], Seed).expect("32 bytes are few");
+        seed.fill(&mut place_key).expect("it has the length that was asked for");
+        Self { chain, receipt_seed, places: Places::new(&place_key) }
     }
 
     /// Of the key pair that signs receipts.
     pub fn receipt_seed(&self) -> &[u8; LINK_BYTES] {
         &self.receipt_seed
+    }
+
+    /// The id of the event at this place, for the tenant's readers: opaque, and good with every process that has the key.
+    pub fn event_id(&self, tenant: TenantId, place: i64) -> String {
+        self.places.of_event(tenant, place)
+    }
+
+    /// An id for a reader that begins after this place and has seen no event yet; another one each time.
+    pub fn beginning_id(&self, tenant: TenantId, place: i64) -> String {
+        self.places.of_beginning(tenant, place)
+    }
+
+    /// The place that an id of this tenant's stands for; `None` for any other text.
+    pub fn place(&self, tenant: TenantId, id: &str) -> Option<i64> {
+        self.places.open(tenant, id)
     }
 
     /// The head of a session that has no event yet.

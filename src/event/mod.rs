@@ -6,6 +6,7 @@ mod effect;
 mod feed;
 mod hub;
 mod line;
+mod place;
 pub(crate) mod pruned;
 mod receipt;
 mod record;

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::header::{self, ContentEncoding, HeaderName};
+use actix_web::http::header::{self, ContentEncoding, HeaderName, HeaderValue};
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use chrono::{DateTime, Utc};
@@ -29,6 +29,9 @@ use crate::event::{self, Interest, Placed, Stream, public_name};
 
 const LAST_EVENT_ID: &str = "Last-Event-ID";
 
+/// In the place of an id: all that was ever told.
+const FROM_THE_FIRST: &[u8] = b"0";
+
 /// What a client waits before it comes again, in milliseconds.
 const RETRY_MS: u32 = 2_000;
 
@@ -37,8 +40,7 @@ const RETRY_MS: u32 = 2_000;
 pub(super) struct EventsQuery {
     #[validate(custom(function = "rules::reference"))]
     batch_reference: Option<String>,
-    #[validate(range(min = 0))]
-    last_event_id: Option<i64>,
+    last_event_id: Option<String>,
 }
 
 /// The data of one event.
@@ -74,14 +76,14 @@ impl From<&Placed> for LiveEventView {
 /// What happens to the sessions that the caller sees, as it happens.
 ///
 /// Server-Sent Events: `upload.initiated`, `upload.opened`, `upload.completed`, `upload.failed`, `upload.cancelled`,
-/// `asset.ready`, `asset.failed`. `id` is the event's place in the order of all events: sent back as `Last-Event-ID` it
-/// resumes after it, and nothing is missed. Without it only new events are sent. The stream ends with the token, with the
-/// server, and for a reader that is too slow; come again with the last id.
+/// `asset.ready`, `asset.failed`. `id` says nothing to anybody but this server: sent back as `Last-Event-ID` it resumes
+/// after the event, and nothing is missed; `0` resumes from the very first one. Without it only new events are sent. The
+/// stream ends with the token, with the server, and for a reader that is too slow; come again with the last id.
 #[utoipa::path(
     get, path = "/app/events", tag = "uploads",
     params(
-        ("Last-Event-ID" = Option<i64>, Header, minimum = 0, description = "Resume after this event."),
-        ("last_event_id" = Option<i64>, Query, minimum = 0, description = "The same, for clients that cannot set a header; the header goes before."),
+        ("Last-Event-ID" = Option<String>, Header, description = "Resume after this event; `0`: from the first one."),
+        ("last_event_id" = Option<String>, Query, description = "The same, for clients that cannot set a header; the header goes before."),
         ("batch_reference" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
     ),
     responses(
@@ -98,12 +100,17 @@ pub(super) async fn stream(
 ) -> Answer {
     admit(&engine, &caller, Permission::UploadsView).await?;
     let query = query.parse()?;
-    let after = last_event_id(&request)?.or(query.last_event_id);
+    let after = match last_event_id(&request) {
+        Some(header) => Some(place_of(&engine, &caller, LAST_EVENT_ID, header)?),
+        None => query.last_event_id.map(|id| place_of(&engine, &caller, "?last_event_id", id.as_bytes())).transpose()?,
+    };
     let expires_at = authenticate(&request).await?.expires_at;
+    let tenant = caller.tenant;
     let interest = Interest { caller, batch_reference: query.batch_reference, session: None };
     let events = event::stream(&engine, interest, after).await?;
+    let beginning = engine.keys.beginning_id(tenant, events.read());
     // The place to resume from, for a reader that goes before the first event comes.
-    let first = Bytes::from(format!("retry: {RETRY_MS}\nid: {}\n\n", events.read()));
+    let first = Bytes::from(format!("retry: {RETRY_MS}\nid: {beginning}\n\n"));
     let reader = Reader { engine: engine.get_ref().clone(), events, expires_at, first: Some(first) };
     Ok(HttpResponse::Ok()
         .content_type("text/event-stream")
@@ -114,11 +121,17 @@ pub(super) async fn stream(
 }
 
 /// The header of that name; an empty one is what a browser sends that has seen no id yet.
-fn last_event_id(request: &HttpRequest) -> Result<Option<i64>, Problem> {
-    let Some(value) = request.headers().get(LAST_EVENT_ID).filter(|value| !value.is_empty()) else { return Ok(None) };
-    let number = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|number| *number >= 0);
-    let wrong = || invalid(vec![FieldError::new(LAST_EVENT_ID, "invalid-format", "must be the id of an event")]);
-    number.map(Some).ok_or_else(wrong)
+fn last_event_id(request: &HttpRequest) -> Option<&[u8]> {
+    request.headers().get(LAST_EVENT_ID).map(HeaderValue::as_bytes).filter(|value| !value.is_empty())
+}
+
+/// The place after which a reader wants to go on; another tenant's id is as good as none.
+fn place_of(engine: &Engine, caller: &Caller, field: &str, id: &[u8]) -> Result<i64, Problem> {
+    if id == FROM_THE_FIRST {
+        return Ok(0);
+    }
+    let place = std::str::from_utf8(id).ok().and_then(|id| engine.keys.place(caller.tenant, id));
+    place.ok_or_else(|| invalid(vec![FieldError::new(field, "invalid-format", "must be the id of an event")]))
 }
 
 struct Reader {
@@ -140,7 +153,7 @@ impl Reader {
             biased;
             () = self.engine.hub.closed() => return None,
             event = self.events.next() => match event {
-                Ok(event) => frame(&event?),
+                Ok(event) => frame(&self.engine, &event?),
                 Err(error) => {
                     tracing::warn!(%error, "a stream of events ended");
                     return None;
@@ -152,8 +165,9 @@ impl Reader {
     }
 }
 
-fn frame(event: &Arc<Placed>) -> Bytes {
+fn frame(engine: &Engine, event: &Arc<Placed>) -> Bytes {
     let name = public_name(&event.event).unwrap_or("message");
     let data = serde_json::to_string(&LiveEventView::from(event.as_ref())).expect("texts and ids are JSON");
-    Bytes::from(format!("id: {}\nevent: {name}\ndata: {data}\n\n", event.position))
+    let id = engine.keys.event_id(event.tenant_id, event.position);
+    Bytes::from(format!("id: {id}\nevent: {name}\ndata: {data}\n\n"))
 }

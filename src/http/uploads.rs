@@ -483,6 +483,7 @@ pub(super) struct ResumeView {
     /// What the store holds.
     uploaded_parts: Vec<UploadedPartView>,
     uploaded_bytes: u64,
+    /// Where the caller has `uploads.create`; else null.
     #[serde(flatten)]
     put: PutView,
 }

@@ -50,7 +50,7 @@ pub(super) struct WaitedView {
     session: SessionView,
     /// Whether it is as was waited for; false where the time was over first, or the server stops.
     satisfied: bool,
-    /// Of a COMPLETED session.
+    /// Of a COMPLETED session, where the caller has `assets.view`.
     asset: Option<AssetView>,
 }
 

@@ -147,7 +147,7 @@ async fn intend(
     over: Over,
 ) -> Result<Option<Session>> {
     let (title, metadata) = (completion.title.as_deref(), completion.metadata.as_ref());
-    let intent = Intent { by: &caller.actor, title, metadata, over };
+    let intent = Intent { by: caller.user(), title, metadata, over };
     rows::intend(&engine.db, session, &intent, &engine.settings.sessions, engine.clock.now()).await
 }
 

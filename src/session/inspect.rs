@@ -3,7 +3,7 @@ use tracing::instrument;
 
 use super::{Session, find, location};
 use crate::asset::{self, Asset};
-use crate::caller::Caller;
+use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::event;
@@ -15,6 +15,7 @@ pub struct Inspection {
     pub session: Session,
     /// Oldest first.
     pub events: Vec<upload_event::Model>,
+    /// For a caller who may see assets.
     pub asset: Option<Asset>,
     /// An error where the store does not answer; all else is told all the same.
     pub stored: Result<Stored, storage::Error>,
@@ -39,7 +40,10 @@ pub struct Stored {
 pub async fn inspect(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Inspection> {
     let session = find(engine, caller, id).await?;
     let events = event::rows::of_session(engine.db.conn(), session.tenant_id, session.id).await?;
-    let asset = asset::rows::find(engine.db.conn(), session.tenant_id, session.asset_id).await?;
+    let asset = match caller.may(Permission::AssetsView) {
+        true => asset::rows::find(engine.db.conn(), session.tenant_id, session.asset_id).await?,
+        false => None,
+    };
     let stored = stored(engine, &session).await;
     Ok(Inspection { session, events, asset, stored })
 }

@@ -9,7 +9,7 @@ use super::lost::{is_another, must_be_lost};
 use super::plan::part_range;
 use super::state::is_terminal;
 use super::{Change, Outcome, Session, find, location, transition};
-use crate::caller::Caller;
+use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::storage::{Kind, Presigned};
@@ -40,6 +40,7 @@ pub struct Resume {
     pub reason: Option<NoResume>,
     pub parts: Vec<Held>,
     pub uploaded_bytes: u64,
+    /// For a caller who may open uploads: whoever has the URL can send other bytes.
     pub put: Option<Presigned>,
 }
 
@@ -62,14 +63,14 @@ pub async fn resume(engine: &Engine, caller: &Caller, id: SessionId) -> Result<R
         return Ok(stuck(session, Some(NoResume::Expired)));
     }
     match session.upload_type {
-        UploadType::Direct => direct(engine, session).await,
+        UploadType::Direct => direct(engine, caller, session).await,
         UploadType::Multipart => multipart(engine, caller, session).await,
     }
 }
 
-async fn direct(engine: &Engine, session: Session) -> Result<Resume> {
+async fn direct(engine: &Engine, caller: &Caller, session: Session) -> Result<Resume> {
     let uploaded_bytes = engine.storage.find(&location(&session)).await?.map_or(0, |object| object.size);
-    going_on(engine, session, vec![], uploaded_bytes).await
+    going_on(engine, caller, session, vec![], uploaded_bytes).await
 }
 
 async fn multipart(engine: &Engine, caller: &Caller, session: Session) -> Result<Resume> {
@@ -94,15 +95,24 @@ async fn multipart(engine: &Engine, caller: &Caller, session: Session) -> Result
         Err(error) => return Err(error.into()),
     };
     let uploaded_bytes = parts.iter().map(|part| part.size).sum();
-    going_on(engine, session, parts, uploaded_bytes).await
+    going_on(engine, caller, session, parts, uploaded_bytes).await
 }
 
-async fn going_on(engine: &Engine, session: Session, parts: Vec<Held>, uploaded_bytes: u64) -> Result<Resume> {
+async fn going_on(
+    engine: &Engine,
+    caller: &Caller,
+    session: Session,
+    parts: Vec<Held>,
+    uploaded_bytes: u64,
+) -> Result<Resume> {
     let session = touch_seldom(engine, session).await?;
     if session.status != Status::Uploading {
         return Ok(stuck(session, Some(NoResume::Terminal)));
     }
-    let put = put_url(engine, &session).await?;
+    let put = match caller.may(Permission::UploadsCreate) {
+        true => put_url(engine, &session).await?,
+        false => None,
+    };
     Ok(Resume { session, can_resume: true, reason: None, parts, uploaded_bytes, put })
 }
 

@@ -9,7 +9,7 @@ use tracing::instrument;
 use super::state::is_terminal;
 use super::{Session, find};
 use crate::asset::{self, Asset};
-use crate::caller::Caller;
+use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::event::{Interest, listen};
@@ -30,7 +30,7 @@ pub enum Goal {
 #[derive(Clone, Debug)]
 pub struct Waited {
     pub session: Session,
-    /// Of a COMPLETED session.
+    /// Of a COMPLETED session, for a caller who may see assets.
     pub asset: Option<Asset>,
     /// Whether it is as was waited for; otherwise the time was over first, or the server stops.
     pub satisfied: bool,
@@ -79,5 +79,6 @@ async fn look(engine: &Engine, caller: &Caller, id: SessionId, goal: Goal) -> Re
         },
         (Goal::Ready, None) => is_terminal(session.status),
     };
+    let asset = asset.filter(|_| caller.may(Permission::AssetsView));
     Ok(Waited { session, asset, satisfied })
 }

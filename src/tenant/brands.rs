@@ -15,6 +15,21 @@ pub async fn brands_of(engine: &Engine, tenant: TenantId) -> Result<Vec<brand::M
     rows::find_brands(engine.db.conn(), tenant, &Brands::All).await
 }
 
+/// Whether the caller holds every brand of the tenant.
+///
+/// # Errors
+/// [`Error::PermissionDenied`] where there is one that they do not hold.
+pub async fn must_hold_all_brands(engine: &Engine, caller: &Caller) -> Result<()> {
+    if caller.brands == Brands::All {
+        return Ok(());
+    }
+    let brands = rows::all_brands(engine.db.conn(), caller.tenant).await?;
+    if brands.iter().all(|(_, brand)| caller.brands.hold(*brand)) {
+        return Ok(());
+    }
+    Err(Error::PermissionDenied("the token does not hold every brand of the tenant".to_owned()))
+}
+
 /// The brand that an upload goes to: the one named, or the only one that the caller holds.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ pub mod rows;
 pub mod usage;
 mod within;
 
-pub use brands::{brand_for, brands_of, list_brands};
+pub use brands::{brand_for, brands_of, list_brands, must_hold_all_brands};
 pub use create::{Created, create, is_slug};
 pub use known::{Known, exists};
 pub use limit::{Limits, limit};

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use validator::Validate;
 
 use super::{admit, named};
-use crate::caller::Admin;
+use crate::caller::{Admin, Permission};
 use crate::deployment::Damage;
 use crate::engine::Engine;
 use crate::finding::{self, Filter, Finding, Kind};
@@ -30,7 +30,8 @@ pub(crate) struct FindingView {
     upload_session_id: Uuid,
     /// Null where the session became no asset.
     asset_id: Option<Uuid>,
-    bucket: String,
+    /// Null where no operator asks.
+    bucket: Option<String>,
     object_key: String,
     /// When the asset failed; when the cleanup first failed.
     since: Time,
@@ -45,7 +46,7 @@ impl From<Finding> for FindingView {
             tenant_id: finding.tenant.0,
             upload_session_id: finding.session.0,
             asset_id: finding.asset.map(|asset| asset.0),
-            bucket: finding.bucket,
+            bucket: Some(finding.bucket),
             object_key: finding.object_key,
             since: Time(finding.since),
             cause: finding.cause,
@@ -56,6 +57,16 @@ impl From<Finding> for FindingView {
 impl From<&Damage> for DamageView {
     fn from(damage: &Damage) -> Self {
         Self { since: Time(damage.since), cause: damage.cause.clone() }
+    }
+}
+
+impl FindingView {
+    /// Where the tenant's bytes lie is the operators' business.
+    fn seen_by(self, admin: &Admin) -> Self {
+        match admin {
+            Admin::Operator(_) => self,
+            Admin::Member(_) => Self { bucket: None, ..self },
+        }
     }
 }
 
@@ -106,10 +117,10 @@ struct DamageView {
         (status = 200, description = "One page", body = FindingsView),
         (status = 404, description = "There is no such tenant"),
     ),
-    extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
+    extensions(("x-permission" = json!([["uploads.manage", "uploads.view"], "operator"]))),
 )]
 pub(in crate::http) async fn list(engine: Data<Engine>, admin: Admin, query: Query<FindingsQuery>) -> Answer {
-    admit(&engine, &admin).await?;
+    admit(&engine, &admin, Permission::UploadsView).await?;
     let FindingsQuery { kind, tenant, limit, cursor } = query.parse()?;
     let kind = named(kind.as_deref(), "?kind", Kind::named, Kind::ALL.map(Kind::name))?;
     let caller = match (&admin, &tenant) {
@@ -119,7 +130,7 @@ pub(in crate::http) async fn list(engine: Data<Engine>, admin: Admin, query: Que
     let filter = Filter { kind, caller: caller.as_ref() };
     let page = finding::list(&engine, filter, cursor, limit.unwrap_or(LIMIT_DEFAULT)).await?;
     Ok(HttpResponse::Ok().json(FindingsView {
-        data: page.items.into_iter().map(Into::into).collect(),
+        data: page.items.into_iter().map(|finding| FindingView::from(finding).seen_by(&admin)).collect(),
         next_cursor: page.next.map(|id| id.to_string()),
         damage: match &admin {
             Admin::Operator(_) => engine.looked.damage().map(DamageView::from),

@@ -10,16 +10,16 @@ use serde::Deserialize;
 use validator::Validate;
 
 use super::known_tenant;
-use crate::caller::Admin;
+use crate::caller::{Admin, Permission};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
 
-/// Whether the caller is an operator, or a manager of a tenant of ours.
+/// Whether the caller is an operator, or a manager of a tenant of ours who has the verb's own permission.
 ///
 /// # Errors
 /// [`crate::error::Error::PermissionDenied`].
-async fn admit(engine: &Engine, admin: &Admin) -> Result<()> {
-    admin.must_manage()?;
+async fn admit(engine: &Engine, admin: &Admin, permission: Permission) -> Result<()> {
+    admin.must_manage_with(permission)?;
     match admin {
         Admin::Operator(_) => Ok(()),
         Admin::Member(caller) => known_tenant(engine, caller).await,

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path};
 use chrono::NaiveDate;
-use entity::TenantId;
 use serde::{Deserialize, Deserializer, Serialize};
 use tracing::info;
 use utoipa::ToSchema;
@@ -13,7 +12,7 @@ use uuid::Uuid;
 use validator::Validate;
 
 use super::admit;
-use crate::caller::Admin;
+use crate::caller::{Admin, Caller, Permission};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::http::body::Body;
@@ -31,7 +30,7 @@ use crate::tenant::{self, Limits, Standing};
 pub(crate) struct TenantView {
     tenant_id: Uuid,
     slug: String,
-    /// The tenant's own, under the dedicated strategy.
+    /// The tenant's own, under the dedicated strategy; null where no operator asks.
     bucket: Option<String>,
     /// Since when it opens no new sessions; null where it does.
     suspended_at: Option<Time>,
@@ -60,6 +59,13 @@ impl From<Standing> for TenantView {
             bytes: usage.bytes,
             created_at: Time(tenant.created_at),
         }
+    }
+}
+
+impl TenantView {
+    /// Where the tenant's bytes lie is the operators' business.
+    fn seen_by(self, caller: &Caller) -> Self {
+        if caller.may(Permission::Operator) { self } else { Self { bucket: None, ..self } }
     }
 }
 
@@ -105,13 +111,13 @@ pub(in crate::http) async fn list(engine: Data<Engine>, admin: Admin, query: Que
 pub(in crate::http) struct TenantWithBrandsView {
     #[serde(flatten)]
     tenant: TenantView,
-    /// Ids by slug.
+    /// Ids by slug, of the brands that the caller holds; an operator holds all.
     brands: BTreeMap<String, Uuid>,
 }
 
-async fn with_brands(engine: &Engine, id: TenantId) -> Result<TenantWithBrandsView> {
-    let tenant = tenant::standing(engine, id).await?.into();
-    let brands = tenant::brands_of(engine, id).await?;
+async fn with_brands(engine: &Engine, caller: &Caller) -> Result<TenantWithBrandsView> {
+    let tenant = TenantView::from(tenant::standing(engine, caller.tenant).await?).seen_by(caller);
+    let brands = tenant::list_brands(engine, caller).await?;
     Ok(TenantWithBrandsView { tenant, brands: brands.into_iter().map(|brand| (brand.slug, brand.id.0)).collect() })
 }
 
@@ -151,19 +157,19 @@ pub(in crate::http) async fn create(engine: Data<Engine>, admin: Admin, body: Bo
     }
     info!(actor = actor.name(), tenant.slug = slug, is_new = created.is_new, ?brands, "a tenant was made, or given brands");
     let mut answer = if created.is_new { HttpResponse::Created() } else { HttpResponse::Ok() };
-    Ok(answer.json(with_brands(&engine, created.tenant_id).await?))
+    Ok(answer.json(with_brands(&engine, &Caller::operating(created.tenant_id, actor.clone())).await?))
 }
 
-/// The tenant with its brands. A manager may ask about their own.
+/// The tenant with its brands. A manager may ask about their own tenant, and sees the brands that they hold.
 #[utoipa::path(
     get, path = "/admin/tenants/{slug}", tag = "admin", params(("slug" = String, Path, description = "Or the id.")),
     responses((status = 200, description = "The tenant", body = TenantWithBrandsView)),
     extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
 )]
 pub(in crate::http) async fn find(engine: Data<Engine>, admin: Admin, slug: Path<String>) -> Answer {
-    admit(&engine, &admin).await?;
-    let tenant = tenant::within(&engine, &admin, Some(&slug)).await?.tenant;
-    Ok(HttpResponse::Ok().json(with_brands(&engine, tenant).await?))
+    admit(&engine, &admin, Permission::UploadsManage).await?;
+    let caller = tenant::within(&engine, &admin, Some(&slug)).await?;
+    Ok(HttpResponse::Ok().json(with_brands(&engine, &caller).await?))
 }
 
 /// What is to change; what is left out stays.
@@ -236,7 +242,7 @@ pub(in crate::http) async fn add_brands(
     let tenant = tenant::named_so(&engine, &slug).await?;
     tenant::create(&engine, actor, &tenant.slug, &brands, None).await?;
     info!(actor = actor.name(), tenant.slug, ?brands, "a tenant was given brands");
-    Ok(HttpResponse::Ok().json(with_brands(&engine, tenant.id).await?))
+    Ok(HttpResponse::Ok().json(with_brands(&engine, &Caller::operating(tenant.id, actor.clone())).await?))
 }
 
 /// A span of days.
@@ -281,9 +287,14 @@ impl UsageView {
     pub(crate) fn new(standing: Standing, days: BTreeMap<NaiveDate, Day>) -> Self {
         Self { tenant: standing.into(), days: days.into_iter().map(Into::into).collect() }
     }
+
+    fn seen_by(self, caller: &Caller) -> Self {
+        Self { tenant: self.tenant.seen_by(caller), ..self }
+    }
 }
 
-/// What the tenant holds, and what happened on each day. A manager may ask about their own tenant.
+/// What the tenant holds, and what happened on each day. A manager may ask about their own tenant, where they hold all of
+/// its brands: the figures are those of all.
 ///
 /// Sessions that have been deleted since are not counted; completed ones always are.
 #[utoipa::path(
@@ -302,9 +313,11 @@ pub(in crate::http) async fn usage(
     slug: Path<String>,
     query: Query<UsageQuery>,
 ) -> Answer {
-    admit(&engine, &admin).await?;
+    admit(&engine, &admin, Permission::UploadsManage).await?;
     let UsageQuery { from, to } = query.parse()?;
-    let tenant = tenant::within(&engine, &admin, Some(&slug)).await?.tenant;
-    let days = tenant::usage::daily(&engine, tenant, from, to).await?;
-    Ok(HttpResponse::Ok().json(UsageView::new(tenant::standing(&engine, tenant).await?, days)))
+    let caller = tenant::within(&engine, &admin, Some(&slug)).await?;
+    tenant::must_hold_all_brands(&engine, &caller).await?;
+    let days = tenant::usage::daily(&engine, caller.tenant, from, to).await?;
+    let standing = tenant::standing(&engine, caller.tenant).await?;
+    Ok(HttpResponse::Ok().json(UsageView::new(standing, days).seen_by(&caller)))
 }

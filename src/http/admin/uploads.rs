@@ -9,7 +9,7 @@ use uuid::Uuid;
 use validator::Validate;
 
 use super::{TenantQuery, admit};
-use crate::caller::Admin;
+use crate::caller::{Admin, Caller, Permission};
 use crate::engine::Engine;
 use crate::http::body::{Body, Nothing};
 use crate::http::list::{ListQuery, PageView};
@@ -56,10 +56,10 @@ pub(in crate::http) struct AdminListQuery {
         (status = 200, description = "One page", body = PageView),
         (status = 404, description = "There is no such tenant"),
     ),
-    extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
+    extensions(("x-permission" = json!([["uploads.manage", "uploads.view"], "operator"]))),
 )]
 pub(in crate::http) async fn list(engine: Data<Engine>, admin: Admin, query: Query<AdminListQuery>) -> Answer {
-    admit(&engine, &admin).await?;
+    admit(&engine, &admin, Permission::UploadsView).await?;
     let AdminListQuery { tenant, status, brand_id, batch_reference, fingerprint, created_by, limit, cursor } =
         query.parse()?;
     let query = ListQuery { status, brand_id, batch_reference, fingerprint, created_by, limit, cursor };
@@ -107,12 +107,13 @@ pub(crate) struct InspectionView {
     tenant_id: Uuid,
     #[serde(flatten)]
     session: SessionView,
-    bucket: String,
+    /// Null where no operator asks.
+    bucket: Option<String>,
     /// When nothing was left in the store under the session's own key, for good.
     storage_cleared_at: Option<Time>,
     /// Oldest first.
     events: Vec<EventView>,
-    /// Null until COMPLETED.
+    /// Null until COMPLETED, and for a manager without `assets.view`.
     asset: Option<AssetView>,
     store: StoredView,
 }
@@ -122,13 +123,20 @@ impl From<Inspection> for InspectionView {
         let Inspection { session, events, asset, stored } = inspection;
         Self {
             tenant_id: session.tenant_id.0,
-            bucket: session.bucket.clone(),
+            bucket: Some(session.bucket.clone()),
             storage_cleared_at: session.storage_cleared_at.map(Time),
             session: session.into(),
             events: events.into_iter().map(Into::into).collect(),
             asset: asset.map(Into::into),
             store: stored.into(),
         }
+    }
+}
+
+impl InspectionView {
+    /// Where the tenant's bytes lie is the operators' business.
+    fn seen_by(self, caller: &Caller) -> Self {
+        if caller.may(Permission::Operator) { self } else { Self { bucket: None, ..self } }
     }
 }
 
@@ -140,7 +148,7 @@ impl From<Inspection> for InspectionView {
         ("tenant" = Option<String>, Query, description = "Slug or id of whose it is; may be left out."),
     ),
     responses((status = 200, description = "Whether or not the store answers", body = InspectionView)),
-    extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
+    extensions(("x-permission" = json!([["uploads.manage", "uploads.view"], "operator"]))),
 )]
 pub(in crate::http) async fn inspect(
     engine: Data<Engine>,
@@ -148,12 +156,12 @@ pub(in crate::http) async fn inspect(
     id: Path<String>,
     query: Query<TenantQuery>,
 ) -> Answer {
-    admit(&engine, &admin).await?;
+    admit(&engine, &admin, Permission::UploadsView).await?;
     let named = query.parse()?.tenant;
     let id = session_of(&id)?;
     let caller = tenant::within_of(&engine, &admin, named.as_deref(), id).await?;
     let inspection = session::inspect(&engine, &caller, id).await?;
-    Ok(HttpResponse::Ok().json(InspectionView::from(inspection)))
+    Ok(HttpResponse::Ok().json(InspectionView::from(inspection).seen_by(&caller)))
 }
 
 #[derive(Debug, Deserialize, Validate, ToSchema)]
@@ -176,7 +184,7 @@ pub(in crate::http) struct FailRequest {
         (status = 200, description = "FAILED, by this call or before", body = SessionView),
         (status = 409, description = "`illegal-transition`"),
     ),
-    extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
+    extensions(("x-permission" = json!([["uploads.manage", "uploads.cancel"], "operator"]))),
 )]
 pub(in crate::http) async fn fail(
     engine: Data<Engine>,
@@ -185,7 +193,7 @@ pub(in crate::http) async fn fail(
     query: Query<TenantQuery>,
     body: Body<FailRequest>,
 ) -> Answer {
-    admit(&engine, &admin).await?;
+    admit(&engine, &admin, Permission::UploadsCancel).await?;
     let note = body.parse()?.reason_text.unwrap_or_default();
     let named = query.parse()?.tenant;
     let id = session_of(&id)?;
@@ -202,7 +210,7 @@ pub(in crate::http) async fn fail(
         ("tenant" = Option<String>, Query, description = "Slug or id of whose it is; may be left out."),
     ),
     responses((status = 200, description = "CANCELLED, or the terminal state it was in", body = SessionView)),
-    extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
+    extensions(("x-permission" = json!([["uploads.manage", "uploads.cancel"], "operator"]))),
 )]
 pub(in crate::http) async fn cancel(
     engine: Data<Engine>,
@@ -211,7 +219,7 @@ pub(in crate::http) async fn cancel(
     query: Query<TenantQuery>,
     body: Body<Nothing>,
 ) -> Answer {
-    admit(&engine, &admin).await?;
+    admit(&engine, &admin, Permission::UploadsCancel).await?;
     body.parse()?;
     let named = query.parse()?.tenant;
     let id = session_of(&id)?;
