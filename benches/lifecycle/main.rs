@@ -12,7 +12,7 @@ use chrono::{TimeDelta, Utc};
 use entity::TenantId;
 use entity::upload_session::FailureReason;
 use futures_util::{StreamExt, stream};
-use quaymaster::caller::{Brands, Caller, Permissions};
+use quaymaster::caller::{Actor, Brands, Caller, Permissions};
 use quaymaster::engine::Engine;
 use quaymaster::pass::{Options, Run};
 use quaymaster::session::rows::{Queue, queued};
@@ -84,7 +84,8 @@ async fn measure(finished: u64) -> Figures {
     let home = Home::new().await;
     let engine = &home.engine;
     eprintln!("bench: {finished} finished sessions");
-    let created = quaymaster::tenant::create(engine, &Actor::Command, "bench", &["main".to_owned()], None).await.unwrap();
+    let created =
+        quaymaster::tenant::create(engine, &Actor::Command, "bench", &["main".to_owned()], None).await.unwrap();
     let brand = created.brands["main"];
     seed_finished(engine, created.tenant_id, brand.0, finished).await;
     let caller = Caller {
@@ -118,7 +119,7 @@ async fn measure(finished: u64) -> Figures {
 }
 
 fn run(older_than: Option<TimeDelta>) -> Run {
-    Run::new(Options { older_than, dry_run: false }, "bench", Duration::from_secs(3600), Default::default())
+    Run::new(Options { older_than, dry_run: false }, Actor::System, Duration::from_secs(3600), Default::default())
 }
 
 /// A database on the PostgreSQL of `scripts/with-backends`, a store in this process, and the engine between them.
@@ -298,7 +299,7 @@ async fn cost_of_failing(engine: &Engine, cutoff: chrono::DateTime<Utc>) -> Cost
     let idle: Vec<Session> = queued(Queue::Idle(cutoff), None, RUNS as u64).all(engine.db.conn()).await.unwrap();
     let mut costs = Vec::new();
     for session in idle {
-        let change = Change::fail("bench", FailureReason::Abandoned).guarded(Guard::IdleSince(cutoff));
+        let change = Change::fail(&Actor::System, FailureReason::Abandoned).guarded(Guard::IdleSince(cutoff));
         let update = session::statement(engine, &session, &change).build(DbBackend::Postgres);
         let tx = engine.db.conn().bare().begin().await.unwrap();
         costs.push(explain(&tx, &format!("{update} RETURNING *")).await);

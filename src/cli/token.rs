@@ -7,7 +7,7 @@ use super::tenant::named;
 use super::{failed, open, print};
 use crate::caller::{Brands, Permission};
 use crate::engine::Engine;
-use crate::http::auth::{Grant, mint};
+use crate::http::auth::{Grant, may_be_a_user, mint};
 use crate::tenant;
 
 /// Prints an HS256 token and nothing else, signed with the secret of the settings or of the data folder.
@@ -28,7 +28,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "SLUG")]
     brand: Vec<String>,
     /// Recorded as `created_by`
-    #[arg(long, default_value = "cli")]
+    #[arg(long, default_value = "local", value_parser = user)]
     user: String,
     /// `*` (all but operator) where none is named
     #[arg(long, value_name = "NAME", value_parser = permission)]
@@ -47,8 +47,9 @@ pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
 
 async fn token(args: Args, config: Option<&Path>) -> Result<String, String> {
     let engine = open(config).await?;
-    let secret = engine.settings.auth.jwt_secret.clone();
-    let secret = secret.ok_or("there is no JWT_SECRET to sign with: tokens come from your own issuer")?;
+    let auth = &engine.settings.auth;
+    let secret =
+        auth.jwt_secret.as_ref().ok_or("there is no JWT_SECRET to sign with: tokens come from your own issuer")?;
     let (tenant, brands) = match &args.tenant {
         None => (None, Brands::All),
         Some(slug) => {
@@ -62,15 +63,14 @@ async fn token(args: Args, config: Option<&Path>) -> Result<String, String> {
         named => named,
     };
     Ok(mint(
-        &secret,
+        auth,
+        secret,
         &Grant {
             user: &args.user,
             tenant,
             brands,
             permissions: &permissions,
             expires_at: engine.clock.now() + args.ttl,
-            issuer: engine.settings.auth.issuer.as_deref(),
-            audience: engine.settings.auth.audience.as_deref(),
         },
     ))
 }
@@ -85,6 +85,11 @@ async fn brands(engine: &Engine, tenant: &entity::tenant::Model, slugs: &[String
         brand.map(|brand| brand.id).ok_or_else(|| format!("{} has no brand {slug:?}", tenant.slug))
     };
     Ok(Brands::These(slugs.iter().map(find).collect::<Result<_, _>>()?))
+}
+
+fn user(name: &str) -> Result<String, String> {
+    may_be_a_user(name)?;
+    Ok(name.to_owned())
 }
 
 fn permission(name: &str) -> Result<String, String> {

@@ -254,4 +254,32 @@ mod tests {
         assert_eq!(keys.seal("t", &one), keys.seal("t", &other));
         assert_ne!(keys.seal("t", &one), keys.seal("u", &one));
     }
+
+    /// Computed with other tools, of rows as they were before there were kinds: these must be verified for good.
+    #[test]
+    fn what_was_recorded_before_there_were_kinds_has_the_links_of_then() {
+        let keys = Keys::new("a key of a server of the version before");
+        let tenant: TenantId = "01890000-0000-7000-8000-000000000001".parse().unwrap();
+        let session: SessionId = "01890000-0000-7000-8000-000000000002".parse().unwrap();
+        let old = Entry { actor: "system", actor_kind: None, ..entry(json!({})) };
+        let link = keys.link(&keys.genesis(tenant, session), tenant, session, 1, &old);
+        assert_eq!(hex::encode(link.mac), "0aa9f4f35d7eeabd2a70015f44496e491032468d3d33040c32f7c59131a86770");
+        let action = operator_action::Model {
+            seq: 1,
+            at: DateTime::from_timestamp_micros(1).unwrap(),
+            actor: "cli".to_owned(),
+            actor_kind: None,
+            action: "job.drop".to_owned(),
+            tenant_id: None,
+            details: json!({}),
+            mac: vec![],
+        };
+        assert_eq!(
+            hex::encode(keys.action(&[], &action).mac),
+            "a8e3a973ec4bae1cad6653c58bfca6f7ac57e3c16e7201b30663efc28667428e"
+        );
+        let of_kind = |kind| keys.action(&[], &operator_action::Model { actor_kind: kind, ..action.clone() }).mac;
+        assert_ne!(of_kind(Some(ActorKind::Command)), of_kind(None));
+        assert_ne!(of_kind(Some(ActorKind::Command)), of_kind(Some(ActorKind::Operator)));
+    }
 }

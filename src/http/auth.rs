@@ -1,23 +1,24 @@
 //! Which tokens are believed (RFC 7519), and what they say of their bearer.
 //!
-//! The algorithm belongs to the key, never to the token: a key is asked only about tokens that name its own algorithm,
-//! so that a public key is never taken for a secret, and `none` finds no key at all (RFC 8725, sections 3.1 and 3.2).
+//! Algorithms belong to the key, never to the token: a key is asked only about tokens that name one of its own, so that
+//! a public key is never taken for a secret, and `none` finds no key at all (RFC 8725, sections 3.1 and 3.2).
 
 use std::borrow::Cow;
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
-use entity::{BrandId, TenantId};
+use entity::TenantId;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, crypto};
-use serde::de::{self, Deserializer, IgnoredAny, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Map, json};
 
+use super::claims::Claims;
 use super::jwks::Jwks;
-use crate::caller::{Brands, Permission, Permissions};
+use crate::caller::{Actor, Brands, Permission, Permissions};
 use crate::clock::Clock;
 use crate::settings;
 
@@ -25,12 +26,26 @@ use crate::settings;
 const USER_CHARS_MAX: usize = 128;
 
 /// What a token's header may name, where there is a key for it.
-const ACCEPTED: [(&str, Algorithm); 4] = [
+const ACCEPTED: [(&str, Algorithm); 10] = [
     ("HS256", Algorithm::HS256),
     ("RS256", Algorithm::RS256),
+    ("RS384", Algorithm::RS384),
+    ("RS512", Algorithm::RS512),
+    ("PS256", Algorithm::PS256),
+    ("PS384", Algorithm::PS384),
+    ("PS512", Algorithm::PS512),
     ("ES256", Algorithm::ES256),
+    ("ES384", Algorithm::ES384),
     ("EdDSA", Algorithm::EdDSA),
 ];
+
+/// What a key of each kind may sign with, where it does not say so itself.
+const HMAC: &[Algorithm] = &[Algorithm::HS256];
+pub(super) const RSA: &[Algorithm] =
+    &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
+pub(super) const P256: &[Algorithm] = &[Algorithm::ES256];
+pub(super) const P384: &[Algorithm] = &[Algorithm::ES384];
+pub(super) const ED25519: &[Algorithm] = &[Algorithm::EdDSA];
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +54,9 @@ pub enum StartError {
     NoKey,
     #[error("auth.public_key_file: cannot read {0}")]
     File(PathBuf, #[source] std::io::Error),
-    #[error("auth.public_key_file: {0} is not a public key in PEM form of RSA (2048 bits or more), P-256 or Ed25519")]
+    #[error(
+        "auth.public_key_file: {0} is not a public key in PEM form of RSA (2048 bits or more), P-256, P-384 or Ed25519"
+    )]
     Key(PathBuf),
     #[error("auth.public_key_file: {0} holds a private key; give the server the public one alone")]
     PrivateKey(PathBuf),
@@ -54,20 +71,24 @@ pub enum StartError {
 pub enum Rejection {
     /// What is wrong with it; plain ASCII, without quotes.
     Invalid(&'static str),
-    /// The token may be good, but the identity provider's keys cannot be fetched now.
-    KeysUnavailable,
+    /// The token may be good, but the identity provider's keys cannot be fetched now; `retry_after_secs` is 1 or more.
+    KeysUnavailable { retry_after_secs: u64 },
 }
 
-/// A key and the one algorithm that it is for.
+/// A key and the algorithms that it is for, all of one family.
 #[derive(Clone)]
 pub(super) struct Key {
-    pub algorithm: Algorithm,
+    pub algorithms: &'static [Algorithm],
     pub key: DecodingKey,
 }
 
 impl Key {
-    fn signed(&self, token: &Parts) -> bool {
-        crypto::verify(token.signature, token.message.as_bytes(), &self.key, self.algorithm).unwrap_or(false)
+    pub fn takes(&self, algorithm: Algorithm) -> bool {
+        self.algorithms.contains(&algorithm)
+    }
+
+    fn signed(&self, algorithm: Algorithm, token: &Parts) -> bool {
+        crypto::verify(token.signature, token.message.as_bytes(), &self.key, algorithm).unwrap_or(false)
     }
 }
 
@@ -77,6 +98,7 @@ pub struct Verifier {
     jwks: Option<Jwks>,
     issuer: Option<String>,
     audience: Option<String>,
+    claims: settings::Claims,
     leeway_secs: f64,
     clock: Clock,
 }
@@ -102,7 +124,7 @@ impl Verifier {
         let mut keys = Vec::new();
         if let Some(secret) = &settings.jwt_secret {
             let key = DecodingKey::from_secret(secret.expose().as_bytes());
-            keys.push(Key { algorithm: Algorithm::HS256, key });
+            keys.push(Key { algorithms: HMAC, key });
         }
         if let Some(path) = &settings.public_key_file {
             keys.push(read_pem(path)?);
@@ -119,6 +141,7 @@ impl Verifier {
             jwks,
             issuer: settings.issuer.clone(),
             audience: settings.audience.clone(),
+            claims: settings.claims.clone(),
             leeway_secs: settings.leeway_secs as f64,
             clock,
         })
@@ -140,13 +163,13 @@ impl Verifier {
         let algorithm = ACCEPTED.into_iter().find(|(name, _)| *name == header.alg).map(|(_, algorithm)| algorithm);
         let algorithm = algorithm.ok_or(Rejection::Invalid("the algorithm of the token is not accepted"))?;
 
-        let mut own = self.keys.iter().filter(|key| key.algorithm == algorithm).peekable();
+        let mut own = self.keys.iter().filter(|key| key.takes(algorithm)).peekable();
         let has_own = own.peek().is_some();
-        if !own.any(|key| key.signed(&parts)) {
+        if !own.any(|key| key.signed(algorithm, &parts)) {
             match &self.jwks {
                 Some(jwks) if algorithm != Algorithm::HS256 => {
                     let kid = header.kid.as_deref();
-                    if !jwks.any_key(algorithm, kid, |key| key.signed(&parts)).await? {
+                    if !jwks.any_key(algorithm, kid, |key| key.signed(algorithm, &parts)).await? {
                         return Err(Rejection::Invalid("no key of the issuer has signed the token"));
                     }
                 }
@@ -160,39 +183,52 @@ impl Verifier {
 
     /// What signed claims are worth now, and to this service.
     fn believe(&self, claims: &[u8]) -> Result<Identity, &'static str> {
-        let claims: Claims = serde_json::from_slice(claims).map_err(|_| "a claim of the token has the wrong type")?;
+        let claims = Claims::read(claims)?;
         let now = self.clock.now().timestamp_micros() as f64 / 1e6;
-        let expires = claims.exp.ok_or("the token has no exp")? + self.leeway_secs;
+        let expires = claims.time("exp")?.ok_or("the token has no exp")? + self.leeway_secs;
         if now >= expires {
             return Err("the token has expired");
         }
-        if claims.nbf.is_some_and(|nbf| now + self.leeway_secs < nbf) {
+        if claims.time("nbf")?.is_some_and(|nbf| now + self.leeway_secs < nbf) {
             return Err("the token is not valid yet");
         }
-        if self.issuer.is_some() && claims.iss.as_deref() != self.issuer.as_deref() {
+        if self.issuer.is_some() && claims.text("iss")? != self.issuer.as_deref() {
             return Err("the token is of another issuer");
         }
         if let Some(audience) = &self.audience
-            && !claims.aud.is_some_and(|aud| aud.0.iter().any(|name| name.0 == **audience))
+            && !claims.text_or_texts("aud")?.is_some_and(|names| names.contains(&audience.as_str()))
         {
             return Err("the token is for another audience");
         }
-        let user = claims.sub.ok_or("the token has no sub")?;
-        if user.is_empty() || user.chars().nth(USER_CHARS_MAX).is_some() || user.chars().any(char::is_control) {
-            return Err("the sub of the token is empty, too long or has control characters");
-        }
-        let names = claims.permissions.ok_or("the token has no permissions")?;
-        let permissions = Permissions::parse(names.iter().map(|name| name.0.as_ref()));
-        let tenant = match claims.tenant_id {
+        let user = claims.text(&self.claims.sub)?.ok_or("the token has no sub")?;
+        may_be_a_user(user)?;
+        let names = claims.texts(&self.claims.permissions)?.ok_or("the token has no permissions")?;
+        let permissions = Permissions::parse(names);
+        let tenant = match claims.text(&self.claims.tenant_id)? {
             Some(text) => Some(text.parse().map_err(|_| "the tenant_id of the token is not a UUID")?),
             None if permissions.has(Permission::Operator) => None,
             None => return Err("the token has no tenant_id"),
         };
-        let brands = claims.brand_ids.ok_or("the token has no brand_ids")?.0;
+        let brands = claims.brands(&self.claims.brand_ids)?.ok_or("the token has no brand_ids")?;
         // A cast to i64 stops at its bounds.
         let expires_at = DateTime::from_timestamp_micros((expires * 1e6) as i64).unwrap_or(DateTime::<Utc>::MAX_UTC);
-        Ok(Identity { tenant, user: user.into_owned(), brands, permissions, expires_at })
+        Ok(Identity { tenant, user: user.to_owned(), brands, permissions, expires_at })
     }
+}
+
+/// Whether a token may call its bearer so: 1 to 128 Unicode scalars without control characters, and none of the names that
+/// the record has for the machine's own actors.
+///
+/// # Errors
+/// What is wrong with the name, in plain ASCII.
+pub fn may_be_a_user(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() || name.chars().nth(USER_CHARS_MAX).is_some() || name.chars().any(char::is_control) {
+        return Err("the sub of the token is empty, too long or has control characters");
+    }
+    if Actor::is_the_machines(name) {
+        return Err("the sub of the token is the name of one of the server's own actors");
+    }
+    Ok(())
 }
 
 /// The three parts of a JWS in compact form (RFC 7515, section 7.1).
@@ -222,16 +258,17 @@ fn read_pem(path: &Path) -> Result<Key, StartError> {
         return Err(StartError::PrivateKey(path.to_owned()));
     }
     let bytes = pem.as_bytes();
-    // RS256: a DER sequence of modulus and exponent, for the 2048 bits of RFC 7518, section 3.3. ES256: an uncompressed
-    // point of P-256 and no longer curve.
+    // RSA: a DER sequence of modulus and exponent, for the 2048 bits of RFC 7518, section 3.3. EC: an uncompressed point of
+    // the one curve or the other.
     let kinds = [
-        (Algorithm::RS256, DecodingKey::from_rsa_pem(bytes), 257..=usize::MAX),
-        (Algorithm::ES256, DecodingKey::from_ec_pem(bytes), 65..=65),
-        (Algorithm::EdDSA, DecodingKey::from_ed_pem(bytes), 32..=32),
+        (RSA, DecodingKey::from_rsa_pem(bytes), 257..=usize::MAX),
+        (P256, DecodingKey::from_ec_pem(bytes), 65..=65),
+        (P384, DecodingKey::from_ec_pem(bytes), 97..=97),
+        (ED25519, DecodingKey::from_ed_pem(bytes), 32..=32),
     ];
-    let read = kinds.into_iter().find_map(|(algorithm, key, lengths)| {
+    let read = kinds.into_iter().find_map(|(algorithms, key, lengths)| {
         let key = key.ok().filter(|key| key.try_get_as_bytes().is_ok_and(|bytes| lengths.contains(&bytes.len())))?;
-        Some(Key { algorithm, key })
+        Some(Key { algorithms, key })
     });
     read.ok_or_else(|| StartError::Key(path.to_owned()))
 }
@@ -245,76 +282,6 @@ struct TokenHeader<'a> {
     crit: Option<IgnoredAny>,
 }
 
-#[derive(Deserialize)]
-struct Claims<'a> {
-    #[serde(borrow)]
-    sub: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    tenant_id: Option<Cow<'a, str>>,
-    brand_ids: Option<BrandIds>,
-    #[serde(borrow)]
-    permissions: Option<Vec<Text<'a>>>,
-    /// Seconds since the epoch; a NumericDate may have a fraction.
-    exp: Option<f64>,
-    nbf: Option<f64>,
-    #[serde(borrow)]
-    iss: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    aud: Option<Audience<'a>>,
-}
-
-/// Borrows from the token where JSON has no escapes; serde borrows a `Cow` only as a field.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// One name or several.
-struct Audience<'a>(Vec<Text<'a>>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Audience<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum OneOrMore<'a> {
-            One(#[serde(borrow)] Text<'a>),
-            More(#[serde(borrow)] Vec<Text<'a>>),
-        }
-        Ok(match OneOrMore::deserialize(deserializer)? {
-            OneOrMore::One(name) => Self(vec![name]),
-            OneOrMore::More(names) => Self(names),
-        })
-    }
-}
-
-struct BrandIds(Brands);
-
-impl<'de> Deserialize<'de> for BrandIds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct BrandsVisitor;
-
-        impl<'de> Visitor<'de> for BrandsVisitor {
-            type Value = BrandIds;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of brand ids, or \"*\"")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<BrandIds, E> {
-                if text == "*" { Ok(BrandIds(Brands::All)) } else { Err(E::custom("only * may stand alone")) }
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<BrandIds, A::Error> {
-                let mut ids = Vec::new();
-                while let Some(Text(id)) = access.next_element()? {
-                    ids.push(id.parse().map_err(de::Error::custom)?);
-                }
-                Ok(BrandIds(Brands::These(ids)))
-            }
-        }
-
-        deserializer.deserialize_any(BrandsVisitor)
-    }
-}
-
 /// What a new token is to say.
 pub struct Grant<'a> {
     pub user: &'a str,
@@ -323,43 +290,32 @@ pub struct Grant<'a> {
     /// As the claim has them; `*` is all but `operator`.
     pub permissions: &'a [String],
     pub expires_at: DateTime<Utc>,
-    pub issuer: Option<&'a str>,
-    pub audience: Option<&'a str>,
 }
 
-/// Makes an HS256 token, for the `token` command and for tests.
-pub fn mint(secret: &settings::Secret, grant: &Grant) -> String {
-    #[derive(Serialize)]
-    struct Minted<'a> {
-        sub: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        tenant_id: Option<TenantId>,
-        brand_ids: Named<'a>,
-        permissions: &'a [String],
-        exp: i64,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        iss: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        aud: Option<&'a str>,
+/// Makes an HS256 token, for the `token` command and for tests. It has each claim where a token is asked for it.
+pub fn mint(settings: &settings::Auth, secret: &settings::Secret, grant: &Grant) -> String {
+    let names = &settings.claims;
+    let mut claims = Map::new();
+    let mut say = |name: &str, value| drop(claims.insert(name.to_owned(), value));
+    say(&names.sub, json!(grant.user));
+    if let Some(tenant) = grant.tenant {
+        say(&names.tenant_id, json!(tenant));
     }
-    #[derive(Serialize)]
-    #[serde(untagged)]
-    enum Named<'a> {
-        All(&'static str),
-        These(&'a [BrandId]),
-    }
-    let claims = Minted {
-        sub: grant.user,
-        tenant_id: grant.tenant,
-        brand_ids: match &grant.brands {
-            Brands::All => Named::All("*"),
-            Brands::These(ids) => Named::These(ids),
+    say(
+        &names.brand_ids,
+        match &grant.brands {
+            Brands::All => json!("*"),
+            Brands::These(ids) => json!(ids),
         },
-        permissions: grant.permissions,
-        exp: grant.expires_at.timestamp(),
-        iss: grant.issuer,
-        aud: grant.audience,
-    };
+    );
+    say(&names.permissions, json!(grant.permissions));
+    say("exp", json!(grant.expires_at.timestamp()));
+    if let Some(issuer) = &settings.issuer {
+        say("iss", json!(issuer));
+    }
+    if let Some(audience) = &settings.audience {
+        say("aud", json!(audience));
+    }
     let key = EncodingKey::from_secret(secret.expose().as_bytes());
     jsonwebtoken::encode(&Header::default(), &claims, &key).expect("texts and numbers are JSON, and HMAC takes any key")
 }

@@ -64,7 +64,7 @@ pub(super) async fn authenticate(req: &HttpRequest) -> Result<Rc<Identity>, Prob
     let token = bearer(req.headers())?;
     let identity = door.verifier.verify(token).await.map_err(|rejection| match rejection {
         Rejection::Invalid(reason) => Problem::unauthenticated(Some(reason)),
-        Rejection::KeysUnavailable => Problem::keys_unavailable(),
+        Rejection::KeysUnavailable { retry_after_secs } => Problem::keys_unavailable(retry_after_secs),
     })?;
     // Extractors run side by side: while this one waited for keys, another may have counted the request.
     if let Some(identity) = known(req) {

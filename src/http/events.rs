@@ -102,7 +102,9 @@ pub(super) async fn stream(
     let query = query.parse()?;
     let after = match last_event_id(&request) {
         Some(header) => Some(place_of(&engine, &caller, LAST_EVENT_ID, header)?),
-        None => query.last_event_id.map(|id| place_of(&engine, &caller, "?last_event_id", id.as_bytes())).transpose()?,
+        None => {
+            query.last_event_id.map(|id| place_of(&engine, &caller, "?last_event_id", id.as_bytes())).transpose()?
+        }
     };
     let expires_at = authenticate(&request).await?.expires_at;
     let tenant = caller.tenant;

@@ -1,16 +1,19 @@
 //! The keys of an identity provider (RFC 7517): fetched when first needed, kept, and fetched again when they are old or
-//! a token names one that is not among them. Nobody can make the server fetch more often than the settings say.
+//! a token names one that is not among them. Nobody can make the server fetch more often than the settings say, and
+//! nobody is told that a token is bad by keys that are older than the question.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use actix_web::rt::task::JoinHandle;
 use chrono::{DateTime, TimeDelta, Utc};
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::auth::{Key, Rejection};
+use super::auth::{ED25519, Key, P256, P384, RSA, Rejection};
 use crate::clock::Clock;
 use crate::settings;
 
@@ -18,6 +21,8 @@ use crate::settings;
 const BYTES_MAX: usize = 256 << 10;
 /// A fetch stands in the way of the requests that need its keys.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Names of keys that are remembered to be no good any more. A provider withdraws one now and then.
+const RETIRED_MAX: usize = 100;
 
 pub(super) struct Jwks(Arc<Inner>);
 
@@ -28,13 +33,20 @@ struct Inner {
     min_refetch: TimeDelta,
     clock: Clock,
     held: RwLock<Arc<Held>>,
+    /// How many fetches have begun.
+    begun: AtomicU64,
     /// Held by the one fetch that is under way.
     fetching: Arc<Mutex<()>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Held {
+    /// The last good set: a failure takes nothing away.
     keys: Arc<[Published]>,
+    /// Ids of keys that were published once and are not any more, the last ones first.
+    retired: Arc<[String]>,
+    /// Which fetch brought the keys, counted from 1.
+    brought_by: u64,
     /// Of the last fetch that brought a key set.
     fetched_at: Option<DateTime<Utc>>,
     /// Of the last fetch, whatever it brought.
@@ -44,6 +56,41 @@ struct Held {
 struct Published {
     kid: Option<String>,
     key: Key,
+}
+
+/// What keys say of a token.
+enum Verdict {
+    Signed,
+    /// The key that it names refuses it, or has been withdrawn.
+    Refused,
+    /// The key that it names is not there. It may be a new one.
+    UnknownKey,
+}
+
+impl Held {
+    fn judge(&self, algorithm: Algorithm, kid: Option<&str>, test: &impl Fn(&Key) -> bool) -> Verdict {
+        let fits = |published: &&Published| {
+            published.key.takes(algorithm) && kid.is_none_or(|kid| published.kid.as_deref() == Some(kid))
+        };
+        if self.keys.iter().filter(fits).any(|published| test(&published.key)) {
+            return Verdict::Signed;
+        }
+        let Some(kid) = kid else { return Verdict::UnknownKey };
+        // Also where it is for other algorithms than the token's.
+        let is_there = self.keys.iter().any(|published| published.kid.as_deref() == Some(kid));
+        if is_there || self.retired.iter().any(|retired| retired == kid) {
+            return Verdict::Refused;
+        }
+        Verdict::UnknownKey
+    }
+
+    /// What is held once a fetch has brought these.
+    fn replaced_by(&self, keys: Vec<Published>, number: u64, now: DateTime<Utc>) -> Self {
+        let before = self.keys.iter().filter_map(|published| published.kid.as_ref()).chain(self.retired.iter());
+        let is_back = |kid: &String| keys.iter().any(|published| published.kid.as_ref() == Some(kid));
+        let retired = before.filter(|kid| !is_back(kid)).take(RETIRED_MAX).cloned().collect();
+        Self { keys: keys.into(), retired, brought_by: number, fetched_at: Some(now), tried_at: Some(now) }
+    }
 }
 
 impl Jwks {
@@ -64,11 +111,15 @@ impl Jwks {
             min_refetch: span(settings.jwks_min_refetch_secs),
             clock,
             held: RwLock::default(),
+            begun: AtomicU64::new(0),
             fetching: Arc::default(),
         })))
     }
 
     /// Whether one of the published keys for this algorithm, and of this id where the token names one, passes the test.
+    ///
+    /// Where the key is not among those held, only a fetch that began after the question tells that there is none such:
+    /// a key is published before tokens are signed with it.
     ///
     /// # Errors
     /// The key is not among those held, and no newer ones are to be had now.
@@ -79,32 +130,24 @@ impl Jwks {
         test: impl Fn(&Key) -> bool,
     ) -> Result<bool, Rejection> {
         let inner = &self.0;
-        let fits = |published: &&Published| {
-            published.key.algorithm == algorithm && kid.is_none_or(|kid| published.kid.as_deref() == Some(kid))
-        };
+        let begun = inner.begun.load(Ordering::SeqCst);
         let mut held = inner.held();
-        if inner.passed(held.fetched_at, inner.cache_for) {
-            held = match held.fetched_at {
-                // Old keys serve while one request fetches new ones.
-                Some(_) => match Arc::clone(&inner.fetching).try_lock_owned() {
-                    Ok(turn) => inner.fetch(turn).await,
-                    Err(_) => held,
-                },
-                None => inner.fetch_in_turn().await,
-            };
+        if inner.must_be_seen_first(&held) {
+            held = inner.fetch_in_turn().await;
+        } else if inner.passed(held.fetched_at, inner.cache_for) {
+            inner.fetch_in_background();
         }
-        if held.keys.iter().filter(fits).any(|published| test(&published.key)) {
-            return Ok(true);
+        match held.judge(algorithm, kid, &test) {
+            Verdict::Signed => return Ok(true),
+            Verdict::Refused => return Ok(false),
+            Verdict::UnknownKey => held = inner.fetch_in_turn().await,
         }
-        // A signature that its own key refuses is wrong. Where the key is not there, it may be a new one.
-        if kid.is_some() && held.keys.iter().any(|published| fits(&published)) {
-            return Ok(false);
+        match held.judge(algorithm, kid, &test) {
+            Verdict::Signed => Ok(true),
+            Verdict::Refused => Ok(false),
+            Verdict::UnknownKey if held.brought_by > begun => Ok(false),
+            Verdict::UnknownKey => Err(Rejection::KeysUnavailable { retry_after_secs: inner.next_fetch_secs(&held) }),
         }
-        held = inner.fetch_in_turn().await;
-        if held.keys.iter().filter(fits).any(|published| test(&published.key)) {
-            return Ok(true);
-        }
-        if held.fetched_at == held.tried_at { Ok(false) } else { Err(Rejection::KeysUnavailable) }
     }
 }
 
@@ -121,42 +164,60 @@ impl Inner {
         })
     }
 
+    /// Whether nothing is held, or nobody has asked for so long that a key may have been withdrawn long ago. Keys that are
+    /// merely old serve while new ones are fetched, and so do those of a provider that is away.
+    fn must_be_seen_first(&self, held: &Held) -> bool {
+        let has_failed_since = held.tried_at != held.fetched_at;
+        held.fetched_at.is_none() || (!has_failed_since && self.passed(held.fetched_at, self.cache_for * 2))
+    }
+
+    /// Seconds until the next fetch may begin.
+    fn next_fetch_secs(&self, held: &Held) -> u64 {
+        let since = held.tried_at.map_or(TimeDelta::zero(), |tried| self.clock.now() - tried);
+        let left = (self.min_refetch - since.max(TimeDelta::zero())).num_milliseconds();
+        left.max(0).unsigned_abs().div_ceil(1_000).max(1)
+    }
+
     /// Waits for the fetch that is under way. Its result is recent enough, so that no second one follows.
     async fn fetch_in_turn(self: &Arc<Self>) -> Arc<Held> {
         let turn = Arc::clone(&self.fetching).lock_owned().await;
-        self.fetch(turn).await
+        if let Some(fetch) = self.fetch(turn)
+            && let Err(error) = fetch.await
+        {
+            tracing::error!(error = error.to_string(), "fetching the key set ended early");
+        }
+        self.held()
     }
 
-    /// Fetches once, unless the last try was too recent. In a task of its own: a client that hangs up must not be able
-    /// to end a fetch that others wait for.
-    async fn fetch(self: &Arc<Self>, turn: OwnedMutexGuard<()>) -> Arc<Held> {
+    /// Begins a fetch that nobody waits for, unless one is under way.
+    fn fetch_in_background(self: &Arc<Self>) {
+        if let Ok(turn) = Arc::clone(&self.fetching).try_lock_owned() {
+            drop(self.fetch(turn));
+        }
+    }
+
+    /// Fetches once; `None` where the last try was too recent. In a task of its own: a client that hangs up must not be
+    /// able to end a fetch that others wait for.
+    fn fetch(self: &Arc<Self>, turn: OwnedMutexGuard<()>) -> Option<JoinHandle<()>> {
         let held = self.held();
         if !self.passed(held.tried_at, self.min_refetch) {
-            return held;
+            return None;
         }
+        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
         let inner = Arc::clone(self);
-        let fetch = actix_web::rt::spawn(async move {
+        Some(actix_web::rt::spawn(async move {
             let result = inner.get().await;
-            let tried_at = Some(inner.clock.now());
+            let now = inner.clock.now();
             let new = match result {
-                Ok(keys) => {
-                    if keys.is_empty() {
-                        tracing::warn!("the key set at auth.jwks_url has no key for RS256, ES256 or EdDSA");
-                    }
-                    Held { keys: keys.into(), fetched_at: tried_at, tried_at }
-                }
+                Ok(keys) => held.replaced_by(keys, number, now),
                 Err(reason) => {
                     tracing::warn!(error = reason, "cannot fetch the key set at auth.jwks_url");
-                    Held { keys: Arc::clone(&held.keys), fetched_at: held.fetched_at, tried_at }
+                    Held { tried_at: Some(now), ..(*held).clone() }
                 }
             };
             *inner.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
             drop(turn);
-        });
-        if let Err(error) = fetch.await {
-            tracing::error!(error = error.to_string(), "fetching the key set ended early");
-        }
-        self.held()
+        }))
     }
 
     async fn get(&self) -> Result<Vec<Published>, String> {
@@ -180,22 +241,21 @@ impl Inner {
         let set: KeySet = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
         // RFC 7517, section 5: what is not understood is left out, the rest counts.
         let known = set.keys.into_iter().filter_map(|value| serde_json::from_value::<Jwk>(value).ok());
-        Ok(known.filter_map(|jwk| Published::read(&jwk)).collect())
+        let keys: Vec<_> = known.filter_map(|jwk| Published::read(&jwk)).collect();
+        // A provider without a key signs nothing: this is a mistake of its, and no reason to refuse everybody.
+        if keys.is_empty() { Err("it has no key that is accepted here".to_owned()) } else { Ok(keys) }
     }
 }
 
 impl Published {
     /// `None` for a key that is not for signatures, or of a kind that is not accepted; a symmetric one never is.
     fn read(jwk: &Jwk) -> Option<Self> {
-        let (algorithm, named) = match &jwk.algorithm {
+        let family = match &jwk.algorithm {
             // RFC 7518, section 3.3: 2048 bits or more, here in base64url.
-            AlgorithmParameters::RSA(rsa) if rsa.n.len() >= 342 => (Algorithm::RS256, KeyAlgorithm::RS256),
-            AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => {
-                (Algorithm::ES256, KeyAlgorithm::ES256)
-            }
-            AlgorithmParameters::OctetKeyPair(okp) if okp.curve == EllipticCurve::Ed25519 => {
-                (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
-            }
+            AlgorithmParameters::RSA(rsa) if rsa.n.len() >= 342 => RSA,
+            AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => P256,
+            AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P384 => P384,
+            AlgorithmParameters::OctetKeyPair(okp) if okp.curve == EllipticCurve::Ed25519 => ED25519,
             AlgorithmParameters::RSA(_)
             | AlgorithmParameters::EllipticCurve(_)
             | AlgorithmParameters::OctetKeyPair(_)
@@ -207,10 +267,18 @@ impl Published {
         let common = &jwk.common;
         let for_signatures = common.public_key_use.as_ref().is_none_or(|used| *used == PublicKeyUse::Signature);
         let to_verify = common.key_operations.as_ref().is_none_or(|ops| ops.contains(&KeyOperations::Verify));
-        if !for_signatures || !to_verify || common.key_algorithm.is_some_and(|alg| alg != named) {
+        if !for_signatures || !to_verify {
             return None;
         }
-        let key = Key { algorithm, key: DecodingKey::from_jwk(jwk).ok()? };
+        // One that names its algorithm is for that one alone.
+        let algorithms = match common.key_algorithm {
+            None => family,
+            Some(named) => {
+                let place = family.iter().position(|algorithm| named.to_string() == format!("{algorithm:?}"))?;
+                &family[place..=place]
+            }
+        };
+        let key = Key { algorithms, key: DecodingKey::from_jwk(jwk).ok()? };
         Some(Self { kid: common.key_id.clone(), key })
     }
 }

@@ -6,6 +6,7 @@ pub mod auth;
 mod body;
 mod brands;
 mod caller;
+mod claims;
 mod client_address;
 mod complete_batch;
 mod door;

@@ -200,9 +200,9 @@ impl Problem {
     }
 
     /// The token may be good, but nobody can tell: an honest client must not be sent to log in again.
-    pub fn keys_unavailable() -> Self {
-        Self::new(&KEYS_UNAVAILABLE, "the keys that would prove the token cannot be fetched")
-            .retry_after(RETRY_AFTER_SECS)
+    pub fn keys_unavailable(retry_after_secs: u64) -> Self {
+        Self::new(&KEYS_UNAVAILABLE, "the keys that would prove the token cannot be fetched now")
+            .retry_after(retry_after_secs)
     }
 
     /// Somebody else is not there now: try again later.

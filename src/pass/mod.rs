@@ -163,14 +163,14 @@ mod tests {
     fn a_run_was_stopped_where_it_heard_of_it() {
         let stop = CancellationToken::new();
         let hour = Duration::from_secs(3_600);
-        let run = Run::new(Options::default(), "ann", hour, stop.clone());
+        let run = Run::new(Options::default(), Actor::System, hour, stop.clone());
         assert!(!run.is_over() && !run.was_stopped());
         stop.cancel();
         assert!(!run.was_stopped(), "it did not ask again: it was through");
         assert!(run.clone().is_over());
         assert!(run.was_stopped());
 
-        let late = Run::new(Options::default(), "ann", Duration::ZERO, CancellationToken::new());
+        let late = Run::new(Options::default(), Actor::System, Duration::ZERO, CancellationToken::new());
         assert!(late.is_over());
         assert!(!late.was_stopped(), "its time was up: the next one goes on");
     }

@@ -70,7 +70,11 @@ mod tests {
         let options = Options { dry_run: true, older_than: Some(TimeDelta::zero()) };
         let ann = Actor::Operator("ann".to_owned());
         for pass in Pass::ALL {
-            for order in [Order::of_slot(pass, slot), Order::by_hand(pass, options, &Actor::Command), Order::by_hand(pass, options, &ann)] {
+            for order in [
+                Order::of_slot(pass, slot),
+                Order::by_hand(pass, options, &Actor::Command),
+                Order::by_hand(pass, options, &ann),
+            ] {
                 let job = order.job(slot);
                 assert_eq!(job.payload["pass"], pass.name());
                 assert_eq!(job.kind.name(), pass.name());

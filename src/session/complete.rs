@@ -360,7 +360,13 @@ fn agree(planned: &[Part], said: &[(i64, String)]) -> Result<()> {
 }
 
 /// The last step: the state, the asset and the event in one transaction.
-async fn record(engine: &Engine, actor: &Actor, session: &Session, object: &Object, verified: bool) -> Result<Finished> {
+async fn record(
+    engine: &Engine,
+    actor: &Actor,
+    session: &Session,
+    object: &Object,
+    verified: bool,
+) -> Result<Finished> {
     let change = Change::complete(actor, &object.etag, verified);
     let mut made = None;
     let outcome = transition(engine, session, change, async |tx, session| {

@@ -1,8 +1,27 @@
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use super::{Complaints, Secret};
+
+/// The longest name of a claim, with those that it is inside of.
+const PLACE_BYTES_MAX: usize = 256;
+
+/// Where a token says what this server asks of it: the name of a claim, or names with dots between them for a claim inside
+/// of others. A claim of the very name goes before, so that names with dots of their own can be set as they are.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claims {
+    /// The user: text.
+    pub sub: String,
+    /// The id of the tenant.
+    pub tenant_id: String,
+    /// A list of ids of brands, or `"*"`.
+    pub brand_ids: String,
+    /// A list of names.
+    pub permissions: String,
+}
 
 /// Which tokens are believed. Several kinds of key may be set; a token is checked with those of its own algorithm.
 #[derive(Clone, Debug, Deserialize)]
@@ -10,7 +29,7 @@ use super::{Complaints, Secret};
 pub struct Auth {
     /// For HS256.
     pub jwt_secret: Option<Secret>,
-    /// A PEM file with a public key: RSA (RS256), P-256 (ES256) or Ed25519 (EdDSA).
+    /// A PEM file with a public key: RSA (RS256 to RS512, PS256 to PS512), P-256 (ES256), P-384 (ES384) or Ed25519 (EdDSA).
     pub public_key_file: Option<PathBuf>,
     /// Where an identity provider publishes its keys (RFC 7517).
     pub jwks_url: Option<String>,
@@ -24,6 +43,7 @@ pub struct Auth {
     pub jwks_cache_secs: u64,
     /// Never fetched more often than this, whatever key ids tokens name.
     pub jwks_min_refetch_secs: u64,
+    pub claims: Claims,
 }
 
 impl Auth {
@@ -45,8 +65,32 @@ impl Auth {
                 self.jwks_min_refetch_secs, self.jwks_cache_secs
             )
         });
+        self.claims.check(complaints);
         complaints.unless(self.leeway_secs <= 3600, || {
             format!("auth.leeway_secs ({}) is more than an hour (3600)", self.leeway_secs)
+        });
+    }
+}
+
+impl Claims {
+    fn check(&self, complaints: &mut Complaints) {
+        let all = [
+            ("sub", &self.sub),
+            ("tenant_id", &self.tenant_id),
+            ("brand_ids", &self.brand_ids),
+            ("permissions", &self.permissions),
+        ];
+        for (key, place) in all {
+            let fits = (1..=PLACE_BYTES_MAX).contains(&place.len()) && !place.chars().any(char::is_control);
+            complaints.unless(fits, || {
+                format!(
+                    "auth.claims.{key} is not the name of a claim: 1 to {PLACE_BYTES_MAX} bytes, no control characters"
+                )
+            });
+        }
+        let places: BTreeSet<_> = all.iter().map(|(_, place)| place).collect();
+        complaints.unless(places.len() == all.len(), || {
+            "two of auth.claims.sub, .tenant_id, .brand_ids and .permissions are the same claim".into()
         });
     }
 }

@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use audit::Audit;
-pub use auth::Auth;
+pub use auth::{Auth, Claims};
 pub use cors::Cors;
 pub use database::Database;
 pub use downloads::Downloads;

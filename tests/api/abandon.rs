@@ -6,7 +6,7 @@ use quaymaster::pass::{Pass, Report};
 use sea_orm::EntityTrait;
 use serde_json::json;
 
-use crate::kit::{Actor, CHUNK, Fault, MIB, Op, TestApp, Upload, stories};
+use crate::kit::{Actor, By, CHUNK, Fault, MIB, Op, TestApp, Upload, stories};
 
 stories![
     an_idle_session_is_abandoned_and_leaves_nothing,
@@ -310,7 +310,7 @@ async fn a_run_that_is_over_begins_with_nothing(app: TestApp) {
     app.advance_with_the_store(TimeDelta::hours(25));
     let stop = tokio_util::sync::CancellationToken::new();
     stop.cancel();
-    let run = quaymaster::pass::Run::new(Default::default(), Actor::System, std::time::Duration::from_secs(60), stop);
+    let run = quaymaster::pass::Run::new(Default::default(), By::System, std::time::Duration::from_secs(60), stop);
     let report = quaymaster::session::detect_abandoned(&app.engine().await, &run).await.unwrap();
     assert_eq!(counts(&report), (0, 0, 0, 0));
     assert_eq!(ann.status(&reel).await, "UPLOADING");

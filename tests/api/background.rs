@@ -4,7 +4,7 @@ use quaymaster::pass::{self, Options, Pass};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::kit::{TestApp, stories};
+use crate::kit::{TestApp, by_operator, stories};
 
 stories![a_pass_is_ordered_once, a_job_is_looked_at_retried_and_deleted, runs_are_shown, odd_questions_are_refused];
 
@@ -76,7 +76,7 @@ async fn runs_are_shown(app: TestApp) {
 
     let engine = app.another_engine().await;
     let (dry, never) = (Options { dry_run: true, ..Options::default() }, CancellationToken::new());
-    let record = pass::run(&engine, Pass::DetectAbandoned, dry, "ola", None, &never).await.unwrap();
+    let record = pass::run(&engine, Pass::DetectAbandoned, dry, &by_operator("ola"), None, &never).await.unwrap();
     engine.db.close().await.unwrap();
     let runs = ola.get("/admin/runs?pass=detect-abandoned&limit=1").await.ok();
     assert_eq!(runs["data"][0]["run_id"], json!(record.id));

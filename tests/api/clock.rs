@@ -11,7 +11,7 @@ use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::kit::{CHUNK, MIB, Op, TestApp, Upload, stories};
+use crate::kit::{By, CHUNK, MIB, Op, TestApp, Upload, stories};
 use crate::promote::completed;
 
 stories![
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn run(app: &TestApp, pass: Pass) -> RunRecord {
     let stop = CancellationToken::new();
-    pass::run(&app.engine().await, pass, Options::default(), &Actor::System, None, &stop).await.unwrap()
+    pass::run(&app.engine().await, pass, Options::default(), &By::System, None, &stop).await.unwrap()
 }
 
 /// A run that does nothing but say so.
@@ -114,7 +114,7 @@ async fn what_it_left_in_the_future_holds_no_pass_up(app: TestApp) {
     let ahead = Clock::default();
     ahead.put(TimeDelta::days(3_650));
     let engine = Engine { clock: ahead.clone(), ..app.engine().await };
-    let job = pass::enqueue(&engine, Pass::Reconcile, Options::default(), &Actor::System).await.unwrap();
+    let job = pass::enqueue(&engine, Pass::Reconcile, Options::default(), &By::System).await.unwrap();
     assert!(job.is_some());
     let slot = schedule::Model { name: "reconcile".to_owned(), last_slot: ahead.now() };
     slot.into_active_model().reset_all().insert(&app.database.rows).await.unwrap();

@@ -4,8 +4,10 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use entity::TenantId;
 use entity::upload_event::{self, Column};
 use quaymaster::engine::Engine;
+use quaymaster::event::Keys;
 use quaymaster::session;
 use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, Statement};
 use serde_json::{Value, json};
@@ -13,7 +15,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::kit::{Actor, MIB, Pair, TestApp, Upload, stories};
+use crate::kit::{AUDIT_KEY, Actor, MIB, Pair, TestApp, Upload, stories};
 use crate::promote::promoted;
 use crate::quota::{caller, new_upload};
 
@@ -39,8 +41,19 @@ stories![
 /// Longer than any event takes, and shorter than a test's patience.
 const LONG: Duration = Duration::from_secs(15);
 
+/// The place in the order of all events that an id stands for, which only the server can tell.
+fn place_of(actor: &Actor, id: &str) -> i64 {
+    Keys::new(AUDIT_KEY).place(TenantId(actor.tenant.id), id).unwrap_or_else(|| panic!("{id:?} is no id of theirs"))
+}
+
+/// The id of a place; 0 is what all events come after.
+fn id_of(actor: &Actor, place: i64) -> String {
+    if place == 0 { "0".to_owned() } else { Keys::new(AUDIT_KEY).event_id(TenantId(actor.tenant.id), place) }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
+    /// The place that its id stands for.
     id: i64,
     name: String,
     data: Value,
@@ -48,6 +61,7 @@ pub struct Event {
 
 /// An open stream.
 pub struct Listener {
+    actor: Actor,
     response: reqwest::Response,
     text: String,
     /// The id that the server sends first, for a reader that has seen no event yet.
@@ -64,17 +78,17 @@ impl Listener {
     async fn try_open(actor: &Actor, query: &str, last: Option<i64>) -> Option<Self> {
         let mut request = actor.app.http.get(actor.app.url(&format!("/app/events{query}"))).bearer_auth(actor.token());
         if let Some(last) = last {
-            request = request.header("Last-Event-ID", last.to_string());
+            request = request.header("Last-Event-ID", id_of(actor, last));
         }
         let response = request.send().await.unwrap();
         if response.status() == 503 {
             return None;
         }
         assert_eq!(response.status(), 200);
-        let mut listener = Self { response, text: String::new(), begins: 0, signs_of_life: 0 };
+        let mut listener = Self { actor: actor.clone(), response, text: String::new(), begins: 0, signs_of_life: 0 };
         let first = listener.block().await.unwrap();
         let id = first.lines().find_map(|line| line.strip_prefix("id: "));
-        listener.begins = id.unwrap_or_else(|| panic!("no id in {first:?}")).parse().unwrap();
+        listener.begins = place_of(actor, id.unwrap_or_else(|| panic!("no id in {first:?}")));
         Some(listener)
     }
 
@@ -103,7 +117,8 @@ impl Listener {
                 block.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_else(|| panic!("{block:?}"))
             };
             let data = serde_json::from_str(field("data")).unwrap();
-            return Some(Event { id: field("id").parse().unwrap(), name: field("event").to_owned(), data });
+            let id = place_of(&self.actor, field("id"));
+            return Some(Event { id, name: field("event").to_owned(), data });
         }
     }
 
@@ -468,6 +483,7 @@ async fn only_so_many_readers_are_taken(app: TestApp) {
 
 /// A client that opens a stream of events, reads how it begins, and then no more.
 struct Stuck {
+    actor: Actor,
     socket: TcpStream,
     read: Vec<u8>,
 }
@@ -483,7 +499,7 @@ impl Stuck {
         let request =
             format!("GET /app/events HTTP/1.1\r\nHost: {server}\r\nAuthorization: Bearer {}\r\n\r\n", ann.token());
         socket.write_all(request.as_bytes()).await.unwrap();
-        let mut stuck = Self { socket, read: Vec::new() };
+        let mut stuck = Self { actor: ann.clone(), socket, read: Vec::new() };
         while !stuck.text().contains("\nid: ") {
             assert!(stuck.reads().await.unwrap() > 0);
         }
@@ -504,7 +520,8 @@ impl Stuck {
     /// Of all events that it was sent, and has read.
     fn ids(&self) -> Vec<i64> {
         let events = self.text().split("\n\n").filter(|block| block.contains("\nevent: "));
-        let id = |block: &str| block.lines().find_map(|line| line.strip_prefix("id: ")).map(|id| id.parse().unwrap());
+        let id =
+            |block: &str| block.lines().find_map(|line| line.strip_prefix("id: ")).map(|id| place_of(&self.actor, id));
         events.filter_map(id).collect()
     }
 
@@ -667,14 +684,16 @@ async fn an_outage_of_the_database_delays_events(app: TestApp) {
 async fn what_is_asked_for_is_checked(app: TestApp) {
     let ann = app.tenant("acme").user("ann");
     for (query, pointer, code) in [
-        ("last_event_id=-1", "?last_event_id", "out-of-range"),
-        ("last_event_id=x", "?last_event_id", "wrong-type"),
+        ("last_event_id=-1", "?last_event_id", "invalid-format"),
+        ("last_event_id=", "?last_event_id", "invalid-format"),
+        ("last_event_id=7", "?last_event_id", "invalid-format"),
+        ("last_event_id=x", "?last_event_id", "invalid-format"),
         ("batch_reference=", "?batch_reference", "too-short"),
         ("since=1", "?since", "unknown-field"),
     ] {
         ann.get(&format!("/app/events?{query}")).await.is_invalid(&[(pointer, code)]);
     }
-    for id in ["x", "-1", "1.5", "99999999999999999999"] {
+    for id in ["x", "-1", "7", "1.5", "99999999999999999999"] {
         let reply = app.send(reqwest::Method::GET, "/app/events", |request| {
             request.bearer_auth(ann.token()).header("Last-Event-ID", id)
         });

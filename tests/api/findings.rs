@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::cleanup::{left_behind, now};
-use crate::kit::{Actor, Fault, Op, TestApp, Upload, stories};
+use crate::kit::{Actor, Fault, Op, TestApp, Upload, by_operator, stories};
 use crate::promote::{completed, promoted};
 
 stories![
@@ -195,13 +195,13 @@ async fn everybody_sees_their_own(app: TestApp) {
     assert_eq!(ids(ola.clone(), "tenant=acme").await, [&*second.id, &main.id]);
     assert_eq!(ids(ola.clone(), "tenant=globex").await, [&*foreign.id]);
 
-    let mia = acme.user("mia").permissions(&["uploads.manage"]);
+    let mia = acme.user("mia").permissions(&["uploads.manage", "uploads.view"]);
     assert_eq!(ids(mia.clone().all_brands(), "").await, [&*second.id, &main.id]);
     assert_eq!(ids(mia.clone().all_brands(), "tenant=acme").await, [&*second.id, &main.id]);
     assert_eq!(ids(mia.clone(), "").await, [&*main.id], "in the brands that they hold");
     assert_eq!(ids(mia.clone().brands(&["second"]), "").await, [&*second.id]);
     assert_eq!(ids(mia.clone().brands(&[]), "").await, [] as [&str; 0]);
-    assert_eq!(ids(globex.user("gus").permissions(&["uploads.manage"]), "").await, [&*foreign.id]);
+    assert_eq!(ids(globex.user("gus").permissions(&["uploads.manage", "uploads.view"]), "").await, [&*foreign.id]);
 
     let (other, none) =
         (mia.get("/admin/findings?tenant=globex").await, mia.get("/admin/findings?tenant=nobody").await);
@@ -293,7 +293,9 @@ async fn a_command_lists_them(app: TestApp) {
 
 async fn search(app: &TestApp) {
     let never = CancellationToken::new();
-    let run = pass::run(&app.engine().await, Pass::Orphans, Options::default(), "ola", None, &never).await.unwrap();
+    let run = pass::run(&app.engine().await, Pass::Orphans, Options::default(), &by_operator("ola"), None, &never)
+        .await
+        .unwrap();
     assert_eq!(run.error, None);
 }
 
@@ -331,7 +333,7 @@ async fn a_command_lists_what_the_search_for_orphans_met(app: TestApp) {
     app.store.put(&orphan, b"nobody's").await;
     for (dry_run, found) in [(true, 1), (false, 0)] {
         let (engine, options) = (app.engine().await, Options { dry_run, older_than: Some(TimeDelta::zero()) });
-        pass::run(&engine, Pass::Orphans, options, "ola", None, &CancellationToken::new()).await.unwrap();
+        pass::run(&engine, Pass::Orphans, options, &by_operator("ola"), None, &CancellationToken::new()).await.unwrap();
         let orphans = listed(&app, &["--kind", "orphan"]).await;
         assert_eq!(orphans.len(), found);
         assert!(orphans.iter().all(|it| it["object_key"] == orphan && it["bucket"] == bucket), "{orphans:?}");
@@ -345,7 +347,7 @@ async fn a_command_lists_what_the_search_for_orphans_met(app: TestApp) {
     let engine = app.engine().await;
     let (dry, stop) = (Options { dry_run: true, ..Options::default() }, CancellationToken::new());
     stop.cancel();
-    let stopped = pass::run(&engine, Pass::Orphans, dry, "ola", None, &stop).await.unwrap();
+    let stopped = pass::run(&engine, Pass::Orphans, dry, &by_operator("ola"), None, &stop).await.unwrap();
     assert!(stopped.error.is_some());
     let (code, out, hint) = command(&app, &["--json"]).await;
     assert_eq!((code, parsed(&out).len()), (Some(0), 20));

@@ -6,7 +6,7 @@ use quaymaster::pass::{self, Options, Pass};
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::Value;
 
-use crate::kit::{TestApp, stories};
+use crate::kit::{TestApp, by_operator, stories};
 
 stories![
     a_pass_is_run_by_hand,
@@ -61,7 +61,7 @@ async fn a_pass_is_run_by_hand(app: TestApp) {
 
 async fn a_pass_that_runs_already_is_refused(app: TestApp) {
     let engine = app.engine().await;
-    pass::enqueue(&engine, Pass::Cleanup, Options::default(), "ann").await.unwrap().unwrap();
+    pass::enqueue(&engine, Pass::Cleanup, Options::default(), &by_operator("ann")).await.unwrap().unwrap();
     let output = app.command(&["uploads", "cleanup", "--json"]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
@@ -73,7 +73,11 @@ async fn a_pass_that_runs_already_is_refused(app: TestApp) {
 
 async fn jobs_are_listed_retried_and_dropped(app: TestApp) {
     let engine = app.engine().await;
-    let id = pass::enqueue(&engine, Pass::Orphans, Options::default(), "ann").await.unwrap().unwrap().to_string();
+    let id = pass::enqueue(&engine, Pass::Orphans, Options::default(), &by_operator("ann"))
+        .await
+        .unwrap()
+        .unwrap()
+        .to_string();
     let waiting = listed(&app, &["job", "list", "--state", "waiting", "--kind", "orphans", "--json"]).await;
     assert_eq!((&waiting[0]["job_id"], &waiting[0]["state"]), (&id.as_str().into(), &"waiting".into()));
     assert_eq!(waiting[0]["payload"]["actor"], "ann");
@@ -86,7 +90,11 @@ async fn jobs_are_listed_retried_and_dropped(app: TestApp) {
     assert_eq!((&due["job_id"], &due["state"]), (&id.as_str().into(), &"waiting".into()));
     assert!(app.command(&["job", "drop", &id]).await.status.success());
     assert!(listed(&app, &["job", "list", "--json"]).await.is_empty());
-    let other = pass::enqueue(&engine, Pass::Orphans, Options::default(), "ann").await.unwrap().unwrap().to_string();
+    let other = pass::enqueue(&engine, Pass::Orphans, Options::default(), &by_operator("ann"))
+        .await
+        .unwrap()
+        .unwrap()
+        .to_string();
     let dropped = said(&app, &["job", "drop", &other, "--json"]).await;
     assert_eq!(dropped, serde_json::json!({ "job_id": other, "dropped": true }));
     for words in [["job", "retry", &id], ["job", "drop", &id]] {
@@ -119,14 +127,20 @@ async fn what_is_put_in_the_queue_is_done_by_the_server(app: TestApp) {
     app.restart_with(&[("QUAYMASTER_JOBS__ENABLED", "true"), ("QUAYMASTER_JOBS__POLL_MILLIS", "3600000")]).await;
     let engine = app.engine().await;
     for (pass, runs) in Pass::ALL.into_iter().zip(1..) {
-        pass::enqueue(&engine, pass, Options { dry_run: true, older_than: None }, "ann").await.unwrap().unwrap();
+        pass::enqueue(&engine, pass, Options { dry_run: true, older_than: None }, &by_operator("ann"))
+            .await
+            .unwrap()
+            .unwrap();
         until_rows_are(&app, 0, runs).await;
     }
 }
 
 async fn the_program_takes_up_what_a_killed_one_left(app: TestApp) {
     let engine = app.engine().await;
-    pass::enqueue(&engine, Pass::Cleanup, Options { dry_run: true, older_than: None }, "ann").await.unwrap().unwrap();
+    pass::enqueue(&engine, Pass::Cleanup, Options { dry_run: true, older_than: None }, &by_operator("ann"))
+        .await
+        .unwrap()
+        .unwrap();
     // As one leaves it that is killed in the middle of it, some time ago.
     let rows = &app.database.rows;
     let mut job: job::ActiveModel = job::Entity::find().one(rows).await.unwrap().unwrap().into();

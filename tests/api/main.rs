@@ -21,6 +21,7 @@ mod complete;
 mod complete_batch;
 mod crash;
 mod disk;
+mod doors;
 mod download;
 mod embedded_store;
 mod events;

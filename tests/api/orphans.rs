@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::kit::{Actor, CHUNK, Fault, MIB, OWNER, Op, TestApp, Upload, stories};
+use crate::kit::{Actor, By, CHUNK, Fault, MIB, OWNER, Op, TestApp, Upload, stories};
 use crate::promote::{completed, promoted};
 
 stories![
@@ -55,7 +55,7 @@ fn at_once() -> Options {
 }
 
 fn a_run(options: Options) -> Run {
-    Run::new(options, Actor::System, Duration::from_secs(60), CancellationToken::new())
+    Run::new(options, By::System, Duration::from_secs(60), CancellationToken::new())
 }
 
 async fn run(app: &TestApp, options: Options) -> Report {
@@ -425,8 +425,8 @@ async fn a_run_ends_when_its_time_is_up(app: TestApp) {
     let stop = CancellationToken::new();
     stop.cancel();
     for over in [
-        Run::new(at_once(), Actor::System, Duration::ZERO, CancellationToken::new()),
-        Run::new(at_once(), Actor::System, Duration::from_secs(60), stop),
+        Run::new(at_once(), By::System, Duration::ZERO, CancellationToken::new()),
+        Run::new(at_once(), By::System, Duration::from_secs(60), stop),
     ] {
         let report = orphans(&engine, &over).await.unwrap();
         assert_eq!(counts(&report), [0; 4]);
@@ -443,7 +443,7 @@ async fn a_run_begins_where_the_last_one_ended(app: TestApp) {
     app.move_tenant("globex", Some("zzz-not-there")).await;
     let engine = app.engine().await;
     let pass = async |stop: &CancellationToken| {
-        let run = pass::run(&engine, Pass::Orphans, at_once(), &Actor::System, None, stop).await.unwrap();
+        let run = pass::run(&engine, Pass::Orphans, at_once(), &By::System, None, stop).await.unwrap();
         (run.found, run.done, run.failed, run.details)
     };
     let (stop, held) = (CancellationToken::new(), app.store.faults().hold_answer(Op::ListMultipartUploads));

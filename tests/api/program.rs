@@ -275,8 +275,8 @@ async fn sessions_are_ended_by_commands(app: TestApp) {
     assert_eq!((&failed["status"], &failed["failure_reason"]), (&json!("FAILED"), &json!("operator")));
     let events = app.operator("ola").get(&path).await.ok()["events"].clone();
     assert_eq!(
-        (&events[2]["actor"], &events[2]["details"]),
-        (&json!("cli"), &json!({"note": "not theirs", "operator": true}))
+        (&events[2]["actor"], &events[2]["actor_kind"], &events[2]["details"]),
+        (&json!("cli"), &json!("command"), &json!({"note": "not theirs"}))
     );
     assert!(said(&app, &["session", "cancel", &note.id]).await.contains("CANCELLED"), "whoever's it is");
     refused(&app, &["session", "cancel", "0199d2c4-7a10-7c3e-9b1d-5f0e2a6b7c8d"], 1, "no such").await;
@@ -295,5 +295,8 @@ async fn an_operators_token_is_made(app: TestApp) {
     assert_eq!(get("/admin/tenants").await.ok()["data"].as_array().unwrap().len(), 2);
     get("/app/uploads").await.is_problem(403, "permission-denied");
     refused(&app, &["token"], 2, "--tenant").await;
+    for name in ["system", "cli", "", "two\nlines"] {
+        refused(&app, &["token", "--operator", "--user", name], 2, "the sub of the token").await;
+    }
     refused(&app, &["token", "--operator", "--tenant", "acme"], 2, "--tenant").await;
 }

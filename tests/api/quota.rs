@@ -6,7 +6,7 @@ use quaymaster::error::Error;
 use quaymaster::session::{self, NewUpload};
 use serde_json::{Value, json};
 
-use crate::kit::{Actor, CHUNK, MIB, Op, TestApp, Upload, stories};
+use crate::kit::{Actor, By, CHUNK, MIB, Op, TestApp, Upload, stories};
 
 stories![
     live_sessions_are_counted,
@@ -155,7 +155,7 @@ pub fn new_upload(ann: &Actor, name: &str, size: u64) -> NewUpload {
 pub fn caller(ann: &Actor) -> Caller {
     Caller {
         tenant: entity::TenantId(ann.tenant.id),
-        actor: Actor::User("ann".to_owned()),
+        actor: By::User("ann".to_owned()),
         brands: quaymaster::caller::Brands::All,
         permissions: Permissions::default().with(Permission::UploadsCreate),
     }

@@ -122,8 +122,13 @@ async fn a_tenant_is_made_and_given_brands(app: TestApp) {
 async fn a_manager_sees_their_own_tenant_alone(app: TestApp) {
     let mia = app.tenant("acme").user("mia").permissions(&["uploads.manage"]);
     let own = mia.get("/admin/tenants/acme").await.ok();
-    assert_eq!(own, app.operator("ola").get("/admin/tenants/acme").await.ok());
-    assert_eq!(mia.get("/admin/tenants/acme/usage").await.ok()["slug"], "acme");
+    let mut whole = app.operator("ola").get("/admin/tenants/acme").await.ok();
+    assert_eq!(mia.clone().all_brands().get("/admin/tenants/acme").await.ok(), whole);
+    whole["brands"].as_object_mut().unwrap().remove("second").unwrap();
+    assert_eq!(own, whole, "of the brands those that they hold");
+    mia.get("/admin/tenants/acme/usage").await.is_problem(403, "permission-denied");
+    let both = mia.clone().brands(&["main", "second"]);
+    assert_eq!(both.get("/admin/tenants/acme/usage").await.ok()["slug"], "acme");
     for foreign in ["globex", "nobody"] {
         mia.get(&format!("/admin/tenants/{foreign}")).await.is_problem(404, "not-found");
         mia.get(&format!("/admin/tenants/{foreign}/usage")).await.is_problem(404, "not-found");

@@ -2,6 +2,7 @@
 
 use entity::{TenantId, operator_action, operator_chain};
 use quaymaster::action;
+use quaymaster::caller::Actor;
 use quaymaster::engine::Engine;
 use quaymaster::error::Error;
 use quaymaster::event::{Scope, VerifyReport, verify};
@@ -16,6 +17,7 @@ use uuid::Uuid;
 
 use crate::kit::TestDb;
 use crate::kit::forger::{forge, forger};
+use crate::kit::lives::operator;
 use crate::kit::rows::{moment, text};
 
 on_both!(
@@ -48,7 +50,7 @@ fn quota(bytes: i64) -> Limits {
 }
 
 async fn create(engine: &Engine, slug: &str) -> TenantId {
-    tenant::create(engine, "ola", slug, &["main".to_owned()], None).await.unwrap().tenant_id
+    tenant::create(engine, &operator("ola"), slug, &["main".to_owned()], None).await.unwrap().tenant_id
 }
 
 /// Oldest first: who, what, to whom, and how.
@@ -68,16 +70,18 @@ async fn each_act_is_recorded_with_what_it_made(db: TestDb) {
     let (_db, engine) = prepare(db).await;
     clean(&engine).await;
     let brands = |slugs: &[&str]| slugs.iter().map(|slug| (*slug).to_owned()).collect::<Vec<_>>();
-    let made = tenant::create(&engine, "ola", "acme", &brands(&["shoes", "hats"]), None).await.unwrap();
+    let made = tenant::create(&engine, &operator("ola"), "acme", &brands(&["shoes", "hats"]), None).await.unwrap();
     let acme = Some(made.tenant_id);
-    let more = tenant::create(&engine, &Actor::Command, "acme", &brands(&["hats", "bags"]), Some("acme-files")).await.unwrap();
+    let more =
+        tenant::create(&engine, &Actor::Command, "acme", &brands(&["hats", "bags"]), Some("acme-files")).await.unwrap();
     let limits = Limits { suspended: Some(true), quota_bytes: Some(Some(7)), quota_live_sessions: Some(None) };
-    let standing = tenant::limit(&engine, "ola", made.tenant_id, limits).await.unwrap();
+    let standing = tenant::limit(&engine, &operator("ola"), made.tenant_id, limits).await.unwrap();
     let options = Options { dry_run: true, older_than: None };
-    let job = pass::enqueue(&engine, Pass::Orphans, options, "ola").await.unwrap().unwrap();
-    jobs::retry(&engine, "ole", job).await.unwrap();
-    jobs::discard(&engine, "ola", job).await.unwrap();
-    let run = pass::by_hand(&engine, Pass::Cleanup, Options::default(), &Actor::Command, &Default::default()).await.unwrap();
+    let job = pass::enqueue(&engine, Pass::Orphans, options, &operator("ola")).await.unwrap().unwrap();
+    jobs::retry(&engine, &operator("ole"), job).await.unwrap();
+    jobs::discard(&engine, &operator("ola"), job).await.unwrap();
+    let run =
+        pass::by_hand(&engine, Pass::Cleanup, Options::default(), &Actor::Command, &Default::default()).await.unwrap();
     assert!(run.unwrap().error.is_none());
 
     let (shoes, hats, bags) = (more.brands["shoes"], more.brands["hats"], more.brands["bags"]);
@@ -90,7 +94,7 @@ async fn each_act_is_recorded_with_what_it_made(db: TestDb) {
         "suspended_at_micros": null, "quota_bytes": null, "quota_live_sessions": null,
     });
     let limits = json!({"suspended_at_micros": suspended, "quota_bytes": 7, "quota_live_sessions": null});
-    let payload = json!({"pass": "orphans", "slot": null, "actor": "ola", "dry_run": true, "older_than_secs": null});
+    let payload = json!({"pass": "orphans", "slot": null, "actor": "ola", "actor_kind": "operator", "dry_run": true, "older_than_secs": null});
     let of_job = json!({"job_id": job, "kind": "orphans", "payload": payload});
     let ran = |pass: &str, dry_run: bool, job: &Json| json!({"pass": pass, "dry_run": dry_run, "older_than_secs": null, "job_id": job});
     let expected = [
@@ -115,25 +119,26 @@ async fn each_act_is_recorded_with_what_it_made(db: TestDb) {
 async fn what_changes_nothing_is_not_recorded(db: TestDb) {
     let (_db, engine) = prepare(db).await;
     let acme = create(&engine, "acme").await;
-    tenant::create(&engine, "ola", "bolt", &[], Some("bolt-files")).await.unwrap();
-    tenant::limit(&engine, "ola", acme, quota(7)).await.unwrap();
+    tenant::create(&engine, &operator("ola"), "bolt", &[], Some("bolt-files")).await.unwrap();
+    tenant::limit(&engine, &operator("ola"), acme, quota(7)).await.unwrap();
     let before = recorded(&engine).await;
     assert_eq!(before.len(), 3);
 
     create(&engine, "acme").await;
-    tenant::limit(&engine, "ola", acme, Limits::default()).await.unwrap();
-    tenant::create(&engine, "ola", "bolt", &[], Some("bolt-files")).await.unwrap();
-    let elsewhere = tenant::create(&engine, "ola", "bolt", &["new".to_owned()], Some("other")).await;
+    tenant::limit(&engine, &operator("ola"), acme, Limits::default()).await.unwrap();
+    tenant::create(&engine, &operator("ola"), "bolt", &[], Some("bolt-files")).await.unwrap();
+    let elsewhere = tenant::create(&engine, &operator("ola"), "bolt", &["new".to_owned()], Some("other")).await;
     assert!(matches!(elsewhere, Err(Error::Invalid(_))));
     let nobody = TenantId::new();
-    assert!(matches!(tenant::limit(&engine, "ola", nobody, quota(7)).await, Err(Error::NotFound)));
-    let job = pass::enqueue(&engine, Pass::Orphans, Options::default(), "ola").await.unwrap().unwrap();
-    assert_eq!(pass::enqueue(&engine, Pass::Orphans, Options::default(), "ola").await.unwrap(), None);
-    let run = pass::by_hand(&engine, Pass::Orphans, Options::default(), &Actor::Command, &Default::default()).await.unwrap();
+    assert!(matches!(tenant::limit(&engine, &operator("ola"), nobody, quota(7)).await, Err(Error::NotFound)));
+    let job = pass::enqueue(&engine, Pass::Orphans, Options::default(), &operator("ola")).await.unwrap().unwrap();
+    assert_eq!(pass::enqueue(&engine, Pass::Orphans, Options::default(), &operator("ola")).await.unwrap(), None);
+    let run =
+        pass::by_hand(&engine, Pass::Orphans, Options::default(), &Actor::Command, &Default::default()).await.unwrap();
     assert!(run.is_none());
-    jobs::discard(&engine, "ola", job).await.unwrap();
-    assert!(matches!(jobs::discard(&engine, "ola", job).await, Err(Error::NotFound)));
-    assert!(matches!(jobs::retry(&engine, "ola", job).await, Err(Error::NotFound)));
+    jobs::discard(&engine, &operator("ola"), job).await.unwrap();
+    assert!(matches!(jobs::discard(&engine, &operator("ola"), job).await, Err(Error::NotFound)));
+    assert!(matches!(jobs::retry(&engine, &operator("ola"), job).await, Err(Error::NotFound)));
 
     let after = recorded(&engine).await;
     assert_eq!(after[..3], before);
@@ -151,7 +156,7 @@ async fn many_at_once_make_one_chain(db: TestDb) {
         tokio::spawn(async move {
             for round in 0..5 {
                 create(&engine, &format!("t-{n}-{round}")).await;
-                tenant::limit(&engine, "ola", acme, quota(1_000 * n + round)).await.unwrap();
+                tenant::limit(&engine, &operator("ola"), acme, quota(1_000 * n + round)).await.unwrap();
             }
         })
     });
@@ -167,14 +172,15 @@ async fn many_at_once_make_one_chain(db: TestDb) {
 async fn two_at_once_agree(db: TestDb) {
     let (db, one) = prepare(db).await;
     let other = db.engine().await;
+    let (ola, ole) = (operator("ola"), operator("ole"));
     for round in 0..10 {
         let slug = format!("t-{round}");
         create(&one, &slug).await;
         let brands = |slugs: [&str; 3]| slugs.map(str::to_owned).to_vec();
         let (forth, back) = (brands(["a", "b", "c"]), brands(["c", "b", "a"]));
         let (x, y) = tokio::join!(
-            tenant::create(&one, "ola", &slug, &forth, Some("bucket-x")),
-            tenant::create(&other, "ole", &slug, &back, Some("bucket-y")),
+            tenant::create(&one, &ola, &slug, &forth, Some("bucket-x")),
+            tenant::create(&other, &ole, &slug, &back, Some("bucket-y")),
         );
         let won = [x, y].map(|answer| match answer {
             Ok(_) => true,
@@ -186,8 +192,8 @@ async fn two_at_once_agree(db: TestDb) {
         assert_eq!(tenant.bucket.as_deref(), Some(if won[0] { "bucket-x" } else { "bucket-y" }));
         let (forth, back) = (brands(["d", "e", "f"]), brands(["f", "e", "d"]));
         let (x, y) = tokio::join!(
-            tenant::create(&one, "ola", &slug, &forth, None),
-            tenant::create(&other, "ole", &slug, &back, None),
+            tenant::create(&one, &ola, &slug, &forth, None),
+            tenant::create(&other, &ole, &slug, &back, None),
         );
         assert_eq!(x.unwrap().brands.len(), y.unwrap().brands.len());
     }
@@ -199,7 +205,7 @@ async fn no_action_can_be_changed_removed_or_added(db: TestDb) {
     let acme = create(&engine, "acme").await;
     let bolt = create(&engine, "bolt").await;
     for bytes in 1..=2 {
-        tenant::limit(&engine, "ola", acme, quota(bytes)).await.unwrap();
+        tenant::limit(&engine, &operator("ola"), acme, quota(bytes)).await.unwrap();
     }
     let forger = forger(&db).await;
     let kept = operator_action::Entity::find().all(&forger).await.unwrap();
@@ -308,8 +314,8 @@ async fn put_back(forger: &DatabaseConnection, kept: &[operator_action::Model]) 
 async fn a_tenant_is_what_it_was_made(db: TestDb) {
     let (db, engine) = prepare(db).await;
     let acme = create(&engine, "acme").await;
-    tenant::create(&engine, "ola", "bolt", &["main".to_owned()], Some("bolt-files")).await.unwrap();
-    tenant::limit(&engine, "ola", acme, quota(7)).await.unwrap();
+    tenant::create(&engine, &operator("ola"), "bolt", &["main".to_owned()], Some("bolt-files")).await.unwrap();
+    tenant::limit(&engine, &operator("ola"), acme, quota(7)).await.unwrap();
     let forger = forger(&db).await;
     clean(&engine).await;
     let created_at = tenant::named_so(&engine, "acme").await.unwrap().created_at;
@@ -348,7 +354,7 @@ async fn a_tenant_is_what_it_was_made(db: TestDb) {
             clean(&engine).await;
         }
     }
-    tenant::limit(&engine, "ola", acme, quota(7)).await.unwrap();
+    tenant::limit(&engine, &operator("ola"), acme, quota(7)).await.unwrap();
     clean(&engine).await;
 
     let brand = Uuid::now_v7();

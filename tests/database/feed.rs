@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use entity::upload_event::{self, Column};
+use quaymaster::caller::Actor;
 use quaymaster::engine::Engine;
 use quaymaster::event::{BATCH, Interest, begin, run, sequence, stream};
 use quaymaster::session::{Change, transition};
@@ -85,7 +86,7 @@ async fn what_commits_later_comes_later_however_early_it_began() {
     let slow_one = {
         let (engine, written, go_on) = (world.engine.clone(), Arc::clone(&written), Arc::clone(&go_on));
         tokio::spawn(async move {
-            let outcome = transition(&engine, &slow, Change::cancel("ann"), async |_, _| {
+            let outcome = transition(&engine, &slow, Change::cancel(&Actor::System), async |_, _| {
                 written.notify_one();
                 go_on.notified().await;
                 Ok(())
@@ -94,7 +95,8 @@ async fn what_commits_later_comes_later_however_early_it_began() {
         })
     };
     written.notified().await;
-    let quick = moved(transition(&world.engine, &quick, Change::cancel("ann"), async |_, _| Ok(())).await.unwrap());
+    let quick =
+        moved(transition(&world.engine, &quick, Change::cancel(&Actor::System), async |_, _| Ok(())).await.unwrap());
     assert_eq!(sequence(&world.engine).await.unwrap(), 1);
     let seen = placed(&world.engine, 4).await;
     assert_eq!((positions(&seen), seen[0].upload_session_id), (vec![5], quick.id));

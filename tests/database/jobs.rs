@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::kit::TestDb;
+use crate::kit::lives::operator;
 
 on_both!(
     a_job_is_done_once_by_one_of_two_pools,
@@ -179,11 +180,11 @@ async fn a_job_that_fails_too_often_is_dead_until_it_is_retried(db: TestDb) {
     assert!(job.dead_at.is_some(), "{job:?}");
     assert_eq!(job.last_error.as_deref(), Some("a bug: it panicked"));
     assert_eq!(jobs::work_off_with(&engine, effect).await.unwrap(), 0, "the dead are left alone");
-    let retried = jobs::retry(&engine, "ola", id).await.unwrap();
+    let retried = jobs::retry(&engine, &operator("ola"), id).await.unwrap();
     assert_eq!((retried.attempts, retried.dead_at), (0, None));
     assert_eq!(jobs::work_off_with(&engine, effect).await.unwrap(), 1);
     assert_eq!(effects(&db).await, [1]);
-    assert!(matches!(jobs::retry(&engine, "ola", id).await, Err(Error::NotFound)));
+    assert!(matches!(jobs::retry(&engine, &operator("ola"), id).await, Err(Error::NotFound)));
 }
 
 async fn a_job_whose_workers_vanish_is_dead_in_the_end(db: TestDb) {
@@ -280,9 +281,12 @@ async fn of_two_jobs_with_one_key_one_is_taken(db: TestDb) {
         engine.clock.advance(TimeDelta::hours(1));
     }
     let second = put(&engine, &job).await.expect("a dead job is in nobody's way");
-    assert!(matches!(jobs::retry(&engine, "ola", first).await, Err(Error::Busy(_))), "it would be there twice");
-    jobs::discard(&engine, "ola", second).await.unwrap();
-    jobs::retry(&engine, "ola", first).await.unwrap();
+    assert!(
+        matches!(jobs::retry(&engine, &operator("ola"), first).await, Err(Error::Busy(_))),
+        "it would be there twice"
+    );
+    jobs::discard(&engine, &operator("ola"), second).await.unwrap();
+    jobs::retry(&engine, &operator("ola"), first).await.unwrap();
     assert_eq!(jobs::work_off_with(&engine, effect).await.unwrap(), 1);
     assert!(begin(&engine, &job).await.is_some());
 }
@@ -369,13 +373,13 @@ async fn an_operator_sees_retries_and_drops(db: TestDb) {
     let running = Filter { state: Some(State::Running), kind: None };
     assert_eq!(listed(running, None, 10).await.0, [lease.job.id]);
     assert_eq!(listed(Filter { kind: Some(Kind::Cleanup), state: None }, None, 10).await.0, []);
-    assert!(matches!(jobs::discard(&engine, "ola", lease.job.id).await, Err(Error::Busy(_))));
-    assert!(matches!(jobs::retry(&engine, "ola", lease.job.id).await, Err(Error::Busy(_))));
-    jobs::discard(&engine, "ola", ids[0]).await.unwrap();
-    assert!(matches!(jobs::discard(&engine, "ola", ids[0]).await, Err(Error::NotFound)));
+    assert!(matches!(jobs::discard(&engine, &operator("ola"), lease.job.id).await, Err(Error::Busy(_))));
+    assert!(matches!(jobs::retry(&engine, &operator("ola"), lease.job.id).await, Err(Error::Busy(_))));
+    jobs::discard(&engine, &operator("ola"), ids[0]).await.unwrap();
+    assert!(matches!(jobs::discard(&engine, &operator("ola"), ids[0]).await, Err(Error::NotFound)));
     engine.clock.advance(TimeDelta::seconds(61));
     assert_eq!(listed(running, None, 10).await.0, [], "its worker has vanished");
-    jobs::discard(&engine, "ola", lease.job.id).await.unwrap();
+    jobs::discard(&engine, &operator("ola"), lease.job.id).await.unwrap();
     for _ in 0..10 {
         jobs::work_off_with(&engine, failing).await.unwrap();
         engine.clock.advance(TimeDelta::hours(1));

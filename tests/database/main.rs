@@ -5,6 +5,7 @@
 #[macro_use]
 mod kit;
 mod actions;
+mod actors;
 mod chain;
 mod dropped;
 mod feed;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::{job, pass_run};
 use futures_util::future::join_all;
+use quaymaster::caller::Actor;
 use quaymaster::engine::Engine;
 use quaymaster::jobs;
 use quaymaster::pass::{self, Options, Pass};
@@ -13,6 +14,7 @@ use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, PaginatorTrait, Se
 use tokio_util::sync::CancellationToken;
 
 use crate::kit::TestDb;
+use crate::kit::lives::operator;
 
 on_both!(
     of_many_replicas_one_takes_a_slot,
@@ -65,7 +67,7 @@ async fn of_many_replicas_one_takes_a_slot(db: TestDb) {
             assert_eq!((job.kind.as_str(), &job.payload["actor"]), ("cleanup", &"system".into()));
             let slot: DateTime<Utc> = serde_json::from_value(job.payload["slot"].clone()).unwrap();
             assert_eq!(slot, hour(&replicas[0]));
-            jobs::discard(&replicas[0], "ola", job.id).await.unwrap();
+            jobs::discard(&replicas[0], &operator("ola"), job.id).await.unwrap();
         }
         clock.advance(TimeDelta::hours(1));
     }
@@ -99,7 +101,7 @@ async fn a_slot_passes_while_the_pass_still_runs(db: TestDb) {
     let db = db.migrated().await;
     let engine = db.engine().await;
     take(&engine, Pass::Reconcile).await;
-    pass::enqueue(&engine, Pass::Reconcile, Options::default(), "ann").await.unwrap().unwrap();
+    pass::enqueue(&engine, Pass::Reconcile, Options::default(), &operator("ann")).await.unwrap().unwrap();
     engine.clock.advance(TimeDelta::hours(1));
     let slot = hour(&engine);
     assert_eq!(take(&engine, Pass::Reconcile).await, Taken::StillAtIt(slot));
@@ -115,11 +117,14 @@ async fn a_run_by_hand_and_another_exclude_each_other(db: TestDb) {
     let engine = db.engine().await;
     let options = Options { dry_run: true, older_than: Some(TimeDelta::zero()) };
     let stop = CancellationToken::new();
-    let id = pass::enqueue(&engine, Pass::DetectAbandoned, options, "ann").await.unwrap().unwrap();
-    assert_eq!(pass::enqueue(&engine, Pass::DetectAbandoned, options, "bob").await.unwrap(), None);
+    let id = pass::enqueue(&engine, Pass::DetectAbandoned, options, &operator("ann")).await.unwrap().unwrap();
+    assert_eq!(pass::enqueue(&engine, Pass::DetectAbandoned, options, &operator("bob")).await.unwrap(), None);
     assert!(pass::by_hand(&engine, Pass::DetectAbandoned, options, &Actor::Command, &stop).await.unwrap().is_none());
-    assert!(pass::by_hand(&engine, Pass::Reconcile, options, &Actor::Command, &stop).await.unwrap().is_some(), "that is another");
-    jobs::discard(&engine, "ola", id).await.unwrap();
+    assert!(
+        pass::by_hand(&engine, Pass::Reconcile, options, &Actor::Command, &stop).await.unwrap().is_some(),
+        "that is another"
+    );
+    jobs::discard(&engine, &operator("ola"), id).await.unwrap();
     let record = pass::by_hand(&engine, Pass::DetectAbandoned, options, &Actor::Command, &stop).await.unwrap().unwrap();
     assert_eq!((record.actor.as_str(), record.dry_run, record.older_than_secs), ("cli", true, Some(0)));
     assert!(record.ended_at.is_some() && record.slot.is_none(), "{record:?}");
@@ -130,7 +135,7 @@ async fn a_run_by_hand_and_another_exclude_each_other(db: TestDb) {
 
 /// A job that a process has claimed, and the record of the run that it began.
 async fn begun(engine: &Engine, pass: Pass) -> pass_run::Model {
-    let id = pass::enqueue(engine, pass, Options::default(), "ann").await.unwrap().unwrap();
+    let id = pass::enqueue(engine, pass, Options::default(), &operator("ann")).await.unwrap().unwrap();
     let mut job = job::Entity::find_by_id(id).one(engine.db.conn()).await.unwrap().unwrap().into_active_model();
     job.lease_token = Set(Some(uuid::Uuid::new_v4()));
     job.attempts = Set(1);
@@ -145,6 +150,7 @@ fn run_row(engine: &Engine, pass: Pass, ended_at: Option<DateTime<Utc>>) -> pass
         pass: Set(pass.name().to_owned()),
         slot: Set(None),
         actor: Set("ann".to_owned()),
+        actor_kind: Set(None),
         dry_run: Set(false),
         older_than_secs: Set(None),
         started_at: Set(engine.clock.now()),
@@ -188,7 +194,7 @@ async fn old_runs_go_and_the_last_thousand_stay(db: TestDb) {
     let before = pass::runs(&engine, Some(Pass::Cleanup), 2_000).await.unwrap();
     assert_eq!(before.len(), 1_100);
     let stop = CancellationToken::new();
-    let record = pass::run(&engine, Pass::Cleanup, Options::default(), "ann", None, &stop).await.unwrap();
+    let record = pass::run(&engine, Pass::Cleanup, Options::default(), &operator("ann"), None, &stop).await.unwrap();
     let after = pass::runs(&engine, Some(Pass::Cleanup), 2_000).await.unwrap();
     assert_eq!(after[0], record);
     assert_eq!(after[1..], before[..999]);
@@ -204,7 +210,7 @@ async fn the_timetable_tells_how_it_stands(db: TestDb) {
     engine.settings = Arc::new(settings);
     take(&engine, Pass::DetectAbandoned).await;
     let stop = CancellationToken::new();
-    let record = pass::run(&engine, Pass::Orphans, Options::default(), "ann", None, &stop).await.unwrap();
+    let record = pass::run(&engine, Pass::Orphans, Options::default(), &operator("ann"), None, &stop).await.unwrap();
     let status = schedule::status(&engine).await.unwrap();
     assert_eq!(status.iter().map(|one| one.pass).collect::<Vec<_>>(), Pass::ALL);
     let of = |pass| status.iter().find(|one| one.pass == pass).unwrap();

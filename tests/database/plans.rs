@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use entity::upload_session::Status;
 use entity::{BrandId, SessionId, TenantId, asset, brand, tenant, upload_session};
-use quaymaster::caller::{Brands, Caller, Permission, Permissions};
+use quaymaster::caller::{Actor, Brands, Caller, Permission, Permissions};
 use quaymaster::event;
 use quaymaster::finding;
 use quaymaster::session::rows::{self, Filter, Queue, Scope};
@@ -386,7 +386,7 @@ enum Allowance {
 fn caller(tenant: TenantId, user: &str, brands: Brands, manages: bool) -> Caller {
     let view = Permissions::default().with(Permission::UploadsView);
     let permissions = if manages { view.with(Permission::UploadsManage) } else { view };
-    Caller { tenant, user: user.to_owned(), brands, permissions }
+    Caller { tenant, actor: Actor::User(user.to_owned()), brands, permissions }
 }
 
 /// The lists of callers with many or few brands and sessions, filtered in every way.
@@ -458,8 +458,8 @@ fn lists(world: &World, backend: DbBackend) -> Vec<Case> {
 fn plain(caller: &Caller, filter: &Filter, before: Option<SessionId>) -> Select<upload_session::Entity> {
     use upload_session::Column;
     let mut query = upload_session::Entity::find().filter(Column::TenantId.eq(caller.tenant));
-    let own = (!caller.permissions.has(Permission::UploadsManage)).then_some(&caller.user);
-    if let Some(user) = own.or(filter.created_by.as_ref()) {
+    let own = (!caller.permissions.has(Permission::UploadsManage)).then(|| caller.user());
+    if let Some(user) = own.or(filter.created_by.as_deref()) {
         query = query.filter(Column::CreatedBy.eq(user));
     }
     if let Brands::These(brands) = &caller.brands {

@@ -6,6 +6,7 @@ use entity::upload_session::{FailureReason, Status};
 use entity::{SessionId, TenantId, upload_event};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use quaymaster::caller::Actor;
 use quaymaster::engine::Engine;
 use quaymaster::error::Error;
 use quaymaster::session::state::{Event, Verdict, is_terminal, judge};
@@ -14,6 +15,7 @@ use sea_orm::{ActiveEnum, ColumnTrait, EntityTrait, Iterable, QueryFilter, Query
 use uuid::Uuid;
 
 use crate::kit::TestDb;
+use crate::kit::lives::operator;
 use crate::kit::rows::{ARROWS, Kind, Place};
 
 on_both!(
@@ -67,7 +69,7 @@ fn the_databases_arrows_are_those_of_the_table() {
 }
 
 /// A change that has all that its event needs.
-fn change(event: Event, kind: Kind, actor: &str) -> Change<'_> {
+fn change(event: Event, kind: Kind, actor: &Actor) -> Change<'_> {
     match event {
         Event::Open => Change::open(actor, if kind == Kind::Multipart { Some("upload-1") } else { None }),
         Event::Complete => Change::complete(actor, "etag", false),
@@ -96,7 +98,7 @@ async fn history(engine: &Engine, (_, id): (TenantId, SessionId)) -> Vec<upload_
         .unwrap()
 }
 
-async fn send(engine: &Engine, session: (TenantId, SessionId), event: Event, kind: Kind, actor: &str) -> Outcome {
+async fn send(engine: &Engine, session: (TenantId, SessionId), event: Event, kind: Kind, actor: &Actor) -> Outcome {
     let seen = find(engine, session).await;
     transition(engine, &seen, change(event, kind, actor), async |_, _| Ok(())).await.unwrap()
 }
@@ -111,7 +113,7 @@ async fn a_transition_does_what_the_table_says(db: TestDb) {
                 let session = begun(&db, &place, kind, &state.to_value()).await;
                 let before = find(&engine, session).await;
                 let runs = AtomicU32::new(0);
-                let outcome = transition(&engine, &before, change(event, kind, "bob"), async |_, moved| {
+                let outcome = transition(&engine, &before, change(event, kind, &operator("bob")), async |_, moved| {
                     assert_eq!(moved.status, event.row().to);
                     runs.fetch_add(1, Ordering::Relaxed);
                     Ok(())
@@ -154,14 +156,14 @@ async fn a_failure_beside_a_move_takes_it_back(db: TestDb) {
     let place = Place::create(&db).await;
     let session = begun(&db, &place, Kind::Direct, "UPLOADING").await;
     let before = find(&engine, session).await;
-    let change = Change::complete("ann", "etag", false);
+    let change = Change::complete(&Actor::System, "etag", false);
     let result = transition(&engine, &before, change, async |_, _| Err(Error::NotFound)).await;
     assert!(matches!(result, Err(Error::NotFound)), "{result:?}");
     assert_eq!(find(&engine, session).await, before);
     assert_eq!(history(&engine, session).await.len(), 1);
 
     // And nothing of it hinders the next one.
-    assert!(matches!(send(&engine, session, Event::Complete, Kind::Direct, "ann").await, Outcome::Moved(_)));
+    assert!(matches!(send(&engine, session, Event::Complete, Kind::Direct, &operator("ann")).await, Outcome::Moved(_)));
 }
 
 async fn nobody_moves_what_is_not_theirs(db: TestDb) {
@@ -173,7 +175,8 @@ async fn nobody_moves_what_is_not_theirs(db: TestDb) {
     for (tenant_id, id) in [(TenantId(there.tenant), id), (tenant, SessionId(Uuid::now_v7()))] {
         let seen = Session { tenant_id, id, ..seen.clone() };
         for event in Event::ALL {
-            let result = transition(&engine, &seen, change(event, Kind::Direct, "eve"), async |_, _| Ok(())).await;
+            let result =
+                transition(&engine, &seen, change(event, Kind::Direct, &operator("eve")), async |_, _| Ok(())).await;
             assert!(matches!(result, Err(Error::NotFound)), "{result:?}");
         }
     }
@@ -189,7 +192,7 @@ async fn race(engine: &Engine, session: (TenantId, SessionId), kind: Kind, event
             let (engine, start, event) = (engine.clone(), start.clone(), *event);
             tokio::spawn(async move {
                 start.wait().await;
-                send(&engine, session, event, kind, "ann").await
+                send(&engine, session, event, kind, &operator("ann")).await
             })
         })
         .collect();
@@ -280,7 +283,7 @@ async fn check_history(db: &TestDb, engine: &Engine, place: &Place, kind: Kind, 
                 let mut seen = 1;
                 let mut moves = 0;
                 for event in events {
-                    let outcome = send(&engine, session, event, kind, "ann").await;
+                    let outcome = send(&engine, session, event, kind, &operator("ann")).await;
                     let answer = match outcome {
                         Outcome::Moved(answer) => {
                             moves += 1;

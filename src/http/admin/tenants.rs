@@ -155,7 +155,13 @@ pub(in crate::http) async fn create(engine: Data<Engine>, admin: Admin, body: Bo
     if let Some(bucket) = &bucket {
         start::prepare_own_bucket(&engine, bucket).await.map_err(Error::from)?;
     }
-    info!(actor = actor.name(), tenant.slug = slug, is_new = created.is_new, ?brands, "a tenant was made, or given brands");
+    info!(
+        actor = actor.name(),
+        tenant.slug = slug,
+        is_new = created.is_new,
+        ?brands,
+        "a tenant was made, or given brands"
+    );
     let mut answer = if created.is_new { HttpResponse::Created() } else { HttpResponse::Ok() };
     Ok(answer.json(with_brands(&engine, &Caller::operating(created.tenant_id, actor.clone())).await?))
 }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
@@ -11,8 +11,9 @@ use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
-    RSA_PKCS1_SHA256, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair,
+    Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
+    RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
 };
 use base64::engine::general_purpose::STANDARD;
 use chrono::TimeDelta;
@@ -189,12 +190,58 @@ fn a_minted_token_is_believed() {
         brands: Brands::All,
         permissions: &["*".to_owned()],
         expires_at: Utc::now() + TimeDelta::hours(1),
-        issuer: Some("i"),
-        audience: Some("a"),
     };
-    let identity = verify(&settings, &mint(&Secret::new(SECRET), &grant)).unwrap();
+    let identity = verify(&settings, &mint(&settings, &Secret::new(SECRET), &grant)).unwrap();
     assert_eq!((identity.user.as_str(), identity.brands), ("ann", Brands::All));
     assert!(identity.permissions.has(Permission::AssetsView) && !identity.permissions.has(Permission::Operator));
+
+    // Also where the claims are elsewhere.
+    let settings = settings::Auth { claims: mapped(), ..settings };
+    assert_eq!(verify(&settings, &mint(&settings, &Secret::new(SECRET), &grant)).unwrap().user, "ann");
+}
+
+/// As providers have them whose claims are not ours.
+fn mapped() -> settings::Claims {
+    settings::Claims {
+        sub: "email".into(),
+        tenant_id: "https://example.com/tenant".into(),
+        brand_ids: "app_metadata.brands".into(),
+        permissions: "realm_access.roles".into(),
+    }
+}
+
+#[test]
+fn claims_are_where_the_settings_say() {
+    let settings = settings::Auth { claims: mapped(), ..with_secret() };
+    let theirs = json!({
+        "sub": "auth0|17", "email": "ann@example.com", "https://example.com/tenant": TENANT,
+        "app_metadata": {"brands": [BRAND], "tenant_id": "of no interest"},
+        "realm_access": {"roles": ["uploads.view", "offline_access"]},
+        "exp": Utc::now().timestamp() + 600,
+    });
+    let identity = verify(&settings, &hs256(&theirs)).unwrap();
+    assert_eq!((identity.user.as_str(), identity.tenant.unwrap().to_string().as_str()), ("ann@example.com", TENANT));
+    assert_eq!(identity.brands, Brands::These(vec![BRAND.parse().unwrap()]));
+    assert!(identity.permissions.has(Permission::UploadsView) && !identity.permissions.has(Permission::UploadsCreate));
+    // Ours count for nothing then.
+    refused(&settings, &hs256(&claims()), "no sub");
+    let mut wrong = theirs.clone();
+    wrong["realm_access"] = json!({"roles": "uploads.view"});
+    refused(&settings, &hs256(&wrong), "wrong type");
+    wrong["realm_access"] = json!("uploads.view");
+    refused(&settings, &hs256(&wrong), "no permissions");
+    wrong = theirs.clone();
+    wrong["email"] = json!("system");
+    refused(&settings, &hs256(&wrong), "own actors");
+}
+
+#[test]
+fn nobody_bears_a_name_of_the_machines() {
+    for name in ["system", "cli"] {
+        refused(&with_secret(), &hs256(&with("sub", json!(name))), "own actors");
+    }
+    // Of what sort an actor is stands beside the name: names that merely look alike deceive nobody.
+    assert_eq!(verify(&with_secret(), &hs256(&with("sub", json!("System")))).unwrap().user, "System");
 }
 
 /// One key pair of each accepted kind, as an identity provider has it.
@@ -314,11 +361,84 @@ fn a_key_file_that_cannot_be_used_stops_the_start() {
     assert!(start("no pem").contains("is not a public key"));
     let long = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
     let der: PublicKeyX509Der = long.public_key().as_der().unwrap();
-    assert!(start(&pem("PUBLIC KEY", der.as_ref())).contains("is not a public key"), "P-384 is not ES256");
+    assert_eq!(start(&pem("PUBLIC KEY", der.as_ref())), "", "P-384 is for ES384");
+    let longer = EcdsaKeyPair::generate(&ECDSA_P521_SHA512_FIXED_SIGNING).unwrap();
+    let der: PublicKeyX509Der = longer.public_key().as_der().unwrap();
+    assert!(start(&pem("PUBLIC KEY", der.as_ref())).contains("is not a public key"), "nothing is taken of P-521");
     assert!(start(&pem("PRIVATE KEY", b"x")).contains("private key"));
     let missing = settings::Auth { public_key_file: Some("/nonexistent/key.pem".into()), ..auth() };
     assert!(matches!(Verifier::new(&missing, Clock::default()), Err(StartError::File(..))));
     assert!(matches!(Verifier::new(&auth(), Clock::default()), Err(StartError::NoKey)));
+}
+
+#[test]
+fn a_key_signs_by_the_algorithms_of_its_kind() {
+    const SIGNING: [(&str, &'static dyn RsaEncoding); 6] = [
+        ("RS256", &RSA_PKCS1_SHA256),
+        ("RS384", &RSA_PKCS1_SHA384),
+        ("RS512", &RSA_PKCS1_SHA512),
+        ("PS256", &RSA_PSS_SHA256),
+        ("PS384", &RSA_PSS_SHA384),
+        ("PS512", &RSA_PSS_SHA512),
+    ];
+    let (pair, random) = (RsaKeyPair::generate(KeySize::Rsa2048).unwrap(), SystemRandom::new());
+    let signed = |alg: &str, by: &'static dyn RsaEncoding, kid: Option<&str>| {
+        token(json!({"alg": alg, "kid": kid}), &claims(), |message| {
+            let mut signature = vec![0; pair.public_modulus_len()];
+            pair.sign(by, &random, message, &mut signature).unwrap();
+            signature
+        })
+    };
+    let der: PublicKeyX509Der = pair.public_key().as_der().unwrap();
+    let (settings, _file) = with_pem(&pem("PUBLIC KEY", der.as_ref()));
+    for (alg, by) in SIGNING {
+        assert!(verify(&settings, &signed(alg, by, None)).is_ok(), "{alg}");
+    }
+    // The algorithm that is named is the one by which it is checked.
+    refused(&settings, &signed("RS256", &RSA_PSS_SHA256, None), "signature");
+    refused(&settings, &signed("PS512", &RSA_PKCS1_SHA512, None), "signature");
+
+    let long = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
+    let der: PublicKeyX509Der = long.public_key().as_der().unwrap();
+    let (settings, _file) = with_pem(&pem("PUBLIC KEY", der.as_ref()));
+    let es = |alg: &str| token(json!({"alg": alg}), &claims(), |m| long.sign(&random, m).unwrap().as_ref().to_vec());
+    assert!(verify(&settings, &es("ES384")).is_ok());
+    refused(&settings, &es("ES256"), "algorithm");
+
+    // A published key that names its algorithm is for that one alone.
+    block_on(async {
+        let provider = Provider::start().await;
+        let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let (n, e) = (pair.public_key().modulus(), pair.public_key().exponent());
+        let jwk = |kid: &str, alg: Option<&str>| {
+            json!({"kty": "RSA", "kid": kid, "alg": alg, "n": part(n.big_endian_without_leading_zero()),
+                "e": part(e.big_endian_without_leading_zero())})
+        };
+        let point = long.public_key().as_ref();
+        let ec = json!({"kty": "EC", "crv": "P-384", "kid": "ec", "x": part(&point[1..49]), "y": part(&point[49..])});
+        provider.publish(json!([jwk("any", None), jwk("ps", Some("PS384")), jwk("oaep", Some("RSA-OAEP")), ec]));
+        let verifier = Verifier::new(&provider.settings(), Clock::default()).unwrap();
+        for (alg, by) in SIGNING {
+            assert!(verifier.verify(&signed(alg, by, Some("any"))).await.is_ok(), "{alg}");
+            assert_eq!(verifier.verify(&signed(alg, by, Some("ps"))).await.is_ok(), alg == "PS384", "{alg}");
+            assert!(verifier.verify(&signed(alg, by, Some("oaep"))).await.is_err(), "{alg}");
+        }
+        let kid = token(json!({"alg": "ES384", "kid": "ec"}), &claims(), |m| {
+            long.sign(&random, m).unwrap().as_ref().to_vec()
+        });
+        assert!(verifier.verify(&kid).await.is_ok());
+        provider.server.stop(false).await;
+    });
+}
+
+/// What an identity provider does when it is asked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mood {
+    Well,
+    Failing,
+    Silent,
+    Empty,
+    Babbling,
 }
 
 /// An identity provider on a free port.
@@ -326,25 +446,31 @@ struct Provider {
     url: String,
     keys: Arc<std::sync::Mutex<Value>>,
     fetches: Arc<AtomicUsize>,
-    down: Arc<AtomicBool>,
+    mood: Arc<std::sync::Mutex<Mood>>,
     server: ServerHandle,
 }
 
 impl Provider {
     async fn start() -> Self {
         let keys = Arc::new(std::sync::Mutex::new(json!([])));
-        let (fetches, down) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let state = (Arc::clone(&keys), Arc::clone(&fetches), Arc::clone(&down));
+        let (fetches, mood) = (Arc::new(AtomicUsize::new(0)), Arc::new(std::sync::Mutex::new(Mood::Well)));
+        let state = (Arc::clone(&keys), Arc::clone(&fetches), Arc::clone(&mood));
         let server = HttpServer::new(move || {
-            let (keys, fetches, down) = state.clone();
+            let (keys, fetches, mood) = state.clone();
             let answer = move || {
                 fetches.fetch_add(1, Ordering::SeqCst);
                 let body = json!({"keys": *keys.lock().unwrap()}).to_string();
-                let down = down.load(Ordering::SeqCst);
+                let mood = *mood.lock().unwrap();
                 async move {
                     // Long enough for all requests of a test to be there at once.
                     rt::time::sleep(Duration::from_millis(30)).await;
-                    if down { HttpResponse::BadGateway().finish() } else { HttpResponse::Ok().body(body) }
+                    match mood {
+                        Mood::Well => HttpResponse::Ok().body(body),
+                        Mood::Failing => HttpResponse::BadGateway().finish(),
+                        Mood::Silent => std::future::pending().await,
+                        Mood::Empty => HttpResponse::Ok().body(r#"{"keys":[]}"#),
+                        Mood::Babbling => HttpResponse::Ok().body("<html>maintenance</html>"),
+                    }
                 }
             };
             App::new().route("/jwks", web::get().to(answer))
@@ -356,20 +482,128 @@ impl Provider {
         let server = server.run();
         let handle = server.handle();
         rt::spawn(server);
-        Self { url, keys, fetches, down, server: handle }
+        Self { url, keys, fetches, mood, server: handle }
     }
 
     fn publish(&self, keys: Value) {
         *self.keys.lock().unwrap() = keys;
     }
 
+    fn is(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+    }
+
     fn fetches(&self) -> usize {
         self.fetches.load(Ordering::SeqCst)
+    }
+
+    /// Until so many fetches have come, of which nobody waits for the last.
+    async fn has_been_asked(&self, times: usize) {
+        while self.fetches() < times {
+            rt::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(self.fetches(), times);
     }
 
     fn settings(&self) -> settings::Auth {
         settings::Auth { jwks_url: Some(self.url.clone()), ..auth() }
     }
+}
+
+/// It cannot be told, and the client is told when to ask again.
+#[track_caller]
+fn assert_unknown(verdict: Result<Identity, Rejection>) {
+    match verdict {
+        Err(Rejection::KeysUnavailable { retry_after_secs: 1..=30 }) => {}
+        other => panic!("expected that nobody can tell, found {other:?}"),
+    }
+}
+
+#[test]
+fn a_new_key_is_never_called_a_bad_one() {
+    block_on(async {
+        let provider = Provider::start().await;
+        let (old, new, stranger) = (Pair::ec(), Pair::ec(), Pair::ec());
+        provider.publish(json!([old.jwk("old")]));
+        let clock = Clock::default();
+        let verifier = Verifier::new(&provider.settings(), clock.clone()).unwrap();
+        assert!(verifier.verify(&old.token(Some("old"))).await.is_ok());
+
+        for round in 1..=3 {
+            // A moment after the fetch that strangers have brought about, a key is published.
+            let kid = format!("new-{round}");
+            provider.publish(json!([old.jwk("old"), new.jwk(&kid)]));
+            for unknown in ["x", "y", "z"] {
+                assert_unknown(verifier.verify(&stranger.token(Some(unknown))).await);
+            }
+            assert_unknown(verifier.verify(&new.token(Some(&kid))).await);
+            assert_unknown(verifier.verify(&stranger.token(None)).await);
+            assert!(verifier.verify(&old.token(Some("old"))).await.is_ok(), "those that are known go on");
+            assert_eq!(provider.fetches(), round);
+            // However quick the strangers are: what they bring about is what the user waits for.
+            clock.advance(TimeDelta::seconds(30));
+            let verdict = verifier.verify(&stranger.token(Some("x"))).await;
+            assert_eq!(verdict.unwrap_err(), Rejection::Invalid("no key of the issuer has signed the token"));
+            assert!(verifier.verify(&new.token(Some(&kid))).await.is_ok());
+            assert_eq!(provider.fetches(), round + 1);
+        }
+        provider.server.stop(false).await;
+    });
+}
+
+#[test]
+fn a_provider_that_is_not_well_takes_no_key_away() {
+    block_on(async {
+        let provider = Provider::start().await;
+        let (pair, new) = (Pair::ed(), Pair::ed());
+        provider.publish(json!([pair.jwk("a")]));
+        let clock = Clock::default();
+        let verifier = Verifier::new(&provider.settings(), clock.clone()).unwrap();
+        let signed = |pair: &Pair, kid: &str| {
+            let claims = with("exp", json!(clock.now().timestamp() + 600));
+            token(json!({"alg": "EdDSA", "kid": kid}), &claims, |message| pair.sign(message))
+        };
+        assert!(verifier.verify(&signed(&pair, "a")).await.is_ok());
+        let mut asked = 1;
+        for mood in [Mood::Failing, Mood::Empty, Mood::Babbling, Mood::Silent] {
+            provider.is(mood);
+            clock.advance(TimeDelta::seconds(301));
+            let started = std::time::Instant::now();
+            for _ in 0..3 {
+                assert!(verifier.verify(&signed(&pair, "a")).await.is_ok(), "{mood:?}");
+            }
+            // Nobody has waited for it: the one that is silent would have cost them its time-out.
+            assert!(started.elapsed() < Duration::from_secs(4), "{mood:?}: {:?}", started.elapsed());
+            asked += 1;
+            provider.has_been_asked(asked).await;
+            // A new key cannot be told from none.
+            assert_unknown(verifier.verify(&signed(&new, "b")).await);
+        }
+        // It is well again, and the key that it has published meanwhile is good.
+        provider.is(Mood::Well);
+        provider.publish(json!([new.jwk("b")]));
+        clock.advance(TimeDelta::seconds(30));
+        assert!(verifier.verify(&signed(&new, "b")).await.is_ok());
+        assert!(matches!(verifier.verify(&signed(&pair, "a")).await, Err(Rejection::Invalid(_))), "this one is gone");
+        provider.server.stop(false).await;
+    });
+}
+
+#[test]
+fn a_withdrawn_key_is_no_good_after_a_quiet_time() {
+    block_on(async {
+        let provider = Provider::start().await;
+        let (pair, new) = (Pair::ec(), Pair::ec());
+        provider.publish(json!([pair.jwk("a")]));
+        let clock = Clock::default();
+        let verifier = Verifier::new(&provider.settings(), clock.clone()).unwrap();
+        assert!(verifier.verify(&pair.token(Some("a"))).await.is_ok());
+        provider.publish(json!([new.jwk("b")]));
+        clock.advance(TimeDelta::seconds(600));
+        assert!(matches!(verifier.verify(&pair.token(Some("a"))).await, Err(Rejection::Invalid(_))));
+        assert_eq!(provider.fetches(), 2);
+        provider.server.stop(false).await;
+    });
 }
 
 #[test]
@@ -395,13 +629,13 @@ fn published_keys_are_fetched_once_and_again_when_they_rotate() {
         assert!(verifier.verify(&old.token(None)).await.is_ok(), "a token may leave the key's id out");
         assert_eq!(provider.fetches(), 1);
 
-        // Unknown keys make no more fetches than the settings allow.
+        // Unknown keys make no more fetches than the settings allow, and until then nobody can tell what they are.
         for kid in ["b", "c", "d"] {
-            assert!(matches!(verifier.verify(&new.token(Some(kid))).await, Err(Rejection::Invalid(_))));
+            assert_unknown(verifier.verify(&new.token(Some(kid))).await);
         }
         let symmetric = token(json!({"alg": "HS256", "kid": "hs"}), &claims(), hmac(b"secret"));
         assert!(matches!(verifier.verify(&symmetric).await, Err(Rejection::Invalid(_))));
-        assert!(matches!(verifier.verify(&new.token(Some("enc"))).await, Err(Rejection::Invalid(_))));
+        assert_unknown(verifier.verify(&new.token(Some("enc"))).await);
         assert_eq!(provider.fetches(), 1);
 
         // Rotation: the new key's first token brings it in.
@@ -433,20 +667,20 @@ fn old_keys_serve_while_the_provider_is_away() {
             token(json!({"alg": "EdDSA", "kid": "a"}), &claims, |message| pair.sign(message))
         };
 
-        provider.down.store(true, Ordering::SeqCst);
-        assert_eq!(verifier.verify(&fresh(&clock)).await.unwrap_err(), Rejection::KeysUnavailable);
-        assert_eq!(verifier.verify(&fresh(&clock)).await.unwrap_err(), Rejection::KeysUnavailable);
+        provider.is(Mood::Failing);
+        assert_unknown(verifier.verify(&fresh(&clock)).await);
+        assert_unknown(verifier.verify(&fresh(&clock)).await);
         assert_eq!(provider.fetches(), 1, "a failure is remembered too");
 
-        provider.down.store(false, Ordering::SeqCst);
+        provider.is(Mood::Well);
         clock.advance(TimeDelta::seconds(31));
         assert!(verifier.verify(&fresh(&clock)).await.is_ok());
         assert_eq!(provider.fetches(), 2);
 
-        provider.down.store(true, Ordering::SeqCst);
+        provider.is(Mood::Failing);
         clock.advance(TimeDelta::seconds(301));
         assert!(verifier.verify(&fresh(&clock)).await.is_ok());
-        assert_eq!(provider.fetches(), 3, "old keys are fetched again");
+        provider.has_been_asked(3).await;
         assert!(verifier.verify(&fresh(&clock)).await.is_ok());
         assert_eq!(provider.fetches(), 3);
         provider.server.stop(false).await;

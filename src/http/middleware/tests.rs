@@ -184,10 +184,9 @@ fn bearer(permissions: &[&str], tenant: bool) -> String {
         brands: Brands::All,
         permissions: &permissions,
         expires_at: Utc::now() + TimeDelta::hours(1),
-        issuer: None,
-        audience: None,
     };
-    format!("Authorization: Bearer {}\r\n", mint(&Secret::new(SECRET), &grant))
+    let settings = Settings::parse(None, []).unwrap().auth;
+    format!("Authorization: Bearer {}\r\n", mint(&settings, &Secret::new(SECRET), &grant))
 }
 
 #[test]

@@ -29,6 +29,7 @@ pub use backends::{Database, OWNER, Pair, Skipped, Store};
 pub use disk::{Calls, Disk, Errno};
 pub use lies::{Lie, sha256};
 pub use proxy::{Fault, Op};
+pub use quaymaster::caller::Actor as By;
 pub use reply::Reply;
 pub use server::free_port;
 
@@ -59,6 +60,11 @@ macro_rules! stories {
     )+};
 }
 pub(crate) use stories;
+
+/// An operator as the record names them, for what is done past the door.
+pub fn by_operator(name: &str) -> By {
+    By::Operator(name.to_owned())
+}
 
 /// Runs one story on a new app, checks what it leaves behind, and takes everything down again.
 pub fn tell<F: Future<Output = ()>>(pair: Pair, story: impl FnOnce(TestApp) -> F) {

@@ -10,7 +10,7 @@ use quaymaster::session;
 use quaymaster::settings::Settings;
 use sea_orm::EntityTrait;
 
-use super::{Tenant, TestApp};
+use super::{By, Tenant, TestApp};
 
 /// Live sessions, and bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,7 +34,7 @@ async fn child() {
 }
 
 async fn run(engine: &Engine, pass: Pass, options: Options) -> Report {
-    let run = Run::new(options, Actor::System, Duration::from_secs(120), Default::default());
+    let run = Run::new(options, By::System, Duration::from_secs(120), Default::default());
     let report = match pass {
         Pass::DetectAbandoned => Box::pin(session::detect_abandoned(engine, &run)).await,
         Pass::Cleanup => Box::pin(session::cleanup(engine, &run)).await,

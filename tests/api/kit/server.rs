@@ -14,7 +14,7 @@ use sea_orm::ConnectionTrait;
 use tokio::process::{Child, Command};
 use uuid::Uuid;
 
-use super::TestApp;
+use super::{By, TestApp};
 
 pub enum Server {
     InProcess(Box<Running>),
@@ -156,7 +156,7 @@ impl TestApp {
         let server = self.server.lock().await;
         let Some(Server::InProcess(running)) = &*server else { panic!("tenants are made before the program runs") };
         let brands: Vec<String> = brands.iter().map(|brand| (*brand).to_owned()).collect();
-        let created = quaymaster::tenant::create(&running.engine, &Actor::Command, slug, &brands, None).await.unwrap();
+        let created = quaymaster::tenant::create(&running.engine, &By::Command, slug, &brands, None).await.unwrap();
         (created.tenant_id.0, created.brands.into_iter().map(|(slug, id)| (slug, id.0)).collect())
     }
 }

@@ -2,7 +2,7 @@
 
 use entity::upload_session::{FailureReason, Status};
 use entity::{TenantId, asset};
-use quaymaster::caller::{Brands, Caller, Permissions};
+use quaymaster::caller::{Actor, Brands, Caller, Permissions};
 use quaymaster::engine::Engine;
 use quaymaster::error::Error;
 use quaymaster::session::{self, Change, NewUpload, Outcome, Session, transition};
@@ -51,9 +51,14 @@ impl World {
         assert!(matches!(refused, Err(Error::Storage(_))));
         let filter = session::rows::Filter { statuses: vec![Status::Initiating], ..Default::default() };
         let found = session::list(&self.engine, &self.ann, &filter, None, 1).await.unwrap();
-        let change = Change::open("ann", Some("upload-1"));
+        let change = Change::open(&self.ann.actor, Some("upload-1"));
         moved(transition(&self.engine, &found.items[0], change, async |_, _| Ok(())).await.unwrap())
     }
+}
+
+/// An operator, as the record names them.
+pub fn operator(name: &str) -> Actor {
+    Actor::Operator(name.to_owned())
 }
 
 pub async fn user(engine: &Engine, slug: &str) -> Caller {
@@ -82,7 +87,7 @@ pub async fn uploading(engine: &Engine, ann: &Caller) -> Session {
 }
 
 pub async fn complete(engine: &Engine, session: &Session) -> Session {
-    let change = Change::complete("ann", "etag-1", true);
+    let change = Change::complete(&Actor::System, "etag-1", true);
     let outcome = transition(engine, session, change, async |tx, session| {
         asset::Entity::insert(asset_of(session)).exec_without_returning(tx.conn()).await.map_err(Error::Db)?;
         Ok(())
