@@ -248,6 +248,13 @@ fn contradictions_are_refused_with_both_names() {
     refused(from_file("[cors]\nallowed_origins = [\"https://a.example/\"]"), &["cors.allowed_origins"]);
     refused(from_environment(&[("LOG_LEVEL", "verbose")]), &["log.level", "verbose"]);
     refused(from_file("[auth]\njwks_url = \"id.example.com\""), &["auth.jwks_url"]);
+    refused(
+        from_environment(&[("QUAYMASTER_AUTH__CLAIMS__TENANT_ID", "sub")]),
+        &["auth.claims.sub", ".tenant_id", "the same claim"],
+    );
+    let long = format!("[auth.claims]\nsub = \"{}\"", "x".repeat(257));
+    refused(from_file(&long), &["auth.claims.sub", "1 to 256 bytes"]);
+    refused(from_file("[auth.claims]\nbrand_ids = \"a\\nb\""), &["auth.claims.brand_ids", "no control characters"]);
     for secs in ["0", "86401"] {
         let complaint = format!("server.write_timeout_secs ({secs})");
         refused(from_file(&format!("[server]\nwrite_timeout_secs = {secs}")), &[&complaint, "1 to 86400"]);

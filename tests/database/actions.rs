@@ -216,6 +216,7 @@ async fn no_action_can_be_changed_removed_or_added(db: TestDb) {
         ("seq", 30_i64.into()),
         ("at", moment().into()),
         ("actor", text("eve")),
+        ("actor_kind", text("command")),
         ("action", text("job.drop")),
         ("tenant_id", bolt.0.into()),
         ("details", json!({"quota_bytes": 2}).into()),

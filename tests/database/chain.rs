@@ -121,7 +121,7 @@ async fn no_column_of_an_event_can_be_changed(db: TestDb) {
         ("from_status", text("FAILED")),
         ("to_status", text("FAILED")),
         ("actor", text("eve")),
-        ("actor_kind", text("system")),
+        ("actor_kind", text("command")),
         ("reason", text("operator")),
         ("details", json!({"etag": "forged", "file_name": "forged"}).into()),
         ("mac", vec![7_u8; 32].into()),
