@@ -62,6 +62,6 @@ mod tests {
             ("AWS_BUCKET", "b"),
         ];
         assert_eq!(needed_with(&outside), 2 * 1000 + 10 + OTHERS);
-        assert_eq!(needed_with(&[("QUAYMASTER_SERVER__MAX_CONNECTIONS", &usize::MAX.to_string())]), u64::MAX);
+        assert_eq!(needed_with(&[("QUAYMASTER_SERVER__MAX_CONNECTIONS", &i64::MAX.to_string())]), u64::MAX);
     }
 }
