@@ -1,5 +1,5 @@
-//! What finding and failing abandoned sessions costs among few and among many finished ones, and what a direct upload does,
-//! from its opening until its asset is READY: `scripts/bench-lifecycle`.
+//! What finding and failing abandoned sessions costs among few and among many finished ones, and what a direct upload
+//! does, from its opening until its asset is READY: `scripts/bench-lifecycle`.
 //!
 //! For each size a database of its own: so many finished sessions, with all indexes and without their events, and 1,000
 //! abandoned ones that were opened by the verb itself, each with a multipart upload in an embedded store.

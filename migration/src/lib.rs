@@ -61,21 +61,23 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// How often a migration is tried that cannot have its lock, with a second between: longer than any statement of a server
-/// takes, many times over.
+/// How often a migration is tried that cannot have its lock, with a second between: longer than any statement of a
+/// server takes, many times over.
 const TRIES_FOR_A_LOCK: u32 = 120;
 
-/// Applies what is pending, one change after the other: each is there as a whole or not at all, and on SQLite all of them are.
+/// Applies what is pending, one change after the other: each is there as a whole or not at all, and on SQLite all of
+/// them are.
 ///
 /// Any number of servers may start at once: one applies, the others wait for it and find nothing left to do. With
 /// nothing pending this is two small reads and takes no lock. Servers of the version before go on meanwhile: no change
-/// keeps their statements waiting for longer than a second (`lock_timeout`), and indexes are built beside them. One that was
-/// interrupted is built anew.
+/// keeps their statements waiting for longer than a second (`lock_timeout`), and indexes are built beside them. One
+/// that was interrupted is built anew.
 ///
 /// # Errors
-/// [`DbErr`]; what was applied before stays, and the next call goes on. Also where the database has a migration that this
-/// program does not know, which means that a newer one has been here; on SQLite where another process holds the write lock
-/// for longer than the connection's busy time-out; on PostgreSQL where a table was locked by others for two minutes.
+/// [`DbErr`]; what was applied before stays, and the next call goes on. Also where the database has a migration that
+/// this program does not know, which means that a newer one has been here; on SQLite where another process holds the
+/// write lock for longer than the connection's busy time-out; on PostgreSQL where a table was locked by others for two
+/// minutes.
 pub async fn run(db: &DatabaseConnection) -> Result<(), DbErr> {
     run_first(db, None).await
 }
@@ -127,8 +129,8 @@ async fn migrate(db: &DatabaseConnection, change: Change) -> Result<(), DbErr> {
     }
 }
 
-/// On a connection of its own, beside the pool's: it holds the migrators' lock from one transaction to the next, and where
-/// there is none, as an index that is built beside the servers wants it.
+/// On a connection of its own, beside the pool's: it holds the migrators' lock from one transaction to the next, and
+/// where there is none, as an index that is built beside the servers wants it.
 async fn on_postgres(db: &DatabaseConnection, change: Change) -> Result<(), DbErr> {
     let pool = db.get_postgres_connection_pool();
     let one = pool.options().clone().max_connections(1).idle_timeout(None).max_lifetime(None);
@@ -146,8 +148,8 @@ async fn with_lock(own: &DatabaseConnection, change: Change) -> Result<(), DbErr
     for limit in ["statement_timeout = 0", "idle_in_transaction_session_timeout = 0", sql::LOCK_TIMEOUT] {
         own.execute_unprepared(&format!("SET {limit}")).await?;
     }
-    // Asked for again and again: whoever waits inside a statement holds a snapshot, for the end of which the building of an
-    // index would wait.
+    // Asked for again and again: whoever waits inside a statement holds a snapshot, for the end of which the building
+    // of an index would wait.
     while !try_lock(own).await? {
         own.execute_unprepared("SELECT pg_sleep(0.1)").await?;
     }

@@ -7,9 +7,9 @@ pub struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
-    /// Whose job it is, all zeros where it is nobody's; and whether its time has come, so that those that still wait are in
-    /// nobody's way. Servers of before know neither: their jobs are nobody's and wait, until a server of today finds that
-    /// their time has come.
+    /// Whose job it is, all zeros where it is nobody's; and whether its time has come, so that those that still wait
+    /// are in nobody's way. Servers of before know neither: their jobs are nobody's and wait, until a server of today
+    /// finds that their time has come.
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let Words { id, boolean, .. } = Words::of(manager);
         let (nobody, no) = if is_postgres(manager) {

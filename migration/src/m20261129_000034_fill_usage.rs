@@ -7,8 +7,9 @@ pub struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
-    /// The rows that are changed most have room for their next version beside them: then no index is written, and the old
-    /// version is cleared away by whoever comes next. Pages that are full already get room as their rows are changed.
+    /// The rows that are changed most have room for their next version beside them: then no index is written, and the
+    /// old version is cleared away by whoever comes next. Pages that are full already get room as their rows are
+    /// changed.
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         fill(manager, "SET (fillfactor = 80)").await
     }

@@ -80,7 +80,8 @@ impl Refusal {
     }
 }
 
-/// How long a change waits for a lock, on PostgreSQL: as long as it waits, every statement that comes after it waits too.
+/// How long a change waits for a lock, on PostgreSQL: as long as it waits, every statement that comes after it waits
+/// too.
 pub(crate) const LOCK_TIMEOUT: &str = "lock_timeout = '1s'";
 
 /// An index on a table that may be large, and is written to meanwhile.
@@ -92,8 +93,8 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Builds the index; on PostgreSQL beside the servers, for which the migration must not use a transaction. One that an
-    /// interrupted try has left unfinished is dropped before, and one that is there stays.
+    /// Builds the index; on PostgreSQL beside the servers, for which the migration must not use a transaction. One that
+    /// an interrupted try has left unfinished is dropped before, and one that is there stays.
     pub(crate) async fn create(&self, manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         let Self { name, table, columns } = self;
         if !is_postgres(manager) {

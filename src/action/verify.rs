@@ -16,8 +16,8 @@ const TENANTS_AT_ONCE: u64 = 500;
 /// Computes the chain of all actions anew, and compares the tenants with what was done to them. Answers how many actions
 /// there are; `tell` is called with each thing that is wrong, and with the tenant that it is about.
 ///
-/// Needs memory for what each tenant was made to be. Reads a page at a time, and before each page of tenants what was done
-/// since.
+/// Needs memory for what each tenant was made to be. Reads a page at a time, and before each page of tenants what was
+/// done since.
 pub(crate) async fn check(engine: &Engine, tell: &mut impl FnMut(Option<TenantId>, String)) -> Result<u64> {
     let mut record = Record::default();
     while record.read_on(engine, &engine.db.snapshot().await?, tell).await? {}

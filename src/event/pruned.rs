@@ -1,5 +1,5 @@
-//! What is left of deleted sessions once their tombstones are gone too: the places that their events had in the order of all,
-//! a bit for each. So the order has no gap that nothing explains, however long ago that was.
+//! What is left of deleted sessions once their tombstones are gone too: the places that their events had in the order
+//! of all, a bit for each. So the order has no gap that nothing explains, however long ago that was.
 
 use entity::pruned_places::Model;
 

@@ -312,8 +312,8 @@ pub(super) async fn tombstones_since(
     by_age(query, after).limit(limit).all(at.conn()).await.map_err(db_error)
 }
 
-/// What is left of sessions that were deleted before then, the oldest first; locked until the transaction ends, and without
-/// those that others have locked.
+/// What is left of sessions that were deleted before then, the oldest first; locked until the transaction ends, and
+/// without those that others have locked.
 pub(crate) async fn old_tombstones(
     tx: &Tx,
     before: DateTime<Utc>,

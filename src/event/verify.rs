@@ -91,13 +91,14 @@ impl VerifyReport {
 /// Computes every chain of events anew and compares it with what is stored, and what is stored with what it says; that of
 /// the operators' actions too.
 ///
-/// A server may go on working meanwhile. Nothing is read that is older than a few hundred sessions take: a transaction that
-/// lasts long would have the database keep all that is changed until its end. What is compared over many of these reads (what
-/// a tenant holds, the order of all events, tenants and actions) is compared as of one moment, or looked at once more where it
-/// changed between.
+/// A server may go on working meanwhile. Nothing is read that is older than a few hundred sessions take: a transaction
+/// that lasts long would have the database keep all that is changed until its end. What is compared over many of these
+/// reads (what a tenant holds, the order of all events, tenants and actions) is compared as of one moment, or looked at
+/// once more where it changed between.
 ///
-/// Needs memory for a few hundred sessions, 24 bytes for each event of a deleted session that has a tombstone, 20 for each
-/// session with an event that has no place yet, and all tenants with their brands. `progress` is called now and then.
+/// Needs memory for a few hundred sessions, 24 bytes for each event of a deleted session that has a tombstone, 20 for
+/// each session with an event that has no place yet, and all tenants with their brands. `progress` is called now and
+/// then.
 ///
 /// # Errors
 /// [`crate::error::Error::DbUnavailable`] and [`crate::error::Error::Db`]: it was not looked at to the end.
@@ -223,7 +224,8 @@ async fn check_sessions_of(
     Ok(Usage { live_sessions: held.live_sessions, bytes: tenant::rows::clamped(held.bytes) })
 }
 
-/// `events` are those of all these sessions and of any between them, both in order; `see` is told of each session and its own.
+/// `events` are those of all these sessions and of any between them, both in order; `see` is told of each session and
+/// its own.
 fn check_sessions(
     keys: &Keys,
     sessions: &[upload_session::Model],
@@ -465,8 +467,8 @@ fn places_of(row: &upload_tombstone::Model) -> impl Iterator<Item = i64> {
     row.positions.as_array().into_iter().flatten().filter_map(Value::as_i64)
 }
 
-/// Checks the tenant's tombstones, and adds to `buried` the places that their sessions' events had. `false` where one of
-/// the sessions had its last event since the audit began: what it held then is not known any more.
+/// Checks the tenant's tombstones, and adds to `buried` the places that their sessions' events had. `false` where one
+/// of the sessions had its last event since the audit began: what it held then is not known any more.
 async fn check_tombstones(
     engine: &Engine,
     mut ids: Ids,
@@ -498,8 +500,8 @@ async fn check_tombstones(
     }
 }
 
-/// Every place from 1 to the last one that was given when the audit began is an event's or was a deleted session's, exactly
-/// once.
+/// Every place from 1 to the last one that was given when the audit began is an event's or was a deleted session's,
+/// exactly once.
 async fn check_order(engine: &Engine, began: &Beginning, mut buried: Buried, report: &mut VerifyReport) -> Result<()> {
     buried.places.sort_unstable();
     let mut of_tombstones = buried.places.iter().copied().peekable();
@@ -549,8 +551,8 @@ async fn check_order(engine: &Engine, began: &Beginning, mut buried: Buried, rep
     Ok(())
 }
 
-/// The last place of which anything is left, up to the last one that was given: whoever sets the feed far ahead shall not
-/// have the audit count for ever.
+/// The last place of which anything is left, up to the last one that was given: whoever sets the feed far ahead shall
+/// not have the audit count for ever.
 async fn end_of_order(engine: &Engine, began: &Beginning, buried: &Buried) -> Result<i64> {
     let block = rows::last_block(&engine.db.snapshot().await?).await?;
     let pruned = block.map_or(0, |block| block.saturating_add(1).saturating_mul(BLOCK) - 1);

@@ -4,8 +4,8 @@
 //! committed together with the end of the job ([`Lease::settle`]), so a worker that lost its job to another commits
 //! nothing, and each effect is there once, whatever dies.
 //!
-//! Places are shared by tenant: a free one goes to a job of the tenant that has the fewest, over all processes. A job whose
-//! time has not come is kept apart from those that wait for a place, so that many of them are in nobody's way.
+//! Places are shared by tenant: a free one goes to a job of the tenant that has the fewest, over all processes. A job
+//! whose time has not come is kept apart from those that wait for a place, so that many of them are in nobody's way.
 
 mod attempt;
 mod begin;

@@ -185,8 +185,8 @@ fn lease_length(engine: &Engine) -> TimeDelta {
 /// Claims up to `at_most` jobs that are due, tenant by tenant as [`divide`] says, and of one tenant first come first
 /// served within a priority; none of `except`. A job whose lease has ended is due like any.
 ///
-/// What it costs grows with the places and with the tenants that wait, of which one look reaches [`SHARES_MAX`], and not with
-/// the jobs that wait.
+/// What it costs grows with the places and with the tenants that wait, of which one look reaches [`SHARES_MAX`], and
+/// not with the jobs that wait.
 pub(super) async fn claim(
     engine: &Engine,
     kind: Kind,
@@ -214,8 +214,8 @@ pub(super) async fn claim(
     Ok(jobs.into_iter().map(|job| Lease { job, token }).collect())
 }
 
-/// In the words of the index that has the jobs which may be claimed. One that a server of before has claimed, which does not
-/// know of that index, waits for the end of its lease.
+/// In the words of the index that has the jobs which may be claimed. One that a server of before has claimed, which
+/// does not know of that index, waits for the end of its lease.
 const CLAIMABLE: &str = "kind = $1 AND queued AND dead_at IS NULL AND (lease_token IS NULL OR run_at <= $2)";
 
 #[derive(Debug, FromQueryResult)]
@@ -236,7 +236,7 @@ async fn shares(engine: &Engine, kind: Kind, except: &[JobId], from: Option<Tena
 }
 
 /// The tenants that have jobs of this kind which may be claimed, from `from` on in the order of their ids, at most
-/// [`SHARES_MAX`]: one look at an index for each.
+/// 200: one look at an index for each.
 pub fn find_shares(
     backend: DbBackend,
     kind: Kind,

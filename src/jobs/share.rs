@@ -15,8 +15,8 @@ pub(super) struct Share {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Turn(pub(super) Option<TenantId>);
 
-/// Whose jobs get the free places: one by one, each goes to the tenant that has the fewest, and of several to the one that
-/// has waited longest. Tenants that get none are not named.
+/// Whose jobs get the free places: one by one, each goes to the tenant that has the fewest, and of several to the one
+/// that has waited longest. Tenants that get none are not named.
 pub(super) fn divide(shares: &[Share], places: usize) -> Vec<(TenantId, u64)> {
     let mut given = vec![0; shares.len()];
     for _ in 0..places {

@@ -8,8 +8,8 @@ use crate::clock::seconds;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
-/// Says that somebody still works on this session: it will not be taken for abandoned, and lives on. That is written down at
-/// most once in `sessions.activity_write_secs`, however often it is said.
+/// Says that somebody still works on this session: it will not be taken for abandoned, and lives on. That is written
+/// down at most once in `sessions.activity_write_secs`, however often it is said.
 ///
 /// # Errors
 /// [`Error::IllegalTransition`] where it is not UPLOADING, [`Error::SessionExpired`] past its end.
@@ -22,8 +22,8 @@ pub async fn touch(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Se
     Ok(session)
 }
 
-/// Records activity where that was not done within the last `sessions.activity_write_secs`. Returns the session's row as it is
-/// then: somebody may have ended it meanwhile.
+/// Records activity where that was not done within the last `sessions.activity_write_secs`. Returns the session's row
+/// as it is then: somebody may have ended it meanwhile.
 pub(super) async fn touch_seldom(engine: &Engine, session: Session) -> Result<Session> {
     let now = engine.clock.now();
     let settings = &engine.settings.sessions;

@@ -43,8 +43,9 @@ const RUNS: u64 = 20;
 /// cannot be told for that is named in the report's details, and is no failure.
 ///
 /// A bucket that does not answer, lies, is gone or belongs to another deployment is named in the report's details and
-/// counted as failed; the others are seen to. `lifecycle.concurrency` of them are seen to at once. A run whose time is up names
-/// the bucket that the next one begins with, and of those that it did not come to the end of, the place to go on at.
+/// counted as failed; the others are seen to. `lifecycle.concurrency` of them are seen to at once. A run whose time is
+/// up names the bucket that the next one begins with, and of those that it did not come to the end of, the place to go
+/// on at.
 ///
 /// # Errors
 /// The database's.
@@ -328,8 +329,8 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Reads the rows of one page, and removes what none explains. What is nobody's is recorded before. `false` where the
-    /// time was up before its end.
+    /// Reads the rows of one page, and removes what none explains. What is nobody's is recorded before. `false` where
+    /// the time was up before its end.
     async fn judge(&mut self, page: Vec<Found<'_>>, store_time: DateTime<Utc>) -> Result<bool> {
         let claims = self.claims(&page).await?;
         let mut orphans = Vec::new();

@@ -14,9 +14,9 @@ use crate::pass::{Report, Run};
 /// Tombstones that one transaction prunes.
 const BATCH_MAX: u64 = 500;
 
-/// Deletes the tombstones of sessions that were deleted longer than `lifecycle.tombstone_secs` ago, a batch in a transaction.
-/// The places that their events had in the order of all are kept, a bit for each. What is not as this server sealed it is
-/// left for the audit.
+/// Deletes the tombstones of sessions that were deleted longer than `lifecycle.tombstone_secs` ago, a batch in a
+/// transaction. The places that their events had in the order of all are kept, a bit for each. What is not as this
+/// server sealed it is left for the audit.
 ///
 /// # Errors
 /// [`Error::DbUnavailable`]. The batches before stay deleted.

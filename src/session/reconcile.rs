@@ -18,8 +18,8 @@ use crate::pass::{Report, Run};
 /// - INITIATING with an upload under its key: opened with that one; others under the key are aborted.
 /// - UPLOADING that somebody wanted completed: finished as [`super::complete`] does it, in the name of who wanted it.
 /// - COMPLETED with an asset that is UPLOADED still, and no job to promote it, because that one was given up in an outage:
-///   gets a new job, in the place of dead ones. Where very many are UPLOADED, some of those whose job is not even dead are
-///   left to the next run, which goes on at the place that the report names.
+///   gets a new job, in the place of dead ones. Where very many are UPLOADED, some of those whose job is not even dead
+///   are left to the next run, which goes on at the place that the report names.
 ///
 /// What nobody asked for is left alone, and so is what lacks bytes (skipped). `older_than` takes the place of the time for
 /// which a request may still be at it.

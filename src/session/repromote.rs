@@ -12,8 +12,8 @@ use crate::error::Result;
 use crate::jobs;
 use crate::pass::{self, Pass, Report, Run};
 
-/// Assets that are to be promoted of which one run looks whether their jobs are there; the next run goes on after them. In a
-/// long outage there may be any number that have theirs.
+/// Assets that are to be promoted of which one run looks whether their jobs are there; the next run goes on after them.
+/// In a long outage there may be any number that have theirs.
 const LOOKED_AT_MAX: usize = 5_000;
 /// How many runs back one may be that says where to go on.
 const RUNS: u64 = 20;
@@ -21,8 +21,8 @@ const RUNS: u64 = 20;
 /// An asset, by its session.
 pub(super) type Place = (TenantId, SessionId);
 
-/// Has assets promoted that were completed before this, are UPLOADED still, and have no job to promote them: all whose job
-/// was given up, found by those jobs, and of the others a bounded number. Returns where the next run goes on.
+/// Has assets promoted that were completed before this, are UPLOADED still, and have no job to promote them: all whose
+/// job was given up, found by those jobs, and of the others a bounded number. Returns where the next run goes on.
 ///
 /// # Errors
 /// [`crate::error::Error::DbUnavailable`]. What was done before is done, and counted in the run.

@@ -144,8 +144,8 @@ fn sum(of: Expr) -> Expr {
     Expr::expr(of.sum()).cast_as(Alias::new("bigint")).if_null(0_i64)
 }
 
-/// A sum of bytes, as those of their upper and of their lower 32 bits: one sum would fail where it is more than `i64::MAX`, on
-/// both databases, and sizes are what clients say. [`total`] makes one number of the two.
+/// A sum of bytes, as those of their upper and of their lower 32 bits: one sum would fail where it is more than
+/// `i64::MAX`, on both databases, and sizes are what clients say. [`total`] makes one number of the two.
 pub(crate) fn halves(bytes: impl IntoColumnRef + Clone) -> [Expr; 2] {
     [sum(Expr::col(bytes.clone()).right_shift(32)), sum(Expr::col(bytes).bit_and(0xffff_ffff_i64))]
 }

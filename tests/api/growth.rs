@@ -1,5 +1,5 @@
-//! What grows with the years: the audit of a deployment that goes on meanwhile, what is left of what was deleted, and what is
-//! written again and again.
+//! What grows with the years: the audit of a deployment that goes on meanwhile, what is left of what was deleted, and
+//! what is written again and again.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Migrations beside a server of the version before, which goes on meanwhile. Only PostgreSQL has such a thing: with SQLite
-//! the server is one process, which migrates before it serves.
+//! Migrations beside a server of the version before, which goes on meanwhile. Only PostgreSQL has such a thing: with
+//! SQLite the server is one process, which migrates before it serves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +15,8 @@ use crate::kit::rows::{Kind, Place};
 
 /// Changes that the version before knew.
 const BEFORE: u32 = 12;
-/// How long a statement of a server may take beside a migration: a lock is waited for during a second, and the machine may
-/// be busy.
+/// How long a statement of a server may take beside a migration: a lock is waited for during a second, and the machine
+/// may be busy.
 const BOUND: Duration = Duration::from_secs(5);
 /// How long others keep the migration from its locks.
 const HELD: Duration = Duration::from_secs(10);
