@@ -24,6 +24,20 @@ impl FieldError {
     }
 }
 
+/// Fields that one answer names at most; of more it says how many there are. Whoever gets a thousand wrong has other work
+/// to do first.
+pub const FIELD_ERRORS_MAX: usize = 1_000;
+
+/// Keeps the first `room` errors. If that leaves some out, or `unnamed` more were only counted, a last entry of code
+/// `more-errors` says how many.
+pub fn cut(errors: &mut Vec<FieldError>, room: usize, unnamed: usize) {
+    let more = errors.len().saturating_sub(room) + unnamed;
+    errors.truncate(room);
+    if more > 0 {
+        errors.push(FieldError::new("", "more-errors", format!("{more} more errors are not named")));
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Also another tenant's, or one that the caller may not see: nobody can tell these apart.
@@ -58,8 +72,8 @@ pub enum Error {
     /// What this process was working on was given to another, which it had not told in time that it lives.
     #[error("the work was taken over by another process")]
     LeaseLost,
-    /// As many live readers and long polls as one process takes.
-    #[error("as many wait for live events as this server takes")]
+    /// As many live readers, or long polls, as one process takes: of all, of the tenant, or of the user.
+    #[error("as many wait for live events as this server takes, or as many of this tenant or user as it takes of one")]
     TooManyReaders,
     /// Another version's job, or somebody's own.
     #[error("the job's payload cannot be read: {0}")]

@@ -17,7 +17,7 @@ struct Wall {
 const WALLS: &[Wall] = &[
     Wall {
         says: "HTTP is served from http/",
-        words: &["actix_web", "actix_cors", "actix_http", "utoipa_swagger_ui"],
+        words: &["actix_web", "actix_cors", "actix_http", "actix_service", "utoipa_swagger_ui"],
         homes: &["http/"],
     },
     Wall {

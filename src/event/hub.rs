@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fmt, mem};
 
-use entity::SessionId;
+use entity::{SessionId, TenantId};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -41,12 +41,36 @@ struct State {
     published: i64,
     listeners: Vec<Listening>,
     /// Readers that do not listen yet.
-    behind: usize,
+    behind: Vec<Holder>,
 }
 
 struct Listening {
+    holder: Holder,
     interest: Interest,
     to: mpsc::Sender<Arc<Placed>>,
+}
+
+/// What a place is taken for. Each kind has places of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reader {
+    Stream,
+    Wait,
+}
+
+/// Whose place it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Holder {
+    reader: Reader,
+    tenant: TenantId,
+    user: String,
+}
+
+/// How many places of one kind there are: for all, and the share of one tenant and of one user.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places {
+    pub(super) all: usize,
+    pub(super) per_tenant: usize,
+    pub(super) per_user: usize,
 }
 
 impl Listening {
@@ -66,13 +90,14 @@ impl Listening {
 /// again as soon as it is cut off: whoever does not read what it is sent may not even notice for a long time.
 pub(super) struct Seat {
     hub: Arc<Hub>,
+    holder: Holder,
     listens: bool,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         if !self.listens {
-            self.hub.state().behind -= 1;
+            self.hub.state().no_longer_behind(&self.holder);
         }
     }
 }
@@ -81,6 +106,26 @@ impl State {
     /// Those that went away are not noticed otherwise while nothing happens.
     fn forget_gone(&mut self) {
         self.listeners.retain(|listening| !listening.to.is_closed());
+    }
+
+    fn no_longer_behind(&mut self, holder: &Holder) {
+        if let Some(index) = self.behind.iter().position(|behind| behind == holder) {
+            self.behind.swap_remove(index);
+        }
+    }
+
+    /// Counts anew each time: readers come seldom beside what they are told.
+    fn has_room(&self, holder: &Holder, places: Places) -> bool {
+        let taken = self.listeners.iter().map(|listening| &listening.holder).chain(&self.behind);
+        let of_kind = taken.filter(|taken| taken.reader == holder.reader);
+        let (mut all, mut of_tenant, mut of_user) = (0, 0, 0);
+        for taken in of_kind {
+            let same_tenant = taken.tenant == holder.tenant;
+            all += 1;
+            of_tenant += usize::from(same_tenant);
+            of_user += usize::from(same_tenant && taken.user == holder.user);
+        }
+        all < places.all && of_tenant < places.per_tenant && of_user < places.per_user
     }
 }
 
@@ -142,24 +187,25 @@ impl Hub {
         let (to, from) = mpsc::channel(buffer + ROOM_FOR_A_PAGE);
         let mut state = self.state();
         state.forget_gone();
-        state.listeners.push(Listening { interest, to });
+        state.listeners.push(Listening { holder: seat.holder.clone(), interest, to });
         if !mem::replace(&mut seat.listens, true) {
-            state.behind -= 1;
+            state.no_longer_behind(&seat.holder);
         }
         self.joined.notify_one();
         (state.published, from)
     }
 
-    /// `None` where there are `most` readers.
-    pub(super) fn seat(self: &Arc<Self>, most: usize) -> Option<Seat> {
+    /// `None` where all places of the kind are taken, or the caller's tenant or the caller has its share of them.
+    pub(super) fn seat(self: &Arc<Self>, reader: Reader, caller: &Caller, places: Places) -> Option<Seat> {
+        let holder = Holder { reader, tenant: caller.tenant, user: caller.user().to_owned() };
         let mut state = self.state();
         state.forget_gone();
-        if state.listeners.len() + state.behind >= most {
+        if !state.has_room(&holder, places) {
             return None;
         }
-        state.behind += 1;
+        state.behind.push(holder.clone());
         drop(state);
-        Some(Seat { hub: Arc::clone(self), listens: false })
+        Some(Seat { hub: Arc::clone(self), holder, listens: false })
     }
 
     /// Ends all streams and waiting, now and from now on.
@@ -182,15 +228,27 @@ mod tests {
 
     use chrono::DateTime;
     use entity::upload_session::Status;
-    use entity::{AssetId, BrandId, TenantId};
+    use entity::{AssetId, BrandId};
 
     use super::*;
     use crate::caller::{Actor, Brands, Permissions};
 
+    fn caller(tenant: TenantId, user: &str) -> Caller {
+        Caller {
+            tenant,
+            actor: Actor::User(user.to_owned()),
+            brands: Brands::All,
+            permissions: Permissions::default(),
+        }
+    }
+
     fn ann(tenant: TenantId) -> Interest {
-        let actor = Actor::User("ann".to_owned());
-        let caller = Caller { tenant, actor, brands: Brands::All, permissions: Permissions::default() };
-        Interest { caller, batch_reference: None, session: None }
+        Interest { caller: caller(tenant, "ann"), batch_reference: None, session: None }
+    }
+
+    /// Ann's place for a stream, where there are so many for all alike.
+    fn seat(hub: &Arc<Hub>, tenant: TenantId, most: usize) -> Option<Seat> {
+        hub.seat(Reader::Stream, &caller(tenant, "ann"), Places { all: most, per_tenant: most, per_user: most })
     }
 
     fn page(tenant: TenantId, places: std::ops::RangeInclusive<i64>) -> Vec<Placed> {
@@ -222,12 +280,12 @@ mod tests {
     #[tokio::test]
     async fn whoever_does_not_read_is_cut_off_and_the_others_are_not() {
         let (hub, tenant) = (Arc::new(Hub::default()), TenantId::new());
-        let mut seats: Vec<_> = (0..3).map(|_| hub.seat(3).unwrap()).collect();
+        let mut seats: Vec<_> = (0..3).map(|_| seat(&hub, tenant, 3).unwrap()).collect();
         let (began, stuck) = hub.join(&mut seats[0], ann(tenant), 3);
         let (_, mut reading) = hub.join(&mut seats[1], ann(tenant), 3);
         // Hears of nothing, so nothing waits for it.
         let (_, elsewhere) = hub.join(&mut seats[2], ann(TenantId::new()), 3);
-        assert!(began == 0 && hub.seat(3).is_none());
+        assert!(began == 0 && seat(&hub, tenant, 3).is_none());
         // However many come at once: a reader that has read all before has time for them.
         let many = 1..=i64::try_from(PAGE).unwrap();
         hub.publish(page(tenant, many.clone()), *many.end());
@@ -237,7 +295,7 @@ mod tests {
         hub.publish(page(tenant, 501..=502), 502);
         assert_eq!(hub.state().listeners.len(), 2);
         // Its seat is free, though it has not noticed anything.
-        assert!(hub.seat(3).is_some());
+        assert!(seat(&hub, tenant, 3).is_some());
         // It is told no more, and finds the end after what it was given.
         assert_eq!(places(stuck).await, many.collect::<Vec<_>>());
         // Up to the buffer may wait; one more is too much.
@@ -253,7 +311,7 @@ mod tests {
     fn those_that_went_away_are_forgotten() {
         let (hub, tenant) = (Arc::new(Hub::default()), TenantId::new());
         for _ in 0..100 {
-            drop(hub.join(&mut hub.seat(1).unwrap(), ann(tenant), 3));
+            drop(hub.join(&mut seat(&hub, tenant, 1).unwrap(), ann(tenant), 3));
         }
         assert_eq!(hub.state().listeners.len(), 1);
         assert_eq!(hub.behind(7), Some(0));
@@ -264,16 +322,45 @@ mod tests {
 
     #[test]
     fn a_seat_is_given_back() {
-        let hub = Arc::new(Hub::default());
-        let (one, two) = (hub.seat(2), hub.seat(2));
-        assert!(one.is_some() && two.is_some() && hub.seat(2).is_none());
+        let (hub, tenant) = (Arc::new(Hub::default()), TenantId::new());
+        let (one, two) = (seat(&hub, tenant, 2), seat(&hub, tenant, 2));
+        assert!(one.is_some() && two.is_some() && seat(&hub, tenant, 2).is_none());
         drop(one);
-        assert!(hub.seat(2).is_some());
+        assert!(seat(&hub, tenant, 2).is_some());
         // The same once its holder listens, and goes.
         let mut two = two.unwrap();
-        let (_, from) = hub.join(&mut two, ann(TenantId::new()), 3);
-        assert!(hub.seat(1).is_none());
+        let (_, from) = hub.join(&mut two, ann(tenant), 3);
+        assert!(seat(&hub, tenant, 1).is_none());
         drop((two, from));
-        assert!(hub.seat(1).is_some());
+        assert!(seat(&hub, tenant, 1).is_some());
+    }
+
+    #[test]
+    fn each_tenant_and_each_user_has_a_share_and_each_kind_its_own_places() {
+        let (hub, acme, globex) = (Arc::new(Hub::default()), TenantId::new(), TenantId::new());
+        let places = Places { all: 6, per_tenant: 4, per_user: 2 };
+        let take = |reader, tenant, user| hub.seat(reader, &caller(tenant, user), places);
+        let mut taken = Vec::new();
+        for (tenant, user, has_room) in [
+            (acme, "ann", true),
+            (acme, "ann", true),
+            (acme, "ann", false),
+            (acme, "bob", true),
+            (acme, "bob", true),
+            // The tenant's share, though the user has none yet.
+            (acme, "cid", false),
+            // A user of the same name in another tenant is another user.
+            (globex, "ann", true),
+            (globex, "ann", true),
+            // All places.
+            (globex, "bob", false),
+        ] {
+            let seat = take(Reader::Stream, tenant, user);
+            assert_eq!(seat.is_some(), has_room, "{user} after {}", taken.len());
+            taken.extend(seat);
+        }
+        assert!(take(Reader::Wait, acme, "ann").is_some());
+        taken.remove(0);
+        assert!(take(Reader::Stream, acme, "cid").is_some());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::feed::{self, PAGE};
-use super::hub::{Interest, Seat};
+use super::hub::{Interest, Places, Reader, Seat};
 use super::rows::{self, Placed, Span};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -49,9 +49,13 @@ pub fn public_name(event: &str) -> Option<&'static str> {
 /// begin again after the last place that it has seen.
 ///
 /// # Errors
-/// [`Error::TooManyReaders`] where this process has `feed.readers_max` already.
+/// [`Error::TooManyReaders`] where this process has `feed.readers_max` already, or the caller's tenant or the caller has its
+/// share of them.
 pub async fn stream(engine: &Engine, interest: Interest, after: Option<i64>) -> Result<Stream> {
-    let mut seat = seat(engine)?;
+    let feed = &engine.settings.feed;
+    let places =
+        Places { all: feed.readers_max, per_tenant: feed.readers_per_tenant_max, per_user: feed.readers_per_user_max };
+    let mut seat = engine.hub.seat(Reader::Stream, &interest.caller, places).ok_or(Error::TooManyReaders)?;
     let (read, stage) = match after {
         // A place that was never given is of another time: of a database that was put back since.
         Some(after) => {
@@ -60,7 +64,7 @@ pub async fn stream(engine: &Engine, interest: Interest, after: Option<i64>) -> 
         }
         None => {
             feed::catch_up(engine).await?;
-            let (published, from) = engine.hub.join(&mut seat, interest.clone(), engine.settings.feed.buffer);
+            let (published, from) = engine.hub.join(&mut seat, interest.clone(), feed.buffer);
             (published, Stage::Live(from))
         }
     };
@@ -73,13 +77,17 @@ pub(crate) struct Ear {
     _seat: Seat,
 }
 
-/// Listens for a short while.
+/// Listens for a short while, in a place for long polls.
 ///
 /// # Errors
-/// As [`stream`].
+/// [`Error::TooManyReaders`] where this process has `feed.waits_max` already, or the caller's tenant or the caller has its
+/// share of them.
 pub(crate) fn listen(engine: &Engine, interest: Interest) -> Result<Ear> {
-    let mut seat = seat(engine)?;
-    Ok(Ear { from: engine.hub.join(&mut seat, interest, engine.settings.feed.buffer).1, _seat: seat })
+    let feed = &engine.settings.feed;
+    let places =
+        Places { all: feed.waits_max, per_tenant: feed.waits_per_tenant_max, per_user: feed.waits_per_user_max };
+    let mut seat = engine.hub.seat(Reader::Wait, &interest.caller, places).ok_or(Error::TooManyReaders)?;
+    Ok(Ear { from: engine.hub.join(&mut seat, interest, feed.buffer).1, _seat: seat })
 }
 
 impl Ear {
@@ -87,10 +95,6 @@ impl Ear {
     pub(crate) async fn hears(&mut self) -> bool {
         self.from.recv().await.is_some()
     }
-}
-
-fn seat(engine: &Engine) -> Result<Seat> {
-    engine.hub.seat(engine.settings.feed.readers_max).ok_or(Error::TooManyReaders)
 }
 
 impl Stream {

@@ -32,7 +32,8 @@ impl TrustedProxies {
         Some(nearest)
     }
 
-    fn trust(&self, address: IpAddr) -> bool {
+    /// Whether the address is a trusted proxy's.
+    pub fn trust(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
 }

@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, web};
 
 use super::auth::{self, Verifier};
 use super::client_address::TrustedProxies;
+use super::in_flight::InFlight;
 use super::rate_limit::RateLimit;
 use crate::clock::Clock;
 use crate::settings::Settings;
@@ -17,6 +18,7 @@ pub struct Door {
     pub(super) proxies: TrustedProxies,
     /// `None` where it is off.
     pub(super) rate_limit: Option<RateLimit>,
+    pub(super) in_flight: InFlight,
     body_timeout: Duration,
 }
 
@@ -28,6 +30,7 @@ impl Door {
             verifier: Verifier::new(&settings.auth, clock.clone())?,
             proxies: TrustedProxies::new(settings.server.trusted_networks().map_err(auth::StartError::Settings)?),
             rate_limit: RateLimit::new(&settings.rate_limit, clock),
+            in_flight: InFlight::new(&settings.server),
             body_timeout: Duration::from_secs(settings.server.body_timeout_secs),
         })
     }

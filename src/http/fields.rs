@@ -16,13 +16,14 @@ use serde::de::{
 use serde_json::Value;
 use validator::{Validate, ValidationError, ValidationErrors, ValidationErrorsKind};
 
-use crate::error::FieldError;
+use crate::error::{FIELD_ERRORS_MAX, FieldError, cut};
 
-/// No more errors than this are collected; whoever gets a thousand wrong has other work to do first.
-const ERRORS_MAX: usize = 1_000;
+/// Characters of a client's own text that an answer repeats: of a key in a pointer, of a value in a detail.
+const ECHOED_CHARS_MAX: usize = 128;
 
-/// Characters of a client's own key that a pointer repeats.
-const KEY_CHARS_MAX: usize = 128;
+/// Elements of a list that are read. No list of the contract may have more than 10,000, and one more is enough for its rule
+/// to see that there are too many.
+const ELEMENTS_MAX: usize = 10_001;
 
 /// A value whose own type refuses it (a UUID, say) costs another pass; after this many the rest goes unnamed.
 const PASSES_MAX: usize = 16;
@@ -35,20 +36,52 @@ pub(super) enum Form {
     Query,
 }
 
+/// How many errors the answer to a request may still name. There is one for each request, of however many documents it is
+/// made: a batch of bad files is answered with no more than one bad file is.
+pub struct Budget {
+    left: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { left: FIELD_ERRORS_MAX }
+    }
+}
+
 /// `more` is a rule that needs to know more than the struct: what it finds is told with all the rest. It may see
 /// stand-ins.
 ///
 /// # Errors
-/// Every field that is unknown, of the wrong type, or against a rule of `T` or `more`.
+/// Every field that is unknown, of the wrong type, or against a rule of `T` or `more`, as far as the budget reaches; then
+/// a last entry says how many more there are.
 pub(super) fn read<T: DeserializeOwned + Validate>(
     document: &Value,
     form: Form,
+    budget: &mut Budget,
     more: impl FnOnce(&T) -> Option<FieldError>,
 ) -> Result<T, Vec<FieldError>> {
+    let (mut errors, unnamed) = match read_all(document, form, budget.left, more) {
+        Ok(read) => return Ok(read),
+        Err(wrong) => wrong,
+    };
+    let room = budget.left;
+    budget.left = room.saturating_sub(errors.len());
+    cut(&mut errors, room, unnamed);
+    Err(errors)
+}
+
+/// # Errors
+/// At most a few more than `room` errors, and how many were counted beside them.
+fn read_all<T: DeserializeOwned + Validate>(
+    document: &Value,
+    form: Form,
+    room: usize,
+    more: impl FnOnce(&T) -> Option<FieldError>,
+) -> Result<T, (Vec<FieldError>, usize)> {
     let mut refused = HashSet::new();
     let mut errors = Vec::new();
     for _ in 0..PASSES_MAX {
-        let notes = Notes { form, refused, found: RefCell::default() };
+        let notes = Notes { form, room, refused, found: RefCell::default() };
         let result = T::deserialize(Reader { value: document, at: Pointer::Root, notes: &notes });
         let Notes { refused: before, found, .. } = notes;
         let found = found.into_inner();
@@ -64,14 +97,19 @@ pub(super) fn read<T: DeserializeOwned + Validate>(
             }
             (result, _) => {
                 errors.extend(found.errors);
-                if let Ok(read) = result {
-                    return check(read, form, errors, more);
-                }
-                break;
+                return match result {
+                    Ok(read) => check(read, form, room, Wrong { errors, unnamed: found.unnamed }, more),
+                    Err(_) => Err((errors, found.unnamed)),
+                };
             }
         }
     }
-    Err(errors)
+    Err((errors, 0))
+}
+
+struct Wrong {
+    errors: Vec<FieldError>,
+    unnamed: usize,
 }
 
 /// Checks the rules of a struct that was read without a misfit.
@@ -81,15 +119,19 @@ pub(super) fn read<T: DeserializeOwned + Validate>(
 fn check<T: Validate>(
     read: T,
     form: Form,
-    mut errors: Vec<FieldError>,
+    room: usize,
+    mut wrong: Wrong,
     more: impl FnOnce(&T) -> Option<FieldError>,
-) -> Result<T, Vec<FieldError>> {
-    if let Err(against) = read.validate() {
-        let misfits: HashSet<String> = errors.iter().map(|error| error.pointer.clone()).collect();
-        flatten(&Pointer::Root, form, &against, &misfits, &mut errors);
+) -> Result<T, (Vec<FieldError>, usize)> {
+    // Where some misfits have no name, nobody can tell which broken rules are those of stand-ins.
+    if wrong.unnamed == 0
+        && let Err(against) = read.validate()
+    {
+        let misfits: HashSet<String> = wrong.errors.iter().map(|error| error.pointer.clone()).collect();
+        flatten(&Pointer::Root, form, &against, &misfits, room, &mut wrong);
     }
-    errors.extend(more(&read));
-    if errors.is_empty() { Ok(read) } else { Err(errors) }
+    wrong.errors.extend(more(&read));
+    if wrong.errors.is_empty() && wrong.unnamed == 0 { Ok(read) } else { Err((wrong.errors, wrong.unnamed)) }
 }
 
 /// A place in the document, as a chain from the leaf to the root, so that it costs nothing until it is printed.
@@ -113,15 +155,18 @@ impl Pointer<'_> {
     }
 }
 
-fn shortened(key: &str) -> String {
-    match key.char_indices().nth(KEY_CHARS_MAX) {
-        None => key.to_owned(),
-        Some((end, _)) => format!("{}…", &key[..end]),
+/// A client's own text as an answer repeats it: its first 128 characters.
+pub(super) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(ECHOED_CHARS_MAX) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
     }
 }
 
 struct Notes {
     form: Form,
+    /// Errors beyond these are only counted.
+    room: usize,
     /// Pointers of values that their own types refused in an earlier pass; read as if they were not there.
     refused: HashSet<String>,
     found: RefCell<Found>,
@@ -130,6 +175,7 @@ struct Notes {
 #[derive(Default)]
 struct Found {
     errors: Vec<FieldError>,
+    unnamed: usize,
     /// What ended this pass.
     refused: Option<FieldError>,
 }
@@ -137,8 +183,10 @@ struct Found {
 impl Notes {
     fn add(&self, at: &Pointer, code: &'static str, detail: impl Into<String>) {
         let mut found = self.found.borrow_mut();
-        if found.errors.len() < ERRORS_MAX {
+        if found.errors.len() < self.room {
             found.errors.push(FieldError::new(at.text(self.form), code, detail));
+        } else {
+            found.unnamed += 1;
         }
     }
 
@@ -188,13 +236,13 @@ impl Reader<'_> {
         if let Err(misfit) = &result {
             let mut found = self.notes.found.borrow_mut();
             if found.refused.is_none() {
+                // The type's own words may repeat the value.
+                let detail = shortened(&misfit.detail);
                 found.refused = Some(match misfit.missing {
-                    None => FieldError::new(self.at.text(self.notes.form), "invalid-format", misfit.detail.clone()),
-                    Some(field) => FieldError::new(
-                        Pointer::Member(&self.at, field).text(self.notes.form),
-                        "required",
-                        misfit.detail.clone(),
-                    ),
+                    None => FieldError::new(self.at.text(self.notes.form), "invalid-format", detail),
+                    Some(field) => {
+                        FieldError::new(Pointer::Member(&self.at, field).text(self.notes.form), "required", detail)
+                    }
                 });
             }
         }
@@ -300,11 +348,14 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
         let Some(text) = self.value.as_str() else {
+            let before = self.notes.found.borrow().errors.len();
             self.wrong_type("text");
-            // Should the type refuse the stand-in too, then the note just made is the one that counts.
+            // Should the type refuse the stand-in too, then the note just made is the one that counts, if it has a name.
             return visitor.visit_str("").inspect_err(|_| {
                 let mut found = self.notes.found.borrow_mut();
-                found.refused = found.errors.pop();
+                if found.errors.len() > before {
+                    found.refused = found.errors.pop();
+                }
             });
         };
         let result = visitor.visit_str(text);
@@ -324,7 +375,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
-        let elements = Elements { at: &self.at, notes: self.notes, rest: self.elements().iter().enumerate() };
+        let rest = self.elements().iter().take(ELEMENTS_MAX).enumerate();
+        let elements = Elements { at: &self.at, notes: self.notes, rest };
         let result = visitor.visit_seq(elements);
         self.settle(result)
     }
@@ -372,7 +424,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 struct Elements<'a> {
     at: &'a Pointer<'a>,
     notes: &'a Notes,
-    rest: std::iter::Enumerate<std::slice::Iter<'a, Value>>,
+    rest: std::iter::Enumerate<std::iter::Take<std::slice::Iter<'a, Value>>>,
 }
 
 impl<'de> SeqAccess<'de> for Elements<'_> {
@@ -470,7 +522,8 @@ fn flatten(
     form: Form,
     against: &ValidationErrors,
     misfits: &HashSet<String>,
-    errors: &mut Vec<FieldError>,
+    room: usize,
+    wrong: &mut Wrong,
 ) {
     if misfits.contains(&at.text(form)) {
         return;
@@ -489,15 +542,16 @@ fn flatten(
             continue;
         }
         match kind {
-            ValidationErrorsKind::Struct(inner) => flatten(place, form, inner, misfits, errors),
+            ValidationErrorsKind::Struct(inner) => flatten(place, form, inner, misfits, room, wrong),
             ValidationErrorsKind::List(elements) => {
                 for (index, inner) in elements {
-                    flatten(&Pointer::Element(place, *index), form, inner, misfits, errors);
+                    flatten(&Pointer::Element(place, *index), form, inner, misfits, room, wrong);
                 }
             }
             ValidationErrorsKind::Field(broken) => {
-                let room = ERRORS_MAX.saturating_sub(errors.len());
-                errors.extend(broken.iter().take(room).map(|error| {
+                let fits = room.saturating_sub(wrong.errors.len());
+                wrong.unnamed += broken.len().saturating_sub(fits);
+                wrong.errors.extend(broken.iter().take(fits).map(|error| {
                     let (code, detail) = say(error);
                     FieldError::new(place.text(form), code, detail)
                 }));

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
 use actix_web::web::{Data, Path};
 use entity::{BrandId, SessionId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
 
+use super::door::Door;
+use super::in_flight::Asker;
 use super::problem::{Answer, Problem};
 use super::query::{LIMIT_DEFAULT, Query};
 use super::views::{SessionView, Time};
@@ -18,6 +21,9 @@ use crate::engine::Engine;
 use crate::page::Page;
 use crate::session::rows::Filter;
 use crate::session::{self, Session, state};
+
+/// Bytes that one session of a page has at most: its metadata has 4 KiB of them.
+const SESSION_BYTES: usize = 6 << 10;
 
 /// One page of sessions, newest first.
 #[derive(Debug, Serialize, ToSchema)]
@@ -49,12 +55,14 @@ impl From<Page<Session, SessionId>> for PageView {
     responses((status = 200, description = "One page", body = PageView)),
     extensions(("x-permission" = json!("uploads.view"))),
 )]
-pub(super) async fn list(engine: Data<Engine>, caller: Caller, query: Query<ListQuery>) -> Answer {
+pub(super) async fn list(engine: Data<Engine>, door: Data<Door>, caller: Caller, query: Query<ListQuery>) -> Answer {
     admit(&engine, &caller, Permission::UploadsView).await?;
     let query = query.parse()?;
     let (before, limit) = (query.cursor, query.page_size());
+    let bytes = SESSION_BYTES * usize::try_from(limit).unwrap_or(usize::MAX);
+    let room = door.in_flight.reserve(Asker::Tenant(caller.tenant), bytes).await?;
     let page = session::list(&engine, &caller, &query.filter(), before, limit).await?;
-    Ok(HttpResponse::Ok().json(PageView::from(page)))
+    Ok(room.json(StatusCode::OK, &PageView::from(page)))
 }
 
 /// What a list may ask for.

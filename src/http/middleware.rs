@@ -11,7 +11,7 @@ use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
-use actix_web::{Error, FromRequest, HttpMessage, HttpRequest};
+use actix_web::{Error, FromRequest, HttpMessage, HttpRequest, rt};
 use entity::SessionId;
 use futures_util::FutureExt;
 use tracing::{Instrument, Span, field};
@@ -184,6 +184,22 @@ pub async fn catch_panic<B: MessageBody + 'static>(
         Ok(result) => result,
         // The panic hook has logged what happened, and where.
         Err(_) => Err(Problem::internal(None).into()),
+    }
+}
+
+/// Around [`catch_panic`]: `App::wrap(from_fn(finish_writes))`. What may write goes on to its end though its client has gone
+/// meanwhile, whose connection takes with it all that answers on it; what only reads ends there.
+pub async fn finish_writes<B: MessageBody + 'static>(
+    req: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    if req.method().is_safe() {
+        return next.call(req).await;
+    }
+    match rt::spawn(next.call(req).in_current_span()).await {
+        Ok(result) => result,
+        // Panics are caught further in: it was cut off by the end of its worker.
+        Err(error) => Err(Problem::internal(Some(error.into())).into()),
     }
 }
 

@@ -9,11 +9,13 @@ mod caller;
 mod claims;
 mod client_address;
 mod complete_batch;
+mod connection;
 mod door;
 mod events;
 mod fields;
 mod health;
 mod idempotency_key;
+mod in_flight;
 mod jwks;
 pub(crate) mod list;
 mod metrics;
@@ -35,15 +37,22 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use actix_http::{HttpService, Protocol};
+use actix_service::{ServiceFactoryExt as _, fn_service, map_config};
+use actix_web::App;
 pub use actix_web::dev::ServerHandle;
+use actix_web::dev::{AppConfig, Server};
+use actix_web::error::DispatchError;
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
-use actix_web::{App, HttpServer};
 use entity::SessionId;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
 pub use openapi::document as openapi_document;
 
+use client_address::TrustedProxies;
+use connection::{Connection, Limits};
 use door::Door;
 
 use crate::caller::{Caller, Permission};
@@ -85,42 +94,80 @@ fn session_of(path: &str) -> Result<SessionId> {
     Ok(id)
 }
 
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1_024;
+
 /// Listens, and answers until the handle says stop.
+///
+/// This is what `actix_web::HttpServer` does, with [`Connection`]s in place of bare sockets.
 ///
 /// # Errors
 /// The address is taken or not ours; the tokens' settings cannot be used.
 pub(crate) async fn serve(
     engine: &Engine,
 ) -> Result<(SocketAddr, JoinHandle<io::Result<()>>, ServerHandle), start::Error> {
-    let settings = &engine.settings.server;
+    let settings = engine.settings.server.clone();
     let door = Data::new(Door::new(&engine.settings, engine.clock.clone())?);
+    let proxies = TrustedProxies::new(settings.trusted_networks().map_err(auth::StartError::Settings)?);
+    let limits = Limits::new(&settings, proxies);
     let engine = Data::new(engine.clone());
     let listen = start::resolve(&settings.host, settings.port).await?;
     let failed = |error| start::Error::Listen(listen.to_string(), error);
-    let server = HttpServer::new({
-        let engine = engine.clone();
-        move || {
-            App::new()
+    let listener = bind(listen).and_then(TcpListener::into_std).map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    let server = Server::build()
+        .workers(settings.worker_threads())
+        .max_concurrent_connections(settings.max_connections)
+        .shutdown_timeout(settings.shutdown_grace_secs)
+        .disable_signals();
+    let draining = server.graceful_shutdown_signal();
+    let server = server
+        .listen("http", listener, move || {
+            let app = App::new()
                 .app_data(engine.clone())
                 .app_data(door.clone())
                 // Read from below: the last one is the outermost.
                 .wrap(from_fn(middleware::catch_panic))
+                .wrap(from_fn(middleware::finish_writes))
                 .wrap(middleware::cors(&engine.settings.cors))
                 .wrap(from_fn(middleware::observe))
+                .wrap(from_fn(in_flight::bound))
+                .wrap(from_fn(connection::hold))
                 .configure(routes::routes)
-                .default_service(problem::unknown_path())
-        }
-    })
-    .on_connect(socket::bound_writes(Duration::from_secs(settings.write_timeout_secs)))
-    .workers(settings.worker_threads())
-    .max_connections(settings.max_connections)
-    .client_request_timeout(Duration::from_secs(settings.head_timeout_secs))
-    .shutdown_timeout(settings.shutdown_grace_secs)
-    .disable_signals()
-    .bind(listen)
-    .map_err(failed)?;
-    let addr = server.addrs().first().copied().unwrap_or(listen);
-    let server = server.run();
+                .default_service(problem::unknown_path());
+            let (draining, limits) = (draining.clone(), limits.clone());
+            let http = HttpService::build()
+                .graceful_shutdown_signal(move || {
+                    let draining = draining.clone();
+                    async move { draining.notified().await }
+                })
+                .client_request_timeout(Duration::from_secs(settings.head_timeout_secs))
+                .client_disconnect_timeout(connection::LINGER)
+                // Whoever waits ends when its client does, as behind most proxies: a client that closes only its own
+                // half is not told from one that is gone.
+                .h1_allow_half_closed(false)
+                .on_connect_ext(Connection::introduce)
+                .finish(map_config(app, |()| AppConfig::default()));
+            fn_service(move |stream| {
+                let accepted = Connection::accept(stream, &limits).map_err(DispatchError::Io);
+                async move {
+                    let connection = accepted?;
+                    let peer = connection.peer();
+                    Ok((connection, Protocol::Http1, Some(peer)))
+                }
+            })
+            .and_then(http)
+        })
+        .map_err(failed)?
+        .run();
     let handle = server.handle();
     Ok((addr, tokio::spawn(server), handle))
+}
+
+/// Takes the address though connections of an earlier process to it are not over yet.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }

@@ -199,6 +199,15 @@ impl Problem {
         Self::new(&RATE_LIMITED, "nothing was done: the same request can be sent again").retry_after(secs.max(1))
     }
 
+    /// What is being sent leaves no room for this answer.
+    pub fn no_room(wait: Duration) -> Self {
+        Self::new(
+            &RATE_LIMITED,
+            "too many answers wait to be read by those who asked for them: read them, and ask again",
+        )
+        .retry_after(wait.as_secs())
+    }
+
     /// The token may be good, but nobody can tell: an honest client must not be sent to log in again.
     pub fn keys_unavailable(retry_after_secs: u64) -> Self {
         Self::new(&KEYS_UNAVAILABLE, "the keys that would prove the token cannot be fetched now")

@@ -11,9 +11,9 @@ use url::form_urlencoded;
 use validator::Validate;
 
 use super::body::invalid;
-use super::fields::{self, Form};
+use super::fields::{self, Budget, Form, shortened};
 use super::problem::Problem;
-use crate::error::FieldError;
+use crate::error::{FIELD_ERRORS_MAX, FieldError, cut};
 
 /// Items of a page where the query does not say how many.
 pub const LIMIT_DEFAULT: u64 = 50;
@@ -41,10 +41,11 @@ impl<T: DeserializeOwned + Validate> Query<T> {
         let mut twice = Vec::new();
         for (name, value) in form_urlencoded::parse(self.text.as_bytes()) {
             if parameters.insert(name.to_string(), Value::String(value.into_owned())).is_some() {
-                twice.push(FieldError::new(format!("?{name}"), "duplicate", "occurs twice"));
+                twice.push(FieldError::new(format!("?{}", shortened(&name)), "duplicate", "occurs twice"));
             }
         }
-        match fields::read(&Value::Object(parameters), Form::Query, |_| None) {
+        cut(&mut twice, FIELD_ERRORS_MAX, 0);
+        match fields::read(&Value::Object(parameters), Form::Query, &mut Budget::default(), |_| None) {
             Ok(read) if twice.is_empty() => Ok(read),
             Ok(_) => Err(invalid(twice)),
             Err(mut errors) => {

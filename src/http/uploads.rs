@@ -11,7 +11,10 @@ use uuid::Uuid;
 use validator::Validate;
 
 use super::body::{self, Body, Nothing};
+use super::door::Door;
+use super::fields::{Budget, shortened};
 use super::idempotency_key::IdempotencyKey;
+use super::in_flight::{Asker, Room};
 use super::middleware::{RequestId, name_session};
 use super::problem::{self, Answer, Document, Problem};
 use super::rules;
@@ -21,6 +24,18 @@ use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
 use crate::session::{self, Initiated, NewUpload, NoResume, PartUrl, Wanted};
+
+/// Files of a batch, and the fewest bytes that one may have in a body: `{"file_name":"a","file_size":1}`.
+const FILES_MAX: usize = 1_000;
+const FILE_BYTES_MIN: usize = 32;
+
+/// Bytes that answers have at most: for a file of a batch beside what the client said of it, for a part's URL, for what a
+/// stream of these holds at a time, for what the store has of 10,000 parts, and for a history.
+const FILE_ANSWER_BYTES: usize = 2 << 10;
+const PART_URL_BYTES: usize = 1 << 10;
+const STREAM_BYTES: usize = 128 << 10;
+const RESUME_BYTES: usize = 1 << 20;
+const EVENTS_BYTES: usize = 256 << 10;
 
 /// The two shapes of a file to upload have one list of fields; alone, it names its batch itself. (serde cannot refuse
 /// unknown fields of a flattened struct.)
@@ -191,7 +206,7 @@ pub(super) async fn initiate(
     body: Body<InitiateRequest>,
 ) -> Answer {
     admit(&engine, &caller, Permission::UploadsCreate).await?;
-    let (mut file, key) = body.parse_with(key.parse(), |file| file.too_large(&engine))?;
+    let (mut file, key) = body.parse_with(key.parse(), &mut Budget::default(), |file| file.too_large(&engine))?;
     let batch_reference = file.batch_reference.take();
     let new = file.into_new(batch_reference, None, key);
     let done = session::initiate(&engine, &caller, new).await?;
@@ -213,27 +228,32 @@ pub(super) async fn initiate(
 )]
 pub(super) async fn initiate_batch(
     engine: Data<Engine>,
+    door: Data<Door>,
     caller: Caller,
     id: RequestId,
     key: IdempotencyKey,
     body: Body<BatchRequest, { body::BATCH }>,
 ) -> Answer {
     admit(&engine, &caller, Permission::UploadsCreate).await?;
-    let (body, key) = body.parse_with(key.parse(), |_| None)?;
+    let files_max = (body.len() / FILE_BYTES_MIN).min(FILES_MAX);
+    let bytes = body.len() + files_max * FILE_ANSWER_BYTES;
+    let room = door.in_flight.reserve(Asker::Tenant(caller.tenant), bytes).await?;
+    let mut budget = Budget::default();
+    let (body, key) = body.parse_with(key.parse(), &mut budget, |_| None)?;
     let batch_reference = body.batch_reference.unwrap_or_else(|| session::batch_reference(&caller, key.as_deref()));
     let files = body.files.unwrap_or_default().into_iter().enumerate().map(|(index, file)| {
         let client_reference = file.get("client_reference").and_then(Value::as_str).map(str::to_owned);
         // A line break cannot be in a caller's own key: no key of a single upload is taken for one of these.
         let key = key.as_ref().map(|key| format!("{key}\n{index}"));
-        let new = body::parse_value::<FileRequest>(&file, |file| file.too_large(&engine))
+        let new = body::parse_value::<FileRequest>(&file, &mut budget, |file| file.too_large(&engine))
             .map(|file| file.into_new(Some(batch_reference.clone()), body.brand_id, key));
         (client_reference, new)
     });
     let results = session::initiate_batch(&engine, &caller, files.collect()).await;
-    batch_answer(&id, batch_reference, results)
+    batch_answer(room, &id, batch_reference, results)
 }
 
-fn batch_answer(id: &RequestId, batch_reference: String, results: Vec<session::BatchItem>) -> Answer {
+fn batch_answer(room: Room, id: &RequestId, batch_reference: String, results: Vec<session::BatchItem>) -> Answer {
     let created = results.iter().any(|item| item.result.as_ref().is_ok_and(|done| done.created));
     let outage = results.iter().all(|item| item.result.as_ref().is_err_and(Error::is_outage));
     let mut rejected = Vec::new();
@@ -249,15 +269,16 @@ fn batch_answer(id: &RequestId, batch_reference: String, results: Vec<session::B
                 (BatchVerdict::Rejected, None, Some(value))
             }
         };
-        uploads.push(BatchItemView { index, client_reference: item.client_reference, result, upload, problem });
+        let client_reference = item.client_reference.as_deref().map(shortened);
+        uploads.push(BatchItemView { index, client_reference, result, upload, problem });
     }
     let view =
         BatchView { batch_reference, accepted: uploads.len() - rejected.len(), rejected: rejected.len(), uploads };
     match (view.accepted, view.rejected) {
-        (_, 0) if created => Ok(HttpResponse::Created().json(view)),
-        (_, 0) => Ok(HttpResponse::Ok().json(view)),
+        (_, 0) if created => Ok(room.json(StatusCode::CREATED, &view)),
+        (_, 0) => Ok(room.json(StatusCode::OK, &view)),
         (0, _) => Err(none_accepted(rejected.first().copied().filter(|_| outage), &view)),
-        _ => Ok(HttpResponse::MultiStatus().json(view)),
+        _ => Ok(room.json(StatusCode::MULTI_STATUS, &view)),
     }
 }
 
@@ -409,13 +430,21 @@ impl PartUrlsRequest {
     }
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[schema(as = PartUrls)]
+#[expect(dead_code, reason = "only its schema is used")]
 pub(super) struct PartUrlsView {
     multipart_upload_id: String,
     expires_at: Time,
     /// In the order asked for.
     parts: Vec<PartUrlView>,
+}
+
+/// What goes before the parts of [`PartUrlsView`], which are made while they are sent.
+#[derive(Serialize)]
+struct PartUrlsHead {
+    multipart_upload_id: String,
+    expires_at: Time,
 }
 
 /// Where many parts go. No side effect.
@@ -430,6 +459,7 @@ pub(super) struct PartUrlsView {
 )]
 pub(super) async fn part_urls(
     engine: Data<Engine>,
+    door: Data<Door>,
     caller: Caller,
     id: Path<String>,
     body: Body<PartUrlsRequest, { body::PARTS }>,
@@ -437,11 +467,11 @@ pub(super) async fn part_urls(
     admit(&engine, &caller, Permission::UploadsCreate).await?;
     let wanted = body.parse()?.wanted()?;
     let urls = session::part_urls(&engine, &caller, session_of(&id)?, wanted).await?;
-    Ok(HttpResponse::Ok().json(PartUrlsView {
-        multipart_upload_id: urls.multipart_upload_id,
-        expires_at: Time(urls.expires_at),
-        parts: urls.parts.into_iter().map(Into::into).collect(),
-    }))
+    let bytes = STREAM_BYTES.min(urls.size_hint().0 * PART_URL_BYTES);
+    let room = door.in_flight.reserve(Asker::Tenant(caller.tenant), bytes).await?;
+    let head =
+        PartUrlsHead { multipart_upload_id: urls.multipart_upload_id.clone(), expires_at: Time(urls.expires_at) };
+    Ok(room.json_list(&head, "parts", urls.map(PartUrlView::from)))
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -494,18 +524,20 @@ pub(super) struct ResumeView {
     responses((status = 200, description = "In any state", body = ResumeView)),
     extensions(("x-permission" = json!("uploads.view"))),
 )]
-pub(super) async fn resume(engine: Data<Engine>, caller: Caller, id: Path<String>) -> Answer {
+pub(super) async fn resume(engine: Data<Engine>, door: Data<Door>, caller: Caller, id: Path<String>) -> Answer {
     admit(&engine, &caller, Permission::UploadsView).await?;
+    let room = door.in_flight.reserve(Asker::Tenant(caller.tenant), RESUME_BYTES).await?;
     let resume = session::resume(&engine, &caller, session_of(&id)?).await?;
     let part = |part: session::Held| UploadedPartView { part_number: part.number, etag: part.etag, size: part.size };
-    Ok(HttpResponse::Ok().json(ResumeView {
+    let view = ResumeView {
         session: resume.session.into(),
         can_resume: resume.can_resume,
         reason: resume.reason.map(Into::into),
         uploaded_parts: resume.parts.into_iter().map(part).collect(),
         uploaded_bytes: resume.uploaded_bytes,
         put: resume.put.into(),
-    }))
+    };
+    Ok(room.json(StatusCode::OK, &view))
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -578,8 +610,9 @@ pub(super) struct EventsView {
     responses((status = 200, description = "Oldest first", body = EventsView)),
     extensions(("x-permission" = json!("uploads.view"))),
 )]
-pub(super) async fn events(engine: Data<Engine>, caller: Caller, id: Path<String>) -> Answer {
+pub(super) async fn events(engine: Data<Engine>, door: Data<Door>, caller: Caller, id: Path<String>) -> Answer {
     admit(&engine, &caller, Permission::UploadsView).await?;
+    let room = door.in_flight.reserve(Asker::Tenant(caller.tenant), EVENTS_BYTES).await?;
     let events = session::events(&engine, &caller, session_of(&id)?).await?;
-    Ok(HttpResponse::Ok().json(EventsView { data: events.into_iter().map(Into::into).collect() }))
+    Ok(room.json(StatusCode::OK, &EventsView { data: events.into_iter().map(Into::into).collect() }))
 }

@@ -9,7 +9,8 @@ use super::plan::part_range;
 use super::{Session, find, location, state};
 use crate::caller::Caller;
 use crate::engine::Engine;
-use crate::error::{Error, FieldError, Result};
+use crate::error::{Error, FIELD_ERRORS_MAX, FieldError, Result, cut};
+use crate::storage::PartSigner;
 
 /// Where one part goes.
 #[derive(Clone, Debug)]
@@ -22,11 +23,29 @@ pub struct PartUrl {
     pub size: u64,
 }
 
-#[derive(Clone, Debug)]
+/// The URLs of many parts, in the order asked for, each signed when it is taken: ten thousand are some megabytes.
 pub struct PartUrls {
     pub multipart_upload_id: String,
     pub expires_at: DateTime<Utc>,
-    pub parts: Vec<PartUrl>,
+    signer: PartSigner,
+    numbers: std::vec::IntoIter<u32>,
+    /// Bytes, of the file and of each part but the last.
+    file_size: u64,
+    chunk_size: u64,
+}
+
+impl Iterator for PartUrls {
+    type Item = PartUrl;
+
+    fn next(&mut self) -> Option<PartUrl> {
+        let part_number = self.numbers.next()?;
+        let (offset, size) = part_range(part_number, self.file_size, self.chunk_size);
+        Some(PartUrl { part_number, upload_url: self.signer.url(part_number, size), offset, size })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.numbers.size_hint()
+    }
 }
 
 /// One part's URL. No side effect.
@@ -40,8 +59,8 @@ pub async fn part_url(
     id: SessionId,
     number: i64,
 ) -> Result<(PartUrl, DateTime<Utc>)> {
-    let urls = sign(engine, caller, id, |session| Ok(vec![in_range(session, number, "/part_number")?])).await?;
-    let part = urls.parts.into_iter().next().ok_or(Error::NotFound)?;
+    let mut urls = sign(engine, caller, id, |session| Ok(vec![in_range(session, number, "/part_number")?])).await?;
+    let part = urls.next().ok_or(Error::NotFound)?;
     Ok((part, urls.expires_at))
 }
 
@@ -82,6 +101,7 @@ pub async fn part_urls(engine: &Engine, caller: &Caller, id: SessionId, wanted: 
                     Err(other) => return Err(other),
                 }
             }
+            cut(&mut wrong, FIELD_ERRORS_MAX, 0);
             if wrong.is_empty() { Ok(parts) } else { Err(Error::Invalid(wrong)) }
         }
     })
@@ -104,24 +124,15 @@ async fn sign(
     };
     let numbers = wanted(&session)?;
     let ttl = url_ttl(engine, &session).ok_or(Error::SessionExpired)?;
-    let (size, chunk) = (session.file_size.unsigned_abs(), chunk.unsigned_abs());
-    let ranges: Vec<_> = numbers.iter().map(|number| part_range(*number, size, chunk)).collect();
-
-    let signer = engine.storage.signer().await?;
-    let sized = numbers.iter().zip(&ranges).map(|(number, (_, length))| (*number, *length));
-    let signed = signer.part_urls(&location(&session), upload_id, sized, ttl);
-    let parts = numbers
-        .iter()
-        .zip(&ranges)
-        .zip(signed.urls)
-        .map(|((number, (offset, size)), upload_url)| PartUrl {
-            part_number: *number,
-            upload_url,
-            offset: *offset,
-            size: *size,
-        })
-        .collect();
-    Ok(PartUrls { multipart_upload_id: upload_id.clone(), expires_at: signed.expires_at, parts })
+    let signer = engine.storage.signer().await?.parts(&location(&session), upload_id, ttl);
+    Ok(PartUrls {
+        multipart_upload_id: upload_id.clone(),
+        expires_at: signer.expires_at(),
+        signer,
+        numbers: numbers.into_iter(),
+        file_size: session.file_size.unsigned_abs(),
+        chunk_size: chunk.unsigned_abs(),
+    })
 }
 
 fn in_range(session: &Session, number: i64, pointer: &str) -> Result<u32> {

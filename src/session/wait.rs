@@ -40,7 +40,7 @@ pub struct Waited {
 ///
 /// # Errors
 /// [`crate::error::Error::NotFound`] where the caller does not see it; [`crate::error::Error::TooManyReaders`] where this
-/// process has `feed.readers_max` already, who wait or read.
+/// process has `feed.waits_max` long polls already, or the caller's tenant or the caller has its share of them.
 #[instrument(name = "session.wait", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn wait(engine: &Engine, caller: &Caller, id: SessionId, goal: Goal, timeout: Duration) -> Result<Waited> {
     let deadline = Instant::now() + timeout;

@@ -12,8 +12,14 @@ pub struct Feed {
     pub poll_millis: u64,
     /// Events that may wait for a slow reader before it is cut off.
     pub buffer: usize,
-    /// Readers of one process at a time, long polls among them.
+    /// Streams of one process at a time: of all, of one tenant, and of one user.
     pub readers_max: usize,
+    pub readers_per_tenant_max: usize,
+    pub readers_per_user_max: usize,
+    /// Long polls of one process at a time, likewise. They have places of their own.
+    pub waits_max: usize,
+    pub waits_per_tenant_max: usize,
+    pub waits_per_user_max: usize,
 }
 
 impl Feed {
@@ -23,6 +29,15 @@ impl Feed {
             format!("feed.poll_millis ({}) is not 10 to 3600000, one hour", self.poll_millis)
         });
         complaints.at_least_one("feed.buffer", self.buffer as u64);
-        complaints.at_least_one("feed.readers_max", self.readers_max as u64);
+        for (key, most) in [
+            ("feed.readers_max", self.readers_max),
+            ("feed.readers_per_tenant_max", self.readers_per_tenant_max),
+            ("feed.readers_per_user_max", self.readers_per_user_max),
+            ("feed.waits_max", self.waits_max),
+            ("feed.waits_per_tenant_max", self.waits_per_tenant_max),
+            ("feed.waits_per_user_max", self.waits_per_user_max),
+        ] {
+            complaints.at_least_one(key, most as u64);
+        }
     }
 }

@@ -18,12 +18,19 @@ pub struct Server {
     pub shutdown_grace_secs: u64,
     /// A client has this long to send a request's line and headers.
     pub head_timeout_secs: u64,
+    /// The largest line and headers of a request, in bytes.
+    pub head_max_bytes: usize,
+    /// Connections of one address, other than a trusted proxy's, that have not sent a whole head yet.
+    pub silent_connections_per_address_max: usize,
     /// And this long for the whole of its body.
     pub body_timeout_secs: u64,
     /// A client may leave what it is sent unacknowledged, or its receive window shut, for this long.
     pub write_timeout_secs: u64,
     /// Open connections for each worker; more wait in the listen queue.
     pub max_connections: usize,
+    /// Large answers that clients have not taken yet may have so many bytes: those of all, and those of one tenant.
+    pub answers_max_bytes: usize,
+    pub answers_per_tenant_max_bytes: usize,
     /// Addresses and networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<String>,
 }
@@ -59,6 +66,23 @@ impl Server {
             format!("server.write_timeout_secs ({}) is not 1 to 86400, one day", self.write_timeout_secs)
         });
         complaints.at_least_one("server.max_connections", self.max_connections as u64);
+        complaints.unless((1 << 10..=1 << 17).contains(&self.head_max_bytes), || {
+            format!("server.head_max_bytes ({}) is not 1024 to 131072, 128 KiB", self.head_max_bytes)
+        });
+        complaints
+            .at_least_one("server.silent_connections_per_address_max", self.silent_connections_per_address_max as u64);
+        complaints.unless((1 << 20..=1 << 40).contains(&self.answers_max_bytes), || {
+            format!(
+                "server.answers_max_bytes ({}) is not 1048576 to 1099511627776, 1 MiB to 1 TiB",
+                self.answers_max_bytes
+            )
+        });
+        complaints.unless((1 << 20..=self.answers_max_bytes).contains(&self.answers_per_tenant_max_bytes), || {
+            format!(
+                "server.answers_per_tenant_max_bytes ({}) is not 1048576, 1 MiB, to server.answers_max_bytes ({})",
+                self.answers_per_tenant_max_bytes, self.answers_max_bytes
+            )
+        });
         if let Err(complaint) = self.trusted_networks() {
             complaints.add(complaint);
         }

@@ -279,9 +279,10 @@ mod tests {
         let new = Signer::new(site, current.get().await.unwrap());
         let end = DateTime::<Utc>::from(key("", 120).expiry().unwrap());
         for (signer, id, longest) in [(&old, "OLD", end), (&new, "NEW", Utc::now() + ttl)] {
-            let parts = signer.part_urls(&at, "upload", [(1, 1), (2, 1)], ttl);
+            let mut parts = signer.parts(&at, "upload", ttl);
+            let part_urls = [parts.url(1, 1), parts.url(2, 1)];
             let (put, get) = (signer.put_object(&at, 1, "text/plain", None, ttl), signer.get_object(&at, ttl));
-            let urls = parts.urls.iter().map(|url| (url, parts.expires_at));
+            let urls = part_urls.iter().map(|url| (url, parts.expires_at()));
             for (url, expires_at) in urls.chain([(&put.url, put.expires_at), (&get.url, get.expires_at)]) {
                 assert!(url.contains(&format!("X-Amz-Credential={id}%2F")), "{url}");
                 assert!(url.contains("X-Amz-Security-Token=token&"), "{url}");

@@ -17,5 +17,5 @@ pub use copy::Source;
 pub use error::{Error, Kind, Op, StartError};
 pub use key::{ASSETS, BUCKET_NAMES, Location, OWNER, PROBE, TEMP, UPLOADS, asset_of, is_bucket_name, session_of};
 pub use listing::{ListedObject, ListedUpload, Objects, Page, Uploads};
-pub use presign::{Answered, Presigned, PresignedParts, Signer};
+pub use presign::{Answered, PartSigner, Presigned, Signer};
 pub use profile::Limits;

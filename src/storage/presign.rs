@@ -35,11 +35,12 @@ pub struct Presigned {
     pub expires_at: DateTime<Utc>,
 }
 
-/// One URL for each part asked for, in that order. Nothing but the bytes has to be sent with them.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PresignedParts {
-    pub urls: Vec<String>,
-    pub expires_at: DateTime<Utc>,
+/// Signs the parts of one upload, each when it is asked for. Nothing but the bytes has to be sent with a part's URL.
+pub struct PartSigner {
+    frame: Frame,
+    upload_id: String,
+    query: String,
+    headers: String,
 }
 
 /// Headers that the store is told to answer a GET with, in place of the object's own.
@@ -173,28 +174,14 @@ impl Signer {
         Presigned { url: frame.sign(&query, &lines), headers: Vec::new(), expires_at: frame.expires_at }
     }
 
-    /// A PUT of exactly that many bytes for each part (number, bytes). `ttl` is cut as for [`Self::put_object`].
-    pub fn part_urls(
-        &self,
-        at: &Location,
-        upload_id: &str,
-        parts: impl IntoIterator<Item = (u32, u64)>,
-        ttl: Duration,
-    ) -> PresignedParts {
-        let mut frame = Frame::new(self, "PUT", at, "content-length;host", ttl, Utc::now());
-        let upload_id = utf8_percent_encode(upload_id, QUERY).to_string();
-        let (mut query, mut headers) = (String::new(), String::new());
-        let urls = parts
-            .into_iter()
-            .map(|(number, size)| {
-                query.clear();
-                headers.clear();
-                text(&mut query, format_args!("&partNumber={number}&uploadId={upload_id}"));
-                text(&mut headers, format_args!("content-length:{size}\nhost:{}\n", frame.host));
-                frame.sign(&query, &headers)
-            })
-            .collect();
-        PresignedParts { urls, expires_at: frame.expires_at }
+    /// PUTs of the parts of this upload. `ttl` is cut as for [`Self::put_object`].
+    pub fn parts(&self, at: &Location, upload_id: &str, ttl: Duration) -> PartSigner {
+        PartSigner {
+            frame: Frame::new(self, "PUT", at, "content-length;host", ttl, Utc::now()),
+            upload_id: utf8_percent_encode(upload_id, QUERY).to_string(),
+            query: String::new(),
+            headers: String::new(),
+        }
     }
 
     fn single(&self, method: &str, at: &Location, headers: &[(&str, &str)], ttl: Duration) -> (String, DateTime<Utc>) {
@@ -205,6 +192,22 @@ impl Signer {
             text(&mut lines, format_args!("{name}:{value}\n"));
         }
         (frame.sign("", &lines), frame.expires_at)
+    }
+}
+
+impl PartSigner {
+    /// When all of the URLs end.
+    pub fn expires_at(&self) -> DateTime<Utc> {
+        self.frame.expires_at
+    }
+
+    /// Where exactly `size` bytes of this part go.
+    pub fn url(&mut self, number: u32, size: u64) -> String {
+        self.query.clear();
+        self.headers.clear();
+        text(&mut self.query, format_args!("&partNumber={number}&uploadId={}", self.upload_id));
+        text(&mut self.headers, format_args!("content-length:{size}\nhost:{}\n", self.frame.host));
+        self.frame.sign(&self.query, &self.headers)
     }
 }
 

@@ -48,6 +48,7 @@ mod reconcile;
 mod replicas;
 mod resume;
 mod schedule;
+mod shares;
 mod silence;
 mod statements;
 mod tenants;

@@ -13,10 +13,9 @@ const TTL: Duration = Duration::from_secs(900);
 
 /// Sends parts of these sizes through presigned URLs.
 async fn send_parts(store: &Store, at: &Location, upload_id: &str, sizes: &[usize]) {
-    let parts = sizes.iter().zip(1..).map(|(size, number)| (number, *size as u64));
-    let urls = store.storage.signer().await.unwrap().part_urls(at, upload_id, parts, TTL).urls;
-    for (url, size) in urls.iter().zip(sizes) {
-        store.put_part(url, vec![7; *size]).await;
+    let mut signer = store.storage.signer().await.unwrap().parts(at, upload_id, TTL);
+    for (size, number) in sizes.iter().zip(1..) {
+        store.put_part(&signer.url(number, *size as u64), vec![7; *size]).await;
     }
 }
 
@@ -115,7 +114,8 @@ async fn parts_are_listed_over_all_pages_in_order() {
         let (storage, at) = (&store.storage, store.at("temp/uploads/parts/original"));
         let id = storage.open_multipart(&at, "text/plain").await.unwrap();
         let numbers = (1..=1_050).chain([9_999, 10_000]).rev();
-        let urls = storage.signer().await.unwrap().part_urls(&at, &id, numbers.map(|n| (n, 1)), TTL).urls;
+        let mut signer = storage.signer().await.unwrap().parts(&at, &id, TTL);
+        let urls: Vec<_> = numbers.map(|number| signer.url(number, 1)).collect();
         stream::iter(&urls).for_each_concurrent(16, async |url| drop(store.put_part(url, vec![1]).await)).await;
         let listed: Vec<_> = storage.list_parts(&at, &id).await.unwrap().iter().map(|part| part.number).collect();
         assert_eq!(listed, (1..=1_050).chain([9_999, 10_000]).collect::<Vec<_>>());
