@@ -50,8 +50,8 @@ pub struct Body<T, const LIMIT: usize = GENERAL> {
 pub struct Nothing {}
 
 impl<T, const LIMIT: usize> Body<T, LIMIT> {
-    /// Bytes.
-    pub fn len(&self) -> usize {
+    /// In bytes.
+    pub fn size(&self) -> usize {
         self.bytes.len()
     }
 }

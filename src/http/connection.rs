@@ -317,11 +317,17 @@ pub(super) async fn hold(
         req.set_payload(Payload::Stream { payload: Box::pin(body.clone()) });
     }
     let progress = req.conn_data::<Rc<Progress>>().cloned();
+    let has_body = body.is_some();
     if let Some(progress) = &progress {
         progress.place.take();
-        progress.go(Stage::Answering { has_body: body.is_some() });
+        progress.go(Stage::Answering { has_body });
     }
     let exchange = Rc::new(Exchange { progress, body });
+    if has_body {
+        // actix-http asks for an answer as soon as it has the head. What has come of the body with it is taken first, so that
+        // an answer that needs none of it does not cost the connection.
+        tokio::task::yield_now().await;
+    }
     let is_old = req.version() < Version::HTTP_11;
     let mut response = match next.call(req).await {
         Ok(response) => response.map_body(|_, body| Held { body: body.boxed(), _exchange: exchange }),

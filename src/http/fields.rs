@@ -48,6 +48,15 @@ impl Default for Budget {
     }
 }
 
+impl Budget {
+    /// Leaves of these errors as many as may be named, with a last entry for the others and for `unnamed` more.
+    pub(super) fn spend(&mut self, errors: &mut Vec<FieldError>, unnamed: usize) {
+        let room = self.left;
+        self.left = room.saturating_sub(errors.len());
+        cut(errors, room, unnamed);
+    }
+}
+
 /// `more` is a rule that needs to know more than the struct: what it finds is told with all the rest. It may see
 /// stand-ins.
 ///
@@ -64,9 +73,7 @@ pub(super) fn read<T: DeserializeOwned + Validate>(
         Ok(read) => return Ok(read),
         Err(wrong) => wrong,
     };
-    let room = budget.left;
-    budget.left = room.saturating_sub(errors.len());
-    cut(&mut errors, room, unnamed);
+    budget.spend(&mut errors, unnamed);
     Err(errors)
 }
 

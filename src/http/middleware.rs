@@ -60,10 +60,10 @@ pub fn name_session(id: SessionId) {
     Span::current().record("session.id", field::display(id));
 }
 
-/// The outermost middleware: `App::wrap(from_fn(observe))`, as the last `wrap`.
+/// Around all that makes an answer: `App::wrap(from_fn(observe))`.
 ///
 /// Handlers add `session.id` to the span by [`name_session`]. The line says what came of the request: `outcome` is the
-/// code of its problem, or `ok`. Neither the query string nor any header but
+/// code of its problem, `ok`, or `client-gone`. Neither the query string nor any header but
 /// the id is logged: they may hold what must not be read there.
 pub async fn observe(
     req: ServiceRequest,
@@ -83,7 +83,9 @@ pub async fn observe(
         session.id = field::Empty,
     );
     req.extensions_mut().insert(id.clone());
+    let mut unanswered = Unanswered { span: span.clone(), started, is_over: false };
     let result = next.call(req).instrument(span.clone()).await;
+    unanswered.is_over = true;
 
     let entered = span.enter();
     let quiet = matches!(route.as_deref(), Some("/healthz" | "/readyz"));
@@ -120,6 +122,24 @@ fn heed<B>(result: &Result<ServiceResponse<B>, Error>, problem: &Problem) {
     let engine = result.as_ref().ok().and_then(|response| response.request().app_data::<Data<Engine>>());
     if let (Some(engine), Some(cause)) = (engine, problem.database_cause()) {
         deployment::heed(engine, cause);
+    }
+}
+
+/// Writes the line of a request whose client has gone before it was answered: whoever answers it is dropped with the
+/// connection.
+struct Unanswered {
+    span: Span,
+    started: Instant,
+    is_over: bool,
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let _entered = self.span.enter();
+            let duration_ms = self.started.elapsed().as_secs_f64() * 1e3;
+            tracing::info!(outcome = "client-gone", duration_ms, "request");
+        }
     }
 }
 
@@ -203,7 +223,7 @@ pub async fn finish_writes<B: MessageBody + 'static>(
     }
 }
 
-/// Lets web pages of the configured origins call the server. Goes between the other two.
+/// Lets web pages of the configured origins call the server. Goes between these and [`observe`].
 pub fn cors(settings: &settings::Cors) -> Cors {
     let cors = Cors::default()
         .allowed_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])

@@ -89,7 +89,11 @@ impl Modify for CommonProblems {
                     ("413", "`body-too-large`", app),
                     ("415", "`unsupported-media-type`", app),
                     ("422", "`validation-failed`", app),
-                    ("429", "`rate-limited`, where the server is set to limit its users", app),
+                    (
+                        "429",
+                        "`rate-limited`: more often than the server is set to take, or beside too many unread answers",
+                        app,
+                    ),
                 ]);
                 // Those of its own an operation names by their codes alone.
                 for (status, response) in &mut operation.responses.responses {

@@ -66,7 +66,7 @@ kinds! {
     BODY_TOO_LARGE = PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
     UNSUPPORTED_MEDIA_TYPE = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be plain JSON";
     VALIDATION_FAILED = UNPROCESSABLE_ENTITY, "validation-failed", "The input is not valid";
-    RATE_LIMITED = TOO_MANY_REQUESTS, "rate-limited", "The user asks more often than the server lets them";
+    RATE_LIMITED = TOO_MANY_REQUESTS, "rate-limited", "The user asks for more than the server lets them have";
     INTERNAL = INTERNAL_SERVER_ERROR, "internal", "Something went wrong in the server";
     STORAGE_UNAVAILABLE = SERVICE_UNAVAILABLE, "storage-unavailable", "The object store cannot be reached";
     TOO_MANY_READERS = SERVICE_UNAVAILABLE, "too-many-readers", "The server has as many live readers as it takes";
@@ -95,7 +95,8 @@ pub struct Document {
     /// With `illegal-transition`: the state that refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     upload_status: Option<&'static str>,
-    /// With `validation-failed`: every field that is wrong, missing or unknown.
+    /// With `validation-failed`: every field that is wrong, missing or unknown. At most 1,000 in one answer; the code of a
+    /// last entry is then `more-errors`, and its detail says how many more there are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     errors: Vec<Field>,

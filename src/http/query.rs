@@ -13,7 +13,7 @@ use validator::Validate;
 use super::body::invalid;
 use super::fields::{self, Budget, Form, shortened};
 use super::problem::Problem;
-use crate::error::{FIELD_ERRORS_MAX, FieldError, cut};
+use crate::error::FieldError;
 
 /// Items of a page where the query does not say how many.
 pub const LIMIT_DEFAULT: u64 = 50;
@@ -44,8 +44,10 @@ impl<T: DeserializeOwned + Validate> Query<T> {
                 twice.push(FieldError::new(format!("?{}", shortened(&name)), "duplicate", "occurs twice"));
             }
         }
-        cut(&mut twice, FIELD_ERRORS_MAX, 0);
-        match fields::read(&Value::Object(parameters), Form::Query, &mut Budget::default(), |_| None) {
+        let mut budget = Budget::default();
+        let read = fields::read(&Value::Object(parameters), Form::Query, &mut budget, |_| None);
+        budget.spend(&mut twice, 0);
+        match read {
             Ok(read) if twice.is_empty() => Ok(read),
             Ok(_) => Err(invalid(twice)),
             Err(mut errors) => {

@@ -235,8 +235,8 @@ pub(super) async fn initiate_batch(
     body: Body<BatchRequest, { body::BATCH }>,
 ) -> Answer {
     admit(&engine, &caller, Permission::UploadsCreate).await?;
-    let files_max = (body.len() / FILE_BYTES_MIN).min(FILES_MAX);
-    let bytes = body.len() + files_max * FILE_ANSWER_BYTES;
+    let files_max = (body.size() / FILE_BYTES_MIN).min(FILES_MAX);
+    let bytes = body.size() + files_max * FILE_ANSWER_BYTES;
     let room = door.in_flight.reserve(Asker::Tenant(caller.tenant), bytes).await?;
     let mut budget = Budget::default();
     let (body, key) = body.parse_with(key.parse(), &mut budget, |_| None)?;

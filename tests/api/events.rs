@@ -135,7 +135,7 @@ fn names(events: &[Event]) -> Vec<&str> {
     events.iter().map(|event| event.name.as_str()).collect()
 }
 
-/// Opens a stream as soon as there is a place: of a reader that went away, the server notices at the next sign of life.
+/// Opens a stream as soon as there is a place: of a reader that went away, the server hears a moment later.
 pub async fn open_soon(ann: &Actor, last: Option<i64>) -> Listener {
     let deadline = Instant::now() + LONG;
     loop {
@@ -467,13 +467,14 @@ async fn the_first_reader_hears_only_what_is_new(app: TestApp) {
 }
 
 async fn only_so_many_readers_are_taken(app: TestApp) {
-    app.restart_with(&[("QUAYMASTER_FEED__READERS_MAX", "2"), ("QUAYMASTER_FEED__HEARTBEAT_SECS", "1")]).await;
+    app.restart_with(&[("QUAYMASTER_FEED__READERS_MAX", "2")]).await;
     let ann = app.tenant("acme").user("ann");
     let mut one = Listener::open(&ann, "", None).await;
     let two = Listener::open(&ann, "?last_event_id=0", None).await;
     let note = ann.initiate("note.txt", 1).await;
     ann.get("/app/events").await.is_problem(503, "too-many-readers");
-    ann.get(&format!("/app/uploads/{}/wait", note.id)).await.is_problem(503, "too-many-readers");
+    // Who only waits has another place.
+    ann.get(&format!("/app/uploads/{}/wait?timeout=0", note.id)).await.ok();
     drop(two);
     open_soon(&ann, None).await;
     // And the first one is still there.
