@@ -277,7 +277,12 @@ async fn what_writes_is_finished_for_a_client_that_has_gone(app: TestApp) {
 }
 
 async fn a_body_that_nobody_reads_ends_with_its_connection(app: TestApp) {
-    app.restart_with(&[("QUAYMASTER_SERVER__BODY_TIMEOUT_SECS", "5")]).await;
+    // Nothing but the time for a body ends it: what trickles on after an answer is no head, either.
+    app.restart_with(&[
+        ("QUAYMASTER_SERVER__BODY_TIMEOUT_SECS", "5"),
+        ("QUAYMASTER_SERVER__HEAD_TIMEOUT_SECS", "3600"),
+    ])
+    .await;
     let ann = app.tenant("acme").user("ann");
     let token = format!("Authorization: Bearer {}\r\n", ann.token());
     let typed = "Content-Type: application/json\r\n";
