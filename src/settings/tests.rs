@@ -259,6 +259,16 @@ fn contradictions_are_refused_with_both_names() {
         let complaint = format!("server.write_timeout_secs ({secs})");
         refused(from_file(&format!("[server]\nwrite_timeout_secs = {secs}")), &[&complaint, "1 to 86400"]);
     }
+    for bytes in [1_023, 131_073] {
+        let complaint = format!("server.head_max_bytes ({bytes})");
+        refused(from_file(&format!("[server]\nhead_max_bytes = {bytes}")), &[&complaint, "1024 to 131072"]);
+    }
+    refused(from_file("[server]\nanswers_max_bytes = 1000"), &["server.answers_max_bytes (1000)", "1 MiB"]);
+    let share = "[server]\nanswers_max_bytes = 2097152\nanswers_per_tenant_max_bytes = 2097153";
+    refused(from_file(share), &["server.answers_per_tenant_max_bytes (2097153)", "server.answers_max_bytes (2097152)"]);
+    for key in ["readers_per_user_max", "waits_max"] {
+        refused(from_file(&format!("[feed]\n{key} = 0")), &[&format!("feed.{key}")]);
+    }
     let for_ever = "[sessions]\nmax_lifetime_secs = 10000000000000";
     refused(from_file(for_ever), &["sessions.max_lifetime_secs (10000000000000)", "a hundred years"]);
     for poll in ["9", "3600001"] {
