@@ -111,6 +111,9 @@ impl InFlight {
     }
 
     fn units(&self, bytes: usize) -> u32 {
+        if bytes <= SMALL {
+            return 0;
+        }
         let units = bytes.div_ceil(UNIT).min(self.share_units).min(self.all_units);
         u32::try_from(units).unwrap_or(u32::MAX)
     }

@@ -443,6 +443,7 @@ async fn answers_that_nobody_reads_leave_room_for_others(app: TestApp) {
     ann.resume(&reel).await.is_problem(429, "rate-limited");
     // What is small needs no room.
     ann.part_url(&reel, 1).await.ok();
+    ann.part_urls(&reel, &json!({"from": 1, "to": 16})).await.ok();
 
     // Another tenant has a share of its own.
     let gus = app.tenant("globex").user("gus");
