@@ -19,6 +19,7 @@ use sea_orm::EntityTrait;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::kit::{Database, Fault, Op, Pair, Store, free_port};
@@ -89,6 +90,9 @@ async fn under_fire(lasting: Duration, seed: u64) {
     world.check(unheard).await;
     world.finish().await;
 }
+
+/// What a live reader has heard of: sessions and the names of events.
+type Heard = BTreeSet<(String, String)>;
 
 /// What a client was told, and will hold the servers to.
 #[derive(Clone, Debug)]
@@ -484,14 +488,14 @@ async fn fall_silent(world: Arc<World>, seed: u64, stopped: watch::Receiver<bool
 }
 
 /// Hears of a tenant's sessions from any replica, and again from another one after the last event that it has heard; what
-/// it has heard in the end, as sessions and names of events.
+/// it has heard in the end.
 async fn listen_until(
     world: Arc<World>,
     mut dice: fastrand::Rng,
     tenant: usize,
     begun: tokio::sync::oneshot::Sender<()>,
     enough: CancellationToken,
-) -> BTreeSet<(String, String)> {
+) -> Heard {
     let (mut heard, mut last, mut begun) = (BTreeSet::new(), None, Some(begun));
     while !enough.is_cancelled() {
         tokio::select! {
@@ -565,7 +569,7 @@ impl World {
         dice: &mut fastrand::Rng,
         tenant: usize,
         last: &mut Option<String>,
-        heard: &mut BTreeSet<(String, String)>,
+        heard: &mut Heard,
         begun: &mut Option<tokio::sync::oneshot::Sender<()>>,
     ) {
         let port = self.ports[dice.usize(..REPLICAS)];
@@ -602,11 +606,7 @@ impl World {
     }
 
     /// Gives the readers time for the last events, and says what none of a tenant's may have missed and one has.
-    async fn unheard(
-        &self,
-        readers: Vec<(usize, tokio::task::JoinHandle<BTreeSet<(String, String)>>)>,
-        enough: &CancellationToken,
-    ) -> Vec<String> {
+    async fn unheard(&self, readers: Vec<(usize, JoinHandle<Heard>)>, enough: &CancellationToken) -> Vec<String> {
         // A stream that hangs on a replica that is gone is left by then, and what was missed is read from the table.
         tokio::time::sleep(WELL_WITHIN).await;
         enough.cancel();
