@@ -3,6 +3,7 @@
 //! HTTP/1.1 only. Browsers speak HTTP/2 over TLS alone, which ends at a proxy, and the detection of a
 //! version would wait for a silent client without a limit.
 
+use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -144,12 +145,14 @@ async fn turn_away(mut stream: TcpStream) {
     );
     let told = timeout(TURN_AWAY_MAX_TIME, async {
         let mut unread = vec![0; 4096];
-        stream.read(&mut unread).await?;
+        if stream.read(&mut unread).await? == 0 {
+            return Ok(()); // it has gone
+        }
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await?;
         // Closed with bytes unread, a connection is reset, and the answer may be lost.
         while stream.read(&mut unread).await? > 0 {}
-        std::io::Result::Ok(())
+        io::Result::Ok(())
     });
     if !matches!(told.await, Ok(Ok(()))) {
         tracing::debug!("a client may not have heard that there is no place for it");
