@@ -24,7 +24,8 @@ USER 10001:10001
 VOLUME /var/lib/quaymaster
 # 8080: the API. 9000: the embedded store, used where AWS_BUCKET is not set.
 EXPOSE 8080 9000
-# The image has no shell tools to ask with: the program asks its own /readyz.
+# The image has no shell tools to ask with: the program asks its own /healthz. Not /readyz: while the store or the database
+# is away, an orchestrator would kill all replicas for it.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 CMD ["quaymaster", "health"]
 ENTRYPOINT ["quaymaster"]
 CMD ["serve"]

@@ -1,8 +1,8 @@
 //! The folder of the embedded default: the database, the objects and the secrets, all in one place.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tracing::{debug, warn};
@@ -11,28 +11,114 @@ const RESERVE: &str = ".reserve";
 /// Two databases need 32 KiB each for the index of the log, and a few pages for the log itself.
 const RESERVE_BYTES: [usize; 3] = [1 << 20, 512 << 10, 256 << 10];
 
-/// A folder that only this user can read.
+/// A secret of the deployment, in a file of its own.
+#[derive(Debug)]
+pub struct SecretFile {
+    name: &'static str,
+    /// Characters; a file with fewer was cut short or made by hand, and is refused.
+    least: usize,
+    make: fn() -> String,
+}
+
+/// For HS256. As long as `auth.jwt_secret` must be.
+pub const JWT_SECRET: SecretFile = SecretFile { name: "jwt-secret", least: 32, make: || random_hex(32) };
+/// As long as `audit.key` must be.
+pub const AUDIT_KEY: SecretFile = SecretFile { name: "audit-key", least: 32, make: || random_hex(32) };
+pub const STORE_ACCESS_KEY_ID: SecretFile =
+    SecretFile { name: "store-access-key-id", least: 16, make: || format!("QM{}", random_hex(9).to_uppercase()) };
+pub const STORE_SECRET_ACCESS_KEY: SecretFile =
+    SecretFile { name: "store-secret-access-key", least: 32, make: || random_hex(32) };
+
+const SECRETS: [&SecretFile; 4] = [&JWT_SECRET, &AUDIT_KEY, &STORE_ACCESS_KEY_ID, &STORE_SECRET_ACCESS_KEY];
+
+const DATABASE: &str = "quaymaster.db";
+/// What SQLite puts beside its file, with the file's own mode.
+const BESIDE_DATABASE: [&str; 3] = ["quaymaster.db-wal", "quaymaster.db-shm", "quaymaster.db-journal"];
+const STORE: &str = "store";
+
+/// Why the data folder cannot be used. Each names the file, and says nothing of what is in it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot use {}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error(
+        "{} holds {chars} characters, and a secret there has at least {least}: restore it from a backup, or remove it \
+         to have the server make a new one at its next start",
+        path.display()
+    )]
+    Short { path: PathBuf, chars: usize, least: usize },
+    #[error(
+        "{} is missing, and the database beside it was written with it: restore it from a backup, or set audit.key \
+         (AUDIT_KEY) to what it was",
+        .0.display()
+    )]
+    AuditKeyLost(PathBuf),
+    #[error("{} is missing: start the server, which makes it", .0.display())]
+    Missing(PathBuf),
+}
+
+/// A folder whose contents only this user can read.
 #[derive(Clone, Debug)]
 pub struct DataDir {
     path: PathBuf,
 }
 
 impl DataDir {
-    /// Makes the folder where missing, mode 0700.
+    /// The folder as it is; makes and changes nothing. `None` where there is none.
+    pub fn open(path: &Path) -> Option<Self> {
+        path.is_dir().then(|| Self { path: path.to_owned() })
+    }
+
+    /// Makes the folder where missing, mode 0700. In one that was there before and lets others in, what the server keeps
+    /// becomes its own: mode 0700 and 0600. The folder itself stays as it is, because it may hold other things.
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        Ok(Self { path: path.to_owned() })
+    pub fn make(path: &Path) -> Result<Self, Error> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| at(path, source))?;
+        let dir = Self { path: path.to_owned() };
+        let secrets = SECRETS.map(|secret| secret.name);
+        for name in BESIDE_DATABASE.into_iter().chain(secrets).chain([DATABASE, STORE]) {
+            dir.close_to_others(name);
+        }
+        Ok(dir)
+    }
+
+    /// A volume may take no modes, or give files to somebody else; then the server still works.
+    fn close_to_others(&self, name: &str) {
+        let path = self.path.join(name);
+        let closed = std::fs::metadata(&path).and_then(|found| match found.mode() & 0o7777 {
+            mode if mode & 0o077 == 0 => Ok(()),
+            mode => std::fs::set_permissions(&path, Permissions::from_mode(mode & 0o700)),
+        });
+        match closed {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(path = %path.display(), %error, "others may be able to read this file"),
+        }
     }
 
     pub fn database_file(&self) -> PathBuf {
-        self.path.join("quaymaster.db")
+        self.path.join(DATABASE)
+    }
+
+    /// Makes the database's file where missing, still empty, so that its mode is 0600 and not what the umask leaves.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn make_database_file(&self) -> Result<(), Error> {
+        let path = self.database_file();
+        let made = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
+        made.map(drop).map_err(|source| at(&path, source))
+    }
+
+    /// Whether a database has been written here.
+    pub fn has_database(&self) -> bool {
+        std::fs::metadata(self.database_file()).is_ok_and(|found| found.len() > 0)
     }
 
     pub fn store(&self) -> PathBuf {
-        self.path.join("store")
+        self.path.join(STORE)
     }
 
     /// Keeps a little of the disk for a start on a full one: SQLite cannot open a database that was closed well without
@@ -63,34 +149,67 @@ impl DataDir {
         }
     }
 
-    /// The secret kept under `name`, made by `make` at the first call and the same ever after, mode 0600.
-    ///
-    /// Two processes may ask at once: both get the one that is kept.
+    /// Makes the store's folder where missing, mode 0700.
     ///
     /// # Errors
-    /// The file cannot be read or written.
-    pub fn secret(&self, name: &str, make: impl FnOnce() -> String) -> io::Result<String> {
-        let path = self.path.join(name);
-        match std::fs::read_to_string(&path) {
-            Ok(secret) => return Ok(secret.trim().to_owned()),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+    /// It cannot be made.
+    pub fn make_store(&self) -> Result<(), Error> {
+        let path = self.store();
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|source| at(&path, source))
+    }
+
+    pub fn path_of(&self, secret: &SecretFile) -> PathBuf {
+        self.path.join(secret.name)
+    }
+
+    /// The secret that is kept; `None` where there is none.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is shorter than such a secret can be.
+    pub fn secret(&self, secret: &SecretFile) -> Result<Option<String>, Error> {
+        let path = self.path_of(secret);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text.trim().to_owned(),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(Error::Io { path, source }),
+        };
+        let chars = text.chars().count();
+        if chars < secret.least {
+            return Err(Error::Short { path, chars, least: secret.least });
         }
+        Ok(Some(text))
+    }
+
+    /// The secret that is kept, made at the first call and the same ever after, mode 0600.
+    ///
+    /// Any number of processes and threads may ask at once: all get the one that is kept.
+    ///
+    /// # Errors
+    /// As [`DataDir::secret`]; the file cannot be written.
+    pub fn secret_or_new(&self, secret: &SecretFile) -> Result<String, Error> {
+        if let Some(kept) = self.secret(secret)? {
+            return Ok(kept);
+        }
+        let path = self.path_of(secret);
+        self.keep(secret, &path).map_err(|source| at(&path, source))?;
+        self.secret(secret)?.ok_or_else(|| at(&path, ErrorKind::NotFound.into()))
+    }
+
+    fn keep(&self, secret: &SecretFile, path: &Path) -> io::Result<()> {
         // Written whole under another name first: a crash leaves no half a secret under its own name, and a link,
-        // unlike a rename, does not replace the one that another process was quicker to make.
-        let draft = self.path.join(format!(".{name}.{}", std::process::id()));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-        writeln!(file, "{}", make())?;
-        file.sync_all()?;
-        let linked = std::fs::hard_link(&draft, &path);
+        // unlike a rename, does not replace the one that another process was quicker to make. The draft's name is
+        // nobody else's: in two containers on one volume, both processes may have the id 1.
+        let draft = self.path.join(format!(".{}.{}", secret.name, random_hex(8)));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        let linked = writeln!(file, "{}", (secret.make)())
+            .and_then(|()| file.sync_all())
+            .and_then(|()| std::fs::hard_link(&draft, path));
         std::fs::remove_file(&draft)?;
         match linked {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
         }
-        File::open(&self.path)?.sync_all()?;
-        Ok(std::fs::read_to_string(&path)?.trim().to_owned())
+        File::open(&self.path)?.sync_all()
     }
 }
 
@@ -101,6 +220,10 @@ fn write_reserve(path: &Path, bytes: usize) -> io::Result<()> {
     aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random bytes"))?;
     file.write_all(&random)?;
     file.sync_all()
+}
+
+fn at(path: &Path, source: io::Error) -> Error {
+    Error::Io { path: path.to_owned(), source }
 }
 
 /// `bytes` random bytes in hex.
@@ -114,19 +237,96 @@ pub fn random_hex(bytes: usize) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::Barrier;
 
     use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().mode() & 0o777
+    }
 
     #[test]
     fn a_secret_is_made_once_and_for_its_owner_only() {
         let parent = tempfile::tempdir().unwrap();
-        let dir = DataDir::open(&parent.path().join("data")).unwrap();
-        let first = dir.secret("key", || random_hex(32)).unwrap();
+        let dir = DataDir::make(&parent.path().join("data")).unwrap();
+        assert_eq!(dir.secret(&AUDIT_KEY).unwrap(), None);
+        let first = dir.secret_or_new(&AUDIT_KEY).unwrap();
         assert_eq!(first.len(), 64);
-        assert_eq!(dir.secret("key", || unreachable!("it is there")).unwrap(), first);
-        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(&parent.path().join("data/key")), 0o600);
+        assert_eq!(dir.secret_or_new(&AUDIT_KEY).unwrap(), first);
+        assert_eq!(dir.secret(&AUDIT_KEY).unwrap(), Some(first));
+        assert_eq!(mode(&parent.path().join("data/audit-key")), 0o600);
         assert_eq!(mode(&parent.path().join("data")), 0o700);
+    }
+
+    #[test]
+    fn every_secret_is_as_long_as_it_must_be() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = DataDir::make(parent.path()).unwrap();
+        for secret in SECRETS {
+            let made = dir.secret_or_new(secret).unwrap();
+            for short in ["", "\n", "  \n", &made[..secret.least - 1]] {
+                std::fs::write(dir.path_of(secret), short).unwrap();
+                for refused in [dir.secret(secret).map(drop), dir.secret_or_new(secret).map(drop)] {
+                    let text = refused.unwrap_err().to_string();
+                    assert!(text.contains(secret.name) && text.contains("at least"), "{text}");
+                    assert!(short.trim().is_empty() || !text.contains(short.trim()), "{text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn all_who_ask_at_once_get_the_one_that_is_kept() {
+        let parent = tempfile::tempdir().unwrap();
+        for round in 0..20 {
+            let dir = DataDir::make(&parent.path().join(round.to_string())).unwrap();
+            let begin = Barrier::new(8);
+            let secrets: Vec<String> = std::thread::scope(|scope| {
+                let ask = || {
+                    begin.wait();
+                    dir.secret_or_new(&JWT_SECRET).unwrap()
+                };
+                let asking: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+                asking.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let kept = dir.secret(&JWT_SECRET).unwrap().unwrap();
+            assert!(secrets.iter().all(|secret| *secret == kept), "{secrets:?}");
+            let files = std::fs::read_dir(parent.path().join(round.to_string())).unwrap();
+            assert_eq!(files.count(), 1, "a draft is left over");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_in_a_folder_that_lets_others_in_is_closed_to_them() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        std::fs::create_dir(path.join(STORE)).unwrap();
+        std::fs::set_permissions(path.join(STORE), Permissions::from_mode(0o755)).unwrap();
+        for name in [DATABASE, "quaymaster.db-wal", "audit-key", "somebody-elses"] {
+            std::fs::write(path.join(name), "x").unwrap();
+            std::fs::set_permissions(path.join(name), Permissions::from_mode(0o644)).unwrap();
+        }
+        let dir = DataDir::make(&path).unwrap();
+        for name in [DATABASE, "quaymaster.db-wal", "audit-key"] {
+            assert_eq!(mode(&path.join(name)), 0o600, "{name}");
+        }
+        assert_eq!(mode(&path.join(STORE)), 0o700);
+        assert_eq!((mode(&path), mode(&path.join("somebody-elses"))), (0o755, 0o644), "not the server's own");
+
+        std::fs::remove_file(dir.database_file()).unwrap();
+        dir.make_database_file().unwrap();
+        dir.make_database_file().unwrap();
+        assert_eq!(mode(&dir.database_file()), 0o600);
+        assert!(!dir.has_database());
+    }
+
+    #[test]
+    fn to_open_makes_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        assert!(DataDir::open(&path).is_none());
+        assert!(!path.exists());
     }
 }

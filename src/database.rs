@@ -180,6 +180,14 @@ impl Database {
         migration::run(&self.writes.bare()).await
     }
 
+    /// How the schema stands to this program's; changes nothing.
+    ///
+    /// # Errors
+    /// As [`migration::schema`].
+    pub async fn schema(&self) -> Result<migration::Schema, DbErr> {
+        migration::schema(&self.reads.bare()).await
+    }
+
     /// For reads by a key.
     pub fn conn(&self) -> &Conn {
         &self.reads

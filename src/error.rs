@@ -1,5 +1,7 @@
 //! Why a verb did not happen. What that means on the wire is written once, in `http/problem.rs`.
 
+use std::error::Error as StdError;
+
 use entity::upload_session::Status;
 use sea_orm::DbErr;
 
@@ -36,6 +38,21 @@ pub fn cut(errors: &mut Vec<FieldError>, room: usize, unnamed: usize) {
     if more > 0 {
         errors.push(FieldError::new("", "more-errors", format!("{more} more errors are not named")));
     }
+}
+
+/// An error and what it came from, in one line. A cause that an error's own text tells already is not said twice.
+pub fn with_causes(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = cause.source();
+    }
+    text
 }
 
 #[derive(Debug, thiserror::Error)]

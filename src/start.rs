@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join;
+use migration::Schema;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::data_dir::{DataDir, random_hex};
+use crate::data_dir::{self, AUDIT_KEY, DataDir, JWT_SECRET, STORE_ACCESS_KEY_ID, STORE_SECRET_ACCESS_KEY, SecretFile};
 use crate::database::{Database, DbErr};
 use crate::engine::Engine;
+use crate::error::with_causes;
 use crate::event::{self, Keys};
 use crate::http::{self, ServerHandle};
 use crate::jobs::{self, Workers};
@@ -24,27 +26,34 @@ use crate::{deployment, tenant};
 /// Why the server, or a command that opens the same files, could not start. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the data folder cannot be used: {0}")]
-    DataDir(#[source] io::Error),
-    #[error("the embedded store did not start: {0}")]
+    #[error(
+        "there is no deployment in {0}: `quaymaster serve` and `quaymaster tenant create` make one; \
+         QUAYMASTER_DATA_DIR (embedded.data_dir) or DATABASE_URL (database.url) names one that is elsewhere"
+    )]
+    NoDeployment(String),
+    #[error("the database's schema is of an older version; the next start of `quaymaster serve` brings it up to date")]
+    OldSchema,
+    #[error("the data folder cannot be used")]
+    DataDir(#[from] data_dir::Error),
+    #[error("the embedded store did not start")]
     EmbeddedStore(#[from] embedded_s3::Error),
-    #[error("the database cannot be opened: {0}")]
+    #[error("the database cannot be opened")]
     Database(#[source] DbErr),
-    #[error("the database's schema could not be brought up to date: {0}")]
+    #[error("the database's schema could not be brought up to date")]
     Migration(#[source] DbErr),
-    #[error("the store's settings cannot be used: {0}")]
+    #[error("the store's settings cannot be used")]
     Storage(#[from] crate::storage::StartError),
-    #[error("a bucket of the embedded store could not be made ready: {0}")]
+    #[error("a bucket of the embedded store could not be made ready")]
     Bucket(#[source] crate::storage::Error),
-    #[error("the tenants' buckets could not be read: {0}")]
+    #[error("the tenants' buckets could not be read")]
     Buckets(#[source] crate::error::Error),
-    #[error("the feed of events could not be read: {0}")]
+    #[error("the feed of events could not be read")]
     Feed(#[source] crate::error::Error),
-    #[error("the tokens' settings cannot be used: {0}")]
+    #[error("the tokens' settings cannot be used")]
     Auth(#[from] http::auth::StartError),
-    #[error("the timetable did not start: {0}")]
+    #[error("the timetable did not start")]
     Schedule(#[from] schedule::StartError),
-    #[error("cannot listen on {0}: {1}")]
+    #[error("cannot listen on {0}")]
     Listen(String, #[source] io::Error),
 }
 
@@ -90,7 +99,7 @@ impl Feed {
 /// # Errors
 /// See [`Error`]. What had started is stopped again.
 pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Error> {
-    let dir = prepare(&mut settings)?;
+    let dir = prepare(&mut settings, Missing::Make)?;
     if let Some(dir) = &dir {
         dir.release_reserve();
     }
@@ -100,7 +109,7 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
     };
     let grace = Duration::from_secs(settings.server.shutdown_grace_secs);
     let own_addr = store.as_ref().map(embedded_s3::Server::own_addr);
-    let engine = connect(settings, dir.as_ref(), own_addr, clock).await?;
+    let engine = connect(settings, dir.as_ref(), own_addr, Missing::Make, clock).await?;
     if store.is_some() {
         prepare_bucket(&engine, engine.storage.bucket()).await?;
         for bucket in tenant::buckets(&engine).await.map_err(Error::Buckets)? {
@@ -150,22 +159,47 @@ async fn make_ready(engine: &Engine, bucket: &str) -> Result<(), crate::storage:
     engine.storage.set_cors(bucket, &engine.settings.cors.allowed_origins).await
 }
 
-/// Opens database and store without serving, as the commands do that work beside a running server.
+/// What becomes of a part of the deployment that is not there: a folder, a secret, a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    Make,
+    /// Commands that look at a deployment, or work on it, never make one: an empty one beside the real one would answer
+    /// them that all is well.
+    Refuse,
+}
+
+/// Opens database and store of a deployment that is there, without serving, as the commands do that work beside a
+/// running server. Makes nothing, and applies no migration.
+///
+/// # Errors
+/// [`Error::NoDeployment`], [`Error::OldSchema`]; else see [`Error`].
+pub async fn open(settings: Settings) -> Result<Engine, Error> {
+    open_or(settings, Missing::Refuse).await
+}
+
+/// The same, and makes what is missing, as the start of a server does.
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn open(mut settings: Settings) -> Result<Engine, Error> {
-    let dir = prepare(&mut settings)?;
-    connect(settings, dir.as_ref(), None, Clock::default()).await
+pub async fn make(settings: Settings) -> Result<Engine, Error> {
+    open_or(settings, Missing::Make).await
 }
 
-/// The keys of this deployment's record, from its settings or its data folder; opens nothing else.
+async fn open_or(mut settings: Settings, missing: Missing) -> Result<Engine, Error> {
+    let dir = prepare(&mut settings, missing)?;
+    connect(settings, dir.as_ref(), None, missing, Clock::default()).await
+}
+
+/// The keys of this deployment's record, from its settings or its data folder; opens nothing else, and makes nothing.
 ///
 /// # Errors
-/// [`Error::DataDir`].
-pub fn keys(mut settings: Settings) -> Result<Keys, Error> {
-    prepare(&mut settings)?;
-    Ok(Keys::new(settings.audit.key.as_ref().map(Secret::expose).unwrap_or_default()))
+/// [`Error::NoDeployment`], [`Error::DataDir`].
+pub fn keys(settings: &Settings) -> Result<Keys, Error> {
+    let key = match &settings.audit.key {
+        Some(key) => key.clone(),
+        None => audit_key(&open_dir(settings)?, Missing::Refuse)?,
+    };
+    Ok(Keys::new(key.expose()))
 }
 
 impl Running {
@@ -198,43 +232,81 @@ impl Running {
             store.shutdown(self.grace).await;
         }
         if let Err(error) = self.engine.db.close().await {
-            tracing::warn!(%error, "the database was not closed cleanly");
+            tracing::warn!(error = with_causes(&error), "the database was not closed cleanly");
         }
     }
 }
 
-/// Fills in what the embedded default makes by itself, from the data folder; `None` where nothing is embedded.
-fn prepare(settings: &mut Settings) -> Result<Option<DataDir>, Error> {
-    if settings.database.url.is_some() && settings.storage.bucket.is_some() {
+/// Fills in what the embedded default keeps in the data folder; `None` where nothing is embedded.
+fn prepare(settings: &mut Settings, missing: Missing) -> Result<Option<DataDir>, Error> {
+    let (own_database, own_store) = (settings.database.url.is_none(), settings.storage.bucket.is_none());
+    if !own_database && !own_store {
         return Ok(None);
     }
-    let dir = DataDir::open(&settings.embedded.data_dir).map_err(Error::DataDir)?;
-    if !settings.auth.has_key() {
-        let secret = dir.secret("jwt-secret", || random_hex(32)).map_err(Error::DataDir)?;
-        settings.auth.jwt_secret = Some(Secret::new(secret));
-    }
+    let dir = match missing {
+        Missing::Make => DataDir::make(&settings.embedded.data_dir)?,
+        Missing::Refuse => open_dir(settings)?,
+    };
     if settings.audit.key.is_none() {
-        let key = dir.secret("audit-key", || random_hex(32)).map_err(Error::DataDir)?;
-        settings.audit.key = Some(Secret::new(key));
+        settings.audit.key = Some(audit_key(&dir, missing)?);
     }
-    if settings.storage.bucket.is_none() {
-        point_at_embedded_store(settings, &dir)?;
+    if !settings.auth.has_key() {
+        settings.auth.jwt_secret = match missing {
+            Missing::Make => Some(Secret::new(dir.secret_or_new(&JWT_SECRET)?)),
+            // Only a command that makes tokens has to do without.
+            Missing::Refuse => dir.secret(&JWT_SECRET)?.map(Secret::new),
+        };
+    }
+    if own_store {
+        point_at_embedded_store(settings, &dir, missing)?;
+    }
+    if missing == Missing::Make {
+        if own_database {
+            dir.make_database_file()?;
+        }
+        if own_store {
+            dir.make_store()?;
+        }
     }
     Ok(Some(dir))
 }
 
-fn point_at_embedded_store(settings: &mut Settings, dir: &DataDir) -> Result<(), Error> {
-    let embedded = &mut settings.embedded;
-    let (id, secret) = match (&embedded.access_key_id, &embedded.secret_access_key) {
-        (Some(id), Some(secret)) => (id.clone(), secret.clone()),
-        _ => (
-            dir.secret("store-access-key-id", || format!("QM{}", random_hex(9).to_uppercase()))
-                .map_err(Error::DataDir)?,
-            Secret::new(dir.secret("store-secret-access-key", || random_hex(32)).map_err(Error::DataDir)?),
-        ),
+fn open_dir(settings: &Settings) -> Result<DataDir, Error> {
+    let dir = DataDir::open(&settings.embedded.data_dir);
+    let there = dir.filter(|dir| settings.database.url.is_some() || dir.has_database());
+    there.ok_or_else(|| no_deployment(settings))
+}
+
+fn no_deployment(settings: &Settings) -> Error {
+    Error::NoDeployment(match settings.database.url {
+        Some(_) => "the database".to_owned(),
+        None => settings.embedded.data_dir.display().to_string(),
+    })
+}
+
+/// A record that was begun with one key cannot be gone on with by another.
+fn audit_key(dir: &DataDir, missing: Missing) -> Result<Secret, data_dir::Error> {
+    let key = match dir.secret(&AUDIT_KEY)? {
+        Some(key) => key,
+        None if dir.has_database() => return Err(data_dir::Error::AuditKeyLost(dir.path_of(&AUDIT_KEY))),
+        None => kept(dir, &AUDIT_KEY, missing)?,
     };
-    embedded.access_key_id = Some(id);
-    embedded.secret_access_key = Some(secret);
+    Ok(Secret::new(key))
+}
+
+fn kept(dir: &DataDir, secret: &SecretFile, missing: Missing) -> Result<String, data_dir::Error> {
+    match missing {
+        Missing::Make => dir.secret_or_new(secret),
+        Missing::Refuse => dir.secret(secret)?.ok_or_else(|| data_dir::Error::Missing(dir.path_of(secret))),
+    }
+}
+
+fn point_at_embedded_store(settings: &mut Settings, dir: &DataDir, missing: Missing) -> Result<(), data_dir::Error> {
+    let embedded = &mut settings.embedded;
+    if embedded.access_key_id.is_none() || embedded.secret_access_key.is_none() {
+        embedded.access_key_id = Some(kept(dir, &STORE_ACCESS_KEY_ID, missing)?);
+        embedded.secret_access_key = Some(Secret::new(kept(dir, &STORE_SECRET_ACCESS_KEY, missing)?));
+    }
     Ok(())
 }
 
@@ -266,11 +338,19 @@ async fn connect(
     settings: Settings,
     dir: Option<&DataDir>,
     own_addr: Option<SocketAddr>,
+    missing: Missing,
     clock: Clock,
 ) -> Result<Engine, Error> {
     let file = dir.map(DataDir::database_file);
     let db = Database::connect(&settings.database, file.as_deref()).await.map_err(Error::Database)?;
-    db.migrate().await.map_err(Error::Migration)?;
+    match missing {
+        Missing::Make => db.migrate().await.map_err(Error::Migration)?,
+        Missing::Refuse => match db.schema().await.map_err(Error::Database)? {
+            Schema::Current => {}
+            Schema::Old => return Err(Error::OldSchema),
+            Schema::None => return Err(no_deployment(&settings)),
+        },
+    }
     let storage = Storage::connect(&store_settings(&settings, own_addr)).await?;
     Ok(Engine::new(db, storage, clock, Arc::new(settings)))
 }

@@ -58,6 +58,16 @@ const WALLS: &[Wall] = &[
         words: &["Utc::now", "Local::now", "SystemTime::now"],
         homes: &["clock.rs", "storage/"],
     },
+    Wall {
+        says: "macros that print panic where the stream is closed or full",
+        words: &["println!", "print!", "eprintln!", "eprint!", "dbg!"],
+        homes: &[],
+    },
+    Wall {
+        says: "commands write in cli/out.rs, and the log to standard error",
+        words: &["stdout()", "io::stdout", "stderr()", "io::stderr"],
+        homes: &["cli/out.rs", "cli/push/progress.rs", "telemetry.rs"],
+    },
     Wall { says: "the environment is read in settings/", words: &["std::env", "env::var"], homes: &["settings/"] },
 ];
 

@@ -3,7 +3,7 @@
 //!
 //! For each size a database of its own: so many finished sessions, with all indexes and without their events, and 1,000
 //! abandoned ones that were opened by the verb itself, each with a multipart upload in an embedded store.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -161,7 +161,7 @@ impl Home {
             ("QUAYMASTER_DATABASE__STATEMENT_TIMEOUT_SECS", "3600"),
         ];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let engine = quaymaster::start::open(Settings::parse(None, env).unwrap()).await.unwrap();
+        let engine = quaymaster::start::make(Settings::parse(None, env).unwrap()).await.unwrap();
         engine.storage.create_bucket("bench").await.unwrap();
         Self { engine, admin, name, _store: store, _dir: dir }
     }

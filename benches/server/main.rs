@@ -1,7 +1,7 @@
 //! What the server costs, in one table, beside what it should cost: `scripts/bench`, which see for the parts.
 //!
 //! A plain driver: most figures are taken from outside a running server, from its answers and from `/proc`.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod bare;
 mod initiate;

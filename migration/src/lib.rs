@@ -65,6 +65,28 @@ impl MigratorTrait for Migrator {
 /// server takes, many times over.
 const TRIES_FOR_A_LOCK: u32 = 120;
 
+/// How a database stands to the migrations of this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schema {
+    /// None was ever applied.
+    None,
+    /// Some are pending.
+    Old,
+    Current,
+}
+
+/// Looks, and changes nothing.
+///
+/// # Errors
+/// [`DbErr`]; also where the database has a migration that this program does not know.
+pub async fn schema(db: &DatabaseConnection) -> Result<Schema, DbErr> {
+    match Migrator::get_pending_migrations_read_only(db).await?.len() {
+        0 => Ok(Schema::Current),
+        pending if pending == Migrator::migrations().len() => Ok(Schema::None),
+        _ => Ok(Schema::Old),
+    }
+}
+
 /// Applies what is pending, one change after the other: each is there as a whole or not at all, and on SQLite all of
 /// them are.
 ///

@@ -121,7 +121,7 @@ async fn verify(slug: Option<&str>, session: Option<SessionId>, config: Option<&
         }
     };
     let report = event::verify(&engine, &Scope { tenant, session }, progress).await;
-    let report = report.map_err(|error| format!("not verified to the end: {error}"))?;
+    let report = report.map_err(|error| format!("not verified to the end: {}", said(error)))?;
     match session {
         Some(id) if report.sessions + report.tombstones == 0 => Err(format!("there is no session {id}")),
         _ => Ok(report),

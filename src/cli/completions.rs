@@ -4,6 +4,7 @@ use clap::CommandFactory as _;
 use clap_complete::Shell;
 
 use super::Cli;
+use super::out::print_with;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  quaymaster completions bash > /etc/bash_completion.d/quaymaster")]
@@ -12,6 +13,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
-    clap_complete::generate(args.shell, &mut Cli::command(), "quaymaster", &mut std::io::stdout());
-    ExitCode::SUCCESS
+    // Into memory first: where it cannot write, the generator panics.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "quaymaster", &mut script);
+    print_with(|out| out.write_all(&script))
 }

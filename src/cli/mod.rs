@@ -7,24 +7,28 @@ mod finding;
 mod health;
 mod job;
 mod openapi;
+mod out;
 mod pass;
 pub mod push;
 mod receipt;
 mod serve;
 mod session;
 mod size;
+mod stop;
 mod table;
 mod tenant;
 mod token;
 
-use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use out::{failed, print, warn};
+
 use crate::caller::Actor;
-use crate::error::Error;
+use crate::engine::Engine;
+use crate::error::{Error, with_causes};
 use crate::settings::Settings;
 use crate::start;
 
@@ -80,7 +84,7 @@ enum Command {
     Openapi(openapi::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
-    /// Ask a running server whether it is ready; exits with 1 where it is not
+    /// Ask a running server whether it lives, or is ready; exits with 1 where it is not
     Health(health::Args),
 }
 
@@ -89,7 +93,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(format_args!("cannot start: {error}")),
+        Err(error) => return failed(format_args!("cannot start: {}", with_causes(&error))),
     };
     runtime.block_on(async {
         match cli.command {
@@ -109,39 +113,25 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Says something to a person, on standard error.
-fn warn(message: impl Display) {
-    use std::io::Write as _;
-    // Nobody to tell where standard error is closed.
-    let _ = writeln!(std::io::stderr(), "quaymaster: {message}");
-}
-
-/// Says what went wrong, for a person, and answers the exit code for it.
-fn failed(message: impl Display) -> ExitCode {
-    warn(message);
-    ExitCode::FAILURE
-}
-
-/// An error as a command says it.
+/// An error as a command says it, with its causes.
 fn said(error: Error) -> String {
     match error {
         Error::Invalid(fields) => fields.into_iter().map(|field| field.detail).collect::<Vec<_>>().join("\n"),
-        error => error.explained(),
+        error => with_causes(&error),
     }
 }
 
-/// Writes a result to standard output; a closed pipe (`| head`) is no failure of ours to report.
-fn print(text: &str) -> ExitCode {
-    use std::io::Write as _;
-    match writeln!(std::io::stdout(), "{text}") {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => failed(format_args!("cannot write to standard output: {error}")),
-    }
+/// Reads the settings and opens what a running server has open too. Makes nothing: a command that is run in the wrong
+/// folder has to say so.
+async fn open(config: Option<&Path>) -> Result<Engine, String> {
+    start::open(settings(config)?).await.map_err(|error| with_causes(&error))
 }
 
-/// Reads the settings and opens what a running server has open too.
-async fn open(config: Option<&std::path::Path>) -> Result<crate::engine::Engine, String> {
-    let settings = Settings::load(config).map_err(|error| error.to_string())?;
-    start::open(settings).await.map_err(|error| error.to_string())
+/// The same, and makes the deployment where there is none.
+async fn make(config: Option<&Path>) -> Result<Engine, String> {
+    start::make(settings(config)?).await.map_err(|error| with_causes(&error))
+}
+
+fn settings(config: Option<&Path>) -> Result<Settings, String> {
+    Settings::load(config).map_err(|error| with_causes(&error))
 }

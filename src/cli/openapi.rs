@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 
 use super::{failed, print};
+use crate::error::with_causes;
 use crate::http;
 
 /// Prints the document that a running server answers at /openapi.json.
@@ -11,6 +12,6 @@ pub(super) struct Args {}
 pub(super) fn run(_: &Args) -> ExitCode {
     match http::openapi_document().to_pretty_json() {
         Ok(document) => print(&document),
-        Err(error) => failed(error),
+        Err(error) => failed(with_causes(&error)),
     }
 }

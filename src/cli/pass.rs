@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::duration::duration;
+use super::stop::Stop;
 use super::table::{lines, or_dash, table, time};
 use super::{ACTOR, failed, finding, open, print, said, warn};
 use crate::http::admin::background::{PassView, RunView};
@@ -97,7 +98,10 @@ async fn run_one(pass: Pass, args: RunArgs, config: Option<&Path>) -> ExitCode {
     }
     let options = Options { dry_run: args.dry_run, older_than: args.older_than };
     let stop = CancellationToken::new();
-    let listening = stop_on_interrupt(&stop);
+    let listening = match Stop::listen() {
+        Ok(asked) => tokio::spawn(stop_when(asked, stop.clone())),
+        Err(error) => return failed(format_args!("cannot listen for signals: {error}")),
+    };
     let ended = Box::pin(pass::by_hand(&engine, pass, options, ACTOR, &stop)).await;
     listening.abort();
     match ended {
@@ -107,18 +111,12 @@ async fn run_one(pass: Pass, args: RunArgs, config: Option<&Path>) -> ExitCode {
     }
 }
 
-/// Ctrl-C: the pass begins with no more rows, and what it has done is recorded. A second one ends the process as ever.
-fn stop_on_interrupt(stop: &CancellationToken) -> tokio::task::JoinHandle<()> {
-    let stop = stop.clone();
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            warn("stopping; once more to give up");
-            stop.cancel();
-        }
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(130);
-        }
-    })
+/// Asked once, the pass begins with no more rows, and what it has done is recorded. Asked again, the process ends.
+async fn stop_when(mut asked: Stop, stop: CancellationToken) {
+    asked.asked().await;
+    warn("stopping; once more to give up");
+    stop.cancel();
+    std::process::exit(asked.asked().await.into());
 }
 
 fn report(record: RunRecord, as_json: bool) -> ExitCode {

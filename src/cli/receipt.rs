@@ -6,8 +6,8 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::{failed, print};
+use crate::error::with_causes;
 use crate::event::{self, PublicKeys};
-use crate::settings::Settings;
 use crate::start;
 
 #[derive(Debug, Subcommand)]
@@ -33,7 +33,7 @@ pub(super) fn run(command: Command, config: Option<&Path>) -> ExitCode {
     match verify(&file, keys.as_deref(), config) {
         Ok(claims) => match serde_json::to_string_pretty(&claims) {
             Ok(text) => print(&text),
-            Err(error) => failed(error),
+            Err(error) => failed(with_causes(&error)),
         },
         Err(error) => failed(error),
     }
@@ -51,8 +51,7 @@ fn verify(file: &Path, keys: Option<&Path>, config: Option<&Path>) -> Result<Val
 }
 
 fn own_keys(config: Option<&Path>) -> Result<PublicKeys, String> {
-    let settings = Settings::load(config).map_err(|error| error.to_string())?;
-    let keys = start::keys(settings).map_err(|error| error.to_string())?;
+    let keys = start::keys(&super::settings(config)?).map_err(|error| with_causes(&error))?;
     Ok(event::public_keys(&keys))
 }
 
@@ -64,5 +63,6 @@ fn read(path: &Path) -> Result<String, String> {
         std::fs::read_to_string(path).map(|read| text = read)
     };
     read.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    Ok(text)
+    // Some editors and shells begin a file with a byte-order mark.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }

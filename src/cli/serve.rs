@@ -1,11 +1,12 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::failed;
+use super::stop::Stop;
 use crate::clock::Clock;
+use crate::error::with_causes;
 #[cfg(target_os = "linux")]
 use crate::open_files;
 use crate::settings::Settings;
@@ -21,34 +22,33 @@ Examples:
 pub(super) struct Args {}
 
 pub(super) async fn run(_: Args, config: Option<&Path>) -> ExitCode {
-    let settings = match Settings::load(config) {
+    let settings = match super::settings(config) {
         Ok(settings) => settings,
         Err(error) => return failed(error),
     };
     if let Err(error) = telemetry::init(&settings.log) {
-        return failed(error);
+        return failed(with_causes(&error));
     }
     for warning in &settings.warnings {
         warn!("{warning}");
     }
     #[cfg(target_os = "linux")]
     open_files::raise(&settings);
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return failed("cannot listen for signals");
+    let mut stop = match Stop::listen() {
+        Ok(stop) => stop,
+        Err(error) => return failed(format_args!("cannot listen for signals: {error}")),
     };
     let mut running = match start::start(settings, Clock::default()).await {
         Ok(running) => running,
-        Err(error) => return failed(error),
+        Err(error) => return failed(with_causes(&error)),
     };
     info!(address = %running.addr, "ready");
     let failure = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        _ = stop.asked() => None,
         failure = running.failed() => Some(failure),
     };
     if let Some(failure) = failure {
-        error!(error = %failure, "the server failed");
+        error!(error = with_causes(&failure), "the server failed");
         return ExitCode::FAILURE;
     }
     info!("stopping: no new requests, finishing those that run");

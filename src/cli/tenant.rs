@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::size::bytes;
 use super::table::{lines, or_dash, size, table, time};
-use super::{ACTOR, failed, open, print, said, warn};
+use super::{ACTOR, failed, make, open, print, said, warn};
 use crate::engine::Engine;
-use crate::error::Error;
+use crate::error::{Error, with_causes};
 use crate::http::admin::tenants::{TenantView, UsageView};
 use crate::tenant::usage::{DAYS_DEFAULT, DAYS_MAX, last_days};
 use crate::tenant::{Limits, Standing};
@@ -109,7 +109,15 @@ fn number_or_none(text: &str) -> Result<Quota, String> {
 }
 
 pub(super) async fn run(command: Command, config: Option<&Path>) -> ExitCode {
-    let engine = match open(config).await {
+    let opened = match &command {
+        Command::Create { .. } => make(config).await,
+        Command::List { .. }
+        | Command::Suspend { .. }
+        | Command::Resume { .. }
+        | Command::Quota { .. }
+        | Command::Usage { .. } => open(config).await,
+    };
+    let engine = match opened {
         Ok(engine) => engine,
         Err(error) => return failed(error),
     };
@@ -146,7 +154,8 @@ async fn create(engine: &Engine, slug: &str, brand: Vec<String>, bucket: Option<
         && let Err(error) = start::prepare_own_bucket(engine, bucket).await
     {
         warn(format_args!(
-            "a bucket of the embedded store could not be made ready: {error}; the next start of the server does it"
+            "a bucket of the embedded store could not be made ready: {}; the next start of the server does it",
+            with_causes(&error)
         ));
     }
     Ok(json!({ "tenant_id": created.tenant_id, "brands": created.brands }).to_string())

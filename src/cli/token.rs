@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::duration::duration;
 use super::tenant::named;
-use super::{failed, open, print};
+use super::{failed, open, print, said};
 use crate::caller::{Brands, Permission};
 use crate::engine::Engine;
 use crate::http::auth::{Grant, may_be_a_user, mint};
@@ -79,7 +79,7 @@ async fn brands(engine: &Engine, tenant: &entity::tenant::Model, slugs: &[String
     if slugs.is_empty() {
         return Ok(Brands::All);
     }
-    let known = tenant::brands_of(engine, tenant.id).await.map_err(|error| error.to_string())?;
+    let known = tenant::brands_of(engine, tenant.id).await.map_err(said)?;
     let find = |slug: &String| {
         let brand = known.iter().find(|brand| brand.slug == *slug);
         brand.map(|brand| brand.id).ok_or_else(|| format!("{} has no brand {slug:?}", tenant.slug))

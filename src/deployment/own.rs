@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::rows;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, with_causes};
 use crate::settings::ProvisionStrategy;
 use crate::storage::{self, Kind, Location, Op};
 use crate::{session, tenant};
@@ -89,13 +89,18 @@ pub async fn mark(engine: &Engine) {
 async fn mark_each(engine: &Engine) {
     let buckets = match buckets(engine).await {
         Ok(buckets) => buckets,
-        Err(error) => return warn!(%error, "the buckets to be marked could not be read; the first pass will mark them"),
+        Err(error) => {
+            let error = with_causes(&error);
+            return warn!(error, "the buckets to be marked could not be read; the first pass will mark them");
+        }
     };
     for bucket in buckets {
         match must_own(engine, &bucket).await {
             Ok(()) => {}
             Err(error @ Error::ForeignBucket { .. }) => error!(%error, "nothing will be deleted in this bucket"),
-            Err(error) => warn!(bucket, %error, "the bucket could not be marked; the first pass will"),
+            Err(error) => {
+                warn!(bucket, error = with_causes(&error), "the bucket could not be marked; the first pass will")
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use super::record::{Note, record};
 use super::rows;
 use crate::caller::Actor;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Result, with_causes};
 use crate::storage;
 
 /// The failure of [`Effect::See`].
@@ -72,7 +72,7 @@ pub(crate) async fn record_effect(
     let Some(event) = event else { return };
     let note = Note { event, actor, details, at: engine.clock.now() };
     if let Err(error) = commit(engine, seen, &note, outcome.is_err()).await {
-        warn!(session.id = %seen.id, event, %error, "an effect on the store could not be recorded");
+        warn!(session.id = %seen.id, event, error = with_causes(&error), "an effect on the store could not be recorded");
     }
 }
 

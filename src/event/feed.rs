@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 use super::line::Line;
 use super::rows::{self, Span};
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Result, with_causes};
 
 /// Events that get their places in one transaction, at most.
 pub const BATCH: u32 = 1_000;
@@ -110,10 +110,13 @@ async fn follow(engine: &Engine) {
         match done {
             Ok(()) => was_well = true,
             Err(error) if was_well => {
-                warn!(%error, "events could not be put in order; they will be once the database answers");
+                warn!(
+                    error = with_causes(&error),
+                    "events could not be put in order; they will be once the database answers"
+                );
                 was_well = false;
             }
-            Err(error) => debug!(%error, "events could not be put in order"),
+            Err(error) => debug!(error = with_causes(&error), "events could not be put in order"),
         }
     }
 }

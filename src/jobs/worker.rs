@@ -12,7 +12,7 @@ use super::share::Turn;
 use super::work::work;
 use super::{Kind, Lease, rows};
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, with_causes};
 
 /// For the statements that release jobs at shutdown.
 const RELEASE_GRACE: Duration = Duration::from_secs(5);
@@ -171,9 +171,9 @@ async fn release(engine: &Engine, lease: &Lease) {
 
 fn report(error: &Error) {
     if error.is_outage() {
-        debug!(error = error.explained(), "the queue of jobs cannot be reached");
+        debug!(error = with_causes(&error), "the queue of jobs cannot be reached");
     } else {
-        error!(error = error.explained(), "the queue of jobs cannot be read");
+        error!(error = with_causes(&error), "the queue of jobs cannot be read");
     }
 }
 

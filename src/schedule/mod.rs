@@ -15,13 +15,13 @@ pub use take::{Taken, take};
 pub use timetable::Timetable;
 
 use crate::engine::Engine;
-use crate::error::Error;
+use crate::error::{Error, with_causes};
 use crate::pass::Pass;
 
 /// Why the timetable did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the slots that were missed could not be taken: {0}")]
+    #[error("the slots that were missed could not be taken")]
     Missed(#[source] Error),
     #[error("{0}")]
     Cron(String),
@@ -87,8 +87,10 @@ fn slots(
             }
             match take(&engine, pass, &timetable).await {
                 Ok(_) => {}
-                Err(error) if error.is_outage() => debug!(pass.name = pass.name(), %error, "a slot was not taken"),
-                Err(error) => warn!(pass.name = pass.name(), %error, "a slot was not taken"),
+                Err(error) if error.is_outage() => {
+                    debug!(pass.name = pass.name(), error = with_causes(&error), "a slot was not taken")
+                }
+                Err(error) => warn!(pass.name = pass.name(), error = with_causes(&error), "a slot was not taken"),
             }
         })
     })

@@ -10,7 +10,7 @@ use super::rows::{self, Queue};
 use super::sweep::{Fate, sweep};
 use crate::clock::seconds;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, with_causes};
 use crate::event;
 use crate::pass::{Report, Run};
 
@@ -36,7 +36,7 @@ pub(super) async fn delete_past(engine: &Engine, run: &Run, now: DateTime<Utc>) 
             Err(error @ Error::DbUnavailable(_)) => return Err(error),
             Err(error) => {
                 // Which of them it was is not known, nor what comes after them.
-                warn!(%error, "rows that are past their time could not be deleted");
+                warn!(error = with_causes(&error), "rows that are past their time could not be deleted");
                 report.found += 1;
                 report.failed += 1;
                 report.name("rows past their time".to_owned(), &error.explained());

@@ -2,7 +2,11 @@
 //! the other end who says anything; at the end the whole ledger is checked, and that live readers have heard of all of it.
 //!
 //! `make chaos` runs this for ten minutes. What happens is decided by a seed, which is printed; when it happens is not.
-#![allow(clippy::print_stdout, reason = "whoever waits ten minutes wants to see the seed and the figures")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "whoever waits ten minutes wants to see the seed and the figures"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;

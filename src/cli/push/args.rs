@@ -85,7 +85,10 @@ Exit codes:
   1    a file failed; the others are assets
   2    wrong usage, or no file to push
   3    the token is missing, wrong, over, or not allowed to do this
-  130  stopped by Ctrl-C; the same command goes on from there";
+  130  stopped by Ctrl-C; the same command goes on from there
+  143  stopped by SIGTERM; likewise
+
+However it is stopped, it prints what came of each file so far.";
 
 /// A token that a header can carry.
 #[derive(Clone)]

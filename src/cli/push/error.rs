@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::report::plain;
+use crate::error::with_causes;
 
 /// What the server says about a request that it refused: its problem document, as far as a client reads it.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -170,17 +171,7 @@ impl fmt::Display for Problem {
 /// A failed exchange in words, causes and all, without its URL: a presigned one is a credential.
 impl From<reqwest::Error> for Error {
     fn from(error: reqwest::Error) -> Self {
-        let error = error.without_url();
-        let mut words = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(next) = cause {
-            let more = next.to_string();
-            if !words.contains(&more) {
-                words = format!("{words}: {more}");
-            }
-            cause = next.source();
-        }
-        Error::Network(words)
+        Error::Network(with_causes(&error.without_url()))
     }
 }
 

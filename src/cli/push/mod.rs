@@ -15,7 +15,6 @@ mod upload;
 mod urls;
 mod wire;
 
-use std::io::{ErrorKind, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -39,13 +38,14 @@ use scan::LocalFile;
 use store::Store;
 use wire::Session;
 
+use super::out::{failed, print_with, tell};
+use super::stop::Stop;
+
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 const FAILED: u8 = 1;
 const NOTHING_TO_DO: u8 = 2;
 const REFUSED: u8 = 3;
-/// As a shell has it for a program that SIGINT ended.
-const INTERRUPTED: u8 = 130;
 
 /// What all files of a run share.
 struct Push {
@@ -67,16 +67,17 @@ pub async fn run(args: PushArgs) -> ExitCode {
     let (paths, hidden) = (args.paths.clone(), args.hidden);
     let scan = spawn_blocking(move || scan::scan(&paths, hidden)).await.expect("the scan does not panic");
     if scan.found.is_empty() {
-        eprintln!("no file to push{}", left_out(&scan).map(|why| format!(": {why}")).unwrap_or_default());
+        tell(format_args!("no file to push{}", left_out(&scan).map(|why| format!(": {why}")).unwrap_or_default()));
         return ExitCode::from(NOTHING_TO_DO);
     }
     let bytes = scan.found.iter().filter_map(|(_, file)| Some(file.as_ref().ok()?.size)).sum();
     let push = match Push::new(&args, scan.found.len(), bytes) {
         Ok(push) => push,
-        Err(error) => {
-            eprintln!("cannot prepare the connections: {}", Error::from(error));
-            return ExitCode::from(FAILED);
-        }
+        Err(error) => return failed(format_args!("cannot prepare the connections: {}", Error::from(error))),
+    };
+    let mut stop = match Stop::listen() {
+        Ok(stop) => stop,
+        Err(error) => return failed(format_args!("cannot listen for signals: {error}")),
     };
     if let Some(left_out) = left_out(&scan) {
         push.progress.note(&left_out);
@@ -85,32 +86,30 @@ pub async fn run(args: PushArgs) -> ExitCode {
     let outcomes = Outcomes::new(scan.found.len());
     let sizes: Vec<_> =
         scan.found.iter().map(|(path, file)| (path.clone(), file.as_ref().ok().map(|f| f.size))).collect();
-    let interrupted = tokio::select! {
-        () = push.all(scan.found, &outcomes) => false,
-        () = push.progress.tell() => false,
-        () = ctrl_c() => true,
+    let stopped = tokio::select! {
+        () = push.all(scan.found, &outcomes) => None,
+        () = push.progress.tell() => None,
+        code = stop.asked() => Some(code),
     };
     push.progress.clear();
     let outcomes = outcomes.into_vec(sizes);
-    push.suggest_brand(&outcomes).await;
-
-    let summary = Summary { batch: &push.batch, interrupted, seconds: begun.elapsed().as_secs_f64() };
-    let printed = if args.json {
-        report::write_json(&mut stdout().lock(), &outcomes, &summary)
-    } else {
-        report::write_table(&mut stdout().lock(), &outcomes)
-    };
-    push.progress.note(&report::sentence(&outcomes, &summary));
-    if let Err(error) = printed
-        && error.kind() != ErrorKind::BrokenPipe
-    // `| head` has seen enough
-    {
-        eprintln!("cannot print the results: {error}");
-        return ExitCode::from(FAILED);
+    if stopped.is_none() {
+        push.suggest_brand(&outcomes).await;
     }
-    if interrupted {
-        eprintln!("stopped; what is sent is kept, and the same command goes on from here");
-        return ExitCode::from(INTERRUPTED);
+
+    let summary =
+        Summary { batch: &push.batch, interrupted: stopped.is_some(), seconds: begun.elapsed().as_secs_f64() };
+    let printed = print_with(|out| match args.json {
+        true => report::write_json(out, &outcomes, &summary),
+        false => report::write_table(out, &outcomes),
+    });
+    push.progress.note(&report::sentence(&outcomes, &summary));
+    if printed != ExitCode::SUCCESS {
+        return printed;
+    }
+    if let Some(code) = stopped {
+        tell("stopped; what is sent is kept, and the same command goes on from here");
+        return ExitCode::from(code);
     }
     exit_code(&outcomes)
 }
@@ -264,10 +263,4 @@ fn left_out(scan: &scan::Scan) -> Option<String> {
     let special = (scan.special > 0).then(|| format!("{} links or special files", scan.special));
     let both: Vec<_> = hidden.into_iter().chain(special).collect();
     (!both.is_empty()).then(|| format!("left out in folders: {}", both.join(", ")))
-}
-
-async fn ctrl_c() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await // no handler: then Ctrl-C ends the process, and the sessions stay as well
-    }
 }

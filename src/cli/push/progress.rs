@@ -8,6 +8,7 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::report::plain;
+use crate::cli::out::tell;
 
 /// Bars of files beside that of the total; more files may be on their way.
 const BARS_MAX: usize = 6;
@@ -78,7 +79,7 @@ impl Progress {
         let finished = self.finished.fetch_add(1, Ordering::Relaxed) + 1;
         self.total.set_message(format!(", {finished} of {} files", self.files));
         if let Some(line) = line.filter(|_| self.mode == Mode::Lines) {
-            eprintln!("{line}");
+            tell(line);
         }
     }
 
@@ -91,7 +92,12 @@ impl Progress {
 
     /// For a person in any case.
     pub fn error(&self, line: &str) {
-        self.bars.suspend(|| eprintln!("{line}"));
+        if self.mode == Mode::Bars {
+            // Above the bars. A terminal that has gone takes nothing any more.
+            let _ = self.bars.println(line);
+        } else {
+            tell(line);
+        }
     }
 
     /// Writes a line every few seconds where there are no bars. Never ends.
@@ -102,14 +108,14 @@ impl Progress {
         loop {
             tokio::time::sleep(LINE_EVERY).await;
             let (finished, total) = (self.finished.load(Ordering::Relaxed), &self.total);
-            eprintln!(
+            tell(format_args!(
                 "{finished} of {} files, {} of {}, {}/s, {} left",
                 self.files,
                 HumanBytes(total.position()),
                 HumanBytes(total.length().unwrap_or(0)),
                 HumanBytes(total.per_sec() as u64),
                 HumanDuration(total.eta()),
-            );
+            ));
         }
     }
 

@@ -101,7 +101,7 @@ impl Verified {
 }
 
 /// A line for each file, in the order of the arguments, and one for all of them.
-pub fn write_json(out: &mut impl Write, outcomes: &[Outcome], summary: &Summary<'_>) -> io::Result<()> {
+pub fn write_json(out: &mut dyn Write, outcomes: &[Outcome], summary: &Summary<'_>) -> io::Result<()> {
     for outcome in outcomes {
         writeln!(out, "{}", outcome.to_json())?;
     }
@@ -116,11 +116,10 @@ pub fn write_json(out: &mut impl Write, outcomes: &[Outcome], summary: &Summary<
         "interrupted": summary.interrupted,
         "seconds": summary.seconds,
     }});
-    writeln!(out, "{summary}")?;
-    out.flush()
+    writeln!(out, "{summary}")
 }
 
-pub fn write_table(out: &mut impl Write, outcomes: &[Outcome]) -> io::Result<()> {
+pub fn write_table(out: &mut dyn Write, outcomes: &[Outcome]) -> io::Result<()> {
     writeln!(out, "{:<8}  {:>10}  {:<8}  {:<36}  FILE", "RESULT", "SIZE", "VERIFIED", "ASSET")?;
     for outcome in outcomes {
         let size = outcome.size.map_or_else(|| "-".into(), |size| HumanBytes(size).to_string());
@@ -130,7 +129,7 @@ pub fn write_table(out: &mut impl Write, outcomes: &[Outcome]) -> io::Result<()>
         let path = shown(&outcome.path);
         writeln!(out, "{:<8}  {size:>10}  {verified:<8}  {:<36}  {path}", outcome.word(), plain(asset))?;
     }
-    out.flush()
+    Ok(())
 }
 
 /// The same for people, in a sentence.

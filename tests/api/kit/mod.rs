@@ -80,6 +80,7 @@ pub fn tell<F: Future<Output = ()>>(pair: Pair, story: impl FnOnce(TestApp) -> F
         app.take_down().await;
         match outcome.map_err(|panic| panic.downcast::<Skipped>()) {
             Ok(()) => {}
+            #[allow(clippy::print_stderr, reason = "cargo test shows it beside the story's name")]
             Err(Ok(skipped)) => eprintln!("skipped: {}", skipped.0),
             Err(Err(panic)) => std::panic::resume_unwind(panic),
         }
