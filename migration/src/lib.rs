@@ -21,6 +21,8 @@ mod m20261129_000031_index_queue;
 mod m20261129_000032_prune_tombstones;
 mod m20261129_000033_index_tombstones;
 mod m20261129_000034_fill_usage;
+mod m20261129_000040_take_empty_files;
+mod m20261129_000041_index_client_references;
 mod m20261129_000060_try_writes;
 mod sql;
 
@@ -56,6 +58,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000032_prune_tombstones::Migration),
             Box::new(m20261129_000033_index_tombstones::Migration),
             Box::new(m20261129_000034_fill_usage::Migration),
+            Box::new(m20261129_000040_take_empty_files::Migration),
+            Box::new(m20261129_000041_index_client_references::Migration),
             Box::new(m20261129_000060_try_writes::Migration),
         ]
     }

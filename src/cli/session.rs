@@ -54,6 +54,9 @@ Examples:
         /// The batch's reference
         #[arg(long, value_name = "REF")]
         batch: Option<String>,
+        /// The file's reference within its batch
+        #[arg(long, value_name = "REF")]
+        reference: Option<String>,
         /// How many at most
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: u64,
@@ -108,8 +111,14 @@ pub(super) async fn run(command: Command, config: Option<&Path>) -> ExitCode {
         Err(error) => return failed(error),
     };
     let answer = match command {
-        Command::List { tenant, status, user, batch, limit, json } => {
-            let filter = Filter { statuses: status, created_by: user, batch_reference: batch, ..Filter::default() };
+        Command::List { tenant, status, user, batch, reference, limit, json } => {
+            let filter = Filter {
+                statuses: status,
+                created_by: user,
+                batch_reference: batch,
+                client_reference: reference,
+                ..Filter::default()
+            };
             list(&engine, &tenant, &filter, limit, json).await
         }
         Command::Show { which } => show(&engine, &which).await,

@@ -47,6 +47,7 @@ impl From<Page<Session, SessionId>> for PageView {
         ("status" = Option<String>, Query, description = "States, separated by commas.", pattern = "^(INITIATING|UPLOADING|COMPLETED|FAILED|CANCELLED)(,(INITIATING|UPLOADING|COMPLETED|FAILED|CANCELLED))*$"),
         ("brand_id" = Option<uuid::Uuid>, Query),
         ("batch_reference" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        ("client_reference" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("fingerprint" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("created_by" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 200),
@@ -75,6 +76,8 @@ pub(super) struct ListQuery {
     #[validate(custom(function = "rules::reference"))]
     pub(super) batch_reference: Option<String>,
     #[validate(custom(function = "rules::reference"))]
+    pub(super) client_reference: Option<String>,
+    #[validate(custom(function = "rules::reference"))]
     pub(super) fingerprint: Option<String>,
     #[validate(custom(function = "rules::reference"))]
     pub(super) created_by: Option<String>,
@@ -94,6 +97,7 @@ impl ListQuery {
             statuses: self.status.iter().flat_map(|names| names.split(',')).filter_map(state::named).collect(),
             brand: self.brand_id,
             batch_reference: self.batch_reference,
+            client_reference: self.client_reference,
             fingerprint: self.fingerprint,
             created_by: self.created_by,
         }

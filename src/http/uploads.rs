@@ -50,11 +50,11 @@ macro_rules! file_request {
             #[validate(required, custom(function = "rules::file_name"))]
             file_name: Option<String>,
             /// Bytes.
-            #[schema(required, nullable = false, minimum = 1, maximum = 5497558138880_i64)]
-            #[validate(required, range(min = 1))]
+            #[schema(required, nullable = false, minimum = 0, maximum = 5497558138880_i64)]
+            #[validate(required, range(min = 0))]
             file_size: Option<i64>,
-            /// An RFC 9110 media type; `application/octet-stream` where not given.
-            #[schema(max_length = 128, pattern = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
+            /// An RFC 9110 media type; `application/octet-stream` where not given or empty.
+            #[schema(max_length = 128, pattern = r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?$")]
             #[validate(custom(function = "rules::media_type"))]
             mime_type: Option<String>,
             /// May be left out where the caller holds exactly one.
@@ -80,9 +80,10 @@ macro_rules! file_request {
         }
 
         impl $name {
-            /// How large a file may be depends on the settings and the store, which the rules above do not know.
-            fn too_large(&self, engine: &Engine) -> Option<FieldError> {
-                session::too_large(engine, u64::try_from(self.file_size?).ok()?)
+            /// How small and how large a file may be depends on the settings and the store, which the rules above do not
+            /// know.
+            fn wrong_size(&self, engine: &Engine) -> Option<FieldError> {
+                session::wrong_size(engine, u64::try_from(self.file_size?).ok()?)
             }
 
             fn into_new(
@@ -95,7 +96,10 @@ macro_rules! file_request {
                     // Name and size are there: `required` has been checked.
                     file_name: self.file_name.unwrap_or_default(),
                     file_size: self.file_size.unwrap_or_default().unsigned_abs(),
-                    mime_type: self.mime_type.unwrap_or_else(|| "application/octet-stream".to_owned()),
+                    mime_type: self
+                        .mime_type
+                        .filter(|given| !given.is_empty())
+                        .unwrap_or_else(|| "application/octet-stream".to_owned()),
                     brand_id: self.brand_id.or(brand),
                     client_reference: self.client_reference,
                     batch_reference,
@@ -206,7 +210,7 @@ pub(super) async fn initiate(
     body: Body<InitiateRequest>,
 ) -> Answer {
     admit(&engine, &caller, Permission::UploadsCreate).await?;
-    let (mut file, key) = body.parse_with(key.parse(), &mut Budget::default(), |file| file.too_large(&engine))?;
+    let (mut file, key) = body.parse_with(key.parse(), &mut Budget::default(), |file| file.wrong_size(&engine))?;
     let batch_reference = file.batch_reference.take();
     let new = file.into_new(batch_reference, None, key);
     let done = session::initiate(&engine, &caller, new).await?;
@@ -245,7 +249,7 @@ pub(super) async fn initiate_batch(
         let client_reference = file.get("client_reference").and_then(Value::as_str).map(str::to_owned);
         // A line break cannot be in a caller's own key: no key of a single upload is taken for one of these.
         let key = key.as_ref().map(|key| format!("{key}\n{index}"));
-        let new = body::parse_value::<FileRequest>(&file, &mut budget, |file| file.too_large(&engine))
+        let new = body::parse_value::<FileRequest>(&file, &mut budget, |file| file.wrong_size(&engine))
             .map(|file| file.into_new(Some(batch_reference.clone()), body.brand_id, key));
         (client_reference, new)
     });

@@ -128,7 +128,7 @@ pub(crate) struct SessionView {
     fingerprint: Option<String>,
     file_name: String,
     /// Bytes.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 0)]
     file_size: i64,
     mime_type: String,
     checksum_sha256: Option<String>,
@@ -188,7 +188,8 @@ pub(super) struct PutView {
     upload_url: Option<String>,
     /// `PUT`.
     upload_method: Option<&'static str>,
-    /// Send these exactly.
+    /// Send these exactly. Beside them goes `Content-Length`, as HTTP clients set it by themselves; a few leave it out for
+    /// an empty file, whose PUT is then refused.
     #[schema(value_type = Option<std::collections::HashMap<String, String>>)]
     upload_headers: Option<serde_json::Map<String, Value>>,
     upload_url_expires_at: Option<Time>,

@@ -84,19 +84,20 @@ fn plan_file(engine: &Engine, new: &NewUpload) -> Result<Plan> {
     let profile = engine.settings.default_profile();
     let limits = engine.storage.limits();
     plan(new.file_size, profile, limits)
-        .ok_or_else(|| Error::Invalid(vec![size_refused(new.file_size, max_file_bytes(profile, limits))]))
+        .ok_or_else(|| Error::Invalid(wrong_size(engine, new.file_size).into_iter().collect()))
 }
 
-/// What [`initiate`] will say to a file that is larger than it takes. Doors ask before, to tell it with whatever else is
-/// wrong.
-pub fn too_large(engine: &Engine, file_size: u64) -> Option<FieldError> {
-    let most = max_file_bytes(engine.settings.default_profile(), engine.storage.limits());
-    (file_size > most).then(|| size_refused(file_size, most))
-}
-
-fn size_refused(file_size: u64, most: u64) -> FieldError {
-    let detail = format!("the file has {file_size} bytes, at most {most} are taken");
-    FieldError::new("/file_size", "file-too-large", detail)
+/// What [`initiate`] says to a file that is smaller or larger than it takes. Doors ask before, to tell it with whatever
+/// else is wrong.
+pub fn wrong_size(engine: &Engine, file_size: u64) -> Option<FieldError> {
+    let profile = engine.settings.default_profile();
+    let (least, most) = (profile.min_file_bytes, max_file_bytes(profile, engine.storage.limits()));
+    let (code, limit) = match file_size {
+        size if size < least => ("file-too-small", format!("the least is {least}")),
+        size if size > most => ("file-too-large", format!("the limit is {most}")),
+        _ => return None,
+    };
+    Some(FieldError::new("/file_size", code, format!("the file is {file_size} bytes; {limit}")))
 }
 
 /// The session that these references named before.
@@ -120,11 +121,12 @@ async fn find_same(engine: &Engine, scope: Scope<'_>, new: &NewUpload) -> Result
     };
     let same = session.file_name == new.file_name
         && u64::try_from(session.file_size) == Ok(new.file_size)
+        && session.mime_type == new.mime_type
         && session.checksum_sha256 == new.checksum_sha256;
     if same {
         Ok(Some(session))
     } else {
-        let what = "the same reference was used for a file with another name, size or checksum";
+        let what = "the same reference was used for a file with another name, size, type or checksum";
         Err(Error::ReferenceConflict(what.to_owned()))
     }
 }

@@ -20,12 +20,13 @@ pub fn max_file_bytes(profile: &UploadProfile, limits: &Limits) -> u64 {
     profile.max_file_bytes.min(limits.max_object_bytes).min(by_parts)
 }
 
-/// Plans a file of `size` bytes; `None` where it is empty or larger than [`max_file_bytes`].
+/// Plans a file of `size` bytes; `None` where it is smaller than the profile takes, or larger than [`max_file_bytes`]. An
+/// empty file goes direct, as S3 has it: a multipart upload has at least one part.
 ///
 /// The chunk is the smallest that is at least the preferred one, no smaller than the store's minimum, and keeps the
 /// parts within the store's maximum (10,000 at S3).
 pub fn plan(size: u64, profile: &UploadProfile, limits: &Limits) -> Option<Plan> {
-    if size == 0 || size > max_file_bytes(profile, limits) {
+    if size < profile.min_file_bytes || size > max_file_bytes(profile, limits) {
         return None;
     }
     if size <= profile.direct_max_bytes.min(limits.max_direct_bytes) {
@@ -62,7 +63,13 @@ mod tests {
     };
 
     fn profile() -> UploadProfile {
-        UploadProfile { direct_max_bytes: 5 * MIB, chunk_bytes: 8 * MIB, url_ttl_secs: 900, max_file_bytes: 5 << 40 }
+        UploadProfile {
+            direct_max_bytes: 5 * MIB,
+            chunk_bytes: 8 * MIB,
+            url_ttl_secs: 900,
+            min_file_bytes: 0,
+            max_file_bytes: 5 << 40,
+        }
     }
 
     #[test]
@@ -72,8 +79,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_too_much_are_not_planned() {
-        assert_eq!(plan(0, &profile(), &S3), None);
+    fn too_little_and_too_much_are_not_planned() {
+        assert_eq!(plan(9, &UploadProfile { min_file_bytes: 10, ..profile() }, &S3), None);
+        assert_eq!(plan(10, &UploadProfile { min_file_bytes: 10, ..profile() }, &S3), Some(Plan::Direct));
+        assert_eq!(plan(0, &profile(), &S3), Some(Plan::Direct));
+        assert_eq!(plan(0, &UploadProfile { direct_max_bytes: 0, ..profile() }, &S3), Some(Plan::Direct));
         assert_eq!(plan((5 << 40) + 1, &profile(), &S3), None);
         assert!(plan(5 << 40, &profile(), &S3).is_some());
     }

@@ -15,6 +15,8 @@ pub struct UploadProfile {
     pub chunk_bytes: u64,
     /// Life of a presigned URL.
     pub url_ttl_secs: u64,
+    /// Smaller files are refused; 0 takes empty ones.
+    pub min_file_bytes: u64,
     /// Larger files are refused.
     pub max_file_bytes: u64,
 }
@@ -23,6 +25,15 @@ impl UploadProfile {
     pub(super) fn check(&self, name: &str, sessions: &Sessions, storage: &Storage, complaints: &mut Complaints) {
         let key = |key: &str| format!("uploads.{name}.{key}");
         complaints.at_least_one(&key("max_file_bytes"), self.max_file_bytes);
+        complaints.unless(self.min_file_bytes <= self.max_file_bytes, || {
+            format!(
+                "{} ({}) is more than {} ({})",
+                key("min_file_bytes"),
+                self.min_file_bytes,
+                key("max_file_bytes"),
+                self.max_file_bytes
+            )
+        });
         // One PUT and one part hold at most 5 GiB, a part at least 5 MiB (Amazon S3 multipart upload limits).
         complaints.unless(self.direct_max_bytes <= 5 * GIB, || {
             format!(

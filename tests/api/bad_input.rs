@@ -50,7 +50,6 @@ async fn fields_are_named_one_by_one(app: TestApp) {
         ("file_name", json!(7), "wrong-type"),
         ("file_name", json!(["a"]), "wrong-type"),
         ("file_size", Value::Null, "required"),
-        ("file_size", json!(0), "out-of-range"),
         ("file_size", json!(-1), "out-of-range"),
         ("file_size", json!(1.5), "wrong-type"),
         ("file_size", json!("10"), "wrong-type"),

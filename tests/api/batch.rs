@@ -64,7 +64,7 @@ async fn one_bad_file_takes_no_other_with_it(app: TestApp) {
     let second = ann.tenant.brand("second");
     let body = json!({"batch_reference": "b", "files": [
         {"file_name": "good.jpg", "file_size": 10, "client_reference": "1"},
-        {"file_name": "empty.jpg", "file_size": 0, "client_reference": "2"},
+        {"file_name": "none.jpg", "file_size": -1, "client_reference": "2"},
         {"file_name": "reel.mov", "file_size": 6 * MIB, "client_reference": "3"},
         {"file_name": "foreign.jpg", "file_size": 10, "client_reference": "4", "brand_id": second},
         {"file_name": "a/b", "file_size": "ten", "client_reference": "5", "colour": "red"},

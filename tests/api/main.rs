@@ -24,6 +24,7 @@ mod disk;
 mod doors;
 mod download;
 mod embedded_store;
+mod empty_files;
 mod events;
 mod fairness;
 mod faults;

@@ -412,8 +412,17 @@ fn lists(world: &World, backend: DbBackend) -> Vec<Case> {
     let statuses = [vec![], vec![Status::Uploading], vec![Status::Failed, Status::Cancelled], vec![Status::Completed]];
     let brands = [None, Some(0), Some(5), Some(8), Some(9)];
     let users = [None, Some("user-0"), Some("user-30")];
-    let (batch, fingerprint) = (Some(world.batch.as_str()), Some("again-7"));
-    let references = [(None, None), (batch, None), (Some("daily"), None), (None, fingerprint), (batch, fingerprint)];
+    let (batch, fingerprint, client) = (Some(world.batch.as_str()), Some("again-7"), Some("row-99998"));
+    let references = [
+        (None, None, None),
+        (batch, None, None),
+        (Some("daily"), None, None),
+        (None, None, fingerprint),
+        (batch, None, fingerprint),
+        (None, client, None),
+        (Some("daily"), client, None),
+        (batch, client, None),
+    ];
     let cursors = [None, Some(world.ids[SESSIONS / 2]), Some(world.ids[SESSIONS - 500])];
 
     let mut cases = Vec::new();
@@ -425,10 +434,11 @@ fn lists(world: &World, backend: DbBackend) -> Vec<Case> {
             if !visible || !allowed {
                 continue;
             }
-            for (batch, fingerprint) in references {
+            for (batch, client, fingerprint) in references {
                 // The rows of a batch or a file that somebody else has are passed over one by one. There are few.
-                let referenced = batch.is_some() || fingerprint.is_some();
-                if referenced && !(*who == all && brand.is_none() && (user.is_none() || batch == Some("daily"))) {
+                let referenced = batch.is_some() || client.is_some() || fingerprint.is_some();
+                let by_batch_or_file = referenced && client.is_none();
+                if by_batch_or_file && !(*who == all && brand.is_none() && (user.is_none() || batch == Some("daily"))) {
                     continue;
                 }
                 for before in cursors {
@@ -437,6 +447,7 @@ fn lists(world: &World, backend: DbBackend) -> Vec<Case> {
                         brand,
                         created_by: user.map(str::to_owned),
                         batch_reference: batch.map(str::to_owned),
+                        client_reference: client.map(str::to_owned),
                         fingerprint: fingerprint.map(str::to_owned),
                     };
                     cases.push(Case {
@@ -471,6 +482,7 @@ fn plain(caller: &Caller, filter: &Filter, before: Option<SessionId>) -> Select<
     query
         .apply_if(filter.brand, |query, brand| query.filter(Column::BrandId.eq(brand)))
         .apply_if(filter.batch_reference.clone(), |query, batch| query.filter(Column::BatchReference.eq(batch)))
+        .apply_if(filter.client_reference.clone(), |query, client| query.filter(Column::ClientReference.eq(client)))
         .apply_if(filter.fingerprint.clone(), |query, print| query.filter(Column::Fingerprint.eq(print)))
         .apply_if(before, |query, before| query.filter(Column::Id.lt(before)))
         .order_by_desc(Column::Id)

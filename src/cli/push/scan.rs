@@ -105,9 +105,6 @@ impl LocalFile {
         if let Some(why) = name_problem(name) {
             return Err(Error::Unacceptable(format!("its name {why}; rename it")));
         }
-        if meta.len() == 0 {
-            return Err(Error::Unacceptable("it is empty; an upload has at least one byte".into()));
-        }
         Ok(Self { path: path.to_owned(), name: name.to_owned(), size: meta.len(), modified: meta.modified()? })
     }
 
@@ -124,7 +121,7 @@ impl LocalFile {
 
     /// Reads up to [`HASHED_MAX_BYTES`]. Blocks on the file system.
     ///
-    /// A small file is known by path, name and content. Of a large one the content is only looked at where files
+    /// A small file is known by path, name, type and content. Of a large one the content is only looked at where files
     /// differ most, the size and both ends, and the time of its last change stands in for the rest.
     ///
     /// # Errors
@@ -140,6 +137,8 @@ impl LocalFile {
         field(b"quaymaster push, version 1");
         field(self.path.canonicalize()?.as_os_str().as_encoded_bytes());
         field(self.name.as_bytes());
+        // The server takes one reference for one type only, and another version may see another one in a name.
+        field(self.mime_type().as_bytes());
         field(&self.size.to_be_bytes());
         let sha256 = if self.size <= HASHED_MAX_BYTES {
             let content = sha256_of(&mut file, self.size)?;

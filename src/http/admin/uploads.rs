@@ -31,6 +31,8 @@ pub(in crate::http) struct AdminListQuery {
     #[validate(custom(function = "rules::reference"))]
     batch_reference: Option<String>,
     #[validate(custom(function = "rules::reference"))]
+    client_reference: Option<String>,
+    #[validate(custom(function = "rules::reference"))]
     fingerprint: Option<String>,
     #[validate(custom(function = "rules::reference"))]
     created_by: Option<String>,
@@ -47,6 +49,7 @@ pub(in crate::http) struct AdminListQuery {
         ("status" = Option<String>, Query, description = "States, separated by commas.", pattern = "^(INITIATING|UPLOADING|COMPLETED|FAILED|CANCELLED)(,(INITIATING|UPLOADING|COMPLETED|FAILED|CANCELLED))*$"),
         ("brand_id" = Option<uuid::Uuid>, Query),
         ("batch_reference" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        ("client_reference" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("fingerprint" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("created_by" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 200),
@@ -60,9 +63,19 @@ pub(in crate::http) struct AdminListQuery {
 )]
 pub(in crate::http) async fn list(engine: Data<Engine>, admin: Admin, query: Query<AdminListQuery>) -> Answer {
     admit(&engine, &admin, Permission::UploadsView).await?;
-    let AdminListQuery { tenant, status, brand_id, batch_reference, fingerprint, created_by, limit, cursor } =
-        query.parse()?;
-    let query = ListQuery { status, brand_id, batch_reference, fingerprint, created_by, limit, cursor };
+    let AdminListQuery {
+        tenant,
+        status,
+        brand_id,
+        batch_reference,
+        client_reference,
+        fingerprint,
+        created_by,
+        limit,
+        cursor,
+    } = query.parse()?;
+    let query =
+        ListQuery { status, brand_id, batch_reference, client_reference, fingerprint, created_by, limit, cursor };
     let (before, limit, filter) = (query.cursor, query.page_size(), query.filter());
     let caller = tenant::within(&engine, &admin, tenant.as_deref()).await?;
     let page = session::list(&engine, &caller, &filter, before, limit).await?;

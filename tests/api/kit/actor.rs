@@ -176,7 +176,8 @@ impl Actor {
     /// one that refuses by the head alone need not read the body.
     pub async fn send_to(&self, answer: &Value, bytes: Vec<u8>) -> u16 {
         let url = answer["upload_url"].as_str().unwrap_or_else(|| panic!("no URL in {answer}"));
-        let mut request = self.app.http.put(url).body(bytes);
+        // As browsers do; this client leaves it out where there are no bytes.
+        let mut request = self.app.http.put(url).header("content-length", bytes.len()).body(bytes);
         for (name, value) in answer["upload_headers"].as_object().expect("upload_headers is an object") {
             request = request.header(name, value.as_str().expect("a header is text"));
         }
