@@ -153,6 +153,8 @@ fn parse<T: DeserializeOwned + Validate>(bytes: &[u8]) -> Result<T, Problem> {
 /// # Errors
 /// `malformed-body`, as [`Body::parse`].
 fn document(bytes: &[u8]) -> Result<Value, Problem> {
+    // RFC 8259, section 8.1: nobody should send a byte-order mark, and whoever reads may ignore it.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let bytes = if bytes.is_empty() { b"{}" } else { bytes };
     must_be_shallow(bytes)?;
     // Never serde's derived reading of the text itself: it takes a list for a struct, and the last of two members.

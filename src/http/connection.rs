@@ -328,7 +328,6 @@ pub(super) async fn hold(
         // an answer that needs none of it does not cost the connection.
         tokio::task::yield_now().await;
     }
-    let is_old = req.version() < Version::HTTP_11;
     let mut response = match next.call(req).await {
         Ok(response) => response.map_body(|_, body| Held { body: body.boxed(), _exchange: exchange }),
         Err(mut error) => {
@@ -338,12 +337,6 @@ pub(super) async fn hold(
             return Err(error);
         }
     };
-    // HTTP/1.0 knows no chunks: there the end of the connection is the end of the body (RFC 9112, section 6.1).
-    if is_old && response.response().body().size() == BodySize::Stream {
-        let head = response.response_mut().head_mut();
-        head.no_chunking(true);
-        head.set_connection_type(ConnectionType::Close);
-    }
     Ok(response)
 }
 

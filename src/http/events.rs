@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix_web::http::header::{self, ContentEncoding, HeaderName, HeaderValue};
 use actix_web::web::{Bytes, Data};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, body};
 use chrono::{DateTime, Utc};
 use entity::upload_session::Status;
 use futures_util::stream::unfold;
@@ -18,13 +18,14 @@ use validator::Validate;
 
 use super::body::invalid;
 use super::caller::authenticate;
+use super::framing::wants_head_only;
 use super::problem::{Answer, Problem};
 use super::query::Query;
 use super::views::{StatusView, Time};
 use super::{admit, rules};
 use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
-use crate::error::FieldError;
+use crate::error::{FieldError, with_causes};
 use crate::event::{self, Interest, Placed, Stream, public_name};
 
 const LAST_EVENT_ID: &str = "Last-Event-ID";
@@ -109,17 +110,21 @@ pub(super) async fn stream(
     let expires_at = authenticate(&request).await?.expires_at;
     let tenant = caller.tenant;
     let interest = Interest { caller, batch_reference: query.batch_reference, session: None };
+    let mut answer = HttpResponse::Ok();
+    answer
+        .content_type("text/event-stream")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((HeaderName::from_static("x-accel-buffering"), "no"))
+        .insert_header(ContentEncoding::Identity);
+    if wants_head_only(&request) {
+        return Ok(answer.body(body::None::new()));
+    }
     let events = event::stream(&engine, interest, after).await?;
     let beginning = engine.keys.beginning_id(tenant, events.read());
     // The place to resume from, for a reader that goes before the first event comes.
     let first = Bytes::from(format!("retry: {RETRY_MS}\nid: {beginning}\n\n"));
     let reader = Reader { engine: engine.get_ref().clone(), events, expires_at, first: Some(first) };
-    Ok(HttpResponse::Ok()
-        .content_type("text/event-stream")
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .insert_header((HeaderName::from_static("x-accel-buffering"), "no"))
-        .insert_header(ContentEncoding::Identity)
-        .streaming(unfold(reader, |reader| Box::pin(reader.step()))))
+    Ok(answer.streaming(unfold(reader, |reader| Box::pin(reader.step()))))
 }
 
 /// The header of that name; an empty one is what a browser sends that has seen no id yet.
@@ -157,7 +162,7 @@ impl Reader {
             event = self.events.next() => match event {
                 Ok(event) => frame(&self.engine, &event?),
                 Err(error) => {
-                    tracing::warn!(%error, "a stream of events ended");
+                    tracing::warn!(error = with_causes(&error), "a stream of events ended");
                     return None;
                 }
             },

@@ -4,7 +4,7 @@ use std::future::{Ready, ready};
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
-use actix_cors::Cors;
+use actix_cors::{Cors, CorsError};
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -89,6 +89,7 @@ pub async fn observe(
 
     let entered = span.enter();
     let quiet = matches!(route.as_deref(), Some("/healthz" | "/readyz"));
+    let result = result.map(say_why_refused);
     let (status, problem) = match &result {
         Ok(response) => (response.status(), response.response().error()),
         Err(error) => (error.as_response_error().status_code(), Some(error)),
@@ -139,6 +140,19 @@ impl Drop for Unanswered {
             let _entered = self.span.enter();
             let duration_ms = self.started.elapsed().as_secs_f64() * 1e3;
             tracing::info!(outcome = "client-gone", duration_ms, "request");
+        }
+    }
+}
+
+/// A preflight that CORS refuses is answered like all else that is refused. Browsers show it to whoever looks for the
+/// reason, and no page.
+fn say_why_refused<B: MessageBody>(response: ServiceResponse<B>) -> ServiceResponse<EitherBody<B>> {
+    let refused = response.response().error().and_then(|error| error.as_error::<CorsError>());
+    match refused.map(|refused| Problem::new(&problem::PREFLIGHT_REFUSED, refused.to_string())) {
+        None => response.map_into_left_body(),
+        Some(problem) => {
+            let (req, _) = response.into_parts();
+            ServiceResponse::from_err(problem, req).map_into_right_body()
         }
     }
 }
@@ -226,16 +240,21 @@ pub async fn finish_writes<B: MessageBody + 'static>(
 /// Lets web pages of the configured origins call the server. Goes between these and [`observe`].
 pub fn cors(settings: &settings::Cors) -> Cors {
     let cors = Cors::default()
-        .allowed_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .allowed_headers([
+        .allowed_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .expose_headers([REQUEST_ID, header::RETRY_AFTER, header::WWW_AUTHENTICATE])
+        .max_age(3600);
+    let cors = if settings.allowed_headers.iter().any(|name| name == "*") {
+        cors.allow_any_header()
+    } else {
+        let own = [
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("last-event-id"),
             REQUEST_ID,
-        ])
-        .expose_headers([REQUEST_ID, header::RETRY_AFTER, header::WWW_AUTHENTICATE])
-        .max_age(3600);
+        ];
+        settings.allowed_headers.iter().fold(cors.allowed_headers(own), |cors, name| cors.allowed_header(name.as_str()))
+    };
     if settings.allowed_origins.iter().any(|origin| origin == "*") {
         return cors.allow_any_origin().send_wildcard();
     }

@@ -13,6 +13,7 @@ mod connection;
 mod door;
 mod events;
 mod fields;
+mod framing;
 mod health;
 mod idempotency_key;
 mod in_flight;
@@ -129,6 +130,7 @@ pub(crate) async fn serve(
                 // Read from below: the last one is the outermost.
                 .wrap(from_fn(middleware::catch_panic))
                 .wrap(from_fn(middleware::finish_writes))
+                .wrap(from_fn(framing::frame))
                 .wrap(middleware::cors(&engine.settings.cors))
                 .wrap(from_fn(middleware::observe))
                 .wrap(from_fn(in_flight::bound))
@@ -137,6 +139,7 @@ pub(crate) async fn serve(
                 .default_service(problem::unknown_path());
             let (draining, limits) = (draining.clone(), limits.clone());
             let http = HttpService::build()
+                .keep_alive(Duration::from_secs(settings.keep_alive_secs))
                 .graceful_shutdown_signal(move || {
                     let draining = draining.clone();
                     async move { draining.notified().await }

@@ -1,21 +1,24 @@
 //! The public contract, generated from the handlers.
 
+use std::sync::LazyLock;
+
 use actix_web::HttpResponse;
-use actix_web::web::{self, ServiceConfig};
+use actix_web::http::header::{self, ContentEncoding, ContentType};
+use actix_web::web::{self, Bytes, Data, Path, ServiceConfig};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{self, Content, OpenApi as Document, RefOr, Required};
 use utoipa::{Modify, OpenApi};
-use utoipa_swagger_ui::{Config, SwaggerUi};
+use utoipa_swagger_ui::Config;
 
 use super::admin::{self, actions, background, findings, tenants};
-use super::problem::Document as Problem;
+use super::problem::{self, Answer, Document as Problem};
 use super::{assets, brands, complete_batch, events, health, list, metrics, receipts, uploads, wait};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Quaymaster",
-        description = "A session-driven upload server: open sessions here, send the bytes straight to S3, complete them into assets.",
+        description = "A session-driven upload server: open sessions here, send the bytes straight to S3, complete them into assets. Whatever answers GET answers HEAD.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
         contact(),
     ),
@@ -40,15 +43,48 @@ pub fn document() -> Document {
     Api::openapi()
 }
 
+/// Made at the first question; to make it takes as long as hundreds of other answers.
+static TEXT: LazyLock<Bytes> =
+    LazyLock::new(|| document().to_json().expect("a document of names and texts is JSON").into());
+
 /// `GET /openapi.json`.
 pub(super) async fn answer() -> HttpResponse {
-    HttpResponse::Ok().json(document())
+    HttpResponse::Ok().content_type(ContentType::json()).body(TEXT.clone())
 }
+
+/// What the pages at `/docs/` may do: run their own scripts and talk to this server. Their images and styles are partly
+/// written into the page.
+const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+     img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'";
 
 /// `GET /docs/`: the document, to browse; every asset comes from this binary, and the badge of an outside validator is off.
 pub(super) fn browser(app: &mut ServiceConfig) {
-    app.service(web::redirect("/docs", "/docs/"))
-        .service(SwaggerUi::new("/docs/{_:.*}").config(Config::from("/openapi.json").validator_url("none")));
+    let config = Data::new(Config::from("/openapi.json").validator_url("none"));
+    app.service(web::redirect("/docs", "/docs/")).service(
+        web::resource("/docs/{file:.*}")
+            .app_data(config)
+            .route(web::get().to(page))
+            .default_service(problem::only(&["GET"])),
+    );
+}
+
+async fn page(file: Path<String>, config: Data<Config<'static>>) -> Answer {
+    let found = utoipa_swagger_ui::serve(&file, config.into_inner());
+    // Its error is of no thread but this one.
+    let found = found.map_err(|error| problem::Problem::internal(Some(error.to_string().into())))?;
+    let file = found.ok_or_else(problem::Problem::not_found)?;
+    let mut answer = HttpResponse::Ok();
+    answer
+        .content_type(file.content_type)
+        .insert_header((header::CONTENT_SECURITY_POLICY, DOCS_POLICY))
+        // For browsers that do not know `frame-ancestors`.
+        .insert_header((header::X_FRAME_OPTIONS, "DENY"))
+        .insert_header((header::REFERRER_POLICY, "no-referrer"));
+    if file.gzpipped {
+        answer.insert_header(ContentEncoding::Gzip);
+    }
+    Ok(answer.body(file.bytes.into_owned()))
 }
 
 struct Bearer;
@@ -140,6 +176,9 @@ mod tests {
 
     use std::collections::BTreeSet;
 
+    use actix_web::body::MessageBody as _;
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     /// Paths that answer the document itself.
@@ -150,6 +189,14 @@ mod tests {
         let committed = include_str!("../../docs/openapi.json");
         let made = document().to_pretty_json().unwrap();
         assert!(committed.trim_end() == made, "docs/openapi.json is not up to date: run `make openapi`");
+    }
+
+    #[test]
+    fn the_document_is_made_once() {
+        let text = || answer().now_or_never().unwrap().into_body().try_into_bytes().unwrap();
+        let (first, second) = (text(), text());
+        assert_eq!(first.as_ptr(), second.as_ptr());
+        assert_eq!(first, document().to_json().unwrap());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::database::DbErr;
-use crate::error::{Error, FieldError};
+use crate::error::{Error, FieldError, with_causes};
 use crate::session::state;
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
@@ -50,6 +50,7 @@ kinds! {
     MALFORMED_BODY = BAD_REQUEST, "malformed-body", "The body is not the JSON that it should be";
     UNAUTHENTICATED = UNAUTHORIZED, "unauthenticated", "A valid token is needed";
     PERMISSION_DENIED = FORBIDDEN, "permission-denied", "The token does not allow this";
+    PREFLIGHT_REFUSED = FORBIDDEN, "preflight-refused", "A page of this origin may not send this request";
     NOT_FOUND = NOT_FOUND, "not-found", "There is no such thing here";
     METHOD_NOT_ALLOWED = METHOD_NOT_ALLOWED, "method-not-allowed", "The method does not fit this path";
     REQUEST_TIMEOUT = REQUEST_TIMEOUT, "request-timeout", "The request took too long to arrive";
@@ -172,8 +173,8 @@ impl Problem {
         Error::NotFound.into()
     }
 
-    pub fn method_not_allowed(allowed: &[&str]) -> Self {
-        let allowed = allowed.join(", ");
+    pub fn method_not_allowed(allowed: &[&'static str]) -> Self {
+        let allowed = with_head(allowed).join(", ");
         let allow = HeaderValue::from_str(&allowed).expect("method names are ASCII letters");
         Self::new(&METHOD_NOT_ALLOWED, format!("this path takes {allowed}")).with_header(header::ALLOW, allow)
     }
@@ -268,7 +269,7 @@ impl Problem {
     /// Says once in the log why a 5xx was answered.
     pub(super) fn log(&self) {
         let Some(cause) = &self.cause else { return };
-        let cause = chain(cause.as_ref());
+        let cause = with_causes(cause.as_ref());
         if self.kind.status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(problem.code = self.code(), error = cause, "internal error");
         } else {
@@ -379,16 +380,13 @@ pub fn only(methods: &'static [&'static str]) -> Route {
     web::route().to(async move || Err::<HttpResponse, _>(Problem::method_not_allowed(methods)))
 }
 
-/// An error and what it came from, in one line.
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
+/// With HEAD, which every path that answers GET answers (`framing.rs`).
+fn with_head(methods: &[&'static str]) -> Vec<&'static str> {
+    let mut all = methods.to_vec();
+    if let Some(get) = methods.iter().position(|method| *method == "GET") {
+        all.insert(get + 1, "HEAD");
     }
-    text
+    all
 }
 
 #[cfg(test)]
@@ -449,7 +447,9 @@ mod tests {
     #[test]
     fn headers_that_belong_to_a_status_go_with_it() {
         let response = Problem::method_not_allowed(&["GET", "PUT"]).error_response();
-        assert_eq!(response.headers().get(header::ALLOW).unwrap(), "GET, PUT");
+        assert_eq!(response.headers().get(header::ALLOW).unwrap(), "GET, HEAD, PUT");
+        let response = Problem::method_not_allowed(&["POST"]).error_response();
+        assert_eq!(response.headers().get(header::ALLOW).unwrap(), "POST");
         assert_eq!(response.headers().get(header::CONTENT_TYPE).unwrap(), CONTENT_TYPE);
 
         let challenge = |reason| {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use actix_web::HttpResponse;
 use actix_web::web::{Data, Path};
+use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
 
+use super::framing::wants_head_only;
 use super::problem::Answer;
 use super::query::Query;
 use super::views::{AssetView, SessionView};
@@ -71,10 +72,18 @@ pub(super) struct WaitedView {
     ),
     extensions(("x-permission" = json!("uploads.view"))),
 )]
-pub(super) async fn wait(engine: Data<Engine>, caller: Caller, id: Path<String>, query: Query<WaitQuery>) -> Answer {
+pub(super) async fn wait(
+    engine: Data<Engine>,
+    caller: Caller,
+    id: Path<String>,
+    request: HttpRequest,
+    query: Query<WaitQuery>,
+) -> Answer {
     admit(&engine, &caller, Permission::UploadsView).await?;
     let query = query.parse()?;
-    let timeout = Duration::from_secs(query.timeout.unwrap_or(TIMEOUT_SECS));
+    // The head of the answer is the same whenever it comes.
+    let secs = if wants_head_only(&request) { 0 } else { query.timeout.unwrap_or(TIMEOUT_SECS) };
+    let timeout = Duration::from_secs(secs);
     let goal = query.r#for.map_or(Goal::Terminal, Into::into);
     let waited = session::wait(&engine, &caller, session_of(&id)?, goal, timeout).await?;
     Ok(HttpResponse::Ok().json(WaitedView {

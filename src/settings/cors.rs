@@ -1,3 +1,4 @@
+use http::HeaderName;
 use serde::Deserialize;
 use url::Url;
 
@@ -9,6 +10,8 @@ use super::Complaints;
 pub struct Cors {
     /// Origins as browsers send them; none where empty, any where one is `*`.
     pub allowed_origins: Vec<String>,
+    /// Headers that they may send beside those that the API takes; any where one is `*`.
+    pub allowed_headers: Vec<String>,
 }
 
 impl Cors {
@@ -21,6 +24,11 @@ impl Cors {
                     "cors.allowed_origins: {origin:?} is not an origin such as https://app.example.com (lower case, no \
                      path, no default port)"
                 )
+            });
+        }
+        for name in &self.allowed_headers {
+            complaints.unless(name == "*" || HeaderName::from_bytes(name.as_bytes()).is_ok(), || {
+                format!("cors.allowed_headers: {name:?} is not the name of a header")
             });
         }
     }

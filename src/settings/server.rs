@@ -26,6 +26,8 @@ pub struct Server {
     pub body_timeout_secs: u64,
     /// A client may leave what it is sent unacknowledged, or its receive window shut, for this long.
     pub write_timeout_secs: u64,
+    /// A connection on which nothing is asked is kept open for this long.
+    pub keep_alive_secs: u64,
     /// Open connections for each worker; more wait in the listen queue.
     pub max_connections: usize,
     /// Large answers that clients have not taken yet may have so many bytes: those of all, and those of one tenant.
@@ -64,6 +66,9 @@ impl Server {
         complaints.at_least_one("server.body_timeout_secs", self.body_timeout_secs);
         complaints.unless((1..=86_400).contains(&self.write_timeout_secs), || {
             format!("server.write_timeout_secs ({}) is not 1 to 86400, one day", self.write_timeout_secs)
+        });
+        complaints.unless((1..=86_400).contains(&self.keep_alive_secs), || {
+            format!("server.keep_alive_secs ({}) is not 1 to 86400, one day", self.keep_alive_secs)
         });
         complaints.at_least_one("server.max_connections", self.max_connections as u64);
         complaints.unless((1 << 10..=1 << 17).contains(&self.head_max_bytes), || {

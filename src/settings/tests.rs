@@ -34,7 +34,9 @@ fn nothing_set_is_the_embedded_deployment() {
     );
     assert!(settings.auth.jwt_secret.is_none() && settings.storage.max_parts.is_none());
     assert_eq!(settings.rate_limit.requests_per_second, 0);
-    assert_eq!(settings.default_profile().max_file_bytes, 5 << 40);
+    assert_eq!((settings.default_profile().min_file_bytes, settings.default_profile().max_file_bytes), (0, 5 << 40));
+    assert!(settings.server.keep_alive_secs > 60, "shorter than most balancers keep their connections");
+    assert_eq!(settings.cors.allowed_headers, ["*"]);
     assert!(settings.warnings.is_empty());
 }
 
@@ -255,9 +257,16 @@ fn contradictions_are_refused_with_both_names() {
     let long = format!("[auth.claims]\nsub = \"{}\"", "x".repeat(257));
     refused(from_file(&long), &["auth.claims.sub", "1 to 256 bytes"]);
     refused(from_file("[auth.claims]\nbrand_ids = \"a\\nb\""), &["auth.claims.brand_ids", "no control characters"]);
-    for secs in ["0", "86401"] {
-        let complaint = format!("server.write_timeout_secs ({secs})");
-        refused(from_file(&format!("[server]\nwrite_timeout_secs = {secs}")), &[&complaint, "1 to 86400"]);
+    refused(from_file("[cors]\nallowed_headers = [\"X Custom\"]"), &["cors.allowed_headers", "X Custom"]);
+    refused(
+        from_file("[uploads.default]\nmin_file_bytes = 11\nmax_file_bytes = 10"),
+        &["uploads.default.min_file_bytes (11)", "uploads.default.max_file_bytes (10)"],
+    );
+    for key in ["write_timeout_secs", "keep_alive_secs"] {
+        for secs in ["0", "86401"] {
+            let complaint = format!("server.{key} ({secs})");
+            refused(from_file(&format!("[server]\n{key} = {secs}")), &[&complaint, "1 to 86400"]);
+        }
     }
     for bytes in [1_023, 131_073] {
         let complaint = format!("server.head_max_bytes ({bytes})");

@@ -23,6 +23,7 @@ mod crash;
 mod disk;
 mod doors;
 mod download;
+mod edges;
 mod embedded_store;
 mod empty_files;
 mod events;

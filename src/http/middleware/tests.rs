@@ -258,7 +258,7 @@ fn paths_and_methods_that_lead_nowhere() {
     server.send("GET", "/nowhere", "", "").is_problem(404, "not-found");
     let reply = server.send("DELETE", "/things/7", "", "");
     reply.is_problem(405, "method-not-allowed");
-    assert_eq!(reply.header("allow"), Some("GET, PUT"));
+    assert_eq!(reply.header("allow"), Some("GET, HEAD, PUT"));
 }
 
 #[test]
