@@ -86,7 +86,7 @@ async fn attempt(engine: &Engine, caller: &Caller, id: SessionId, completion: &C
         if let Some(session) = intend(engine, caller, &seen, completion, Over::Nothing).await? {
             return withdrawn_if_refused(engine, &session, async {
                 let held = look(engine, &session, None).await?;
-                finish_held(engine, &session, &caller.actor, held, &Wish::default()).await
+                Box::pin(finish_held(engine, &session, &caller.actor, held, &Wish::default())).await
             })
             .await;
         }
@@ -135,7 +135,7 @@ async fn join(
         session
     };
     let wish = Wish { client_parts, earlier };
-    let finished = finish_held(engine, &session, &caller.actor, held, &wish);
+    let finished = Box::pin(finish_held(engine, &session, &caller.actor, held, &wish));
     if has_own_intent { withdrawn_if_refused(engine, &session, finished).await } else { finished.await }
 }
 
@@ -185,7 +185,7 @@ pub(super) async fn finish(engine: &Engine, session: &Session, actor: &Actor) ->
     let finished = withdrawn_if_refused(engine, session, async {
         let held = look(engine, session, None).await?;
         let wish = Wish { client_parts: None, earlier: session.completing_at };
-        finish_held(engine, session, actor, held, &wish).await
+        Box::pin(finish_held(engine, session, actor, held, &wish)).await
     })
     .await;
     match finished {
