@@ -30,7 +30,7 @@ use crate::settings::Server;
 const SMALL: usize = 16 << 10;
 
 /// How long an answer waits for room. A client that takes what it is sent is gone by then.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What one permit of a semaphore stands for, in bytes.
 const UNIT: usize = 1 << 10;
@@ -86,7 +86,7 @@ impl InFlight {
     /// all of the share.
     ///
     /// # Errors
-    /// 429 where there is none in five seconds.
+    /// 429 where there is none in three seconds.
     pub(super) async fn reserve(&self, asker: Asker, bytes: usize) -> Result<Room, Problem> {
         let (units, share) = (self.units(bytes), self.share(asker));
         let taken = async {
