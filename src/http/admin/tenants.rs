@@ -301,7 +301,8 @@ impl UsageView {
 
 /// What the tenant holds, and what happened on each day. A manager may ask about their own tenant.
 ///
-/// The figures are those of all brands together: a manager must hold every one. Sessions that have been deleted since are not counted; completed ones always are.
+/// The figures are those of all brands together: a manager must hold every one. Sessions that have been deleted since are
+/// not counted; completed ones always are.
 #[utoipa::path(
     get, path = "/admin/tenants/{slug}/usage", tag = "admin",
     params(
