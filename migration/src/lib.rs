@@ -181,9 +181,9 @@ async fn with_lock(own: &DatabaseConnection, change: Change) -> Result<(), DbErr
     }
     for _ in 1..TRIES_FOR_A_LOCK {
         match apply(own, change).await {
-            Err(error) if is_lock_timeout(&error) => drop(own.execute_unprepared("SELECT pg_sleep(1)").await?),
+            Err(error) if is_lock_timeout(&error) => own.execute_unprepared("SELECT pg_sleep(1)").await?,
             outcome => return outcome,
-        }
+        };
     }
     apply(own, change).await
 }

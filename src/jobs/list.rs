@@ -83,7 +83,7 @@ pub async fn retry(engine: &Engine, actor: &Actor, id: JobId) -> Result<Job> {
             tx.ring_after(&engine.wake);
             action::record(engine, &tx, actor, Act::retried_job(&job)).await?;
             tx.commit().await?;
-            Ok(job)
+            Ok(*job)
         }
         Retried::NotThere => {
             tx.rollback().await;

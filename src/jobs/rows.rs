@@ -422,7 +422,7 @@ pub(super) async fn find(engine: &Engine, id: JobId) -> Result<Option<Job>> {
 
 /// What became of a retry.
 pub(super) enum Retried {
-    Due(Job),
+    Due(Box<Job>),
     /// It is running, or gone.
     NotThere,
     /// A job with its dedupe key is there that is not dead.
@@ -441,7 +441,7 @@ pub(super) async fn retry(engine: &Engine, tx: &Tx, id: JobId) -> Result<Retried
         .filter(Column::Id.eq(id))
         .filter(nobody_is_at_it(now));
     match update.exec_with_returning(tx.conn()).await {
-        Ok(jobs) => Ok(jobs.into_iter().next().map_or(Retried::NotThere, Retried::Due)),
+        Ok(jobs) => Ok(jobs.into_iter().next().map_or(Retried::NotThere, |job| Retried::Due(Box::new(job)))),
         Err(error) if is_unique_violation(&error) => Ok(Retried::KeyTaken),
         Err(error) => Err(db_error(error)),
     }
