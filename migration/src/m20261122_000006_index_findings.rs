@@ -38,8 +38,11 @@ impl MigrationTrait for Migration {
         } else {
             execute(manager, &format!("{column} {check}")).await?;
         }
-        create(manager, &OF_SESSIONS).await?;
-        if is_postgres(manager) { Ok(()) } else { create(manager, &ON_SQLITE).await }
+        if !is_postgres(manager) {
+            // First: of two that fit, SQLite takes the newer one.
+            create(manager, &ON_SQLITE).await?;
+        }
+        create(manager, &OF_SESSIONS).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {

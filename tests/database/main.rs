@@ -9,7 +9,6 @@ mod actors;
 mod chain;
 mod dropped;
 mod feed;
-mod hot;
 mod jobs;
 mod migrating;
 mod migrations;
