@@ -39,6 +39,9 @@ const CLOSE: Duration = Duration::from_secs(5);
 /// How long the server lets a transaction lie idle. Ours never wait for anything but the database, so one that does
 /// belongs to a process that is frozen or gone, and others wait for the rows that it has locked.
 const IDLE_TRANSACTION: Duration = Duration::from_secs(5);
+/// How long a statement waits for a lock. Shorter than that: otherwise each transaction of a frozen process that waits for
+/// another one of it would have the lock after it, and keep others waiting for as long again.
+const LOCK: Duration = Duration::from_secs(4);
 /// By which the server notices that a process is gone which said nothing: of idle connections within some 25 s, of those
 /// on which an answer is under way within 15 s. A statement whose process has closed its connection ends within 2 s.
 const ENDS_OF_LINES: &str = "
@@ -103,8 +106,9 @@ impl Server {
 
     fn session(&self, planning: Planning) -> String {
         let mut session = format!(
-            "SET statement_timeout = '{}s'; SET idle_in_transaction_session_timeout = '{}s'",
+            "SET statement_timeout = '{}s'; SET lock_timeout = '{}s'; SET idle_in_transaction_session_timeout = '{}s'",
             self.statement.as_secs(),
+            LOCK.as_secs(),
             IDLE_TRANSACTION.as_secs()
         );
         if planning == Planning::Anew {
@@ -145,10 +149,13 @@ impl Pool {
         SqlxPostgresConnector::from_sqlx_postgres_pool(self.pool.clone())
     }
 
-    /// A pool of one connection beside this one, for a listener, which has no transactions and may wait for ever.
-    pub(super) fn for_a_listener(&self) -> PgPool {
+    /// A pool of one connection beside this one, whose statements may wait for ever, for a listener.
+    pub(super) fn beside(&self) -> PgPool {
         let own = PgPoolOptions::new().max_connections(1).acquire_timeout(self.pool.options().get_acquire_timeout());
-        let own = own.after_connect(|connection, _| Box::pin(prepare(connection, String::new())));
+        let own = own.after_connect(|connection, _| {
+            let session = format!("SET idle_in_transaction_session_timeout = '{}s'", IDLE_TRANSACTION.as_secs());
+            Box::pin(prepare(connection, session))
+        });
         own.connect_lazy_with(self.pool.connect_options().as_ref().clone())
     }
 
