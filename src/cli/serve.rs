@@ -9,7 +9,6 @@ use crate::clock::Clock;
 use crate::error::with_causes;
 #[cfg(target_os = "linux")]
 use crate::open_files;
-use crate::settings::Settings;
 use crate::{start, telemetry};
 
 /// Applies pending migrations, then answers requests until SIGTERM or Ctrl-C, and finishes what runs before it exits.

@@ -234,12 +234,7 @@ mod tests {
     use crate::caller::{Actor, Brands, Permissions};
 
     fn caller(tenant: TenantId, user: &str) -> Caller {
-        Caller {
-            tenant,
-            actor: Actor::User(user.to_owned()),
-            brands: Brands::All,
-            permissions: Permissions::default(),
-        }
+        Caller { tenant, actor: Actor::User(user.to_owned()), brands: Brands::All, permissions: Permissions::default() }
     }
 
     fn ann(tenant: TenantId) -> Interest {

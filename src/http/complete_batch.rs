@@ -1,6 +1,6 @@
 //! `/app/assets/upload/complete-batch`.
 
-use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
 use actix_web::web::Data;
 use entity::SessionId;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,9 @@ use validator::Validate;
 use super::admit;
 use super::assets::CompleteRequest;
 use super::body::{self, Body};
+use super::door::Door;
+use super::fields::Budget;
+use super::in_flight::{Asker, Room};
 use super::middleware::RequestId;
 use super::problem::{self, Answer, Document, Problem};
 use super::views::AssetView;
@@ -19,6 +22,12 @@ use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::session::{self, CompletedItem};
+
+const SESSIONS_MAX: usize = 1_000;
+/// The least that a session takes in the body: its id and the names around it.
+const SESSION_BYTES_MIN: usize = 60;
+/// What a session takes in the answer beside what the body says of it: the asset with its metadata, or a problem.
+const SESSION_ANSWER_BYTES: usize = 8 * 1_024;
 
 /// Sessions whose bytes are all in the store.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
@@ -74,21 +83,30 @@ pub(super) struct CompleteBatchView {
 )]
 pub(super) async fn complete_batch(
     engine: Data<Engine>,
+    door: Data<Door>,
     caller: Caller,
     id: RequestId,
     body: Body<CompleteBatchRequest, { body::BATCH }>,
 ) -> Answer {
     admit(&engine, &caller, Permission::AssetsCreate).await?;
-    let uploads = body.parse()?.uploads.unwrap_or_default().into_iter().map(|upload| {
+    let sessions_max = (body.size() / SESSION_BYTES_MIN).min(SESSIONS_MAX);
+    let bytes = body.size() + sessions_max * SESSION_ANSWER_BYTES;
+    let room = door.in_flight.reserve(Asker::Tenant(caller.tenant), bytes).await?;
+    let mut budget = Budget::default();
+    let (body, ()) = body.parse_with(Ok(()), &mut budget, |_| None)?;
+    let uploads = body.uploads.unwrap_or_default().into_iter().map(|upload| {
         let named = upload.get("upload_session_id").and_then(Value::as_str);
         let session: Option<SessionId> = named.and_then(|id| id.parse().ok());
-        (session, body::parse_value::<CompleteRequest>(&upload, |_| None).map(CompleteRequest::into_completion))
+        (
+            session,
+            body::parse_value::<CompleteRequest>(&upload, &mut budget, |_| None).map(CompleteRequest::into_completion),
+        )
     });
     let results = session::complete_batch(&engine, &caller, uploads.collect()).await;
-    answer(&id, results)
+    answer(room, &id, results)
 }
 
-fn answer(id: &RequestId, results: Vec<CompletedItem>) -> Answer {
+fn answer(room: Room, id: &RequestId, results: Vec<CompletedItem>) -> Answer {
     let made = results.iter().any(|item| matches!(item.result, Ok((_, true))));
     let outage = results.iter().all(|item| item.result.as_ref().is_err_and(Error::is_outage));
     let mut failed = Vec::new();
@@ -107,10 +125,10 @@ fn answer(id: &RequestId, results: Vec<CompletedItem>) -> Answer {
     }
     let view = CompleteBatchView { completed: uploads.len() - failed.len(), failed: failed.len(), uploads };
     match (view.completed, view.failed) {
-        (_, 0) if made => Ok(HttpResponse::Created().json(view)),
-        (_, 0) => Ok(HttpResponse::Ok().json(view)),
+        (_, 0) if made => Ok(room.json(StatusCode::CREATED, &view)),
+        (_, 0) => Ok(room.json(StatusCode::OK, &view)),
         (0, _) => Err(none_completed(failed.first().copied().filter(|_| outage), &view)),
-        _ => Ok(HttpResponse::MultiStatus().json(view)),
+        _ => Ok(room.json(StatusCode::MULTI_STATUS, &view)),
     }
 }
 

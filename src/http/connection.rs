@@ -19,7 +19,6 @@ use std::time::Duration;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{Extensions, Payload, ServiceRequest, ServiceResponse};
 use actix_web::error::PayloadError;
-use actix_web::http::{ConnectionType, Version};
 use actix_web::middleware::Next;
 use actix_web::rt::net::TcpStream;
 use actix_web::web::Bytes;
@@ -328,7 +327,7 @@ pub(super) async fn hold(
         // an answer that needs none of it does not cost the connection.
         tokio::task::yield_now().await;
     }
-    let mut response = match next.call(req).await {
+    let response = match next.call(req).await {
         Ok(response) => response.map_body(|_, body| Held { body: body.boxed(), _exchange: exchange }),
         Err(mut error) => {
             error.add_response_mapper(move |response| {

@@ -98,10 +98,6 @@ fn session_of(path: &str) -> Result<SessionId> {
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1_024;
 
-/// How long a connection may wait for its next request: longer than balancers leave theirs idle, so that none sends a
-/// request on a connection that is being closed.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-
 /// Listens, and answers until the handle says stop.
 ///
 /// This is what `actix_web::HttpServer` does, with [`Connection`]s in place of bare sockets.
@@ -148,7 +144,6 @@ pub(crate) async fn serve(
                     let draining = draining.clone();
                     async move { draining.notified().await }
                 })
-                .keep_alive(KEEP_ALIVE)
                 .client_request_timeout(Duration::from_secs(settings.head_timeout_secs))
                 .client_disconnect_timeout(connection::LINGER)
                 // Whoever waits ends when its client does, as behind most proxies: a client that closes only its own

@@ -242,7 +242,13 @@ struct Wish<'a> {
     earlier: Option<DateTime<Utc>>,
 }
 
-async fn finish_held(engine: &Engine, session: &Session, actor: &Actor, held: Held, wish: &Wish<'_>) -> Result<Finished> {
+async fn finish_held(
+    engine: &Engine,
+    session: &Session,
+    actor: &Actor,
+    held: Held,
+    wish: &Wish<'_>,
+) -> Result<Finished> {
     let object = match held {
         Held::Object(object) => object,
         Held::Parts(planned) => assemble(engine, session, actor, planned, wish.client_parts).await?,

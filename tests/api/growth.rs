@@ -7,6 +7,7 @@ use chrono::TimeDelta;
 use entity::{pruned_places, upload_tombstone};
 use futures_util::future::{join, join_all};
 use futures_util::{StreamExt, stream};
+use quaymaster::caller::Actor;
 use quaymaster::engine::Engine;
 use quaymaster::event::{self, Scope, VerifyReport};
 use quaymaster::pass::{self, Options, Pass};
@@ -84,7 +85,7 @@ async fn an_audit_of_what_moves_on_finds_nothing(app: TestApp) {
                 let report = app.pass_older_than(CLEANUP, TimeDelta::zero()).await;
                 assert!(report.details()["rows_deleted"].as_u64() >= Some(4), "{report:?}");
                 let brands = ["main".to_owned()];
-                quaymaster::tenant::create(&engine, "cli", "initech", &brands, None).await.unwrap();
+                quaymaster::tenant::create(&engine, &Actor::Command, "initech", &brands, None).await.unwrap();
             }
             place_all(&engine).await;
         };
@@ -183,7 +184,7 @@ async fn a_search_for_orphans_goes_on_at_its_key(app: TestApp) {
     stream::iter(&keys).for_each_concurrent(32, |key| app.store.put(key, b"nobody's")).await;
     let engine = app.engine().await;
     let search = async |stop: &CancellationToken| {
-        pass::run(&engine, Pass::Orphans, at_once(true), "system", None, stop).await.unwrap()
+        pass::run(&engine, Pass::Orphans, at_once(true), &Actor::System, None, stop).await.unwrap()
     };
     let (stop, first) = (CancellationToken::new(), app.store.faults().hold_request(Op::ListObjects));
     let (cut, ()) = join(search(&stop), async {
@@ -216,7 +217,7 @@ async fn a_bucket_that_is_slow_keeps_no_other_waiting(app: TestApp) {
     let (faults, asked) = (app.store.faults(), app.store.faults().calls(Op::GetObject));
     let held = faults.hold_answer(Op::GetObject);
     let stop = CancellationToken::new();
-    let search = pass::run(&engine, Pass::Orphans, at_once(false), "system", None, &stop);
+    let search = pass::run(&engine, Pass::Orphans, at_once(false), &Actor::System, None, &stop);
     let (run, ()) = join(search, async {
         held.arrived().await;
         let deadline = Instant::now() + Duration::from_secs(20);

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use entity::{tenant_usage, upload_event, upload_session};
-use quaymaster::caller::Caller;
+use quaymaster::caller::{Actor, Caller};
 use quaymaster::error::Error;
 use quaymaster::event;
 use quaymaster::session::{self, state};
@@ -37,7 +37,7 @@ async fn dropped_after<F: Future>(polls: usize, future: F) -> Option<F::Output> 
 async fn suspended(world: &World) -> Caller {
     let eve = user(&world.engine, "globex").await;
     let limits = Limits { suspended: Some(true), ..Limits::default() };
-    tenant::limit(&world.engine, "ola", eve.tenant, limits).await.unwrap();
+    tenant::limit(&world.engine, &Actor::Operator("ola".to_owned()), eve.tenant, limits).await.unwrap();
     eve
 }
 

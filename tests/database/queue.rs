@@ -279,7 +279,12 @@ async fn many_promotions_that_wait_are_not_looked_at_again_and_again(db: TestDb)
     world.db.execute(sql, [engine.clock.now().into(), key.into()]).await.unwrap();
     engine.clock.advance(TimeDelta::hours(1));
 
-    let run = quaymaster::pass::Run::new(Default::default(), "system", Duration::from_secs(600), Default::default());
+    let run = quaymaster::pass::Run::new(
+        Default::default(),
+        quaymaster::caller::Actor::System,
+        Duration::from_secs(600),
+        Default::default(),
+    );
     let report = session::reconcile(&engine, &run).await.unwrap();
     assert_eq!((report.found, report.done), (2, 2), "{report:?}");
     let jobs = job::Entity::find().all(engine.db.conn()).await.unwrap();
