@@ -153,7 +153,8 @@ impl TestApp {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
         env.extend(store.env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        // The server closes what lies idle for 5 s, maybe just as a request is sent on it.
+        let http = reqwest::Client::builder().no_proxy().pool_idle_timeout(Duration::from_secs(2)).build().unwrap();
         let app = Self(Arc::new(App {
             pair,
             clock: Clock::default(),
