@@ -100,7 +100,13 @@ mod tests {
     use crate::cli::push::wire::AssetFacts;
 
     fn asset(id: &str) -> Asset {
-        let facts = AssetFacts { asset_id: id.to_owned(), file_size: 1, etag: None, checksum_sha256: None };
+        let facts = AssetFacts {
+            asset_id: id.to_owned(),
+            file_size: 1,
+            etag: None,
+            checksum_sha256: None,
+            checksum_verified: false,
+        };
         Asset { shown: json!({}), facts }
     }
 
