@@ -54,14 +54,14 @@ mod tests {
 
     #[test]
     fn what_is_needed_is_the_sum_of_what_is_allowed() {
-        assert_eq!(needed_with(&[]), 2 * 1000 + 10 * 3 + 512 * 3 + OTHERS);
+        assert_eq!(needed_with(&[]), 2 * 1000 + 12 * 3 + 512 * 3 + OTHERS);
         let outside = [
             ("DATABASE_URL", "postgres://localhost/x"),
             ("JWT_SECRET", "0123456789abcdef0123456789abcdef"),
             ("AUDIT_KEY", "0123456789abcdef0123456789abcdef"),
             ("AWS_BUCKET", "b"),
         ];
-        assert_eq!(needed_with(&outside), 2 * 1000 + 10 + OTHERS);
+        assert_eq!(needed_with(&outside), 2 * 1000 + 12 + OTHERS);
         assert_eq!(needed_with(&[("QUAYMASTER_SERVER__MAX_CONNECTIONS", &i64::MAX.to_string())]), u64::MAX);
     }
 }

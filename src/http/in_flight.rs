@@ -213,7 +213,12 @@ pub(super) async fn bound(
     let asker = Asker::of(response.request());
     let (request, response) = response.into_parts();
     let (mut response, body) = response.into_parts();
-    let body = match body.boxed().try_into_bytes() {
+    let body = body.boxed();
+    if body.size() == BodySize::None {
+        // As empty bytes it would have a length, which the answer to a HEAD need not be.
+        return Ok(ServiceResponse::new(request, response.set_body(body)));
+    }
+    let body = match body.try_into_bytes() {
         Ok(bytes) if bytes.len() > SMALL => match Door::of(&request).in_flight.reserve_now(asker, bytes.len()) {
             Some(room) => BoxBody::new(Slices { bytes, _room: room }),
             None => {

@@ -283,6 +283,7 @@ async fn a_health_check_spares_replicas_whose_store_is_away(app: TestApp) {
     };
     assert_eq!((words[0].as_str(), ask(&[]).await, ask(&["--ready"]).await), ("quaymaster", Some(0), Some(0)));
     app.store.faults().order(Op::Other, Fault::DropRequest);
+    app.readiness(503).await;
     assert_eq!((ask(&[]).await, ask(&["--ready"]).await), (Some(0), Some(1)));
     app.store.heal();
     app.stop_server().await;

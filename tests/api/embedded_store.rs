@@ -103,14 +103,14 @@ fn open_files_of(server: &Child) -> (u64, u64) {
 
 #[tokio::test]
 async fn the_limit_of_open_files_is_raised_or_complained_of() {
-    // 2 × 50 connections, 512 × 3 for the store, 3 × 10 for the database, 256 for all else.
-    let (server, log) = serve_under("ulimit -Sn 300; ulimit -Hn 1922").await;
-    assert_eq!(open_files_of(&server), (1922, 1922));
+    // 2 × 50 connections, 512 × 3 for the store, 3 × 12 for the database, 256 for all else.
+    let (server, log) = serve_under("ulimit -Sn 300; ulimit -Hn 1928").await;
+    assert_eq!(open_files_of(&server), (1928, 1928));
     assert!(!log.contains("RLIMIT_NOFILE"), "{log}");
 
-    let (server, log) = serve_under("ulimit -Sn 300; ulimit -Hn 1921").await;
-    assert_eq!(open_files_of(&server), (1921, 1921));
-    assert!(log.contains("RLIMIT_NOFILE") && log.contains("1921") && log.contains("1922"), "{log}");
+    let (server, log) = serve_under("ulimit -Sn 300; ulimit -Hn 1927").await;
+    assert_eq!(open_files_of(&server), (1927, 1927));
+    assert!(log.contains("RLIMIT_NOFILE") && log.contains("1927") && log.contains("1928"), "{log}");
     assert!(log.contains("server.max_connections"), "{log}");
 }
 

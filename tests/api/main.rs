@@ -3,6 +3,8 @@
 //! `make test-embedded` runs those on SQLite and the embedded store, `make test-postgres` those on PostgreSQL and
 //! Garage.
 #![allow(clippy::unwrap_used)]
+// Verbs within verbs, down to the calls of the SDK.
+#![recursion_limit = "256"]
 
 mod kit;
 
