@@ -109,7 +109,7 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
     };
     let grace = Duration::from_secs(settings.server.shutdown_grace_secs);
     let own_addr = store.as_ref().map(embedded_s3::Server::own_addr);
-    let engine = connect(settings, dir.as_ref(), own_addr, Missing::Make, clock).await?;
+    let engine = Box::pin(connect(settings, dir.as_ref(), own_addr, Missing::Make, clock)).await?;
     if store.is_some() {
         prepare_bucket(&engine, engine.storage.bucket()).await?;
         for bucket in tenant::buckets(&engine).await.map_err(Error::Buckets)? {
@@ -187,7 +187,7 @@ pub async fn make(settings: Settings) -> Result<Engine, Error> {
 
 async fn open_or(mut settings: Settings, missing: Missing) -> Result<Engine, Error> {
     let dir = prepare(&mut settings, missing)?;
-    connect(settings, dir.as_ref(), None, missing, Clock::default()).await
+    Box::pin(connect(settings, dir.as_ref(), None, missing, Clock::default())).await
 }
 
 /// The keys of this deployment's record, from its settings or its data folder; opens nothing else, and makes nothing.

@@ -51,8 +51,8 @@ async fn a_verb_dropped_at_any_await_leaves_nothing_half_done(db: TestDb) {
             for polls in 1.. {
                 let subject = uploading(&world.engine, &world.ann).await;
                 let is_done = match verb {
-                    "initiate" => dropped_after(polls, uploading(&world.engine, &world.ann)).await.is_some(),
-                    _ => dropped_after(polls, complete(&world.engine, &subject)).await.is_some(),
+                    "initiate" => dropped_after(polls, Box::pin(uploading(&world.engine, &world.ann))).await.is_some(),
+                    _ => dropped_after(polls, Box::pin(complete(&world.engine, &subject))).await.is_some(),
                 };
                 let refused = session::initiate(&world.engine, &eve, new("note.txt", 7)).await;
                 assert!(matches!(refused, Err(Error::TenantSuspended)), "{verb} after {polls}: {:?}", refused.err());
