@@ -9,7 +9,7 @@ use reqwest::{Client, Method, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::completions::{Completions, Wanted};
+use super::completions::Completions;
 use super::error::{Error, Problem};
 use super::retry::Retry;
 use super::wire::{
@@ -103,24 +103,20 @@ impl Api {
     /// Makes the asset, or reads the one that was made. With `parts` the server compares the ETags that this
     /// client saw with those of the store.
     pub async fn complete(&self, id: &str, parts: Option<&[(u32, String)]>) -> Result<Asset, Error> {
-        let wanted = Wanted { session_id: id.to_owned(), parts: parts.map(<[_]>::to_vec) };
-        let attempt =
-            async || self.completions.complete(wanted.clone(), async |all| self.complete_batch(all).await).await;
-        self.retry.run(attempt).await.map_err(fate)
+        let Some(parts) = parts else {
+            let ask = async |sessions: &[String]| self.complete_batch(sessions).await;
+            return self.retry.run(async || self.completions.complete(id, ask).await).await.map_err(fate);
+        };
+        // To assemble many parts may take long, and goes by itself.
+        let parts: Vec<_> = parts.iter().map(|(n, etag)| json!({ "part_number": n, "etag": etag })).collect();
+        let body = json!({ "upload_session_id": id, "parts": parts });
+        let answer = self.ask_session(Method::POST, "/app/assets/upload/complete", Some(&body)).await?;
+        Ok(Asset { shown: answer.json()?, facts: answer.json()? })
     }
 
     /// One request for all of them, once: whoever waits for one of them decides whether to try again.
-    async fn complete_batch(&self, sessions: &[Wanted]) -> Result<Vec<Result<Asset, Error>>, Error> {
-        let uploads: Vec<_> = sessions
-            .iter()
-            .map(|wanted| {
-                let mut upload = json!({ "upload_session_id": wanted.session_id });
-                if let Some(parts) = &wanted.parts {
-                    upload["parts"] = parts.iter().map(|(n, etag)| json!({ "part_number": n, "etag": etag })).collect();
-                }
-                upload
-            })
-            .collect();
+    async fn complete_batch(&self, sessions: &[String]) -> Result<Vec<Result<Asset, Error>>, Error> {
+        let uploads: Vec<_> = sessions.iter().map(|id| json!({ "upload_session_id": id })).collect();
         let body = Bytes::from(json!({ "uploads": uploads }).to_string());
         // 422 and 503 where none was completed: each still says why, unless it is the batch itself that is wrong.
         let path = "/app/assets/upload/complete-batch";

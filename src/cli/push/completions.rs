@@ -1,86 +1,87 @@
 //! Completions that wait at the same time go in one request: of many small files, each costs little more than its place.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::error::Error;
 use super::wire::Asset;
 
 /// The server's limit on the sessions of one batch.
 const SESSIONS_MAX: usize = 1_000;
-/// Parts that one request names at most: about 4 MiB of the 8 that the server reads.
-const PARTS_MAX: usize = 50_000;
-
-/// A session that somebody wants completed, with the ETags of its parts where they are known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    pub session_id: String,
-    pub parts: Option<Vec<(u32, String)>>,
-}
-
-impl Wanted {
-    fn parts(&self) -> usize {
-        self.parts.as_ref().map_or(0, Vec::len)
-    }
-}
+/// Requests under way at a time: one that the store holds up must not hold up all files.
+const REQUESTS_MAX: usize = 4;
 
 type Answer = Result<Asset, Error>;
 
-#[derive(Default)]
 pub struct Completions {
-    waiting: Mutex<Vec<(Wanted, oneshot::Sender<Answer>)>>,
-    /// Whose request is under way; those that come meanwhile are the next one's.
-    turn: tokio::sync::Mutex<()>,
+    /// Sessions that somebody wants completed, and who waits for each.
+    waiting: Mutex<Vec<(String, oneshot::Sender<Answer>)>>,
+    /// Of those whose requests are under way; those that come meanwhile are the next one's.
+    turns: Semaphore,
+}
+
+impl Default for Completions {
+    fn default() -> Self {
+        Self { waiting: Mutex::default(), turns: Semaphore::new(REQUESTS_MAX) }
+    }
 }
 
 impl Completions {
-    /// Completes one session by `ask`, which answers for all that wait, in their order. Whoever has the turn asks for the
+    /// Completes one session by `ask`, which answers for all that wait, in their order. Whoever has a turn asks for the
     /// others too.
-    pub async fn complete(&self, wanted: Wanted, ask: impl AsyncFn(&[Wanted]) -> Result<Vec<Answer>, Error>) -> Answer {
+    pub async fn complete(
+        &self,
+        session_id: &str,
+        ask: impl AsyncFn(&[String]) -> Result<Vec<Answer>, Error>,
+    ) -> Answer {
         loop {
             let (sender, mut answer) = oneshot::channel();
-            self.waiting().push((wanted.clone(), sender));
-            let _turn = self.turn.lock().await;
-            match answer.try_recv() {
-                Ok(answered) => return answered,
-                // Whoever had taken it along went away before there was an answer.
-                Err(oneshot::error::TryRecvError::Closed) => continue,
-                Err(oneshot::error::TryRecvError::Empty) => {}
-            }
-            let (sessions, senders): (Vec<_>, Vec<_>) = self.take().into_iter().unzip();
-            let answers = match ask(&sessions).await {
-                Ok(answers) if answers.len() == sessions.len() => answers,
-                Ok(answers) => {
-                    let why = format!("{} results for {} sessions", answers.len(), sessions.len());
-                    vec![Err(Error::Nonsense(why)); sessions.len()]
+            self.waiting().push((session_id.to_owned(), sender));
+            loop {
+                // Somebody else may have taken it along, and has the answer sooner than there is a turn.
+                let turn = tokio::select! {
+                    biased;
+                    answered = &mut answer => match answered {
+                        Ok(answered) => return answered,
+                        // Whoever had taken it along went away before there was an answer.
+                        Err(_) => break,
+                    },
+                    turn = self.turns.acquire() => turn.expect("the semaphore is never closed"),
+                };
+                let (sessions, senders): (Vec<_>, Vec<_>) = self.take().into_iter().unzip();
+                if sessions.is_empty() {
+                    // It is under way with somebody else.
+                    drop(turn);
+                    match answer.await {
+                        Ok(answered) => return answered,
+                        Err(_) => break,
+                    }
                 }
-                Err(error) => vec![Err(error); sessions.len()],
-            };
-            for (sender, answered) in senders.into_iter().zip(answers) {
-                let _ = sender.send(answered); // nobody waits for a file that was given up
-            }
-            // Of more than one request takes, this one may not have been among the first.
-            if let Ok(answered) = answer.try_recv() {
-                return answered;
+                let answers = match ask(&sessions).await {
+                    Ok(answers) if answers.len() == sessions.len() => answers,
+                    Ok(answers) => {
+                        let why = format!("{} results for {} sessions", answers.len(), sessions.len());
+                        vec![Err(Error::Nonsense(why)); sessions.len()]
+                    }
+                    Err(error) => vec![Err(error); sessions.len()],
+                };
+                for (sender, answered) in senders.into_iter().zip(answers) {
+                    let _ = sender.send(answered); // nobody waits for a file that was given up
+                }
             }
         }
     }
 
     /// The next ones, as many as one request takes; those that nobody waits for any more are dropped.
-    fn take(&self) -> Vec<(Wanted, oneshot::Sender<Answer>)> {
+    fn take(&self) -> Vec<(String, oneshot::Sender<Answer>)> {
         let mut waiting = self.waiting();
         waiting.retain(|(_, sender)| !sender.is_closed());
-        let mut parts = 0;
-        let fit = waiting.iter().take(SESSIONS_MAX).enumerate().take_while(|(index, (wanted, _))| {
-            parts += wanted.parts();
-            *index == 0 || parts <= PARTS_MAX
-        });
-        let fit = fit.count();
+        let fit = waiting.len().min(SESSIONS_MAX);
         waiting.drain(..fit).collect()
     }
 
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<(Wanted, oneshot::Sender<Answer>)>> {
+    fn waiting(&self) -> MutexGuard<'_, Vec<(String, oneshot::Sender<Answer>)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -110,31 +111,26 @@ mod tests {
         Asset { shown: json!({}), facts }
     }
 
-    fn wanted(n: usize, parts: usize) -> Wanted {
-        let parts = (parts > 0).then(|| vec![(1, "etag".to_owned()); parts]);
-        Wanted { session_id: n.to_string(), parts }
-    }
-
     /// Completes `sessions` at once; answers what each got, and the sizes of the requests.
-    async fn all(sessions: Vec<Wanted>) -> (Vec<Answer>, Vec<usize>) {
+    async fn all(sessions: Vec<String>) -> (Vec<Answer>, Vec<usize>) {
         let completions = Completions::default();
         let requests = Mutex::new(Vec::new());
-        let ask = async |sessions: &[Wanted]| {
+        let ask = async |sessions: &[String]| {
             requests.lock().unwrap().push(sessions.len());
             tokio::time::sleep(Duration::from_millis(20)).await;
-            let answer = |wanted: &Wanted| match wanted.session_id.as_str() {
+            let answer = |session: &String| match session.as_str() {
                 "7" => Err(Error::Completed),
                 id => Ok(asset(id)),
             };
             Ok(sessions.iter().map(answer).collect())
         };
-        let answers = join_all(sessions.into_iter().map(|wanted| completions.complete(wanted, ask))).await;
+        let answers = join_all(sessions.iter().map(|session| completions.complete(session, ask))).await;
         (answers, requests.into_inner().unwrap())
     }
 
     #[tokio::test]
     async fn those_that_wait_go_together_and_each_gets_its_own_answer() {
-        let (answers, requests) = all((0..2_500).map(|n| wanted(n, 0)).collect()).await;
+        let (answers, requests) = all((0..2_500).map(|n: usize| n.to_string()).collect()).await;
         for (n, answer) in answers.iter().enumerate() {
             match answer {
                 Ok(asset) => assert_eq!(asset.facts.asset_id, n.to_string()),
@@ -142,30 +138,46 @@ mod tests {
             }
         }
         assert!(requests.iter().all(|size| (1..=SESSIONS_MAX).contains(size)), "{requests:?}");
-        assert!(requests.len() <= 6, "{requests:?}");
+        // The first ones find a turn each; what comes meanwhile goes by the thousand.
+        assert!(requests.len() <= REQUESTS_MAX + 3, "{requests:?}");
     }
 
     #[tokio::test]
-    async fn long_lists_of_parts_go_in_several_requests() {
-        let (answers, requests) = all((10..20).map(|n| wanted(n, 20_000)).collect()).await;
-        assert!(answers.iter().all(Result::is_ok));
-        assert!(requests.iter().all(|size| *size <= 2), "{requests:?}");
+    async fn a_request_that_is_held_up_holds_up_no_other_file() {
+        let completions = Completions::default();
+        let (never, soon) = (
+            async |_: &[String]| pending().await,
+            async |sessions: &[String]| Ok(sessions.iter().map(|session| Ok(asset(session))).collect()),
+        );
+        let stuck = timeout(Duration::from_secs(10), completions.complete("1", never));
+        let other = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            completions.complete("2", soon).await
+        };
+        tokio::select! {
+            _ = stuck => panic!("it has no answer"),
+            other = other => assert_eq!(other.unwrap().facts.asset_id, "2"),
+        }
     }
 
     #[tokio::test]
     async fn whoever_goes_away_takes_nobody_along() {
         let completions = Completions::default();
-        let ask = async |sessions: &[Wanted]| {
+        let ask = async |sessions: &[String]| {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            Ok(sessions.iter().map(|wanted| Ok(asset(&wanted.session_id))).collect())
+            Ok(sessions.iter().map(|session| Ok(asset(session))).collect())
         };
-        let never = async |_: &[Wanted]| pending().await;
-        // While the first asks, two come; the second of all takes the third along, and is given up.
-        let given_up = timeout(Duration::from_millis(200), completions.complete(wanted(2, 0), never));
-        let (first, second, third) =
-            join3(completions.complete(wanted(1, 0), ask), given_up, completions.complete(wanted(3, 0), ask)).await;
-        assert_eq!(first.unwrap().facts.asset_id, "1");
-        assert!(second.is_err());
-        assert_eq!(third.unwrap().facts.asset_id, "3");
+        let never = async |_: &[String]| pending().await;
+        // Both wait when the one whose request never ends has its turn; it takes the other along, and is given up.
+        let all_turns = completions.turns.acquire_many(REQUESTS_MAX as u32).await.unwrap();
+        let given_up = timeout(Duration::from_millis(200), completions.complete("1", never));
+        let other = completions.complete("2", ask);
+        let begin = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            drop(all_turns);
+        };
+        let (given_up, other, ()) = join3(given_up, other, begin).await;
+        assert!(given_up.is_err());
+        assert_eq!(other.unwrap().facts.asset_id, "2");
     }
 }
