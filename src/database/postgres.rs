@@ -189,7 +189,13 @@ impl Pool {
             sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
             error => DbErr::Conn(RuntimeErr::SqlxError(error.into())),
         })?;
-        Ok(Lent { connection: Some(connection), limit: self.limit, is_under_way: false, is_in_transaction: false })
+        Ok(Lent {
+            connection: Some(connection),
+            limit: self.limit,
+            is_under_way: false,
+            is_in_transaction: false,
+            has_failed: false,
+        })
     }
 }
 
@@ -202,6 +208,8 @@ struct Lent {
     /// Something was begun on it that has not come to its end.
     is_under_way: bool,
     is_in_transaction: bool,
+    /// A statement of the transaction has failed: PostgreSQL answers its COMMIT with a ROLLBACK, which is no error.
+    has_failed: bool,
 }
 
 impl Lent {
@@ -219,6 +227,7 @@ impl Lent {
         let outcome = outcome.unwrap_or_else(|_| Err(silence()));
         // A refusal of the server's is an orderly end.
         self.is_under_way = outcome.as_ref().is_err_and(|error| error.as_database_error().is_none());
+        self.has_failed |= self.is_in_transaction && outcome.is_err();
         outcome
     }
 
@@ -275,7 +284,12 @@ async fn give_back(mut connection: PoolConnection<Postgres>, is_in_transaction: 
 pub(super) struct Transaction(Mutex<Lent>);
 
 impl Transaction {
-    pub(super) async fn commit(self) -> Result<(), DbErr> {
+    /// # Errors
+    /// Also where a statement has failed before, though nobody has minded: nothing is committed then.
+    pub(super) async fn commit(mut self) -> Result<(), DbErr> {
+        if self.0.get_mut().has_failed {
+            return Err(DbErr::Custom("a statement of the transaction has failed: it cannot be committed".to_owned()));
+        }
         self.end("COMMIT").await
     }
 

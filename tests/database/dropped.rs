@@ -9,7 +9,8 @@ use quaymaster::error::Error;
 use quaymaster::event;
 use quaymaster::session::{self, state};
 use quaymaster::tenant::{self, Limits};
-use sea_orm::{EntityTrait, PaginatorTrait};
+use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait};
+use uuid::Uuid;
 
 use crate::kit::TestDb;
 use crate::kit::lives::{World, complete, new, uploading, user};
@@ -75,4 +76,22 @@ async fn a_verb_dropped_at_any_await_leaves_nothing_half_done(db: TestDb) {
     let report = event::verify(&world.engine, &event::Scope::default(), |_| {}).await.unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     other.close().await.unwrap();
+}
+
+/// PostgreSQL answers the COMMIT of a transaction that has failed with a ROLLBACK, and no error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_has_failed_is_not_said_to_be_committed() {
+    let home = TestDb::postgres().await.migrated().await;
+    let db = home.as_the_program_opens_it(3).await;
+    let tx = db.begin().await.unwrap();
+    let id = Uuid::now_v7();
+    let insert = format!("INSERT INTO deployment (id, deployment_id, created_at) VALUES (1, '{id}', now())");
+    tx.conn().execute_unprepared(&insert).await.unwrap();
+    tx.conn().execute_unprepared("SELECT 1 / 0").await.unwrap_err();
+    tx.commit().await.unwrap_err();
+    // Its connection is fit for the next one.
+    let tx = db.begin().await.unwrap();
+    tx.conn().execute_unprepared(&insert).await.unwrap();
+    tx.commit().await.unwrap();
+    db.close().await.unwrap();
 }
