@@ -1,4 +1,5 @@
-//! This deployment: whether it can work, and the buckets that are its own: a bucket shared with another one by mistake is not cleaned.
+//! This deployment: whether it can work, and the buckets that are its own. A bucket shared with another one by mistake is
+//! not cleaned.
 
 mod own;
 mod ready;

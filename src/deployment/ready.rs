@@ -29,7 +29,7 @@ pub enum Health {
     Well,
     /// No answer, no write, no space: it may pass.
     Unavailable,
-    /// The database's own files are damaged. It does not pass.
+    /// What is tried meets a damaged place in the database's own files. It does not pass.
     Damaged,
 }
 
@@ -81,7 +81,7 @@ pub async fn ready(engine: &Engine) -> Readiness {
     if let Err(Error::Db(cause)) = &database {
         heed(engine, cause);
     }
-    let found = Readiness { database: database_health(engine, &database), store: health(&store) };
+    let found = Readiness { database: database_health(&database), store: health(&store) };
     let before = last.map(|(_, found)| found);
     // An outage is told once, and its end.
     if before.unwrap_or(found) != found || (before.is_none() && !found.is_ready()) {
@@ -115,8 +115,12 @@ async fn store(engine: &Engine) -> Result<(), storage::Error> {
     engine.storage.try_write(bucket).await
 }
 
-fn database_health(engine: &Engine, found: &Result<()>) -> Health {
-    if engine.looked.damage().is_some() { Health::Damaged } else { health(found) }
+/// By the probe alone: a damaged page that one tenant's request has met must not take the server from all the others.
+fn database_health(found: &Result<()>) -> Health {
+    match found {
+        Err(Error::Db(cause)) if is_damaged(cause) => Health::Damaged,
+        _ => health(found),
+    }
 }
 
 fn health<E>(found: &Result<(), E>) -> Health {

@@ -333,6 +333,9 @@ async fn a_damaged_database_is_found_by_operators() {
     let (status, findings) = embedded.get(&ola, "/admin/findings").await;
     assert_eq!(status, 200, "{findings}");
     assert!(findings["damage"]["cause"].as_str().unwrap().contains("malformed"), "{findings}");
+    // What lies elsewhere in the file is still served.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(embedded.http.get(embedded.url("/readyz")).send().await.unwrap().status(), 200);
     server.kill().await.unwrap();
 }
 
