@@ -4,6 +4,8 @@ mod conn;
 mod postgres;
 mod shares;
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,8 +19,8 @@ use futures_util::FutureExt;
 use postgres::Planning;
 pub use sea_orm::DbErr;
 use sea_orm::{
-    ConnectionTrait, DbBackend, RuntimeErr, SqlErr, SqliteTransactionMode, SqlxSqliteConnector, TransactionOptions,
-    TransactionTrait,
+    ConnectionTrait, DbBackend, RuntimeErr, SqlErr, SqliteTransactionMode, SqlxSqliteConnector, Statement,
+    TransactionOptions, TransactionTrait, TryGetable, Value,
 };
 use shares::Turns;
 use sqlx::pool::PoolOptions;
@@ -410,6 +412,34 @@ fn tested<DB: sqlx::Database>(options: PoolOptions<DB>) -> PoolOptions<DB> {
 
 fn start_error(error: sqlx::Error) -> DbErr {
     DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error)))
+}
+
+/// A VALUES list for a statement, whose values follow those that are bound already. PostgreSQL and SQLite name its columns
+/// `column1`, `column2`.
+///
+/// The last row is repeated until their number is a power of two, so that few different statements are prepared: a join
+/// with the list must not mind.
+pub(crate) fn values<const N: usize>(rows: impl IntoIterator<Item = [Value; N]>, bound: &mut Vec<Value>) -> String {
+    let mut rows: Vec<_> = rows.into_iter().collect();
+    if let Some(last) = rows.last().cloned() {
+        rows.resize(rows.len().next_power_of_two(), last);
+    }
+    let mut list = "VALUES ".to_owned();
+    for (number, row) in rows.into_iter().enumerate() {
+        let places: Vec<_> = (1..=N).map(|place| format!("${}", bound.len() + place)).collect();
+        list.push_str(if number > 0 { ", (" } else { "(" });
+        list.push_str(&places.join(", "));
+        list.push(')');
+        bound.extend(row);
+    }
+    list
+}
+
+/// Runs a statement that answers ids.
+pub(crate) async fn ids<T: TryGetable + Eq + Hash>(tx: &Tx, sql: String, bound: Vec<Value>) -> Result<HashSet<T>> {
+    let statement = Statement::from_sql_and_values(tx.conn().get_database_backend(), sql, bound);
+    let rows = tx.conn().query_all_raw(statement).await.map_err(db_error)?;
+    rows.iter().map(|row| row.try_get_by_index(0).map_err(db_error)).collect()
 }
 
 /// Whether a statement failed because a unique index holds the same key already.

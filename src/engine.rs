@@ -11,6 +11,7 @@ use crate::event::{Hub, Keys};
 use crate::settings::{Secret, Settings};
 use crate::storage::Storage;
 use crate::tenant::Known;
+use crate::{asset, jobs};
 
 #[derive(Clone, Debug)]
 pub struct Engine {
@@ -25,6 +26,10 @@ pub struct Engine {
     pub hub: Arc<Hub>,
     /// What was found of database and store the last time that somebody asked whether the server can work.
     pub looked: Arc<LastLook>,
+    /// Assets that become READY at the same time.
+    pub(crate) promotions: asset::Steps,
+    /// Jobs that end at the same time.
+    pub(crate) ended: jobs::Ended,
 }
 
 impl Engine {
@@ -40,6 +45,8 @@ impl Engine {
             wake: Arc::default(),
             hub: Arc::default(),
             looked: Arc::default(),
+            promotions: asset::Steps::default(),
+            ended: jobs::Ended::default(),
         }
     }
 }

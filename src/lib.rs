@@ -31,3 +31,4 @@ pub mod data_dir;
 mod open_files;
 pub mod start;
 pub mod telemetry;
+mod together;

@@ -4,12 +4,14 @@ mod disposition;
 mod download;
 mod find;
 mod promote;
+mod ready;
 pub mod rows;
 
 pub use download::{Disposition, Download, download};
 pub use find::find;
 pub(crate) use promote::{PROMOTIONS, promoted_by, promotion_key};
 pub use promote::{Promoted, promote, promote_job, promotion};
+pub(crate) use ready::Steps;
 
 use entity::asset;
 

@@ -1,19 +1,19 @@
 use entity::asset::Status;
 use entity::{SessionId, TenantId};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use tracing::{instrument, warn};
 
-use super::{Asset, rows};
+use super::{Asset, ready, rows};
 use crate::caller::Actor;
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
 use crate::event::{self, Effect, Note, record_effect};
 use crate::jobs::{self, Kind as Job, NewJob};
-use crate::session::{self, Session, location};
+use crate::session::{Session, location};
 use crate::storage::{self, Kind, Location, Object, Op, Source};
 
-const ACTOR: &Actor = &Actor::System;
+pub(super) const ACTOR: &Actor = &Actor::System;
 const CHANGED: &str = "the uploaded object was overwritten after it was completed";
 const GONE: &str = "the uploaded object was gone before it was copied";
 const CUT: &str = "the copy has another size than what was completed";
@@ -68,10 +68,10 @@ pub(crate) fn promoted_by(job: &jobs::Job) -> Option<(TenantId, SessionId)> {
 ///
 /// # Errors
 /// As [`promote`]; [`Error::Invalid`] for a payload that is none of ours.
-pub async fn promote_job(engine: &Engine, payload: &Value) -> Result<()> {
-    let Payload { tenant_id, upload_session_id } = Payload::deserialize(payload)
+pub async fn promote_job(engine: &Engine, job: &jobs::Job) -> Result<()> {
+    let Payload { tenant_id, upload_session_id } = Payload::deserialize(&job.payload)
         .map_err(|error| Error::Invalid(vec![FieldError::new("", "invalid-format", error.to_string())]))?;
-    promote(engine, tenant_id, upload_session_id).await.map(drop)
+    attempt(engine, tenant_id, upload_session_id, job.attempts > 1).await.map(drop)
 }
 
 /// Copies the object of a COMPLETED session, exactly as it was completed, to where its asset is served from, and makes
@@ -83,26 +83,24 @@ pub async fn promote_job(engine: &Engine, payload: &Value) -> Result<()> {
 /// # Errors
 /// [`Error::NotFound`] where there is no such session, or no asset of it. After [`Error::Storage`] and
 /// [`Error::DbUnavailable`] the asset is UPLOADED, and the same call goes on.
-#[instrument(name = "asset.promote", skip_all, fields(session.id = %session, tenant.id = %tenant))]
 pub async fn promote(engine: &Engine, tenant: TenantId, session: SessionId) -> Result<Promoted> {
-    let conn = engine.db.conn();
-    let session = session::rows::find(conn, tenant, session).await?.ok_or(Error::NotFound)?;
-    let asset = rows::find(conn, tenant, session.asset_id).await?.ok_or(Error::NotFound)?;
+    attempt(engine, tenant, session, true).await
+}
+
+/// `again`: an earlier try may have lost the store's answer, or died before it was recorded.
+#[instrument(name = "asset.promote", skip_all, fields(session.id = %session, tenant.id = %tenant))]
+async fn attempt(engine: &Engine, tenant: TenantId, session: SessionId, again: bool) -> Result<Promoted> {
+    let (session, asset) =
+        rows::find_with_session(engine.db.conn(), tenant, session).await?.ok_or(Error::NotFound)?;
+    let asset = asset.ok_or(Error::NotFound)?;
     match asset.status {
         Status::Uploaded => {}
         Status::Ready | Status::Failed => return Ok(Promoted::Already(asset)),
     }
-    let (from, to) = (location(&session), Location::asset(&asset.bucket, tenant, asset.id));
-    match fetch(engine, &session, &asset, &to).await? {
-        Fetched::Whole => {
-            let promoted = record(engine, &session, &asset, Ok(&to.key)).await?;
-            if let Promoted::Ready(_) = &promoted {
-                let cleared = clear(engine, &asset, &from, &to).await;
-                record_effect(engine, &session, ACTOR, Effect::Discard, json!({}), cleared.as_ref().copied()).await;
-            }
-            Ok(promoted)
-        }
-        Fetched::Lost(why) => record(engine, &session, &asset, Err(why)).await,
+    let to = Location::asset(&asset.bucket, tenant, asset.id);
+    match fetch(engine, &session, &asset, &to, again).await? {
+        Fetched::Whole => ready::make_ready(engine, session, asset, to).await,
+        Fetched::Lost(why) => fail(engine, &session, &asset, why).await,
     }
 }
 
@@ -113,13 +111,29 @@ enum Fetched {
     Lost(&'static str),
 }
 
-async fn fetch(engine: &Engine, session: &Session, asset: &Asset, to: &Location) -> Result<Fetched> {
+async fn fetch(
+    engine: &Engine,
+    session: &Session,
+    asset: &Asset,
+    to: &Location,
+    again: bool,
+) -> Result<Fetched> {
     let from = location(session);
-    // An earlier try may have lost the store's answer, or died before it was recorded.
-    if let Some(copy) = look(engine, asset, to).await?
+    if again
+        && let Some(copy) = look(engine, asset, to).await?
         && is_proved(asset, &copy)
     {
         return Ok(Fetched::Whole);
+    }
+    let source = Source { at: &from, etag: &asset.etag, size: asset.file_size.unsigned_abs() };
+    if engine.storage.copy_keeps_etag(&asset.etag) {
+        match engine.storage.copy(source, to, &asset.mime_type).await {
+            // The store itself says what it has made: that is the look at it.
+            Ok(Some(etag)) if etag == asset.etag => return Ok(Fetched::Whole),
+            // Of another object, or of the same one: it is copied again, with a look before and after.
+            Ok(_) => engine.storage.note_copy(false),
+            Err(error) => return judge_refusal(engine, session, asset, to, error).await,
+        }
     }
     // Not every store honours the condition of a copy. All else that this look may find is left to the copy itself:
     // trouble comes up there again, and its answer can tell a missing object from a missing bucket.
@@ -127,19 +141,28 @@ async fn fetch(engine: &Engine, session: &Session, asset: &Asset, to: &Location)
     let copied = if before.as_ref().is_some_and(|object| object.etag != asset.etag) {
         Err(storage::Error { op: Op::Copy, kind: Kind::Changed, code: "another ETag".to_owned() })
     } else {
-        let source = Source { at: &from, etag: &asset.etag, size: asset.file_size.unsigned_abs() };
         engine.storage.copy(source, to, &asset.mime_type).await
     };
     match copied {
-        Ok(()) => judge_copy(engine, session, asset, before, to).await,
-        Err(error) if matches!(error.kind, Kind::Changed | Kind::NotFound) => {
-            // Another one at the same work may have been quicker, and have deleted the source.
-            match look(engine, asset, to).await? {
-                Some(copy) if is_proved(asset, &copy) => Ok(Fetched::Whole),
-                _ => judge_source(engine, session, asset, error).await,
-            }
-        }
-        Err(error) => Err(failed(engine, session, error).await),
+        Ok(_) => judge_copy(engine, session, asset, before, to).await,
+        Err(error) => judge_refusal(engine, session, asset, to, error).await,
+    }
+}
+
+async fn judge_refusal(
+    engine: &Engine,
+    session: &Session,
+    asset: &Asset,
+    to: &Location,
+    error: storage::Error,
+) -> Result<Fetched> {
+    if !matches!(error.kind, Kind::Changed | Kind::NotFound) {
+        return Err(failed(engine, session, error).await);
+    }
+    // Another one at the same work may have been quicker, and have deleted the source.
+    match look(engine, asset, to).await? {
+        Some(copy) if is_proved(asset, &copy) => Ok(Fetched::Whole),
+        _ => judge_source(engine, session, asset, error).await,
     }
 }
 
@@ -161,6 +184,7 @@ async fn judge_copy(
         return Ok(Fetched::Lost(why));
     }
     if is_proved(asset, &copy) {
+        engine.storage.note_copy(copy.etag == asset.etag);
         return Ok(Fetched::Whole);
     }
     match (before, engine.storage.find(&location(session)).await?) {
@@ -222,52 +246,23 @@ fn has_same_checksum(asset: &Asset, copy: &Object) -> Option<bool> {
     Some(hex::encode(copy.sha256?) == completed)
 }
 
-/// The asset's status and its event in one transaction: READY at a key, or FAILED for a reason.
-async fn record(
-    engine: &Engine,
-    session: &Session,
-    asset: &Asset,
-    outcome: Result<&str, &'static str>,
-) -> Result<Promoted> {
+/// The status and its event in one transaction.
+async fn fail(engine: &Engine, session: &Session, asset: &Asset, why: &'static str) -> Result<Promoted> {
     let now = engine.clock.now();
     let tx = engine.db.begin_for(asset.tenant_id).await?;
-    let updated = match outcome {
-        Ok(key) => rows::make_ready(&tx, asset, key, now).await?,
-        Err(why) => rows::make_failed(&tx, asset, why).await?,
-    };
-    let Some(asset) = updated else {
+    let Some(asset) = rows::make_failed(&tx, asset, why).await? else {
         tx.rollback().await;
-        let asset = rows::find(engine.db.conn(), asset.tenant_id, asset.id).await?;
-        return asset.map(Promoted::Already).ok_or(Error::NotFound);
+        return already(engine, asset).await;
     };
-    let (event, details) = match outcome {
-        Ok(key) => ("asset.ready", json!({ "asset_id": asset.id, "object_key": key })),
-        Err(why) => ("asset.failed", json!({ "asset_id": asset.id, "failure": why })),
-    };
-    event::record(engine, &tx, session, &Note { event, actor: ACTOR, details, at: now }).await?;
+    let details = json!({ "asset_id": asset.id, "failure": why });
+    event::record(engine, &tx, session, &Note { event: "asset.failed", actor: ACTOR, details, at: now }).await?;
     tx.commit().await?;
-    Ok(match outcome {
-        Ok(_) => Promoted::Ready(asset),
-        Err(why) => {
-            warn!(asset.id = %asset.id, why, "an asset is FAILED, and waits for an operator");
-            Promoted::Failed(asset)
-        }
-    })
+    warn!(asset.id = %asset.id, why, "an asset is FAILED, and waits for an operator");
+    Ok(Promoted::Failed(asset))
 }
 
-/// Deletes what was copied, and what copies that did not come to their end left behind. Best effort: the passes delete
-/// what fails here.
-async fn clear(engine: &Engine, asset: &Asset, from: &Location, to: &Location) -> Result<(), storage::Error> {
-    let deleted = engine.storage.delete(from).await;
-    if asset.file_size.unsigned_abs() > engine.storage.limits().max_copy_bytes {
-        abort_copies(engine, to).await?;
-    }
-    deleted
-}
-
-async fn abort_copies(engine: &Engine, to: &Location) -> Result<(), storage::Error> {
-    for upload_id in engine.storage.list_uploads(to).await? {
-        engine.storage.abort_multipart(to, &upload_id).await?;
-    }
-    Ok(())
+/// Whoever was quicker has said what becomes of it.
+pub(super) async fn already(engine: &Engine, asset: &Asset) -> Result<Promoted> {
+    let asset = rows::find(engine.db.conn(), asset.tenant_id, asset.id).await?;
+    asset.map(Promoted::Already).ok_or(Error::NotFound)
 }

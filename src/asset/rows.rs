@@ -1,21 +1,37 @@
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use entity::asset::{self, ActiveModel, Entity, Status};
 use entity::upload_session;
 use entity::{AssetId, SessionId, TenantId};
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
-    ActiveEnum, ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, Select, UpdateMany,
+    ActiveEnum, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, JoinType, QueryFilter, QueryOrder,
+    QuerySelect, RelationDef, Select, UpdateMany,
 };
 use serde_json::Value;
 
 use super::Asset;
-use crate::database::{Tx, db_error};
+use crate::database::{Tx, db_error, ids, values};
 use crate::error::Result;
-use crate::session::location;
+use crate::session::{self, location};
 
 pub(crate) async fn find(conn: &impl ConnectionTrait, tenant: TenantId, id: AssetId) -> Result<Option<Asset>> {
     Entity::find_by_id((tenant, id)).one(conn).await.map_err(db_error)
+}
+
+/// A session and its asset; either is missing where there is none.
+pub(super) async fn find_with_session(
+    conn: &impl ConnectionTrait,
+    tenant: TenantId,
+    session: SessionId,
+) -> Result<Option<(upload_session::Model, Option<Asset>)>> {
+    let asset: RelationDef = upload_session::Entity::belongs_to(Entity)
+        .from((upload_session::Column::TenantId, upload_session::Column::AssetId))
+        .to((asset::Column::TenantId, asset::Column::Id))
+        .into();
+    let query = session::rows::by_id(tenant, session).select_also(Entity).join(JoinType::LeftJoin, asset);
+    Ok(query.all(conn).await.map_err(db_error)?.into_iter().next())
 }
 
 /// The asset of a session that this transaction has just completed, under the id that was reserved for it.
@@ -89,13 +105,18 @@ fn by_session() -> Expr {
     Expr::tuple([Expr::col(asset::Column::TenantId), Expr::col(asset::Column::UploadSessionId)])
 }
 
-/// Makes an UPLOADED asset READY, at the key that it is served from; `None` where it is not UPLOADED any more.
-pub(super) async fn make_ready(tx: &Tx, asset: &Asset, key: &str, now: DateTime<Utc>) -> Result<Option<Asset>> {
-    let update = uploaded(asset)
-        .col_expr(asset::Column::Status, Expr::value(Status::Ready.to_value()))
-        .col_expr(asset::Column::ObjectKey, Expr::value(key))
-        .col_expr(asset::Column::ReadyAt, Expr::value(now));
-    first(update.exec_with_returning(tx.conn()).await)
+/// Makes UPLOADED assets READY, each at the key that it is served from; answers those that were UPLOADED until now.
+pub(super) async fn make_ready(tx: &Tx, assets: &[(&Asset, &str)], now: DateTime<Utc>) -> Result<HashSet<AssetId>> {
+    let mut bound = vec![now.into(), Status::Ready.to_value().into(), Status::Uploaded.to_value().into()];
+    let copied = assets.iter().map(|(asset, key)| [asset.tenant_id.into(), asset.id.into(), (*key).into()]);
+    let copied = values(copied, &mut bound);
+    let sql = format!(
+        "UPDATE asset SET ready_at = $1, status = $2, object_key = copied.column3
+        FROM ({copied}) AS copied
+        WHERE asset.tenant_id = copied.column1 AND asset.id = copied.column2 AND asset.status = $3
+        RETURNING asset.id"
+    );
+    ids(tx, sql, bound).await
 }
 
 /// Makes an UPLOADED asset FAILED, and says why; `None` where it is not UPLOADED any more.
@@ -103,7 +124,7 @@ pub(super) async fn make_failed(tx: &Tx, asset: &Asset, failure: &str) -> Result
     let update = uploaded(asset)
         .col_expr(asset::Column::Status, Expr::value(Status::Failed.to_value()))
         .col_expr(asset::Column::Failure, Expr::value(failure));
-    first(update.exec_with_returning(tx.conn()).await)
+    Ok(update.exec_with_returning(tx.conn()).await.map_err(db_error)?.into_iter().next())
 }
 
 fn uploaded(asset: &Asset) -> UpdateMany<Entity> {
@@ -111,10 +132,6 @@ fn uploaded(asset: &Asset) -> UpdateMany<Entity> {
         .filter(asset::Column::TenantId.eq(asset.tenant_id))
         .filter(asset::Column::Id.eq(asset.id))
         .filter(asset::Column::Status.eq(Status::Uploaded))
-}
-
-fn first(updated: std::result::Result<Vec<Asset>, DbErr>) -> Result<Option<Asset>> {
-    Ok(updated.map_err(db_error)?.into_iter().next())
 }
 
 /// The session's metadata, with the members named at completion in place of those of the same name.

@@ -2,7 +2,7 @@ use entity::upload_session;
 use serde_json::{Value, json};
 use tracing::warn;
 
-use super::record::{Note, record};
+use super::record::{Note, record, record_all};
 use super::rows;
 use crate::caller::Actor;
 use crate::engine::Engine;
@@ -73,6 +73,22 @@ pub(crate) async fn record_effect(
     let note = Note { event, actor, details, at: engine.clock.now() };
     if let Err(error) = commit(engine, seen, &note, outcome.is_err()).await {
         warn!(session.id = %seen.id, event, error = with_causes(&error), "an effect on the store could not be recorded");
+    }
+}
+
+/// The same of many sessions, for each of which the store did what was asked.
+pub(crate) async fn record_done(engine: &Engine, seen: &[upload_session::Model], actor: &Actor, effect: Effect) {
+    let (Some(event), _) = effect.names() else { return };
+    let at = engine.clock.now();
+    let notes: Vec<_> = seen.iter().map(|seen| (seen, Note { event, actor, details: json!({}), at })).collect();
+    let recorded = async {
+        let tx = engine.db.begin().await?;
+        record_all(engine, &tx, &notes).await?;
+        tx.commit().await
+    };
+    if let Err(error) = recorded.await {
+        let sessions = seen.len();
+        warn!(sessions, event, error = with_causes(&error), "effects on the store could not be recorded");
     }
 }
 

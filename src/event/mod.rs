@@ -16,11 +16,11 @@ mod verify;
 
 pub(crate) use chain::Entry;
 pub use chain::Keys;
-pub(crate) use effect::{Effect, UNSEEN, record_effect};
+pub(crate) use effect::{Effect, UNSEEN, record_done, record_effect};
 pub use feed::{BATCH, begin, run, sequence};
 pub use hub::{Hub, Interest};
 pub use receipt::{Doubt, PublicKey, PublicKeys, Receipt, public_keys, receipt, verify_receipt};
-pub(crate) use record::{Note, record, record_marking};
+pub(crate) use record::{Note, record, record_all, record_marking};
 pub use rows::Placed;
 pub(crate) use stream::listen;
 pub use stream::{Stream, public_name, stream};

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use entity::upload_session;
 use serde_json::Value;
@@ -48,10 +50,7 @@ pub(crate) async fn record_marking(
 ) -> Result<Option<upload_session::Model>> {
     let mut seen = seen.clone();
     loop {
-        let (seq, status, details) = (seen.event_seq + 1, Some(seen.status), note.details.clone());
-        let (event, actor, at) = (note.event, note.actor, note.at);
-        let (actor, actor_kind) = (actor.name(), Some(actor.kind()));
-        let entry = Entry { event, from: status, to: status, actor, actor_kind, reason: None, details, at };
+        let (seq, entry) = (seen.event_seq + 1, entry(&seen, note));
         let link = engine.keys.link(&seen.chain_head, seen.tenant_id, seen.id, seq, &entry);
         if let Some(session) = session::rows::advance(tx, &seen, &link, mark).await? {
             rows::insert(tx, seen.tenant_id, seen.id, seq, &entry, link.mac).await?;
@@ -62,5 +61,59 @@ pub(crate) async fn record_marking(
             Mark::Cleared(_) | Mark::Tried(_) if seen.storage_cleared_at.is_some() => return Ok(None),
             Mark::Nothing | Mark::Cleared(_) | Mark::Tried(_) => {}
         }
+    }
+}
+
+/// The same for many sessions by two statements for all of them; answers their rows in order, `None` for one that is gone.
+/// A session may be named more than once.
+pub(crate) async fn record_all(
+    engine: &Engine,
+    tx: &Tx,
+    notes: &[(&upload_session::Model, Note<'_>)],
+) -> Result<Vec<Option<upload_session::Model>>> {
+    let mut named = HashSet::new();
+    let mut first = Vec::new();
+    for (seen, note) in notes {
+        if named.insert(seen.id) {
+            let (seq, entry) = (seen.event_seq + 1, entry(seen, note));
+            let link = engine.keys.link(&seen.chain_head, seen.tenant_id, seen.id, seq, &entry);
+            first.push((*seen, seq, entry, link));
+        }
+    }
+    let advances: Vec<_> = first.iter().map(|(seen, _, _, link)| (*seen, link)).collect();
+    let advanced = session::rows::advance_all(tx, &advances).await?;
+    first.retain(|(seen, ..)| advanced.contains(&seen.id));
+    let events = first.iter().map(|(seen, seq, entry, link)| rows::row(seen.tenant_id, seen.id, *seq, entry, &link.mac));
+    rows::insert_all(tx, events.collect()).await?;
+
+    let mut rows = Vec::with_capacity(notes.len());
+    let mut first = first.into_iter().peekable();
+    for (seen, note) in notes {
+        let advanced = first.next_if(|(advanced, ..)| std::ptr::eq(*advanced, *seen));
+        rows.push(match advanced {
+            Some((_, seq, _, link)) => {
+                Some(upload_session::Model { event_seq: seq, chain_head: link.head, ..(*seen).clone() })
+            }
+            // It was named before, others have recorded something since it was read, or it is gone.
+            None => match record(engine, tx, seen, note).await {
+                Ok(session) => Some(session),
+                Err(Error::NotFound) => None,
+                Err(error) => return Err(error),
+            },
+        });
+    }
+    Ok(rows)
+}
+
+fn entry<'a>(seen: &upload_session::Model, note: &Note<'a>) -> Entry<'a> {
+    Entry {
+        event: note.event,
+        from: Some(seen.status),
+        to: Some(seen.status),
+        actor: note.actor.name(),
+        actor_kind: Some(note.actor.kind()),
+        reason: None,
+        details: note.details.clone(),
+        at: note.at,
     }
 }

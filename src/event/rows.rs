@@ -26,7 +26,11 @@ pub(crate) async fn insert(
     entry: &Entry<'_>,
     mac: Vec<u8>,
 ) -> Result<()> {
-    let row = ActiveModel {
+    insert_all(tx, vec![row(tenant, session, seq, entry, &mac)]).await
+}
+
+pub(crate) fn row(tenant: TenantId, session: SessionId, seq: i32, entry: &Entry<'_>, mac: &[u8]) -> ActiveModel {
+    ActiveModel {
         tenant_id: Set(tenant),
         upload_session_id: Set(session),
         seq: Set(seq),
@@ -38,11 +42,18 @@ pub(crate) async fn insert(
         actor_kind: Set(entry.actor_kind),
         reason: Set(entry.reason),
         details: Set(entry.details.clone()),
-        mac: Set(mac),
+        mac: Set(mac.to_owned()),
         position: Set(None),
-    };
+    }
+}
+
+/// Events of sessions whose rows the same transaction has moved on.
+pub(crate) async fn insert_all(tx: &Tx, rows: Vec<ActiveModel>) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
     tx.tell_after(CHANNEL);
-    upload_event::Entity::insert(row).exec_without_returning(tx.conn()).await.map(drop).map_err(db_error)
+    upload_event::Entity::insert_many(rows).exec_without_returning(tx.conn()).await.map(drop).map_err(db_error)
 }
 
 /// What happened to the session last.

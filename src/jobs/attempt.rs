@@ -9,8 +9,12 @@ use tracing::{Instrument, debug, error, info_span, warn};
 use super::{Lease, rows};
 use crate::deployment;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, with_causes};
 use crate::settings;
+use crate::together::Together;
+
+/// Jobs that one statement deletes.
+const ENDED_AT_ONCE: usize = 64;
 
 /// Characters of an error that are kept.
 const ERROR_CHARS_MAX: usize = 1_000;
@@ -26,6 +30,9 @@ pub enum Ending {
     /// It stopped early because it was asked to: another worker shall go on at once.
     HandedOver,
 }
+
+/// Jobs that are done, and wait to be deleted.
+pub(crate) type Ended = Together<Lease, Result<bool>>;
 
 /// Works on one job and records what came of it. Where nothing can be recorded, the lease ends and the job is done again.
 pub(super) async fn attempt(engine: &Engine, lease: &Lease, work: Work, stop: &CancellationToken) {
@@ -67,9 +74,24 @@ pub(super) async fn attempt(engine: &Engine, lease: &Lease, work: Work, stop: &C
     .await;
 }
 
+/// Deletes the job, with others that end at the same time; `false` where the lease is lost.
 async fn finish(engine: &Engine, lease: &Lease) -> Result<bool> {
-    let conn = engine.db.write_conn();
-    rows::delete(conn, lease).await
+    let delete = |engine, leases: Vec<Lease>| {
+        async move {
+            match rows::delete_all(&engine, &leases).await {
+                Ok(deleted) => leases.iter().map(|lease| Ok(deleted.contains(&lease.job.id))).collect(),
+                Err(Error::DbUnavailable(cause)) => {
+                    leases.iter().map(|_| Err(Error::DbUnavailable(cause.clone()))).collect()
+                }
+                Err(error) => {
+                    error!(error = with_causes(&error), "jobs that are done cannot be deleted");
+                    leases.iter().map(|_| Ok(false)).collect()
+                }
+            }
+        }
+        .boxed()
+    };
+    engine.ended.done(engine, lease.clone(), ENDED_AT_ONCE, delete).await
 }
 
 async fn fail(engine: &Engine, lease: &Lease, error: &Error) -> Result<bool> {

@@ -20,6 +20,7 @@ use chrono::{DateTime, Utc};
 use entity::{TenantId, job};
 use serde_json::Value;
 
+pub(crate) use attempt::Ended;
 pub use attempt::{Ending, Work};
 pub use begin::begin;
 pub use lease::Lease;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::share::{Share, Turn, divide};
 use super::{Filter, Job, Kind, Lease, NewJob, State};
 use crate::clock::{CLOCKS_DIFFER_MAX, seconds};
-use crate::database::{Tx, db_error, is_unique_violation};
+use crate::database::{Tx, db_error, is_unique_violation, values};
 use crate::engine::Engine;
 use crate::error::Result;
 
@@ -345,6 +345,19 @@ pub(super) async fn extend(engine: &Engine, lease: &Lease) -> Result<bool> {
 pub(super) async fn delete(conn: &impl ConnectionTrait, lease: &Lease) -> Result<bool> {
     let deleted = Entity::delete_many().filter(of_lease(lease)).exec(conn).await.map_err(db_error)?;
     Ok(deleted.rows_affected > 0)
+}
+
+/// Deletes jobs; answers those whose leases were not lost.
+pub(super) async fn delete_all(engine: &Engine, leases: &[Lease]) -> Result<HashSet<JobId>> {
+    let mut bound = Vec::new();
+    let named = values(leases.iter().map(|lease| [lease.job.id.into()]), &mut bound);
+    let held = values(leases.iter().map(|lease| [lease.job.id.into(), lease.token.into()]), &mut bound);
+    // By the key, whatever is thought of the number of rows; then by whose they are.
+    let sql = format!("DELETE FROM job WHERE id IN ({named}) AND (id, lease_token) IN ({held}) RETURNING id");
+    let conn = engine.db.write_conn();
+    let statement = Statement::from_sql_and_values(conn.get_database_backend(), sql, bound);
+    let deleted = conn.query_all_raw(statement).await.map_err(db_error)?;
+    deleted.iter().map(|row| row.try_get_by_index(0).map_err(db_error)).collect()
 }
 
 /// The job failed and is due again at `run_at`.

@@ -17,7 +17,7 @@ pub(super) fn work<'a>(
     async move {
         match Kind::named(&lease.job.kind) {
             Some(Kind::Promote | Kind::PromoteByParts) => {
-                asset::promote_job(engine, &lease.job.payload).await.map(|()| Ending::Done)
+                asset::promote_job(engine, &lease.job).await.map(|()| Ending::Done)
             }
             Some(Kind::DetectAbandoned | Kind::Cleanup | Kind::Orphans | Kind::Reconcile) => {
                 pass::work(engine, lease, stop).await

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use entity::JobId;
 use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span, warn};
 
@@ -23,6 +23,9 @@ const LOOK_AHEAD: Duration = Duration::from_secs(60);
 /// How long the worker waits after the bell: whoever rang it has an answer to give first, and jobs that come at nearly the
 /// same time are claimed by one statement.
 const GATHER: Duration = Duration::from_millis(20);
+
+/// The same after a job has ended: much less than a small one takes.
+const GATHER_ENDED: Duration = Duration::from_millis(1);
 
 /// The worker of this process.
 #[derive(Debug)]
@@ -104,11 +107,17 @@ impl Worker {
     async fn run(mut self) {
         let poll = Duration::from_millis(self.engine.settings.jobs.poll_millis);
         let mut look_for = Kind::ALL.to_vec();
-        let mut looked_ahead: Option<Instant> = None;
+        let (mut looked_ahead, mut looked): (Option<Instant>, Option<Instant>) = (None, None);
         while !self.stop.is_cancelled() {
             if looked_ahead.is_none_or(|at| at.elapsed() >= LOOK_AHEAD) {
                 looked_ahead = Some(Instant::now());
                 self.bring_back().await;
+            }
+            if looked.is_none_or(|at| at.elapsed() >= poll) {
+                looked = Some(Instant::now());
+                if let Err(error) = rows::queue_due(&self.engine).await {
+                    report(&error);
+                }
             }
             if let Err(error) = self.take(&look_for).await {
                 report(&error);
@@ -120,11 +129,22 @@ impl Worker {
                     Kind::ALL.to_vec()
                 }
                 () = tokio::time::sleep(poll) => Kind::ALL.to_vec(),
-                // A place is free; nothing else has changed. Attempts do not panic: they record what does.
-                Some(ended) = self.running.join_next() => ended.into_iter().collect(),
+                // Places are free; nothing else has changed. Attempts do not panic: they record what does.
+                Some(ended) = self.running.join_next() => self.ended_with(ended).await,
             };
         }
         while self.running.join_next().await.is_some() {}
+    }
+
+    /// The kinds of those that have ended, with this one and a moment after it: small jobs end together, and one
+    /// statement claims the next ones.
+    async fn ended_with(&mut self, ended: std::result::Result<Kind, JoinError>) -> Vec<Kind> {
+        tokio::time::sleep(GATHER_ENDED).await;
+        let mut kinds: Vec<_> = ended.into_iter().collect();
+        while let Some(ended) = self.running.try_join_next() {
+            kinds.extend(ended);
+        }
+        kinds
     }
 
     async fn bring_back(&self) {
@@ -137,7 +157,6 @@ impl Worker {
 
     /// Claims what is due of these kinds, as far as there is a free place for it.
     async fn take(&mut self, kinds: &[Kind]) -> Result<()> {
-        rows::queue_due(&self.engine).await?;
         for Slots { kind, places, turn } in &mut self.slots {
             let (kind, free) = (*kind, places.available_permits());
             if free == 0 || !kinds.contains(&kind) {

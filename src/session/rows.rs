@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use chrono::{DateTime, Utc};
 use entity::upload_session::{self, ActiveModel, Column, Entity, Status, UploadType};
@@ -15,7 +15,7 @@ use super::NewUpload;
 use super::plan::Plan;
 use crate::caller::{Brands, Caller, Permission};
 use crate::clock::seconds;
-use crate::database::{Database, Tx, db_error, is_unique_violation};
+use crate::database::{Database, Tx, db_error, ids, is_unique_violation, values};
 use crate::error::Result;
 use crate::event::chain::Link;
 use crate::settings;
@@ -318,6 +318,26 @@ pub(crate) async fn advance(tx: &Tx, seen: &Session, link: &Link, mark: Mark) ->
     };
     let advanced = update.exec_with_returning(tx.conn()).await.map_err(db_error)?;
     Ok(advanced.into_iter().next())
+}
+
+/// The same for many sessions by one statement, each named once and without a mark; answers those for which there was room.
+pub(crate) async fn advance_all(tx: &Tx, advances: &[(&Session, &Link)]) -> Result<HashSet<SessionId>> {
+    if advances.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let mut bound = Vec::new();
+    let rows = advances.iter().map(|(seen, link)| {
+        [seen.tenant_id.into(), seen.id.into(), seen.event_seq.into(), link.head.clone().into()]
+    });
+    let seen = values(rows, &mut bound);
+    let sql = format!(
+        "UPDATE upload_session SET event_seq = upload_session.event_seq + 1, chain_head = seen.column4
+        FROM ({seen}) AS seen
+        WHERE upload_session.tenant_id = seen.column1 AND upload_session.id = seen.column2
+            AND upload_session.event_seq = seen.column3
+        RETURNING upload_session.id"
+    );
+    ids(tx, sql, bound).await
 }
 
 /// What a scheduled pass goes through, the oldest first. Each has a partial index that holds these sessions and no others.

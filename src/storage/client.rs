@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use aws_config::default_provider;
@@ -86,6 +87,11 @@ pub(super) struct Inner {
     pub(super) limits: Limits,
     pub(super) timeouts: TimeoutConfig,
     max_attempts: u32,
+    /// Whether the store takes requests to delete many objects; until it has refused one.
+    pub(super) deletes_many: AtomicBool,
+    /// Whether a copy has its source's ETag; until one had another. A store may make an ETag of how an object came to be,
+    /// or of how it is encrypted.
+    pub(super) copies_keep_etags: AtomicBool,
 }
 
 /// Which failures are worth another attempt. Everything that is not named here is repeatable: the same call twice does
@@ -173,6 +179,8 @@ impl Storage {
             limits: profile.limits,
             timeouts,
             max_attempts: settings.max_attempts,
+            deletes_many: AtomicBool::new(true),
+            copies_keep_etags: AtomicBool::new(true),
         }))
     }
 

@@ -1,5 +1,6 @@
 //! Copies that the store makes by itself: no byte comes by here.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -31,14 +32,15 @@ pub struct Source<'a> {
 
 impl Storage {
     /// Copies the object with this ETag, and no other one, to another key. The copy has this content type and nothing
-    /// else of the source's headers, whichever way it is copied.
+    /// else of the source's headers, whichever way it is copied. Answers the copy's own ETag, without quotes, where the
+    /// store says it: not of a copy by parts.
     ///
     /// # Errors
     /// [`Kind::Changed`] where the source has another ETag, [`Kind::NotFound`] where it is gone. After any other one the
     /// copy may be there: look for it. A copy by parts that failed is aborted, best effort.
-    pub async fn copy(&self, from: Source<'_>, to: &Location, content_type: &str) -> Result<(), Error> {
+    pub async fn copy(&self, from: Source<'_>, to: &Location, content_type: &str) -> Result<Option<String>, Error> {
         if from.size > self.0.limits.max_copy_bytes {
-            return self.copy_by_parts(from, to, content_type).await;
+            return self.copy_by_parts(from, to, content_type).await.map(|()| None);
         }
         let timeouts = self.timeouts_for(from.size);
         let request = || {
@@ -47,7 +49,19 @@ impl Storage {
             let request = request.metadata_directive(MetadataDirective::Replace).content_type(content_type);
             request.customize().config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts.clone()))
         };
-        self.call(Op::Copy, || request().send()).await.map(drop)
+        let answer = self.call(Op::Copy, || request().send()).await?;
+        Ok(answer.copy_object_result.and_then(|result| result.e_tag).map(|etag| unquoted(&etag)))
+    }
+
+    /// Whether the ETag of a copy of this object is likely to be the object's: it is an MD5, and the last copy had its
+    /// source's.
+    pub fn copy_keeps_etag(&self, etag: &str) -> bool {
+        !etag.contains('-') && self.0.copies_keep_etags.load(Relaxed)
+    }
+
+    /// What the last copy was like.
+    pub fn note_copy(&self, keeps_etag: bool) {
+        self.0.copies_keep_etags.store(keeps_etag, Relaxed);
     }
 
     async fn copy_by_parts(&self, from: Source<'_>, to: &Location, content_type: &str) -> Result<(), Error> {

@@ -1,9 +1,17 @@
 //! Deleting for good, also where a bucket keeps what was deleted.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering::Relaxed;
+
+use aws_sdk_s3::types::{Delete, ObjectIdentifier};
+use futures_util::future::join_all;
+
 use super::client::Storage;
 use super::error::{Error, Kind, Op};
 use super::key::Location;
 
+/// S3's limit on the keys of one DeleteObjects.
+const DELETED_AT_ONCE: usize = 1_000;
 /// Lists of one key's versions, of a thousand each, before it is taken for one that never ends.
 const LISTS_MAX: u32 = 10;
 
@@ -21,6 +29,45 @@ impl Storage {
             Ok(_) => Ok(()),
             Err(error) if error.kind == Kind::NotFound => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes many, up to [`DELETED_AT_ONCE`] by one request in each bucket; answers for each in order, as
+    /// [`Storage::delete`]. Not every store takes such a request: what it does not say to be deleted is deleted by
+    /// itself.
+    pub async fn delete_all(&self, all: &[Location]) -> Vec<Result<(), Error>> {
+        let mut by_bucket: HashMap<&str, Vec<&Location>> = HashMap::new();
+        for at in all {
+            by_bucket.entry(&at.bucket).or_default().push(at);
+        }
+        let mut deleted = HashSet::new();
+        for (bucket, objects) in by_bucket {
+            for some in objects.chunks(DELETED_AT_ONCE) {
+                if some.len() > 1 && self.0.deletes_many.load(Relaxed) {
+                    deleted.extend(self.delete_together(bucket, some).await);
+                }
+            }
+        }
+        join_all(all.iter().map(async |at| if deleted.contains(at) { Ok(()) } else { self.delete(at).await })).await
+    }
+
+    /// Those that the store says to have deleted, and not to have hidden only.
+    async fn delete_together<'a>(&self, bucket: &str, objects: &[&'a Location]) -> Vec<&'a Location> {
+        let named = objects.iter().map(|at| ObjectIdentifier::builder().key(&at.key).build());
+        let named = named.collect::<Result<_, _>>().map(|named| Delete::builder().set_objects(Some(named)).build());
+        let Ok(Ok(delete)) = named else { return vec![] };
+        let request = || self.0.client.delete_objects().bucket(bucket).delete(delete.clone());
+        match self.call(Op::DeleteMany, || request().send()).await {
+            Ok(answer) => {
+                let gone = answer.deleted().iter().filter(|deleted| deleted.delete_marker() != Some(true));
+                let gone: HashSet<_> = gone.filter_map(|deleted| deleted.key()).collect();
+                objects.iter().copied().filter(|at| gone.contains(at.key.as_str())).collect()
+            }
+            Err(error) => {
+                self.0.deletes_many.fetch_and(error.kind != Kind::Invalid, Relaxed);
+                tracing::debug!(%error, "objects are deleted one by one");
+                vec![]
+            }
         }
     }
 

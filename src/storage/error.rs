@@ -25,6 +25,7 @@ pub enum Op {
     Copy,
     ListObjects,
     Delete,
+    DeleteMany,
     Ready,
     CreateBucket,
     SetCors,
@@ -53,7 +54,7 @@ pub enum Kind {
 
 /// A failed S3 call. Its text names the operation, the kind and the store's own error code; never a URL, a credential
 /// or a header.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error {
     pub op: Op,
     pub kind: Kind,

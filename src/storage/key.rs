@@ -23,7 +23,7 @@ pub const PROBE: &str = "temp/uploads/.probe";
 const ORIGINAL: &str = "/original";
 
 /// A bucket and a key in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Location {
     pub bucket: String,
     pub key: String,

@@ -1,0 +1,126 @@
+//! What comes after a copy that is there: READY, and the end of the object that was uploaded. Of many small files these steps
+//! would cost more than all others, so assets whose copies are there at the same time go through them together.
+
+use entity::asset::Status;
+use futures_util::FutureExt as _;
+use serde_json::json;
+
+use super::promote::{ACTOR, already};
+use super::{Asset, Promoted, rows};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::event::{self, Effect, Note, record_done, record_effect};
+use crate::session::{Session, location};
+use crate::storage::{self, Location, Storage};
+use crate::together::Together;
+
+/// Assets that one statement changes, and objects that one request deletes.
+const AT_ONCE: usize = 64;
+
+/// Those who wait for each step.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Steps {
+    ready: Together<Copied, Result<Made>>,
+    deleted: Together<Location, Result<(), storage::Error>>,
+    recorded: Together<Session, ()>,
+}
+
+/// An asset whose copy is whole.
+#[derive(Clone, Debug)]
+struct Copied {
+    session: Session,
+    asset: Asset,
+    to: Location,
+}
+
+/// What became of it; the session, as it is then, where it is READY by this.
+struct Made(Promoted, Option<Session>);
+
+/// Makes the asset READY and deletes what it was copied from, best effort: the passes delete what fails here.
+pub(super) async fn make_ready(engine: &Engine, session: Session, asset: Asset, to: Location) -> Result<Promoted> {
+    let copied = Copied { session, asset, to: to.clone() };
+    let ready = |engine, copied| async move { all_ready(&engine, copied).await }.boxed();
+    let Made(promoted, session) = engine.promotions.ready.done(engine, copied, AT_ONCE, ready).await?;
+    if let (Promoted::Ready(asset), Some(session)) = (&promoted, session) {
+        let cleared = clear(engine, asset, &session, &to).await;
+        record_cleared(engine, session, cleared).await;
+    }
+    Ok(promoted)
+}
+
+async fn all_ready(engine: &Engine, copied: Vec<Copied>) -> Vec<Result<Made>> {
+    match record(engine, &copied).await {
+        Ok(made) => made.into_iter().map(Ok).collect(),
+        Err(Error::DbUnavailable(cause)) => {
+            copied.iter().map(|_| Err(Error::DbUnavailable(cause.clone()))).collect()
+        }
+        Err(error) if copied.len() == 1 => vec![Err(error)],
+        // One that the database refuses takes no other with it.
+        Err(_) => {
+            let mut each = Vec::with_capacity(copied.len());
+            for one in copied {
+                each.push(record(engine, &[one]).await.map(|mut made| made.remove(0)));
+            }
+            each
+        }
+    }
+}
+
+/// The assets' status and their events in one transaction.
+async fn record(engine: &Engine, copied: &[Copied]) -> Result<Vec<Made>> {
+    let now = engine.clock.now();
+    let tx = engine.db.begin().await?;
+    let rows: Vec<_> = copied.iter().map(|one| (&one.asset, one.to.key.as_str())).collect();
+    let ready = rows::make_ready(&tx, &rows, now).await?;
+    let are_ready: Vec<_> = copied.iter().filter(|one| ready.contains(&one.asset.id)).collect();
+    let note = |one: &Copied| {
+        let details = json!({ "asset_id": one.asset.id, "object_key": one.to.key });
+        Note { event: "asset.ready", actor: ACTOR, details, at: now }
+    };
+    let notes: Vec<_> = are_ready.iter().map(|one| (&one.session, note(one))).collect();
+    let sessions = event::record_all(engine, &tx, &notes).await?;
+    tx.commit().await?;
+
+    let mut sessions = sessions.into_iter();
+    let mut made = Vec::with_capacity(copied.len());
+    for one in copied {
+        made.push(if ready.contains(&one.asset.id) {
+            let asset = Asset {
+                status: Status::Ready,
+                object_key: one.to.key.clone(),
+                ready_at: Some(now),
+                ..one.asset.clone()
+            };
+            Made(Promoted::Ready(asset), sessions.next().flatten())
+        } else {
+            Made(already(engine, &one.asset).await?, None)
+        });
+    }
+    Ok(made)
+}
+
+/// Deletes what was copied, and what copies that did not come to their end left behind.
+async fn clear(engine: &Engine, asset: &Asset, session: &Session, to: &Location) -> Result<(), storage::Error> {
+    let delete = |storage: Storage, all: Vec<Location>| async move { storage.delete_all(&all).await }.boxed();
+    let deleted = engine.promotions.deleted.done(&engine.storage, location(session), AT_ONCE, delete).await;
+    if asset.file_size.unsigned_abs() > engine.storage.limits().max_copy_bytes {
+        for upload_id in engine.storage.list_uploads(to).await? {
+            engine.storage.abort_multipart(to, &upload_id).await?;
+        }
+    }
+    deleted
+}
+
+async fn record_cleared(engine: &Engine, session: Session, cleared: Result<(), storage::Error>) {
+    if let Err(error) = cleared {
+        return record_effect(engine, &session, ACTOR, Effect::Discard, json!({}), Err(&error)).await;
+    }
+    let record = |engine, sessions: Vec<Session>| {
+        async move {
+            record_done(&engine, &sessions, ACTOR, Effect::Discard).await;
+            sessions.iter().map(|_| ()).collect()
+        }
+        .boxed()
+    };
+    engine.promotions.recorded.done(engine, session, AT_ONCE, record).await;
+}
