@@ -2,9 +2,14 @@
 //! it is done for all of them at once.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+/// How long the first one waits for others: what is done so is done in the background.
+const GATHER: Duration = Duration::from_millis(5);
 
 /// Those who wait for one sort of work. Clones are the same.
 pub(crate) struct Together<T, R>(Arc<Mutex<Waiting<T, R>>>);
@@ -77,6 +82,7 @@ struct Turn<T, R> {
 impl<T, R> Turn<T, R> {
     async fn work<C: Clone>(mut self, with: C, most: usize, work: fn(C, Vec<T>) -> BoxFuture<'static, Vec<R>>) {
         loop {
+            sleep(GATHER).await;
             let (ones, senders): (Vec<T>, Vec<_>) = {
                 let mut waiting = self.of.waiting();
                 let next = waiting.queue.len().min(most);
@@ -109,12 +115,10 @@ impl<T, R> Drop for Turn<T, R> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::panic::AssertUnwindSafe;
-    use std::time::Duration;
-
     use futures_util::FutureExt as _;
     use futures_util::future::join_all;
-    use tokio::time::{sleep, timeout};
+    use std::panic::AssertUnwindSafe;
+    use tokio::time::timeout;
 
     use super::*;
 

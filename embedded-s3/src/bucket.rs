@@ -43,12 +43,12 @@ impl Store {
     }
 
     pub async fn head_bucket(&self, input: HeadBucketInput) -> Result<HeadBucketOutput> {
-        bucket_id(&mut *self.rows.read().await?, &input.bucket).await?;
+        bucket_id(&mut *self.rows.reader().await?, &input.bucket).await?;
         Ok(HeadBucketOutput { bucket_region: Some(self.region.clone()), ..Default::default() })
     }
 
     pub async fn get_bucket_location(&self, input: GetBucketLocationInput) -> Result<GetBucketLocationOutput> {
-        bucket_id(&mut *self.rows.read().await?, &input.bucket).await?;
+        bucket_id(&mut *self.rows.reader().await?, &input.bucket).await?;
         // S3 says nothing for its oldest region.
         let region = (self.region != "us-east-1").then(|| BucketLocationConstraint::from(self.region.clone()));
         Ok(GetBucketLocationOutput { location_constraint: region })
@@ -56,12 +56,12 @@ impl Store {
 
     /// Says nothing, as S3 does of a bucket whose versioning was never enabled.
     pub async fn get_bucket_versioning(&self, input: GetBucketVersioningInput) -> Result<GetBucketVersioningOutput> {
-        bucket_id(&mut *self.rows.read().await?, &input.bucket).await?;
+        bucket_id(&mut *self.rows.reader().await?, &input.bucket).await?;
         Ok(GetBucketVersioningOutput::default())
     }
 
     pub async fn list_buckets(&self, input: ListBucketsInput) -> Result<ListBucketsOutput> {
-        let all = rows::bucket::all(&mut *self.rows.read().await?).await?;
+        let all = rows::bucket::all(&mut *self.rows.reader().await?).await?;
         let prefix = input.prefix.unwrap_or_default();
         let buckets = all
             .into_iter()
@@ -76,7 +76,7 @@ impl Store {
     }
 
     pub async fn get_bucket_cors(&self, input: GetBucketCorsInput) -> Result<GetBucketCorsOutput> {
-        bucket_id(&mut *self.rows.read().await?, &input.bucket).await?;
+        bucket_id(&mut *self.rows.reader().await?, &input.bucket).await?;
         let rules = self
             .cors
             .of(&input.bucket)
@@ -97,7 +97,7 @@ impl Store {
 
     /// Rules that are there already are not written again: a server sets them at each start, and starts on a full disk.
     async fn set_cors(&self, bucket: String, rules: Option<Vec<cors::Rule>>) -> Result<()> {
-        bucket_id(&mut *self.rows.read().await?, &bucket).await?;
+        bucket_id(&mut *self.rows.reader().await?, &bucket).await?;
         if self.cors.of(&bucket).as_deref() == rules.as_deref() {
             return Ok(());
         }

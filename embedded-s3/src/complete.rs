@@ -13,7 +13,7 @@ use crate::multipart::no_such_upload;
 use crate::rows::object::Object;
 use crate::rows::upload::Part as PartRow;
 use crate::rows::{self, now_ms};
-use crate::store::{Store, bucket_id};
+use crate::store::{Store, bucket_id, look};
 
 /// S3's least size of every part but the last.
 const PART_MIN_BYTES: i64 = 5 * 1024 * 1024;
@@ -62,7 +62,7 @@ impl Store {
             let checksum = assembled_checksum(upload.plan, given, &parts)?;
             let etag = assembled_etag(parts.iter().map(|part| part.etag.as_str()))
                 .ok_or_else(|| s3_error!(InternalError, "A part has an ETag that is not an MD5."))?;
-            let existing = rows::object::find(&mut tx, bucket, &input.key).await?;
+            let existing = look(&mut tx, &input.bucket, &input.key).await?.1;
             condition.check(existing.as_ref().map(|row| &row.object))?;
 
             let mut orphans = Vec::new();

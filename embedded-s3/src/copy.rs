@@ -16,7 +16,7 @@ use crate::read::{self, cut};
 use crate::rows::object::Object;
 use crate::rows::upload::Part;
 use crate::rows::{self, now_ms};
-use crate::store::{Store, bucket_id, find, only_version};
+use crate::store::{Store, bucket_id, find, look, only_version};
 
 impl Store {
     /// Gives the target the bytes, the ETag and the checksum of the source, in one transaction.
@@ -49,14 +49,12 @@ impl Store {
         let store = self.clone();
         self.detached(async move {
             let mut tx = store.rows.write().await?;
-            let from_bucket = bucket_id(&mut tx, &source_bucket).await?;
-            let to_bucket = bucket_id(&mut tx, &input.bucket).await?;
-            let from = find(&mut tx, from_bucket, &source_key).await?;
+            let (to_bucket, old) = look(&mut tx, &input.bucket, &input.key).await?;
+            let from = find(&mut tx, &source_bucket, &source_key).await?;
             conditions.check_copy(&from.object)?;
             if looked_at.is_some_and(|id| id != from.id) {
                 return Err(changed_meanwhile().into());
             }
-            let old = rows::object::find(&mut tx, to_bucket, &input.key).await?;
             target.check(old.as_ref().map(|row| &row.object))?;
             if let Some(old) = &old {
                 rows::object::detach(&mut tx, old.id).await?;

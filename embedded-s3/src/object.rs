@@ -15,7 +15,7 @@ use crate::read::{self, cut};
 use crate::receive::{announced, receive};
 use crate::rows::object::{Object, ObjectRow};
 use crate::rows::{self, now_ms};
-use crate::store::{Store, bucket_id, find, only_version};
+use crate::store::{Store, bucket_id, find, look, only_version};
 
 /// S3's limit on the keys of one DeleteObjects.
 const DELETE_MAX_KEYS: usize = 1000;
@@ -34,12 +34,8 @@ impl Store {
         let expected =
             Expected::parse(request, input.content_md5.as_deref(), given, input.checksum_algorithm.as_ref())?;
         let headers = headers::kept!(input)?;
-        {
-            let mut tx = self.rows.read().await?;
-            let bucket = bucket_id(&mut tx, &input.bucket).await?;
-            let existing = rows::object::find(&mut tx, bucket, &input.key).await?;
-            condition.check(existing.as_ref().map(|row| &row.object))?;
-        }
+        let (_, existing) = look(&mut *self.rows.reader().await?, &input.bucket, &input.key).await?;
+        condition.check(existing.as_ref().map(|row| &row.object))?;
 
         let mut received = receive(&self.blobs, input.body.take(), length, expected.algorithm).await?;
         let trailers = trailers.and_then(|trailers| trailers.take());
@@ -54,8 +50,7 @@ impl Store {
         let store = self.clone();
         self.detached(async move {
             let mut tx = store.rows.write().await?;
-            let bucket = bucket_id(&mut tx, &input.bucket).await?;
-            let existing = rows::object::find(&mut tx, bucket, &input.key).await?;
+            let (bucket, existing) = look(&mut tx, &input.bucket, &input.key).await?;
             condition.check(existing.as_ref().map(|row| &row.object))?;
             if let Some(old) = &existing {
                 rows::object::detach(&mut tx, old.id).await?;
@@ -119,11 +114,7 @@ impl Store {
 
     pub async fn head_object(&self, input: HeadObjectInput, request: &HeaderMap) -> Result<HeadObjectOutput> {
         only_version(input.version_id.as_deref())?;
-        let row = {
-            let mut tx = self.rows.read().await?;
-            let bucket = bucket_id(&mut tx, &input.bucket).await?;
-            find(&mut tx, bucket, &input.key).await?
-        };
+        let row = find(&mut *self.rows.reader().await?, &input.bucket, &input.key).await?;
         let conditions = ReadConditions {
             if_match: input.if_match,
             if_none_match: input.if_none_match,
@@ -164,7 +155,7 @@ impl Store {
                 Err(s3_error!(InvalidRequest, "Cannot specify both Range header and partNumber query parameter").into())
             }
             (None, Some(number)) => {
-                let sizes = rows::object::part_sizes(&mut *self.rows.read().await?, row.id).await?;
+                let sizes = rows::object::part_sizes(&mut *self.rows.reader().await?, row.id).await?;
                 let index = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
                 let whole_of_none = sizes.is_empty() && index == Some(0);
                 match index.and_then(|index| Some((index, *sizes.get(index)?))) {
@@ -185,8 +176,7 @@ impl Store {
         let store = self.clone();
         self.detached(async move {
             let mut tx = store.rows.write().await?;
-            let bucket = bucket_id(&mut tx, &input.bucket).await?;
-            let existing = rows::object::find(&mut tx, bucket, &input.key).await?;
+            let (_, existing) = look(&mut tx, &input.bucket, &input.key).await?;
             if let Some(wanted) = input.if_match {
                 WriteCondition::Is(wanted).check(existing.as_ref().map(|row| &row.object))?;
             }
@@ -208,10 +198,10 @@ impl Store {
         let store = self.clone();
         self.detached(async move {
             let mut tx = store.rows.write().await?;
-            let bucket = bucket_id(&mut tx, &input.bucket).await?;
+            bucket_id(&mut tx, &input.bucket).await?;
             let (mut deleted, mut errors, mut orphans) = (Vec::new(), Vec::new(), Vec::new());
             for one in input.delete.objects {
-                let existing = rows::object::find(&mut tx, bucket, &one.key).await?;
+                let existing = look(&mut tx, &input.bucket, &one.key).await?.1;
                 let held = match one.e_tag {
                     Some(wanted) => {
                         WriteCondition::Is(ETagCondition::ETag(wanted)).check(existing.as_ref().map(|row| &row.object))

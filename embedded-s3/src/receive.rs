@@ -78,22 +78,28 @@ pub async fn receive(
     let blobs = Arc::clone(blobs);
     // The file is made inside the thread, and travels with its guard: a request that is dropped here
     // cannot leave one behind.
-    let mut work = spawn_blocking(move || Sink::new(&blobs, length, algorithm));
-    if let Some(mut body) = body {
-        loop {
-            let batch = gather(&mut body).await?;
-            if batch.is_empty() {
-                break;
-            }
-            let sink = work.await??;
-            work = spawn_blocking(move || sink.absorb(&batch));
+    let new = move || Sink::new(&blobs, length, algorithm);
+    let Some(mut body) = body else { return spawn_blocking(move || new()?.finish(length)).await? };
+    let first = gather(&mut body).await?;
+    if bytes_of(&first) < BATCH_BYTES {
+        // The whole of it, by one thread in one go.
+        return spawn_blocking(move || new()?.absorb(&first)?.finish(length)).await?;
+    }
+    let mut work = spawn_blocking(move || new()?.absorb(&first));
+    loop {
+        let batch = gather(&mut body).await?;
+        if batch.is_empty() {
+            break;
         }
+        let sink = work.await??;
+        work = spawn_blocking(move || sink.absorb(&batch));
     }
     let sink = work.await??;
-    if sink.size != length {
-        return Err(incomplete().into());
-    }
-    Ok(spawn_blocking(move || sink.finish()).await??)
+    spawn_blocking(move || sink.finish(length)).await?
+}
+
+fn bytes_of(batch: &[Bytes]) -> usize {
+    batch.iter().map(Bytes::len).sum()
 }
 
 /// The next frames, together a batch; fewer bytes at the end of the body, none after it.
@@ -167,7 +173,10 @@ impl Sink {
     }
 
     /// The bytes first, then the name: a name without its bytes must not survive a power cut.
-    fn finish(self) -> io::Result<Received> {
+    fn finish(self, length: u64) -> Result<Received> {
+        if self.size != length {
+            return Err(incomplete().into());
+        }
         let blob = match self.file {
             Some((blob, file)) => {
                 file.sync_all()?;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use s3s::{S3ErrorCode, s3_error};
+use s3s::{S3Error, S3ErrorCode, s3_error};
 use sqlx::SqliteConnection;
 use tokio_util::task::TaskTracker;
 
@@ -105,14 +105,12 @@ impl Store {
     pub async fn open(&self, bucket: &str, key: &str) -> Result<(ObjectRow, Vec<Segment>, Hold)> {
         loop {
             let mut tx = self.rows.read().await?;
-            let bucket = bucket_id(&mut tx, bucket).await?;
             let row = find(&mut tx, bucket, key).await?;
             let segments = rows::object::segments(&mut tx, row.id).await?;
             drop(tx);
             let hold = self.blobs.hold(&segments);
             // Replaced before we held them, the blobs may be gone: then there is a newer version to read.
-            let mut tx = self.rows.read().await?;
-            if rows::object::is_current(&mut tx, row.id).await? {
+            if rows::object::is_current(&mut *self.rows.reader().await?, row.id).await? {
                 return Ok((row, segments, hold));
             }
         }
@@ -131,17 +129,29 @@ impl Store {
 pub async fn bucket_id(conn: &mut SqliteConnection, name: &str) -> Result<i64> {
     match rows::bucket::id(conn, name).await? {
         Some(id) => Ok(id),
-        None => Err(s3_error!(NoSuchBucket, "The specified bucket does not exist").into()),
+        None => Err(no_such_bucket().into()),
     }
 }
 
+/// A bucket, and what is in it under the key.
+///
 /// # Errors
-/// NoSuchKey.
-pub async fn find(conn: &mut SqliteConnection, bucket: i64, key: &str) -> Result<ObjectRow> {
-    match rows::object::find(conn, bucket, key).await? {
-        Some(row) => Ok(row),
-        None => Err(s3_error!(NoSuchKey, "The specified key does not exist.").into()),
+/// NoSuchBucket.
+pub async fn look(conn: &mut SqliteConnection, bucket: &str, key: &str) -> Result<(i64, Option<ObjectRow>)> {
+    rows::object::find(conn, bucket, key).await?.ok_or_else(|| no_such_bucket().into())
+}
+
+/// # Errors
+/// NoSuchBucket, NoSuchKey.
+pub async fn find(conn: &mut SqliteConnection, bucket: &str, key: &str) -> Result<ObjectRow> {
+    match look(conn, bucket, key).await? {
+        (_, Some(row)) => Ok(row),
+        (_, None) => Err(s3_error!(NoSuchKey, "The specified key does not exist.").into()),
     }
+}
+
+fn no_such_bucket() -> S3Error {
+    s3_error!(NoSuchBucket, "The specified bucket does not exist")
 }
 
 /// What S3 calls the version of an object in a bucket that keeps one.

@@ -24,6 +24,7 @@ mod m20261129_000034_fill_usage;
 mod m20261129_000040_take_empty_files;
 mod m20261129_000041_index_client_references;
 mod m20261129_000060_try_writes;
+mod m20261129_000070_start_direct_uploading;
 mod sql;
 
 use sea_orm_migration::prelude::*;
@@ -61,6 +62,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000040_take_empty_files::Migration),
             Box::new(m20261129_000041_index_client_references::Migration),
             Box::new(m20261129_000060_try_writes::Migration),
+            Box::new(m20261129_000070_start_direct_uploading::Migration),
         ]
     }
 }

@@ -90,8 +90,7 @@ pub async fn promote(engine: &Engine, tenant: TenantId, session: SessionId) -> R
 /// `again`: an earlier try may have lost the store's answer, or died before it was recorded.
 #[instrument(name = "asset.promote", skip_all, fields(session.id = %session, tenant.id = %tenant))]
 async fn attempt(engine: &Engine, tenant: TenantId, session: SessionId, again: bool) -> Result<Promoted> {
-    let (session, asset) =
-        rows::find_with_session(engine.db.conn(), tenant, session).await?.ok_or(Error::NotFound)?;
+    let (session, asset) = rows::find_with_session(engine.db.conn(), tenant, session).await?.ok_or(Error::NotFound)?;
     let asset = asset.ok_or(Error::NotFound)?;
     match asset.status {
         Status::Uploaded => {}
@@ -111,13 +110,7 @@ enum Fetched {
     Lost(&'static str),
 }
 
-async fn fetch(
-    engine: &Engine,
-    session: &Session,
-    asset: &Asset,
-    to: &Location,
-    again: bool,
-) -> Result<Fetched> {
+async fn fetch(engine: &Engine, session: &Session, asset: &Asset, to: &Location, again: bool) -> Result<Fetched> {
     let from = location(session);
     if again
         && let Some(copy) = look(engine, asset, to).await?

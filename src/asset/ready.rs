@@ -51,9 +51,7 @@ pub(super) async fn make_ready(engine: &Engine, session: Session, asset: Asset, 
 async fn all_ready(engine: &Engine, copied: Vec<Copied>) -> Vec<Result<Made>> {
     match record(engine, &copied).await {
         Ok(made) => made.into_iter().map(Ok).collect(),
-        Err(Error::DbUnavailable(cause)) => {
-            copied.iter().map(|_| Err(Error::DbUnavailable(cause.clone()))).collect()
-        }
+        Err(Error::DbUnavailable(cause)) => copied.iter().map(|_| Err(Error::DbUnavailable(cause.clone()))).collect(),
         Err(error) if copied.len() == 1 => vec![Err(error)],
         // One that the database refuses takes no other with it.
         Err(_) => {

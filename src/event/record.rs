@@ -83,7 +83,8 @@ pub(crate) async fn record_all(
     let advances: Vec<_> = first.iter().map(|(seen, _, _, link)| (*seen, link)).collect();
     let advanced = session::rows::advance_all(tx, &advances).await?;
     first.retain(|(seen, ..)| advanced.contains(&seen.id));
-    let events = first.iter().map(|(seen, seq, entry, link)| rows::row(seen.tenant_id, seen.id, *seq, entry, &link.mac));
+    let events =
+        first.iter().map(|(seen, seq, entry, link)| rows::row(seen.tenant_id, seen.id, *seq, entry, &link.mac));
     rows::insert_all(tx, events.collect()).await?;
 
     let mut rows = Vec::with_capacity(notes.len());

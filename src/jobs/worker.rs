@@ -24,8 +24,8 @@ const LOOK_AHEAD: Duration = Duration::from_secs(60);
 /// same time are claimed by one statement.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// The same after a job has ended: much less than a small one takes.
-const GATHER_ENDED: Duration = Duration::from_millis(1);
+/// The same after a job has ended.
+const GATHER_ENDED: Duration = Duration::from_millis(5);
 
 /// The worker of this process.
 #[derive(Debug)]

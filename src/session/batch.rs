@@ -1,15 +1,19 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use aws_lc_rs::digest;
+use entity::BrandId;
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use tracing::instrument;
+use tracing::{debug, instrument};
 use uuid::{Builder, Uuid};
 
-use super::{Initiated, NewUpload, initiate};
+use super::initiate::initiate_unless_known;
+use super::rows::{self, Scope};
+use super::{Initiated, NewUpload};
 use crate::caller::Caller;
 use crate::engine::Engine;
-use crate::error::{Error, FieldError, Result};
+use crate::error::{Error, FieldError, Result, with_causes};
+use crate::tenant;
 
 /// What became of one file of a batch.
 pub struct BatchItem {
@@ -51,17 +55,68 @@ pub async fn initiate_batch(
             (client_reference, if twice { Err(duplicate(file)) } else { file })
         })
         .collect();
+    let files = with_brand(engine, caller, files).await;
+    let fresh = &unknown(engine, caller, &files).await;
     stream::iter(files)
         .map(async |(client_reference, file)| BatchItem {
             client_reference,
             result: match file {
-                Ok(new) => initiate(engine, caller, new).await,
+                Ok(new) => {
+                    let named = new.brand_id.zip(new.client_reference.clone());
+                    let is_new = new.idempotency_key.is_none() && named.is_some_and(|named| fresh.contains(&named));
+                    initiate_unless_known(engine, caller, new, is_new).await
+                }
                 Err(error) => Err(error),
             },
         })
         .buffered(engine.settings.sessions.batch_concurrency)
         .collect()
         .await
+}
+
+/// The brand of files that name none is the same for all of them, and is looked for once.
+async fn with_brand(
+    engine: &Engine,
+    caller: &Caller,
+    mut files: Vec<(Option<String>, Result<NewUpload>)>,
+) -> Vec<(Option<String>, Result<NewUpload>)> {
+    let mut nameless: Vec<_> =
+        files.iter_mut().filter_map(|(_, file)| file.as_mut().ok()).filter(|new| new.brand_id.is_none()).collect();
+    // Where there is none, each file is told.
+    if nameless.len() > 1
+        && let Ok(brand) = tenant::brand_for(engine, caller, None).await
+    {
+        nameless.iter_mut().for_each(|new| new.brand_id = Some(brand));
+    }
+    files
+}
+
+/// Brands and client references of files that no session of their batch has yet. Where that cannot be told, of none: then
+/// each file is looked for by itself.
+async fn unknown(
+    engine: &Engine,
+    caller: &Caller,
+    files: &[(Option<String>, Result<NewUpload>)],
+) -> HashSet<(BrandId, String)> {
+    let mut named: HashMap<(BrandId, &str), Vec<&str>> = HashMap::new();
+    for new in files.iter().filter_map(|(_, file)| file.as_ref().ok()) {
+        if let (Some(brand), Some(batch), Some(client)) = (new.brand_id, &new.batch_reference, &new.client_reference) {
+            named.entry((brand, batch)).or_default().push(client);
+        }
+    }
+    let conn = &engine.db.lookup_conn().of(caller.tenant);
+    let mut unknown = HashSet::new();
+    for ((brand, batch), clients) in named.into_iter().filter(|(_, clients)| clients.len() > 1) {
+        let scope = Scope { tenant: caller.tenant, brand, user: caller.user() };
+        match rows::taken(conn, scope, batch, &clients).await {
+            Ok(taken) => {
+                let free = clients.into_iter().filter(|client| !taken.contains(*client));
+                unknown.extend(free.map(|client| (brand, client.to_owned())));
+            }
+            Err(error) => debug!(error = with_causes(&error), "the files of a batch are looked for one by one"),
+        }
+    }
+    unknown
 }
 
 /// Refuses a file for its reference, and for all that it was refused for before.

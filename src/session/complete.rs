@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use entity::SessionId;
 use entity::upload_session::{FailureReason, Status, UploadType};
@@ -29,6 +31,13 @@ pub struct Completion {
     pub metadata: Option<Value>,
 }
 
+impl Completion {
+    /// Whether it asks for nothing beside the asset.
+    pub(super) fn is_plain(&self) -> bool {
+        self.parts.is_none() && self.title.is_none() && self.metadata.is_none()
+    }
+}
+
 /// Makes the asset of a session whose bytes are all in the store; `true` where this call made it.
 ///
 /// Trusts the store, never the caller. Safe to repeat and to race: one asset comes of it, and every caller gets that one.
@@ -45,7 +54,17 @@ pub async fn complete(
     id: SessionId,
     completion: &Completion,
 ) -> Result<(Asset, bool)> {
-    match attempt(engine, caller, id, completion).await {
+    answered(engine, caller, id, attempt(engine, caller, id, completion).await).await
+}
+
+/// What the caller is told of it.
+async fn answered(
+    engine: &Engine,
+    caller: &Caller,
+    id: SessionId,
+    finished: Result<Finished>,
+) -> Result<(Asset, bool)> {
+    match finished {
         Ok(Finished::Made(asset)) => Ok((asset, true)),
         Ok(Finished::Failed(session) | Finished::Ended(session)) => answer(engine, &session).await,
         // Bytes may be missing because somebody cancelled meanwhile: then the state is the answer.
@@ -84,15 +103,38 @@ async fn attempt(engine: &Engine, caller: &Caller, id: SessionId, completion: &C
     if seen.status == Status::Uploading && seen.completing_at.is_none() && client_parts.is_none() {
         // The intent comes first, so that a crash from here on can be finished by whoever finds it.
         if let Some(session) = intend(engine, caller, &seen, completion, Over::Nothing).await? {
-            return withdrawn_if_refused(engine, &session, async {
-                let held = look(engine, &session, None).await?;
-                Box::pin(finish_held(engine, &session, &caller.actor, held, &Wish::default())).await
-            })
-            .await;
+            return attempt_intended(engine, caller, &session).await;
         }
         seen = find(engine, caller, id).await?;
     }
     join(engine, caller, seen, completion, client_parts).await
+}
+
+/// Stores the intent to complete of each session that has none, takes bytes and is not over, by one statement for all;
+/// answers those sessions. What each is to be called stays as it was announced.
+pub(super) async fn intend_all(
+    engine: &Engine,
+    caller: &Caller,
+    ids: &[SessionId],
+) -> Result<HashMap<SessionId, Session>> {
+    let conn = engine.db.conn().of(caller.tenant);
+    let mut seen = rows::find_all(&conn, caller.tenant, ids).await?;
+    seen.retain(|seen| caller.sees(seen) && seen.status == Status::Uploading && seen.completing_at.is_none());
+    rows::intend_all(&engine.db, seen, caller, &engine.settings.sessions, engine.clock.now()).await
+}
+
+/// The same as [`complete`] of a session whose intent has just been stored.
+#[instrument(name = "session.complete", skip_all, fields(session.id = %session.id, tenant.id = %caller.tenant))]
+pub(super) async fn complete_intended(engine: &Engine, caller: &Caller, session: Session) -> Result<(Asset, bool)> {
+    answered(engine, caller, session.id, attempt_intended(engine, caller, &session).await).await
+}
+
+async fn attempt_intended(engine: &Engine, caller: &Caller, session: &Session) -> Result<Finished> {
+    withdrawn_if_refused(engine, session, async {
+        let held = look(engine, session, None).await?;
+        Box::pin(finish_held(engine, session, &caller.actor, held, &Wish::default())).await
+    })
+    .await
 }
 
 /// Completes a session that somebody else may be completing, or with parts that may turn out to be wrong: looks first, and

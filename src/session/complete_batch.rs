@@ -1,13 +1,17 @@
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use entity::SessionId;
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use tracing::instrument;
+use tracing::{debug, instrument};
 
+use super::complete::{complete_intended, intend_all};
 use super::{Completion, complete};
 use crate::asset::Asset;
 use crate::caller::Caller;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, with_causes};
 
 /// What became of one session of a batch of completions.
 pub struct CompletedItem {
@@ -28,11 +32,26 @@ pub async fn complete_batch(
     caller: &Caller,
     sessions: Vec<(Option<SessionId>, Result<Completion>)>,
 ) -> Vec<CompletedItem> {
+    let plain = sessions.iter().filter_map(|(session, completion)| {
+        let completion = completion.as_ref().ok()?;
+        session.filter(|_| completion.is_plain())
+    });
+    let plain: Vec<_> = plain.collect();
+    let intended = intend_all(engine, caller, &plain).await.unwrap_or_else(|error| {
+        // Each is told by its own attempt.
+        debug!(error = with_causes(&error), "intents could not be stored together");
+        HashMap::new()
+    });
+    let intended = Mutex::new(intended);
+    let begun = |id| intended.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     stream::iter(sessions)
         .map(async |(session, completion)| CompletedItem {
             session,
             result: match (session, completion) {
-                (Some(id), Ok(completion)) => complete(engine, caller, id, &completion).await,
+                (Some(id), Ok(completion)) => match begun(id) {
+                    Some(session) => complete_intended(engine, caller, session).await,
+                    None => complete(engine, caller, id, &completion).await,
+                },
                 (None, Ok(_)) => Err(Error::NotFound),
                 (_, Err(error)) => Err(error),
             },

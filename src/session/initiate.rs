@@ -7,8 +7,7 @@ use tracing::instrument;
 
 use super::plan::{Plan, max_file_bytes, plan};
 use super::rows::{self, NewRow, Scope};
-use super::transition::step;
-use super::{Change, Session, location, open};
+use super::{Change, Session, location, open, transition};
 use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
@@ -54,15 +53,26 @@ pub struct Initiated {
 /// # Errors
 /// [`Error::Invalid`], [`Error::ReferenceConflict`], [`Error::TenantSuspended`], [`Error::QuotaExceeded`]; [`Error::Storage`] and [`Error::DbUnavailable`] leave nothing, or an
 /// INITIATING session from which the same call goes on.
-#[instrument(name = "session.initiate", skip_all, fields(tenant.id = %caller.tenant, session.id))]
 pub async fn initiate(engine: &Engine, caller: &Caller, new: NewUpload) -> Result<Initiated> {
+    initiate_unless_known(engine, caller, new, false).await
+}
+
+/// The same; `is_new` where somebody has just looked, and no session has these references.
+#[instrument(name = "session.initiate", skip_all, fields(tenant.id = %caller.tenant, session.id))]
+pub(super) async fn initiate_unless_known(
+    engine: &Engine,
+    caller: &Caller,
+    new: NewUpload,
+    is_new: bool,
+) -> Result<Initiated> {
     let planned = plan_file(engine, &new)?;
     let brand = tenant::brand_for(engine, caller, new.brand_id).await?;
     let scope = Scope { tenant: caller.tenant, brand, user: caller.user() };
 
     // A reference that is taken between the look and the insert is found by the second look.
-    for _ in 0..2 {
-        if let Some(session) = find_same(engine, scope, &new).await? {
+    for round in 0..2 {
+        let has_looked = is_new && round == 0;
+        if !has_looked && let Some(session) = find_same(engine, scope, &new).await? {
             let session = match session.status {
                 Status::Initiating => open::open(engine, &session, &caller.actor, true).await?,
                 Status::Uploading | Status::Completed | Status::Failed | Status::Cancelled => session,
@@ -131,7 +141,8 @@ async fn find_same(engine: &Engine, scope: Scope<'_>, new: &NewUpload) -> Result
     }
 }
 
-/// Stores the session; a direct one is opened in the same transaction, since nothing has to be asked of the store.
+/// Stores the session, with its events. A direct one begins as UPLOADING, since nothing has to be asked of the store: nobody
+/// would see it INITIATING, and to insert a row and to change it at once writes everything twice.
 /// `None` where its reference or key was taken meanwhile.
 async fn insert(
     engine: &Engine,
@@ -160,10 +171,17 @@ async fn insert(
         }),
         at: now,
     };
-    let link = engine.keys.link(&engine.keys.genesis(scope.tenant, id), scope.tenant, id, 1, &entry);
+    let mut link = engine.keys.link(&engine.keys.genesis(scope.tenant, id), scope.tenant, id, 1, &entry);
+    let mut events = vec![event::rows::row(scope.tenant, id, 1, &entry, &link.mac)];
+    if planned == Plan::Direct {
+        let opened = transition::entry(Status::Initiating, &Change::open(&caller.actor, None), Status::Uploading, now);
+        link = engine.keys.link(&link.head, scope.tenant, id, 2, &opened);
+        events.push(event::rows::row(scope.tenant, id, 2, &opened, &link.mac));
+    }
     let row = NewRow {
         id,
         chain_head: link.head,
+        events: i32::try_from(events.len()).unwrap_or(i32::MAX),
         scope,
         new,
         planned,
@@ -174,7 +192,7 @@ async fn insert(
         expires_at: rows::expiry(now, now, &engine.settings.sessions),
     };
     let tx = engine.db.begin_for(scope.tenant).await?;
-    let Some(mut session) = rows::insert(&tx, &row).await? else {
+    let Some(session) = rows::insert(&tx, &row).await? else {
         tx.rollback().await;
         return Ok(None);
     };
@@ -182,10 +200,7 @@ async fn insert(
         tx.rollback().await;
         return Err(error);
     }
-    event::rows::insert(&tx, scope.tenant, id, 1, &entry, link.mac).await?;
-    if planned == Plan::Direct {
-        session = step(engine, &tx, &session, &Change::open(&caller.actor, None)).await?.session();
-    }
+    event::rows::insert_all(&tx, events).await?;
     tx.commit().await?;
     Ok(Some(session))
 }

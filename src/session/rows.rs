@@ -1,4 +1,4 @@
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use entity::upload_session::{self, ActiveModel, Column, Entity, Status, UploadType};
@@ -7,9 +7,9 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, LockBehavior, LockType, Order, Query, SelectStatement, UnionType};
 use sea_orm::{
     ActiveEnum, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, IdenStatic,
-    IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, UpdateMany,
+    IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, UpdateMany, Value,
 };
-use serde_json::Value;
+use serde_json::Value as Json;
 
 use super::NewUpload;
 use super::plan::Plan;
@@ -30,6 +30,15 @@ const ARMS_MAX: usize = 64;
 
 pub(crate) async fn find(conn: &impl ConnectionTrait, tenant: TenantId, id: SessionId) -> Result<Option<Session>> {
     one(conn, by_id(tenant, id)).await
+}
+
+/// Those of the sessions that there are, in no order.
+pub(super) async fn find_all(conn: &impl ConnectionTrait, tenant: TenantId, ids: &[SessionId]) -> Result<Vec<Session>> {
+    if ids.is_empty() {
+        return Ok(vec![]);
+    }
+    let query = Entity::find().filter(Column::TenantId.eq(tenant)).filter(Column::Id.is_in(ids.iter().copied()));
+    query.all(conn).await.map_err(db_error)
 }
 
 pub fn by_id(tenant: TenantId, id: SessionId) -> Select<Entity> {
@@ -64,6 +73,23 @@ pub fn by_references(scope: Scope<'_>, batch: &str, client: &str) -> Select<Enti
         .filter(Column::ClientReference.eq(client))
 }
 
+/// Those of the client references that sessions of the batch have already.
+pub(super) async fn taken(
+    conn: &impl ConnectionTrait,
+    scope: Scope<'_>,
+    batch: &str,
+    clients: &[&str],
+) -> Result<HashSet<String>> {
+    let query = Entity::find()
+        .select_only()
+        .column(Column::ClientReference)
+        .filter(scope.filter())
+        .filter(Column::BatchReference.eq(batch))
+        .filter(Column::ClientReference.is_in(clients.iter().copied()));
+    let taken: Vec<String> = query.into_tuple().all(conn).await.map_err(db_error)?;
+    Ok(taken.into_iter().collect())
+}
+
 /// What a query by a unique key finds.
 pub(super) async fn one(conn: &impl ConnectionTrait, query: Select<Entity>) -> Result<Option<Session>> {
     // `Select::one` would bind a LIMIT, and SQLite (3.51) compiles a statement with such a one anew at every run.
@@ -73,8 +99,9 @@ pub(super) async fn one(conn: &impl ConnectionTrait, query: Select<Entity>) -> R
 /// What a new session's row is made of.
 pub(super) struct NewRow<'a> {
     pub(super) id: SessionId,
-    /// With the first event in it.
+    /// With its events in it.
     pub(super) chain_head: Vec<u8>,
+    pub(super) events: i32,
     pub(super) scope: Scope<'a>,
     pub(super) new: &'a NewUpload,
     pub(super) planned: Plan,
@@ -100,14 +127,19 @@ fn active(row: &NewRow<'_>) -> ActiveModel {
         Plan::Direct => (UploadType::Direct, None, None),
         Plan::Multipart { chunk, parts } => (UploadType::Multipart, Some(signed(chunk)), i32::try_from(parts).ok()),
     };
+    // Each change of state has its number, and a direct session has had its first one.
+    let (status, version) = match row.planned {
+        Plan::Direct => (Status::Uploading, 2),
+        Plan::Multipart { .. } => (Status::Initiating, 1),
+    };
     ActiveModel {
         tenant_id: Set(row.scope.tenant),
         id: Set(row.id),
         brand_id: Set(row.scope.brand),
         created_by: Set(row.scope.user.to_owned()),
-        status: Set(Status::Initiating),
-        version: Set(1),
-        event_seq: Set(1),
+        status: Set(status),
+        version: Set(version),
+        event_seq: Set(row.events),
         chain_head: Set(row.chain_head.clone()),
         upload_type: Set(upload_type),
         profile: Set(row.profile.to_owned()),
@@ -158,7 +190,7 @@ pub(super) struct Intent<'a> {
     pub(super) by: &'a str,
     /// Where these are missing, those of an intent that is there stay.
     pub(super) title: Option<&'a str>,
-    pub(super) metadata: Option<&'a Value>,
+    pub(super) metadata: Option<&'a Json>,
     pub(super) over: Over,
 }
 
@@ -191,6 +223,43 @@ pub(super) async fn intend(
         update = update.filter(Column::CompletingAt.is_null());
     }
     alone(db, session.tenant_id, update).await
+}
+
+/// The same for many sessions of one tenant that have no intent, by one statement; answers those whose intent this is.
+pub(super) async fn intend_all(
+    db: &Database,
+    seen: Vec<Session>,
+    caller: &Caller,
+    settings: &settings::Sessions,
+    now: DateTime<Utc>,
+) -> Result<HashMap<SessionId, Session>> {
+    if seen.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut bound: Vec<Value> =
+        vec![now.into(), caller.user().into(), caller.tenant.into(), Status::Uploading.to_value().into()];
+    let rows = seen.iter().map(|seen| [seen.id.into(), expiry(seen.created_at, now, settings).into()]);
+    let rows = values(rows, &mut bound);
+    let sql = format!(
+        "UPDATE upload_session SET completing_at = $1, completing_by = $2, last_activity_at = $1, updated_at = $1,
+            expires_at = seen.column2
+        FROM ({rows}) AS seen
+        WHERE upload_session.tenant_id = $3 AND upload_session.id = seen.column1 AND upload_session.status = $4
+            AND upload_session.expires_at > $1 AND upload_session.completing_at IS NULL
+        RETURNING upload_session.id"
+    );
+    let tx = db.begin_for(caller.tenant).await?;
+    let intended: HashSet<SessionId> = ids(&tx, sql, bound).await?;
+    tx.commit().await?;
+    let as_it_is = |seen: Session| Session {
+        completing_at: Some(now),
+        completing_by: Some(caller.user().to_owned()),
+        last_activity_at: now,
+        updated_at: now,
+        expires_at: expiry(seen.created_at, now, settings),
+        ..seen
+    };
+    Ok(seen.into_iter().filter(|seen| intended.contains(&seen.id)).map(|seen| (seen.id, as_it_is(seen))).collect())
 }
 
 fn touching(session: &Session, settings: &settings::Sessions, now: DateTime<Utc>) -> UpdateMany<Entity> {
@@ -326,9 +395,9 @@ pub(crate) async fn advance_all(tx: &Tx, advances: &[(&Session, &Link)]) -> Resu
         return Ok(HashSet::new());
     }
     let mut bound = Vec::new();
-    let rows = advances.iter().map(|(seen, link)| {
-        [seen.tenant_id.into(), seen.id.into(), seen.event_seq.into(), link.head.clone().into()]
-    });
+    let rows = advances
+        .iter()
+        .map(|(seen, link)| [seen.tenant_id.into(), seen.id.into(), seen.event_seq.into(), link.head.clone().into()]);
     let seen = values(rows, &mut bound);
     let sql = format!(
         "UPDATE upload_session SET event_seq = upload_session.event_seq + 1, chain_head = seen.column4
@@ -486,7 +555,7 @@ pub(super) async fn withdraw(db: &Database, session: &Session) -> Result<()> {
         .col_expr(Column::CompletingAt, Expr::value(None::<DateTime<Utc>>))
         .col_expr(Column::CompletingBy, Expr::value(None::<String>))
         .col_expr(Column::CompletingTitle, Expr::value(None::<String>))
-        .col_expr(Column::CompletingMetadata, Expr::value(None::<Value>))
+        .col_expr(Column::CompletingMetadata, Expr::value(None::<Json>))
         .filter(Column::TenantId.eq(session.tenant_id))
         .filter(Column::Id.eq(session.id))
         .filter(Column::Status.eq(Status::Uploading))

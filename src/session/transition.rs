@@ -1,7 +1,7 @@
 //! The one statement that changes a session's state.
 
 use chrono::{DateTime, Utc};
-use entity::upload_session::{self, Column, FailureReason};
+use entity::upload_session::{self, Column, FailureReason, Status};
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ActiveEnum, ColumnTrait, QueryFilter, UpdateMany};
 use serde_json::{Value, json};
@@ -48,9 +48,7 @@ impl Guard {
         match self {
             Self::IdleSince(cutoff) => session.last_activity_at < cutoff,
             Self::ExpiredBy(now) => session.expires_at <= now,
-            Self::StuckSince(cutoff) => {
-                session.status == upload_session::Status::Initiating && session.last_activity_at < cutoff
-            }
+            Self::StuckSince(cutoff) => session.status == Status::Initiating && session.last_activity_at < cutoff,
         }
     }
 
@@ -58,9 +56,9 @@ impl Guard {
         match self {
             Self::IdleSince(cutoff) => update.filter(Column::LastActivityAt.lt(cutoff)),
             Self::ExpiredBy(now) => update.filter(Column::ExpiresAt.lte(now)),
-            Self::StuckSince(cutoff) => update
-                .filter(Column::Status.eq(upload_session::Status::Initiating))
-                .filter(Column::LastActivityAt.lt(cutoff)),
+            Self::StuckSince(cutoff) => {
+                update.filter(Column::Status.eq(Status::Initiating)).filter(Column::LastActivityAt.lt(cutoff))
+            }
         }
     }
 }
@@ -165,7 +163,7 @@ pub(super) async fn step(engine: &Engine, tx: &Tx, seen: &Session, change: &Chan
             Verdict::Already => return Ok(Outcome::Already(seen)),
             Verdict::Refused => return Ok(Outcome::Refused(seen)),
         };
-        let (seq, entry) = (seen.event_seq + 1, entry(&seen, change, to, now));
+        let (seq, entry) = (seen.event_seq + 1, entry(seen.status, change, to, now));
         let link = engine.keys.link(&seen.chain_head, seen.tenant_id, seen.id, seq, &entry);
         let moved = guarded_update(&seen, change, &link, now).exec_with_returning(tx.conn()).await.map_err(db_error)?;
         if let Some(session) = moved.into_iter().next() {
@@ -181,10 +179,11 @@ pub(super) async fn step(engine: &Engine, tx: &Tx, seen: &Session, change: &Chan
     }
 }
 
-fn entry<'a>(seen: &Session, change: &Change<'a>, to: upload_session::Status, now: DateTime<Utc>) -> Entry<'a> {
+/// What is recorded of a change of state.
+pub(super) fn entry<'a>(from: Status, change: &Change<'a>, to: Status, now: DateTime<Utc>) -> Entry<'a> {
     Entry {
         event: change.event.name(),
-        from: Some(seen.status),
+        from: Some(from),
         to: Some(to),
         actor: change.actor.name(),
         actor_kind: Some(change.actor.kind()),
@@ -197,7 +196,7 @@ fn entry<'a>(seen: &Session, change: &Change<'a>, to: upload_session::Status, no
 /// The UPDATE that [`transition`] makes of a session as it was seen, for a look at its plan.
 pub fn statement(engine: &Engine, seen: &Session, change: &Change<'_>) -> UpdateMany<upload_session::Entity> {
     let now = engine.clock.now();
-    let entry = entry(seen, change, change.event.row().to, now);
+    let entry = entry(seen.status, change, change.event.row().to, now);
     let link = engine.keys.link(&seen.chain_head, seen.tenant_id, seen.id, seen.event_seq + 1, &entry);
     guarded_update(seen, change, &link, now)
 }

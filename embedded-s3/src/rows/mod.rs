@@ -12,6 +12,7 @@ pub mod upload;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, Sqlite, Transaction};
 
@@ -71,6 +72,11 @@ impl Rows {
     /// A snapshot to read from.
     pub async fn read(&self) -> Result<Tx, sqlx::Error> {
         self.readers.begin().await
+    }
+
+    /// For one statement that reads: a snapshot would be three.
+    pub async fn reader(&self) -> Result<PoolConnection<Sqlite>, sqlx::Error> {
+        self.readers.acquire().await
     }
 
     /// The one write transaction; others wait for it to end.

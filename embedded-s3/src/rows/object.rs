@@ -31,10 +31,18 @@ pub struct Listed {
     pub modified_ms: i64,
 }
 
-pub async fn find(conn: &mut SqliteConnection, bucket: i64, key: &str) -> Result<Option<ObjectRow>, sqlx::Error> {
-    let sql = "SELECT id, size, etag, modified_ms, headers, checksum FROM object WHERE bucket_id = ? AND key = ?";
-    let row = sqlx::query(sql).bind(bucket).bind(key.as_bytes()).fetch_optional(conn).await?;
-    row.as_ref().map(object_row).transpose()
+/// The bucket of this name, with what is under the key; `None` where there is no such bucket.
+pub async fn find(
+    conn: &mut SqliteConnection,
+    bucket: &str,
+    key: &str,
+) -> Result<Option<(i64, Option<ObjectRow>)>, sqlx::Error> {
+    let sql = "SELECT o.id, o.size, o.etag, o.modified_ms, o.headers, o.checksum, b.id
+               FROM bucket b LEFT JOIN object o ON o.bucket_id = b.id AND o.key = ? WHERE b.name = ?";
+    let row = sqlx::query(sql).bind(key.as_bytes()).bind(bucket).fetch_optional(conn).await?;
+    let Some(row) = row else { return Ok(None) };
+    let object = row.try_get::<Option<i64>, _>(0)?.map(|_| object_row(&row)).transpose()?;
+    Ok(Some((row.try_get(6)?, object)))
 }
 
 fn object_row(row: &SqliteRow) -> Result<ObjectRow, sqlx::Error> {

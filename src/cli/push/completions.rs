@@ -1,6 +1,7 @@
 //! Completions that wait at the same time go in one request: of many small files, each costs little more than its place.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 
@@ -11,6 +12,9 @@ use super::wire::Asset;
 const SESSIONS_MAX: usize = 1_000;
 /// Requests under way at a time: one that the store holds up must not hold up all files.
 const REQUESTS_MAX: usize = 4;
+
+/// How long a request waits for further sessions, where it is not the only one.
+const GATHER: Duration = Duration::from_millis(50);
 
 type Answer = Result<Asset, Error>;
 
@@ -49,6 +53,10 @@ impl Completions {
                     },
                     turn = self.turns.acquire() => turn.expect("the semaphore is never closed"),
                 };
+                if self.turns.available_permits() < REQUESTS_MAX - 1 {
+                    // Others are under way, and more files will be sent by the time that this one can be answered.
+                    tokio::time::sleep(GATHER).await;
+                }
                 let (sessions, senders): (Vec<_>, Vec<_>) = self.take().into_iter().unzip();
                 if sessions.is_empty() {
                     // It is under way with somebody else.

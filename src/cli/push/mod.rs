@@ -43,6 +43,11 @@ use super::stop::Stop;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
+/// Batches that are announced at a time: while files of one are sent, there are sessions for the next.
+const BATCHES_AHEAD: usize = 2;
+/// Files that are sent and wait for their assets, beside those that are being sent.
+const COMPLETED_AHEAD: usize = 64;
+
 const FAILED: u8 = 1;
 const NOTHING_TO_DO: u8 = 2;
 const REFUSED: u8 = 3;
@@ -53,6 +58,8 @@ struct Push {
     store: Store,
     /// One permit for each PUT in flight.
     puts: Semaphore,
+    /// One permit for each file of which bytes are sent.
+    sending: Semaphore,
     parallel: usize,
     brand: Option<String>,
     batch: String,
@@ -129,6 +136,8 @@ impl Push {
             api: Api::new(client().build()?, &args.server, &args.token.0, patience),
             store: Store::new(client().http1_only().build()?, patience),
             puts: Semaphore::new(parallel),
+            // Twice as many as PUTs: while the sessions of some are read, the others keep the line busy.
+            sending: Semaphore::new(parallel * 2),
             parallel,
             brand: args.brand.clone(),
             batch: args.batch.clone(),
@@ -147,13 +156,14 @@ impl Push {
             }
         }
         let sessions = stream::iter(open::batches(files, |(_, file)| file.size))
-            .then(|batch| self.open(batch, outcomes))
+            .map(|batch| self.open(batch, outcomes))
+            .buffered(BATCHES_AHEAD)
             .flat_map(stream::iter);
-        // Twice as many files as PUTs: while some are completed, the others keep the line busy.
-        let uploads = sessions.for_each_concurrent(self.parallel * 2, async |(index, item, session)| {
-            let outcome = Box::pin(upload::upload(self, item, session)).await;
-            self.settle(outcomes, index, outcome);
-        });
+        let uploads =
+            sessions.for_each_concurrent(self.parallel * 2 + COMPLETED_AHEAD, async |(index, item, session)| {
+                let outcome = Box::pin(upload::upload(self, item, session)).await;
+                self.settle(outcomes, index, outcome);
+            });
         uploads.await;
     }
 

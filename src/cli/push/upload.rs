@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::sync::SemaphorePermit;
 
 use super::Push;
 use super::error::Error;
@@ -25,6 +26,7 @@ const READ_AHEAD: usize = 2;
 pub async fn upload(push: &Push, mut item: Item, mut session: Session) -> Outcome {
     let mut transfer = Transfer {
         push,
+        sending: Some(sending(push).await),
         file: item.file.clone(),
         sha256: item.identity.sha256.clone(),
         bar: push.progress.start(&item.file.name, item.file.size),
@@ -68,8 +70,14 @@ pub async fn upload(push: &Push, mut item: Item, mut session: Session) -> Outcom
     }
 }
 
+async fn sending(push: &Push) -> SemaphorePermit<'_> {
+    push.sending.acquire().await.expect("the semaphore is never closed")
+}
+
 struct Transfer<'a> {
     push: &'a Push,
+    /// `None` while it waits for its asset: then another file is sent.
+    sending: Option<SemaphorePermit<'a>>,
     file: LocalFile,
     sha256: Option<String>,
     bar: FileBar,
@@ -103,10 +111,14 @@ impl Transfer<'_> {
         }
         let mut round = 1;
         loop {
+            if self.sending.is_none() {
+                self.sending = Some(sending(self.push).await);
+            }
             let sent = match session.upload_type {
                 UploadType::Direct => self.send_whole(session).await,
                 UploadType::Multipart => self.send_parts().await,
             };
+            self.sending = None;
             let result = match sent {
                 Ok(sent) => {
                     self.file.must_be(&tokio::fs::metadata(&self.file.path).await?)?;
