@@ -1,12 +1,12 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
-use entity::asset::{self, ActiveModel, Entity, Status};
+use entity::asset::{self, Entity, Status};
 use entity::upload_session;
 use entity::{AssetId, SessionId, TenantId};
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
-    ActiveEnum, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, JoinType, QueryFilter, QueryOrder,
+    ActiveEnum, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, JoinType, QueryFilter, QueryOrder,
     QuerySelect, RelationDef, Select, UpdateMany,
 };
 use serde_json::Value;
@@ -34,30 +34,35 @@ pub(super) async fn find_with_session(
     Ok(query.all(conn).await.map_err(db_error)?.into_iter().next())
 }
 
-/// The asset of a session that this transaction has just completed, under the id that was reserved for it.
-pub(crate) async fn insert(tx: &Tx, session: &upload_session::Model, etag: &str, verified: bool) -> Result<Asset> {
-    let row = ActiveModel {
-        tenant_id: Set(session.tenant_id),
-        id: Set(session.asset_id),
-        upload_session_id: Set(session.id),
-        brand_id: Set(session.brand_id),
-        created_by: Set(session.created_by.clone()),
-        status: Set(Status::Uploaded),
-        title: Set(session.completing_title.clone().unwrap_or_else(|| session.file_name.clone())),
-        file_name: Set(session.file_name.clone()),
-        file_size: Set(session.file_size),
-        mime_type: Set(session.mime_type.clone()),
-        bucket: Set(session.bucket.clone()),
-        object_key: Set(location(session).key),
-        etag: Set(etag.to_owned()),
-        checksum_sha256: Set(session.checksum_sha256.clone()),
-        checksum_verified: Set(verified),
-        metadata: Set(merged(&session.metadata, session.completing_metadata.as_ref())),
-        created_at: Set(session.completed_at.unwrap_or(session.updated_at)),
-        ready_at: Set(None),
-        failure: Set(None),
-    };
-    Entity::insert(row).exec_with_returning(tx.conn()).await.map_err(db_error)
+/// The assets of sessions that this transaction has just completed.
+pub(crate) async fn insert(tx: &Tx, assets: &[Asset]) -> Result<()> {
+    let rows = assets.iter().map(|asset| asset.clone().into_active_model());
+    Entity::insert_many(rows).exec_without_returning(tx.conn()).await.map(drop).map_err(db_error)
+}
+
+/// The asset of a session as it was completed, under the id that was reserved for it.
+pub(crate) fn asset(session: &upload_session::Model, etag: &str, verified: bool) -> Asset {
+    Asset {
+        tenant_id: session.tenant_id,
+        id: session.asset_id,
+        upload_session_id: session.id,
+        brand_id: session.brand_id,
+        created_by: session.created_by.clone(),
+        status: Status::Uploaded,
+        title: session.completing_title.clone().unwrap_or_else(|| session.file_name.clone()),
+        file_name: session.file_name.clone(),
+        file_size: session.file_size,
+        mime_type: session.mime_type.clone(),
+        bucket: session.bucket.clone(),
+        object_key: location(session).key,
+        etag: etag.to_owned(),
+        checksum_sha256: session.checksum_sha256.clone(),
+        checksum_verified: verified,
+        metadata: merged(&session.metadata, session.completing_metadata.as_ref()),
+        created_at: session.completed_at.unwrap_or(session.updated_at),
+        ready_at: None,
+        failure: None,
+    }
 }
 
 /// Sessions completed before `before` whose assets are UPLOADED, by their ids, those after `after`.

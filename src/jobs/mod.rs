@@ -25,7 +25,7 @@ pub use attempt::{Ending, Work};
 pub use begin::begin;
 pub use lease::Lease;
 pub use list::{Filter, State, count, discard, list, retry};
-pub use rows::enqueue;
+pub use rows::{enqueue, enqueue_all};
 pub use worker::{Workers, start, start_with, work_off, work_off_with};
 
 use crate::pass::Pass;

@@ -38,6 +38,15 @@ pub async fn enqueue(engine: &Engine, tx: &Tx, job: &NewJob) -> Result<Option<Jo
     Ok(id)
 }
 
+/// The same with many jobs; those whose dedupe keys are taken are left out.
+pub async fn enqueue_all(engine: &Engine, tx: &Tx, jobs: &[NewJob]) -> Result<()> {
+    let rows = jobs.iter().map(|job| new_row(engine, job));
+    let insert = Entity::insert_many(rows).on_conflict(OnConflict::new().do_nothing().to_owned());
+    insert.exec_without_returning(tx.conn()).await.map_err(db_error)?;
+    tx.ring_after(&engine.wake);
+    Ok(())
+}
+
 /// Makes those jobs due that are due later than any lease or pause may last: a clock that was ahead has put them there, and
 /// they would keep others away until then. Answers to how many.
 pub(super) async fn bring_back(engine: &Engine) -> Result<u64> {

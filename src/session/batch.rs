@@ -7,13 +7,16 @@ use futures_util::stream;
 use tracing::{debug, instrument};
 use uuid::{Builder, Uuid};
 
-use super::initiate::initiate_unless_known;
+use super::initiate::initiate_together;
 use super::rows::{self, Scope};
-use super::{Initiated, NewUpload};
+use super::{Initiated, NewUpload, initiate};
 use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result, with_causes};
 use crate::tenant;
+
+/// Sessions that one transaction stores.
+const OPENED_AT_ONCE: usize = 50;
 
 /// What became of one file of a batch.
 pub struct BatchItem {
@@ -37,7 +40,8 @@ pub fn batch_reference(caller: &Caller, idempotency_key: Option<&str>) -> String
     Builder::from_custom_bytes(bytes).into_uuid().to_string()
 }
 
-/// Opens a session for each file, each in its own transaction: one that fails takes no other with it.
+/// Opens a session for each file, as if each were asked for by itself: one that fails takes no other with it. Small ones that
+/// nothing speaks against are stored together, in one transaction for up to [`OPENED_AT_ONCE`].
 ///
 /// Results come in the order of the files. A file that was refused before this call stays refused in its place; a
 /// `client_reference` that occurs twice rejects the second. At most `sessions.batch_concurrency` files are worked on at once.
@@ -57,16 +61,23 @@ pub async fn initiate_batch(
         .collect();
     let files = with_brand(engine, caller, files).await;
     let fresh = &unknown(engine, caller, &files).await;
-    stream::iter(files)
-        .map(async |(client_reference, file)| BatchItem {
+    let is_fresh = |new: &NewUpload| {
+        let named = new.brand_id.zip(new.client_reference.clone());
+        new.idempotency_key.is_none() && named.is_some_and(|named| fresh.contains(&named))
+    };
+    let mut opened = HashMap::new();
+    let named = files.iter().enumerate().filter_map(|(place, (_, file))| Some((place, file.as_ref().ok()?)));
+    for some in named.filter(|(_, new)| is_fresh(new)).collect::<Vec<_>>().chunks(OPENED_AT_ONCE) {
+        opened.extend(initiate_together(engine, caller, some).await);
+    }
+    let files = files.into_iter().enumerate().map(|(place, file)| (opened.remove(&place), file));
+    stream::iter(files.collect::<Vec<_>>())
+        .map(async |(opened, (client_reference, file))| BatchItem {
             client_reference,
-            result: match file {
-                Ok(new) => {
-                    let named = new.brand_id.zip(new.client_reference.clone());
-                    let is_new = new.idempotency_key.is_none() && named.is_some_and(|named| fresh.contains(&named));
-                    initiate_unless_known(engine, caller, new, is_new).await
-                }
-                Err(error) => Err(error),
+            result: match (opened, file) {
+                (Some(opened), _) => opened,
+                (None, Ok(new)) => initiate(engine, caller, new).await,
+                (None, Err(error)) => Err(error),
             },
         })
         .buffered(engine.settings.sessions.batch_concurrency)

@@ -3,19 +3,21 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use entity::SessionId;
 use entity::upload_session::{FailureReason, Status, UploadType};
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
-use tracing::instrument;
+use tracing::{debug, instrument};
 
 use super::activity::refusal;
 use super::discard::discard;
 use super::lost::{find_object, is_another, is_checked, must_be_lost, unseen};
 use super::plan::part_range;
 use super::rows::{self, Intent, Over};
-use super::{Change, Outcome, Session, find, location, transition};
+use super::transition::{self, transition};
+use super::{Change, Outcome, Session, find, location};
 use crate::asset::{self, Asset};
 use crate::caller::{Actor, Caller};
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, with_causes};
 use crate::event::{Effect, record_effect};
 use crate::jobs;
 use crate::storage::{self, Kind, Object, Op, Part};
@@ -123,15 +125,88 @@ pub(super) async fn intend_all(
     rows::intend_all(&engine.db, seen, caller, &engine.settings.sessions, engine.clock.now()).await
 }
 
-/// The same as [`complete`] of a session whose intent has just been stored.
-#[instrument(name = "session.complete", skip_all, fields(session.id = %session.id, tenant.id = %caller.tenant))]
-pub(super) async fn complete_intended(engine: &Engine, caller: &Caller, session: Session) -> Result<(Asset, bool)> {
-    answered(engine, caller, session.id, attempt_intended(engine, caller, &session).await).await
+/// Completes sessions whose intents have just been stored; answers for each. Those whose objects are there as announced are
+/// recorded together, by one transaction for all; what is to be said of the others takes each its own way.
+pub(super) async fn complete_together(
+    engine: &Engine,
+    caller: &Caller,
+    intended: Vec<Session>,
+) -> Vec<(SessionId, Result<(Asset, bool)>)> {
+    let at_once = engine.settings.sessions.batch_concurrency;
+    let looked = stream::iter(intended).map(async |session| {
+        let held = look(engine, &session, None).await;
+        (session, held)
+    });
+    let looked: Vec<_> = looked.buffer_unordered(at_once).collect().await;
+    let is_whole = |session: &Session, held: &Result<Held>| match held {
+        Ok(Held::Object(object)) => !is_another(session, object),
+        Ok(Held::Parts(_) | Held::Nothing) | Err(_) => false,
+    };
+    let whole = looked.iter().filter_map(|(session, held)| match held {
+        Ok(Held::Object(object)) if is_whole(session, held) => Some((session, object)),
+        Ok(Held::Object(_) | Held::Parts(_) | Held::Nothing) | Err(_) => None,
+    });
+    let mut made = record_together(engine, caller, &whole.collect::<Vec<_>>()).await.unwrap_or_else(|error| {
+        // One that is refused takes no other with it: each is told by its own attempt.
+        debug!(error = with_causes(&error), "sessions were not completed together");
+        HashMap::new()
+    });
+    let looked = looked.into_iter().map(|(session, held)| (made.remove(&session.id), session, held));
+    stream::iter(looked.collect::<Vec<_>>())
+        .map(async |(made, session, held)| {
+            let id = session.id;
+            let finished = match made {
+                Some(asset) => Ok(Finished::Made(asset)),
+                None => attempt_held(engine, caller, &session, async { held }).await,
+            };
+            (id, answered(engine, caller, id, finished).await)
+        })
+        .buffer_unordered(at_once)
+        .collect()
+        .await
+}
+
+async fn record_together(
+    engine: &Engine,
+    caller: &Caller,
+    whole: &[(&Session, &Object)],
+) -> Result<HashMap<SessionId, Asset>> {
+    if whole.len() < 2 {
+        return Ok(HashMap::new());
+    }
+    let is_verified = |session: &Session, object: &Object| is_checked(session) && object.sha256.is_some();
+    let changes = whole.iter().map(|(session, object)| {
+        (*session, Change::complete(&caller.actor, &object.etag, is_verified(session, object)))
+    });
+    let changes: Vec<_> = changes.collect();
+    let tx = engine.db.begin_for(caller.tenant).await?;
+    let moved = transition::complete_all(engine, &tx, &changes).await?;
+    let assets = whole.iter().filter_map(|(seen, object)| {
+        let session = moved.get(&seen.id)?;
+        Some(asset::rows::asset(session, &object.etag, is_verified(session, object)))
+    });
+    let assets: Vec<_> = assets.collect();
+    if !assets.is_empty() {
+        asset::rows::insert(&tx, &assets).await?;
+        let jobs: Vec<_> = moved.values().map(|session| asset::promotion(engine, session)).collect();
+        jobs::enqueue_all(engine, &tx, &jobs).await?;
+    }
+    tx.commit().await?;
+    Ok(assets.into_iter().map(|asset| (asset.upload_session_id, asset)).collect())
 }
 
 async fn attempt_intended(engine: &Engine, caller: &Caller, session: &Session) -> Result<Finished> {
+    attempt_held(engine, caller, session, look(engine, session, None)).await
+}
+
+async fn attempt_held(
+    engine: &Engine,
+    caller: &Caller,
+    session: &Session,
+    held: impl Future<Output = Result<Held>>,
+) -> Result<Finished> {
     withdrawn_if_refused(engine, session, async {
-        let held = look(engine, session, None).await?;
+        let held = held.await?;
         Box::pin(finish_held(engine, session, &caller.actor, held, &Wish::default())).await
     })
     .await
@@ -418,7 +493,9 @@ async fn record(
     let change = Change::complete(actor, &object.etag, verified);
     let mut made = None;
     let outcome = transition(engine, session, change, async |tx, session| {
-        made = Some(asset::rows::insert(tx, session, &object.etag, verified).await?);
+        let asset = asset::rows::asset(session, &object.etag, verified);
+        asset::rows::insert(tx, std::slice::from_ref(&asset)).await?;
+        made = Some(asset);
         jobs::enqueue(engine, tx, &asset::promotion(engine, session)).await.map(drop)
     })
     .await?;

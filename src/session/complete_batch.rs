@@ -1,17 +1,19 @@
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use entity::SessionId;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use tracing::{debug, instrument};
 
-use super::complete::{complete_intended, intend_all};
+use super::complete::{complete_together, intend_all};
 use super::{Completion, complete};
 use crate::asset::Asset;
 use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::error::{Error, Result, with_causes};
+
+/// Sessions that one transaction completes.
+const COMPLETED_AT_ONCE: usize = 50;
 
 /// What became of one session of a batch of completions.
 pub struct CompletedItem {
@@ -21,7 +23,8 @@ pub struct CompletedItem {
     pub result: Result<(Asset, bool)>,
 }
 
-/// Completes each session, each in its own transaction: one that fails takes no other with it.
+/// Completes each session, as if each were asked for by itself: one that fails takes no other with it. Those that nothing
+/// speaks against are recorded together, in one transaction for up to [`COMPLETED_AT_ONCE`].
 ///
 /// Results come in the order of the sessions. One that was refused before this call stays refused in its place; one that
 /// is named twice is completed once, and both results have its asset. At most `sessions.batch_concurrency` sessions are
@@ -42,18 +45,27 @@ pub async fn complete_batch(
         debug!(error = with_causes(&error), "intents could not be stored together");
         HashMap::new()
     });
-    let intended = Mutex::new(intended);
-    let begun = |id| intended.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-    stream::iter(sessions)
-        .map(async |(session, completion)| CompletedItem {
+    let mut done = HashMap::new();
+    let mut intended = intended.into_values();
+    loop {
+        let some: Vec<_> = intended.by_ref().take(COMPLETED_AT_ONCE).collect();
+        if some.is_empty() {
+            break;
+        }
+        done.extend(complete_together(engine, caller, some).await);
+    }
+    let sessions = sessions.into_iter().map(|(session, completion)| {
+        let done = session.and_then(|session| done.remove(&session));
+        (session, completion, done)
+    });
+    stream::iter(sessions.collect::<Vec<_>>())
+        .map(async |(session, completion, done)| CompletedItem {
             session,
-            result: match (session, completion) {
-                (Some(id), Ok(completion)) => match begun(id) {
-                    Some(session) => complete_intended(engine, caller, session).await,
-                    None => complete(engine, caller, id, &completion).await,
-                },
-                (None, Ok(_)) => Err(Error::NotFound),
-                (_, Err(error)) => Err(error),
+            result: match (done, session, completion) {
+                (Some(done), ..) => done,
+                (None, Some(id), Ok(completion)) => complete(engine, caller, id, &completion).await,
+                (None, None, Ok(_)) => Err(Error::NotFound),
+                (None, _, Err(error)) => Err(error),
             },
         })
         .buffered(engine.settings.sessions.batch_concurrency)

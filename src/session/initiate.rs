@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use entity::upload_session::{Status, UploadType};
-use entity::{BrandId, SessionId};
+use entity::{BrandId, SessionId, TenantId, upload_event};
 use serde_json::{Value, json};
 use tracing::instrument;
 
@@ -53,33 +53,23 @@ pub struct Initiated {
 /// # Errors
 /// [`Error::Invalid`], [`Error::ReferenceConflict`], [`Error::TenantSuspended`], [`Error::QuotaExceeded`]; [`Error::Storage`] and [`Error::DbUnavailable`] leave nothing, or an
 /// INITIATING session from which the same call goes on.
-pub async fn initiate(engine: &Engine, caller: &Caller, new: NewUpload) -> Result<Initiated> {
-    initiate_unless_known(engine, caller, new, false).await
-}
-
-/// The same; `is_new` where somebody has just looked, and no session has these references.
 #[instrument(name = "session.initiate", skip_all, fields(tenant.id = %caller.tenant, session.id))]
-pub(super) async fn initiate_unless_known(
-    engine: &Engine,
-    caller: &Caller,
-    new: NewUpload,
-    is_new: bool,
-) -> Result<Initiated> {
+pub async fn initiate(engine: &Engine, caller: &Caller, new: NewUpload) -> Result<Initiated> {
     let planned = plan_file(engine, &new)?;
     let brand = tenant::brand_for(engine, caller, new.brand_id).await?;
     let scope = Scope { tenant: caller.tenant, brand, user: caller.user() };
 
     // A reference that is taken between the look and the insert is found by the second look.
-    for round in 0..2 {
-        let has_looked = is_new && round == 0;
-        if !has_looked && let Some(session) = find_same(engine, scope, &new).await? {
+    for _ in 0..2 {
+        if let Some(session) = find_same(engine, scope, &new).await? {
             let session = match session.status {
                 Status::Initiating => open::open(engine, &session, &caller.actor, true).await?,
                 Status::Uploading | Status::Completed | Status::Failed | Status::Cancelled => session,
             };
             return answer(engine, session, false).await;
         }
-        if let Some(session) = insert(engine, caller, scope, &new, planned).await? {
+        let draft = draft(engine, caller, scope, &new, planned, &bucket(engine, scope.tenant).await?);
+        if let Some(session) = insert(engine, scope.tenant, vec![draft]).await?.pop() {
             let session = match planned {
                 Plan::Direct => session,
                 Plan::Multipart { .. } => open::open(engine, &session, &caller.actor, false).await?,
@@ -141,16 +131,43 @@ async fn find_same(engine: &Engine, scope: Scope<'_>, new: &NewUpload) -> Result
     }
 }
 
-/// Stores the session, with its events. A direct one begins as UPLOADING, since nothing has to be asked of the store: nobody
-/// would see it INITIATING, and to insert a row and to change it at once writes everything twice.
-/// `None` where its reference or key was taken meanwhile.
-async fn insert(
+/// The same for many files, of which somebody has just looked that no session has their references: direct ones are stored
+/// by one transaction. Answers those that were opened so, by their places; the others are for [`initiate`] to open, or to
+/// refuse, each by itself.
+pub(super) async fn initiate_together(
     engine: &Engine,
     caller: &Caller,
-    scope: Scope<'_>,
-    new: &NewUpload,
-    planned: Plan,
-) -> Result<Option<Session>> {
+    files: &[(usize, &NewUpload)],
+) -> Vec<(usize, Result<Initiated>)> {
+    let mut drafts = Vec::new();
+    let Ok(bucket) = bucket(engine, caller.tenant).await else { return vec![] };
+    for (place, new) in files {
+        if let Ok(brand) = tenant::brand_for(engine, caller, new.brand_id).await
+            && let Ok(planned @ Plan::Direct) = plan_file(engine, new)
+        {
+            let scope = Scope { tenant: caller.tenant, brand, user: caller.user() };
+            drafts.push((*place, draft(engine, caller, scope, new, planned, &bucket)));
+        }
+    }
+    let (places, drafts): (Vec<_>, Vec<_>) = drafts.into_iter().unzip();
+    if drafts.len() < 2 {
+        return vec![];
+    }
+    // Whatever one of them is refused for is no answer for the others.
+    let inserted = insert(engine, caller.tenant, drafts).await.unwrap_or_default();
+    let mut opened = Vec::with_capacity(inserted.len());
+    for (place, session) in places.into_iter().zip(inserted) {
+        opened.push((place, answer(engine, session, true).await));
+    }
+    opened
+}
+
+/// A session that is not stored yet, and its events.
+struct Draft(Session, Vec<upload_event::ActiveModel>);
+
+/// A direct session begins as UPLOADING, since nothing has to be asked of the store: nobody would see it INITIATING, and to
+/// insert a row and to change it at once writes everything twice.
+fn draft(engine: &Engine, caller: &Caller, scope: Scope<'_>, new: &NewUpload, planned: Plan, bucket: &str) -> Draft {
     let now = engine.clock.now();
     let id = SessionId::new();
     let entry = Entry {
@@ -185,33 +202,40 @@ async fn insert(
         scope,
         new,
         planned,
-        bucket: &bucket(engine, scope).await?,
+        bucket,
         profile: PROFILE,
         url_ttl_secs: engine.settings.default_profile().url_ttl_secs,
         now,
         expires_at: rows::expiry(now, now, &engine.settings.sessions),
     };
-    let tx = engine.db.begin_for(scope.tenant).await?;
-    let Some(session) = rows::insert(&tx, &row).await? else {
+    Draft(rows::session(&row), events)
+}
+
+/// Stores sessions of one tenant with their events: all, or none where a reference or key of one was taken meanwhile.
+async fn insert(engine: &Engine, tenant: TenantId, drafts: Vec<Draft>) -> Result<Vec<Session>> {
+    let (sessions, events): (Vec<_>, Vec<_>) = drafts.into_iter().map(|Draft(row, events)| (row, events)).unzip();
+    let tx = engine.db.begin_for(tenant).await?;
+    if !rows::insert(&tx, &sessions).await? {
         tx.rollback().await;
-        return Ok(None);
-    };
-    if let Err(error) = tenant::rows::reserve(&tx, scope.tenant, session.file_size).await {
+        return Ok(vec![]);
+    }
+    let bytes = sessions.iter().fold(0_i64, |sum, session| sum.saturating_add(session.file_size));
+    let number = i64::try_from(sessions.len()).unwrap_or(i64::MAX);
+    if let Err(error) = tenant::rows::reserve(&tx, tenant, number, bytes).await {
         tx.rollback().await;
         return Err(error);
     }
-    event::rows::insert_all(&tx, events).await?;
+    event::rows::insert_all(&tx, events.into_iter().flatten().collect()).await?;
     tx.commit().await?;
-    Ok(Some(session))
+    Ok(sessions)
 }
 
 /// The bucket for new sessions of this tenant.
-async fn bucket(engine: &Engine, scope: Scope<'_>) -> Result<String> {
+async fn bucket(engine: &Engine, tenant: TenantId) -> Result<String> {
     match engine.settings.storage.provision_strategy {
         ProvisionStrategy::Shared => Ok(engine.storage.bucket().to_owned()),
         ProvisionStrategy::Dedicated => {
-            let tenant =
-                tenant::rows::find(&engine.db.conn().of(scope.tenant), scope.tenant).await?.ok_or(Error::NotFound)?;
+            let tenant = tenant::rows::find(&engine.db.conn().of(tenant), tenant).await?.ok_or(Error::NotFound)?;
             tenant.bucket.ok_or_else(|| Error::NoBucket(tenant.slug))
         }
     }

@@ -1,9 +1,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use entity::upload_session::{self, ActiveModel, Column, Entity, Status, UploadType};
+use entity::upload_session::{self, Column, Entity, Status, UploadType};
 use entity::{AssetId, BrandId, SessionId, TenantId, asset, upload_tombstone};
-use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, LockBehavior, LockType, Order, Query, SelectStatement, UnionType};
 use sea_orm::{
     ActiveEnum, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, IdenStatic,
@@ -112,16 +111,19 @@ pub(super) struct NewRow<'a> {
     pub(super) expires_at: DateTime<Utc>,
 }
 
-/// Inserts a session; `None` where its reference or idempotency key is taken. The transaction is of no use after that.
-pub(super) async fn insert(tx: &Tx, row: &NewRow<'_>) -> Result<Option<Session>> {
-    match Entity::insert(active(row)).exec_with_returning(tx.conn()).await {
-        Ok(session) => Ok(Some(session)),
-        Err(error) if is_unique_violation(&error) => Ok(None),
+/// Inserts new sessions; `false` where a reference or an idempotency key of one is taken. The transaction is of no use after
+/// that.
+pub(super) async fn insert(tx: &Tx, sessions: &[Session]) -> Result<bool> {
+    let rows = sessions.iter().map(|session| session.clone().into_active_model());
+    match Entity::insert_many(rows).exec_without_returning(tx.conn()).await {
+        Ok(_) => Ok(true),
+        Err(error) if is_unique_violation(&error) => Ok(false),
         Err(error) => Err(db_error(error)),
     }
 }
 
-fn active(row: &NewRow<'_>) -> ActiveModel {
+/// A new session's row.
+pub(super) fn session(row: &NewRow<'_>) -> Session {
     let new = row.new;
     let (upload_type, chunk_size, total_parts) = match row.planned {
         Plan::Direct => (UploadType::Direct, None, None),
@@ -132,36 +134,46 @@ fn active(row: &NewRow<'_>) -> ActiveModel {
         Plan::Direct => (Status::Uploading, 2),
         Plan::Multipart { .. } => (Status::Initiating, 1),
     };
-    ActiveModel {
-        tenant_id: Set(row.scope.tenant),
-        id: Set(row.id),
-        brand_id: Set(row.scope.brand),
-        created_by: Set(row.scope.user.to_owned()),
-        status: Set(status),
-        version: Set(version),
-        event_seq: Set(row.events),
-        chain_head: Set(row.chain_head.clone()),
-        upload_type: Set(upload_type),
-        profile: Set(row.profile.to_owned()),
-        url_ttl_secs: Set(i32::try_from(row.url_ttl_secs).unwrap_or(i32::MAX)),
-        bucket: Set(row.bucket.to_owned()),
-        chunk_size: Set(chunk_size),
-        total_parts: Set(total_parts),
-        file_name: Set(new.file_name.clone()),
-        file_size: Set(signed(new.file_size)),
-        mime_type: Set(new.mime_type.clone()),
-        checksum_sha256: Set(new.checksum_sha256.clone()),
-        metadata: Set(new.metadata.clone()),
-        client_reference: Set(new.client_reference.clone()),
-        batch_reference: Set(new.batch_reference.clone()),
-        fingerprint: Set(new.fingerprint.clone()),
-        idempotency_key: Set(new.idempotency_key.clone()),
-        asset_id: Set(AssetId::new()),
-        created_at: Set(row.now),
-        updated_at: Set(row.now),
-        last_activity_at: Set(row.now),
-        expires_at: Set(row.expires_at),
-        ..ActiveModel::default()
+    Session {
+        tenant_id: row.scope.tenant,
+        id: row.id,
+        brand_id: row.scope.brand,
+        created_by: row.scope.user.to_owned(),
+        status,
+        version,
+        event_seq: row.events,
+        chain_head: row.chain_head.clone(),
+        failure_reason: None,
+        upload_type,
+        profile: row.profile.to_owned(),
+        url_ttl_secs: i32::try_from(row.url_ttl_secs).unwrap_or(i32::MAX),
+        bucket: row.bucket.to_owned(),
+        multipart_upload_id: None,
+        chunk_size,
+        total_parts,
+        file_name: new.file_name.clone(),
+        file_size: signed(new.file_size),
+        mime_type: new.mime_type.clone(),
+        checksum_sha256: new.checksum_sha256.clone(),
+        metadata: new.metadata.clone(),
+        client_reference: new.client_reference.clone(),
+        batch_reference: new.batch_reference.clone(),
+        fingerprint: new.fingerprint.clone(),
+        idempotency_key: new.idempotency_key.clone(),
+        asset_id: AssetId::new(),
+        completing_at: None,
+        completing_by: None,
+        completing_title: None,
+        completing_metadata: None,
+        created_at: row.now,
+        updated_at: row.now,
+        last_activity_at: row.now,
+        expires_at: row.expires_at,
+        completed_at: None,
+        failed_at: None,
+        cancelled_at: None,
+        storage_cleared_at: None,
+        clear_failed_at: None,
     }
 }
 

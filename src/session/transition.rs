@@ -1,15 +1,18 @@
 //! The one statement that changes a session's state.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use entity::upload_session::{self, Column, FailureReason, Status};
+use entity::{SessionId, TenantId};
 use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{ActiveEnum, ColumnTrait, QueryFilter, UpdateMany};
+use sea_orm::{ActiveEnum, ColumnTrait, ConnectionTrait, FromQueryResult, QueryFilter, Statement, UpdateMany};
 use serde_json::{Value, json};
 
 use super::rows;
-use super::state::{Event, Verdict, is_terminal, judge};
+use super::state::{Event, Row, Verdict, is_terminal, judge};
 use crate::caller::Actor;
-use crate::database::{Tx, db_error};
+use crate::database::{Tx, db_error, values};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event::chain::{Entry, Link};
@@ -177,6 +180,82 @@ pub(super) async fn step(engine: &Engine, tx: &Tx, seen: &Session, change: &Chan
         seen = rows::find(tx.conn(), seen.tenant_id, seen.id).await?.ok_or(Error::NotFound)?;
         is_fresh = true;
     }
+}
+
+/// The change to COMPLETED of many sessions of one tenant that are named once each, by the same guarded UPDATE for all of
+/// them; answers those that moved, as they are then. What became of the others, [`transition`] tells of each.
+pub(super) async fn complete_all(
+    engine: &Engine,
+    tx: &Tx,
+    changes: &[(&Session, Change<'_>)],
+) -> Result<HashMap<SessionId, Session>> {
+    let Some((first, change)) = changes.first() else { return Ok(HashMap::new()) };
+    let (tenant, row, now) = (first.tenant_id, change.event.row(), engine.clock.now());
+    let links = changes.iter().map(|(seen, change)| {
+        let entry = entry(seen.status, change, row.to, now);
+        let link = engine.keys.link(&seen.chain_head, tenant, seen.id, seen.event_seq + 1, &entry);
+        (*seen, entry, link)
+    });
+    let links: Vec<_> = links.collect();
+    let mut moved = guarded_update_of_all(tx, tenant, row, &links, now).await?;
+
+    let (mut sessions, mut events) = (HashMap::new(), Vec::new());
+    for (seen, entry, link) in links {
+        let Some(intent) = moved.remove(&seen.id) else { continue };
+        let seq = seen.event_seq + 1;
+        events.push(event::rows::row(tenant, seen.id, seq, &entry, &link.mac));
+        let session = Session {
+            status: row.to,
+            version: seen.version + 1,
+            event_seq: seq,
+            chain_head: link.head,
+            updated_at: now,
+            completed_at: Some(now),
+            completing_title: intent.completing_title,
+            completing_metadata: intent.completing_metadata,
+            ..seen.clone()
+        };
+        sessions.insert(seen.id, session);
+    }
+    event::rows::insert_all(tx, events).await?;
+    if !sessions.is_empty() {
+        tenant::rows::settle(tx, tenant, -i64::try_from(sessions.len()).unwrap_or(i64::MAX), 0).await?;
+    }
+    Ok(sessions)
+}
+
+/// What a session's asset is to be called, which another call may have said since the session was read.
+#[derive(Debug, FromQueryResult)]
+struct Intent {
+    id: SessionId,
+    completing_title: Option<String>,
+    completing_metadata: Option<Value>,
+}
+
+/// [`guarded_update`] of many, for [`Event::Complete`].
+async fn guarded_update_of_all(
+    tx: &Tx,
+    tenant: TenantId,
+    row: Row,
+    links: &[(&Session, Entry<'_>, Link)],
+    now: DateTime<Utc>,
+) -> Result<HashMap<SessionId, Intent>> {
+    let mut bound = vec![tenant.into(), now.into(), row.to.to_value().into()];
+    let from: Vec<_> = row.from.iter().map(|from| [from.to_value().into()]).collect();
+    let from = values(from, &mut bound);
+    let seen = links.iter().map(|(seen, _, link)| [seen.id.into(), seen.event_seq.into(), link.head.clone().into()]);
+    let seen = values(seen, &mut bound);
+    let sql = format!(
+        "UPDATE upload_session SET event_seq = upload_session.event_seq + 1, chain_head = seen.column3, status = $3,
+            version = upload_session.version + 1, updated_at = $2, completed_at = $2
+        FROM ({seen}) AS seen
+        WHERE upload_session.tenant_id = $1 AND upload_session.id = seen.column1
+            AND upload_session.event_seq = seen.column2 AND upload_session.status IN ({from})
+        RETURNING upload_session.id, upload_session.completing_title, upload_session.completing_metadata"
+    );
+    let statement = Statement::from_sql_and_values(tx.conn().get_database_backend(), sql, bound);
+    let moved = Intent::find_by_statement(statement).all(tx.conn()).await.map_err(db_error)?;
+    Ok(moved.into_iter().map(|intent| (intent.id, intent)).collect())
 }
 
 /// What is recorded of a change of state.

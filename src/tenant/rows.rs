@@ -160,16 +160,16 @@ pub(crate) fn clamped(number: i128) -> i64 {
     i64::try_from(number).unwrap_or(if number < 0 { i64::MIN } else { i64::MAX })
 }
 
-/// Counts a new session in, in the transaction that inserts it.
+/// Counts new sessions in, in the transaction that inserts them.
 ///
 /// Under a quota the tenant's row is locked until the commit, so that sessions which are opened at once see each other;
 /// without one nobody waits for that.
 ///
 /// # Errors
 /// [`Error::TenantSuspended`], [`Error::QuotaExceeded`]: nothing was counted, and the transaction must not be committed.
-pub(crate) async fn reserve(tx: &Tx, id: TenantId, bytes: i64) -> Result<()> {
+pub(crate) async fn reserve(tx: &Tx, id: TenantId, sessions: i64, bytes: i64) -> Result<()> {
     let stripe = any_stripe();
-    if add_where_free(tx, id, stripe, bytes).await? {
+    if add_where_free(tx, id, stripe, sessions, bytes).await? {
         return Ok(());
     }
     // Whoever locks both has the share first and the tenant second. Not FOR UPDATE: the foreign keys of other
@@ -180,7 +180,9 @@ pub(crate) async fn reserve(tx: &Tx, id: TenantId, bytes: i64) -> Result<()> {
         return Err(Error::TenantSuspended);
     }
     let usage = usage(tx.conn(), id).await?;
-    if let Some(quota) = tenant.quota_live_sessions.filter(|quota| usage.live_sessions >= *quota) {
+    if let Some(quota) =
+        tenant.quota_live_sessions.filter(|quota| usage.live_sessions.saturating_add(sessions) > *quota)
+    {
         return Err(Error::QuotaExceeded(format!("the tenant has {} of {quota} live sessions", usage.live_sessions)));
     }
     if let Some(quota) = tenant.quota_bytes.filter(|quota| usage.bytes.saturating_add(bytes) > *quota) {
@@ -189,7 +191,7 @@ pub(crate) async fn reserve(tx: &Tx, id: TenantId, bytes: i64) -> Result<()> {
             "the tenant holds {used} of {quota} bytes, and the file has {bytes}"
         )));
     }
-    match add(tx, share(id, stripe, 1, bytes), adding().action_and_where(has_room(bytes)).to_owned()).await? {
+    match add(tx, share(id, stripe, sessions, bytes), adding().action_and_where(has_room(bytes)).to_owned()).await? {
         0 => Err(Error::QuotaExceeded("the tenant holds more bytes than can be counted".to_owned())),
         _ => Ok(()),
     }
@@ -200,15 +202,15 @@ pub(crate) async fn settle(tx: &Tx, id: TenantId, live_sessions: i64, bytes: i64
     add(tx, share(id, any_stripe(), live_sessions, bytes), adding()).await.map(drop)
 }
 
-/// Counts a session in where the tenant is neither suspended nor under a quota, which is most of the time: one statement.
+/// Counts sessions in where the tenant is neither suspended nor under a quota, which is most of the time: one statement.
 ///
 /// What decides is the share that it adds to, as that is once it is locked, and not the tenant as the statement's snapshot
 /// shows it. A change of limits writes to every share: it waits for all that were counted in before it, and stops all
 /// that come after.
-async fn add_where_free(tx: &Tx, id: TenantId, stripe: i32, bytes: i64) -> Result<bool> {
+async fn add_where_free(tx: &Tx, id: TenantId, stripe: i32, sessions: i64, bytes: i64) -> Result<bool> {
     let free = Expr::col((tenant_usage::Entity, tenant_usage::Column::Limited)).eq(false);
     let free = adding().action_and_where(free).action_and_where(has_room(bytes)).to_owned();
-    Ok(add(tx, share(id, stripe, 1, bytes), free).await? > 0)
+    Ok(add(tx, share(id, stripe, sessions, bytes), free).await? > 0)
 }
 
 /// Whether the share can count so many bytes more.
