@@ -18,9 +18,10 @@ use entity::TenantId;
 use futures_util::FutureExt;
 use postgres::Planning;
 pub use sea_orm::DbErr;
+use sea_orm::sea_query::{Alias, Expr, InsertStatement, Query, SelectStatement, UnionType};
 use sea_orm::{
-    ConnectionTrait, DbBackend, RuntimeErr, SqlErr, SqliteTransactionMode, SqlxSqliteConnector, Statement,
-    TransactionOptions, TransactionTrait, TryGetable, Value,
+    ActiveModelTrait, ConnectionTrait, DbBackend, EntityName as _, EntityTrait, Iterable as _, RuntimeErr, SqlErr,
+    SqliteTransactionMode, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait, TryGetable, Value,
 };
 use shares::Turns;
 use sqlx::pool::PoolOptions;
@@ -284,8 +285,8 @@ impl Database {
         Ok(Some(Listener(listener)))
     }
 
-    /// A failure is no failure of what was committed: others find it at their next look.
-    async fn tell(&self, channel: &str) {
+    /// What was committed is told of. A failure is no failure of that: others find it at their next look.
+    pub(crate) async fn tell(&self, channel: &str) {
         if self.told.is_followed.load(Ordering::SeqCst) {
             self.told.bell.notify_one();
         } else if let Err(error) = self.say(channel).await {
@@ -433,6 +434,36 @@ pub(crate) fn values<const N: usize>(rows: impl IntoIterator<Item = [Value; N]>,
         bound.extend(row);
     }
     list
+}
+
+/// Cuts a list into pieces of up to `most`, each as long as a power of two, so that few different statements are prepared.
+pub(crate) fn pieces<T>(mut all: Vec<T>, most: usize) -> Vec<Vec<T>> {
+    let mut pieces = Vec::new();
+    while let Some(log) = all.len().min(most).checked_ilog2() {
+        let rest = all.split_off(1 << log);
+        pieces.push(std::mem::replace(&mut all, rest));
+    }
+    pieces
+}
+
+/// The INSERT of rows that come to be only where `when`, another part of the same statement, has a row; for PostgreSQL.
+pub(crate) fn insert_where<A: ActiveModelTrait>(rows: impl IntoIterator<Item = A>, when: &Alias) -> InsertStatement {
+    let columns: Vec<_> = <A::Entity as EntityTrait>::Column::iter().collect();
+    let mut selected: Option<SelectStatement> = None;
+    for row in rows {
+        let values = columns.iter().map(|column| Expr::from(row.get(*column).into_value().unwrap_or(Value::Int(None))));
+        let select = Query::select().exprs(values).from(when.clone()).to_owned();
+        selected = Some(match selected {
+            None => select,
+            Some(mut earlier) => earlier.union(UnionType::All, select).to_owned(),
+        });
+    }
+    let mut insert = Query::insert();
+    insert.into_table(A::Entity::default().table_ref()).columns(columns);
+    if let Some(selected) = selected {
+        insert.select_from(selected).expect("as many values as columns");
+    }
+    insert
 }
 
 /// Runs a statement that answers ids.

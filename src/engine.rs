@@ -27,9 +27,9 @@ pub struct Engine {
     /// What was found of database and store the last time that somebody asked whether the server can work.
     pub looked: Arc<LastLook>,
     /// Assets that become READY at the same time.
-    pub(crate) promotions: asset::Steps,
+    pub promotions: asset::Steps,
     /// Jobs that end at the same time.
-    pub(crate) ended: jobs::Ended,
+    pub ended: jobs::Ended,
 }
 
 impl Engine {

@@ -9,10 +9,10 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 /// How long the first one waits for others: what is done so is done in the background.
-const GATHER: Duration = Duration::from_millis(5);
+const GATHER: Duration = Duration::from_millis(10);
 
 /// Those who wait for one sort of work. Clones are the same.
-pub(crate) struct Together<T, R>(Arc<Mutex<Waiting<T, R>>>);
+pub struct Together<T, R>(Arc<Mutex<Waiting<T, R>>>);
 
 struct Waiting<T, R> {
     queue: Vec<(T, oneshot::Sender<R>)>,
@@ -85,12 +85,12 @@ impl<T, R> Turn<T, R> {
             sleep(GATHER).await;
             let (ones, senders): (Vec<T>, Vec<_>) = {
                 let mut waiting = self.of.waiting();
-                let next = waiting.queue.len().min(most);
-                if next == 0 {
+                // A power of two, so that few different statements are prepared.
+                let Some(next) = waiting.queue.len().min(most).checked_ilog2().map(|log| 1 << log) else {
                     waiting.is_at_work = false;
                     self.is_over = true;
                     return;
-                }
+                };
                 waiting.queue.drain(..next).unzip()
             };
             for (sender, answer) in senders.into_iter().zip(work(with.clone(), ones).await) {

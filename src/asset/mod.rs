@@ -11,7 +11,7 @@ pub use download::{Disposition, Download, download};
 pub use find::find;
 pub(crate) use promote::{PROMOTIONS, promoted_by, promotion_key};
 pub use promote::{Promoted, promote, promote_job, promotion};
-pub(crate) use ready::Steps;
+pub use ready::Steps;
 
 use entity::asset;
 

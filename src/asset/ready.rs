@@ -19,7 +19,7 @@ const AT_ONCE: usize = 64;
 
 /// Those who wait for each step.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Steps {
+pub struct Steps {
     ready: Together<Copied, Result<Made>>,
     deleted: Together<Location, Result<(), storage::Error>>,
     recorded: Together<Session, ()>,
@@ -69,20 +69,22 @@ async fn record(engine: &Engine, copied: &[Copied]) -> Result<Vec<Made>> {
     let now = engine.clock.now();
     let tx = engine.db.begin().await?;
     let rows: Vec<_> = copied.iter().map(|one| (&one.asset, one.to.key.as_str())).collect();
-    let ready = rows::make_ready(&tx, &rows, now).await?;
-    let are_ready: Vec<_> = copied.iter().filter(|one| ready.contains(&one.asset.id)).collect();
+    let mut ready = rows::make_ready(&tx, &rows, now).await?;
+    // Of several that are at the same asset, it is the first one that made it READY.
+    let are_ready: Vec<_> = copied.iter().map(|one| ready.remove(&one.asset.id)).collect();
     let note = |one: &Copied| {
         let details = json!({ "asset_id": one.asset.id, "object_key": one.to.key });
         Note { event: "asset.ready", actor: ACTOR, details, at: now }
     };
-    let notes: Vec<_> = are_ready.iter().map(|one| (&one.session, note(one))).collect();
+    let first = copied.iter().zip(&are_ready).filter(|(_, is_ready)| **is_ready);
+    let notes: Vec<_> = first.map(|(one, _)| (&one.session, note(one))).collect();
     let sessions = event::record_all(engine, &tx, &notes).await?;
     tx.commit().await?;
 
     let mut sessions = sessions.into_iter();
     let mut made = Vec::with_capacity(copied.len());
-    for one in copied {
-        made.push(if ready.contains(&one.asset.id) {
+    for (one, is_ready) in copied.iter().zip(are_ready) {
+        made.push(if is_ready {
             let asset = Asset {
                 status: Status::Ready,
                 object_key: one.to.key.clone(),

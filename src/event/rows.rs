@@ -15,7 +15,7 @@ use crate::database::{DbErr, Snapshot, Tx, db_error};
 use crate::error::{Error, Result};
 
 /// On which processes tell each other of events and of places, on PostgreSQL.
-pub(super) const CHANNEL: &str = "quaymaster_feed";
+pub(crate) const CHANNEL: &str = "quaymaster_feed";
 
 /// Event number `seq` of a session, whose row the same transaction has moved on.
 pub(crate) async fn insert(

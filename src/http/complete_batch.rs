@@ -71,7 +71,7 @@ pub(super) struct CompleteBatchView {
     uploads: Vec<CompletedView>,
 }
 
-/// Every byte of these is in the store; make them assets, each in its own transaction. Safe to repeat.
+/// Every byte of these is in the store; make them assets, each judged on its own. Safe to repeat.
 #[utoipa::path(
     post, path = "/app/assets/upload/complete-batch", tag = "assets", request_body = CompleteBatchRequest,
     responses(

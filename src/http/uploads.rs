@@ -127,7 +127,7 @@ file_request! {
     }
 }
 
-/// Files to upload, each in its own transaction.
+/// Files to upload, each judged on its own.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchRequest {

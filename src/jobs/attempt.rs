@@ -32,7 +32,7 @@ pub enum Ending {
 }
 
 /// Jobs that are done, and wait to be deleted.
-pub(crate) type Ended = Together<Lease, Result<bool>>;
+pub type Ended = Together<Lease, Result<bool>>;
 
 /// Works on one job and records what came of it. Where nothing can be recorded, the lease ends and the job is done again.
 pub(super) async fn attempt(engine: &Engine, lease: &Lease, work: Work, stop: &CancellationToken) {

@@ -20,8 +20,7 @@ use chrono::{DateTime, Utc};
 use entity::{TenantId, job};
 use serde_json::Value;
 
-pub(crate) use attempt::Ended;
-pub use attempt::{Ending, Work};
+pub use attempt::{Ended, Ending, Work};
 pub use begin::begin;
 pub use lease::Lease;
 pub use list::{Filter, State, count, discard, list, retry};

@@ -25,7 +25,7 @@ const LOOK_AHEAD: Duration = Duration::from_secs(60);
 const GATHER: Duration = Duration::from_millis(20);
 
 /// The same after a job has ended.
-const GATHER_ENDED: Duration = Duration::from_millis(5);
+const GATHER_ENDED: Duration = Duration::from_millis(10);
 
 /// The worker of this process.
 #[derive(Debug)]

@@ -11,12 +11,13 @@ use super::initiate::initiate_together;
 use super::rows::{self, Scope};
 use super::{Initiated, NewUpload, initiate};
 use crate::caller::Caller;
+use crate::database::pieces;
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result, with_causes};
 use crate::tenant;
 
 /// Sessions that one transaction stores.
-const OPENED_AT_ONCE: usize = 50;
+const OPENED_AT_ONCE: usize = 32;
 
 /// What became of one file of a batch.
 pub struct BatchItem {
@@ -67,8 +68,8 @@ pub async fn initiate_batch(
     };
     let mut opened = HashMap::new();
     let named = files.iter().enumerate().filter_map(|(place, (_, file))| Some((place, file.as_ref().ok()?)));
-    for some in named.filter(|(_, new)| is_fresh(new)).collect::<Vec<_>>().chunks(OPENED_AT_ONCE) {
-        opened.extend(initiate_together(engine, caller, some).await);
+    for some in pieces(named.filter(|(_, new)| is_fresh(new)).collect(), OPENED_AT_ONCE) {
+        opened.extend(initiate_together(engine, caller, &some).await);
     }
     let files = files.into_iter().enumerate().map(|(place, file)| (opened.remove(&place), file));
     stream::iter(files.collect::<Vec<_>>())

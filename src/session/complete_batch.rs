@@ -9,11 +9,12 @@ use super::complete::{complete_together, intend_all};
 use super::{Completion, complete};
 use crate::asset::Asset;
 use crate::caller::Caller;
+use crate::database::pieces;
 use crate::engine::Engine;
 use crate::error::{Error, Result, with_causes};
 
 /// Sessions that one transaction completes.
-const COMPLETED_AT_ONCE: usize = 50;
+const COMPLETED_AT_ONCE: usize = 32;
 
 /// What became of one session of a batch of completions.
 pub struct CompletedItem {
@@ -46,12 +47,7 @@ pub async fn complete_batch(
         HashMap::new()
     });
     let mut done = HashMap::new();
-    let mut intended = intended.into_values();
-    loop {
-        let some: Vec<_> = intended.by_ref().take(COMPLETED_AT_ONCE).collect();
-        if some.is_empty() {
-            break;
-        }
+    for some in pieces(intended.into_values().collect(), COMPLETED_AT_ONCE) {
         done.extend(complete_together(engine, caller, some).await);
     }
     let sessions = sessions.into_iter().map(|(session, completion)| {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tracing::instrument;
 
 use super::plan::{Plan, max_file_bytes, plan};
-use super::rows::{self, NewRow, Scope};
+use super::rows::{self, Inserted, NewRow, Scope};
 use super::{Change, Session, location, open, transition};
 use crate::caller::Caller;
 use crate::engine::Engine;
@@ -214,18 +214,30 @@ fn draft(engine: &Engine, caller: &Caller, scope: Scope<'_>, new: &NewUpload, pl
 /// Stores sessions of one tenant with their events: all, or none where a reference or key of one was taken meanwhile.
 async fn insert(engine: &Engine, tenant: TenantId, drafts: Vec<Draft>) -> Result<Vec<Session>> {
     let (sessions, events): (Vec<_>, Vec<_>) = drafts.into_iter().map(|Draft(row, events)| (row, events)).unzip();
-    let tx = engine.db.begin_for(tenant).await?;
-    if !rows::insert(&tx, &sessions).await? {
-        tx.rollback().await;
-        return Ok(vec![]);
-    }
+    let events: Vec<_> = events.into_iter().flatten().collect();
     let bytes = sessions.iter().fold(0_i64, |sum, session| sum.saturating_add(session.file_size));
     let number = i64::try_from(sessions.len()).unwrap_or(i64::MAX);
+
+    // A transaction of one statement, where there is such a thing: each further one would be a round trip.
+    let reserving = tenant::rows::reserving(tenant, number, bytes);
+    match rows::insert_where(&engine.db.write_conn().of(tenant), &sessions, &events, reserving).await? {
+        Inserted::All => {
+            engine.db.tell(event::rows::CHANNEL).await;
+            return Ok(sessions);
+        }
+        Inserted::Taken => return Ok(vec![]),
+        Inserted::None => {}
+    }
+    let tx = engine.db.begin_for(tenant).await?;
     if let Err(error) = tenant::rows::reserve(&tx, tenant, number, bytes).await {
         tx.rollback().await;
         return Err(error);
     }
-    event::rows::insert_all(&tx, events.into_iter().flatten().collect()).await?;
+    if !rows::insert(&tx, &sessions).await? {
+        tx.rollback().await;
+        return Ok(vec![]);
+    }
+    event::rows::insert_all(&tx, events).await?;
     tx.commit().await?;
     Ok(sessions)
 }

@@ -2,8 +2,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use entity::upload_session::{self, Column, Entity, Status, UploadType};
-use entity::{AssetId, BrandId, SessionId, TenantId, asset, upload_tombstone};
-use sea_orm::sea_query::{Alias, Expr, ExprTrait, LockBehavior, LockType, Order, Query, SelectStatement, UnionType};
+use entity::{AssetId, BrandId, SessionId, TenantId, asset, upload_event, upload_tombstone};
+use sea_orm::sea_query::{
+    Alias, CommonTableExpression, Expr, ExprTrait, InsertStatement, LockBehavior, LockType, Order, Query,
+    SelectStatement, UnionType, WithClause,
+};
 use sea_orm::{
     ActiveEnum, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, IdenStatic,
     IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, UpdateMany, Value,
@@ -14,7 +17,7 @@ use super::NewUpload;
 use super::plan::Plan;
 use crate::caller::{Brands, Caller, Permission};
 use crate::clock::seconds;
-use crate::database::{Database, Tx, db_error, ids, is_unique_violation, values};
+use crate::database::{self, Conn, Database, Tx, db_error, ids, is_unique_violation, values};
 use crate::error::Result;
 use crate::event::chain::Link;
 use crate::settings;
@@ -118,6 +121,40 @@ pub(super) async fn insert(tx: &Tx, sessions: &[Session]) -> Result<bool> {
     match Entity::insert_many(rows).exec_without_returning(tx.conn()).await {
         Ok(_) => Ok(true),
         Err(error) if is_unique_violation(&error) => Ok(false),
+        Err(error) => Err(db_error(error)),
+    }
+}
+
+/// What became of new sessions.
+pub(super) enum Inserted {
+    All,
+    /// A reference or an idempotency key of one belongs to another session.
+    Taken,
+    /// The tenant has limits, or holds more than can be counted, and has to be weighed; or the database is SQLite.
+    None,
+}
+
+/// Inserts new sessions with their events where they are counted in by `reserving`, all by one statement, which SQLite does
+/// not know.
+pub(super) async fn insert_where(
+    conn: &Conn,
+    sessions: &[Session],
+    events: &[upload_event::ActiveModel],
+    reserving: InsertStatement,
+) -> Result<Inserted> {
+    if conn.get_database_backend() != DbBackend::Postgres {
+        return Ok(Inserted::None);
+    }
+    let (counted, stored) = (Alias::new("counted"), Alias::new("stored"));
+    let rows = database::insert_where(sessions.iter().map(|session| session.clone().into_active_model()), &counted);
+    let mut with = WithClause::new();
+    with.cte(CommonTableExpression::new().table_name(counted.clone()).query(reserving).to_owned());
+    with.cte(CommonTableExpression::new().table_name(stored).query(rows).to_owned());
+    let insert = database::insert_where(events.iter().cloned(), &counted).with(with);
+    match conn.execute(&insert).await {
+        Ok(inserted) if inserted.rows_affected() > 0 => Ok(Inserted::All),
+        Ok(_) => Ok(Inserted::None),
+        Err(error) if is_unique_violation(&error) => Ok(Inserted::Taken),
         Err(error) => Err(db_error(error)),
     }
 }

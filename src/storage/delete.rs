@@ -57,7 +57,7 @@ impl Storage {
         let named = named.collect::<Result<_, _>>().map(|named| Delete::builder().set_objects(Some(named)).build());
         let Ok(Ok(delete)) = named else { return vec![] };
         let request = || self.0.client.delete_objects().bucket(bucket).delete(delete.clone());
-        match self.call(Op::DeleteMany, || request().send()).await {
+        match self.call(Op::Delete, || request().send()).await {
             Ok(answer) => {
                 let gone = answer.deleted().iter().filter(|deleted| deleted.delete_marker() != Some(true));
                 let gone: HashSet<_> = gone.filter_map(|deleted| deleted.key()).collect();

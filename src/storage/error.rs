@@ -25,7 +25,6 @@ pub enum Op {
     Copy,
     ListObjects,
     Delete,
-    DeleteMany,
     Ready,
     CreateBucket,
     SetCors,

@@ -5,11 +5,11 @@ use chrono::{DateTime, Utc};
 use entity::upload_session::{self, Status};
 use entity::{BrandId, TenantId, asset, brand, tenant, tenant_usage};
 use sea_orm::sea_query::{
-    Alias, Condition, Expr, ExprTrait, IntoColumnRef, LockType, OnConflict, Query, SelectStatement,
+    Alias, Condition, Expr, ExprTrait, InsertStatement, IntoColumnRef, LockType, OnConflict, Query, SelectStatement,
 };
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, PaginatorTrait,
-    QueryFilter, QueryOrder, QuerySelect, Select,
+    QueryFilter, QueryOrder, QuerySelect, QueryTrait as _, Select,
 };
 
 use crate::caller::Brands;
@@ -208,9 +208,19 @@ pub(crate) async fn settle(tx: &Tx, id: TenantId, live_sessions: i64, bytes: i64
 /// shows it. A change of limits writes to every share: it waits for all that were counted in before it, and stops all
 /// that come after.
 async fn add_where_free(tx: &Tx, id: TenantId, stripe: i32, sessions: i64, bytes: i64) -> Result<bool> {
+    Ok(add(tx, share(id, stripe, sessions, bytes), adding_where_free(bytes)).await? > 0)
+}
+
+fn adding_where_free(bytes: i64) -> OnConflict {
     let free = Expr::col((tenant_usage::Entity, tenant_usage::Column::Limited)).eq(false);
-    let free = adding().action_and_where(free).action_and_where(has_room(bytes)).to_owned();
-    Ok(add(tx, share(id, stripe, sessions, bytes), free).await? > 0)
+    adding().action_and_where(free).action_and_where(has_room(bytes)).to_owned()
+}
+
+/// The same as a part of a statement that does more, which has a row where they were counted in; for PostgreSQL.
+pub(crate) fn reserving(id: TenantId, sessions: i64, bytes: i64) -> InsertStatement {
+    let insert = tenant_usage::Entity::insert(share(id, any_stripe(), sessions, bytes));
+    let mut insert = insert.on_conflict(adding_where_free(bytes)).into_query();
+    insert.returning_col(tenant_usage::Column::TenantId).to_owned()
 }
 
 /// Whether the share can count so many bytes more.

@@ -5,6 +5,7 @@ use chrono::TimeDelta;
 use entity::{SessionId, TenantId, asset, upload_session};
 use quaymaster::asset::{Promoted, promote};
 use quaymaster::pass::Pass;
+use quaymaster::storage::Location;
 use sea_orm::EntityTrait;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -25,6 +26,7 @@ stories![
     a_later_complete_keeps_what_it_does_not_name,
     a_copy_of_what_was_not_completed_is_never_ready,
     a_copy_that_is_not_its_source_is_never_ready,
+    a_copy_with_an_etag_of_its_own_is_looked_at,
     a_source_that_is_missing_in_one_answer_fails_no_asset,
     a_reference_outlives_an_outage,
     a_part_that_the_store_does_not_know_is_looked_for_again,
@@ -33,6 +35,7 @@ stories![
     an_upload_that_only_an_old_list_names_is_not_opened,
     an_empty_list_of_uploads_is_tried_before_it_is_believed,
     what_a_bucket_keeps_as_a_version_is_deleted,
+    what_a_bucket_hides_of_many_is_deleted_too,
     what_a_bucket_does_not_let_go_is_not_called_cleared,
     a_marker_that_is_missing_in_one_answer_gives_no_bucket_away,
     whatever_the_lie_nothing_is_lost_and_nothing_is_made_up,
@@ -284,6 +287,16 @@ async fn a_copy_that_is_not_its_source_is_never_ready(app: TestApp) {
     }
 }
 
+async fn a_copy_with_an_etag_of_its_own_is_looked_at(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    app.store.faults().lie(Lie::CopiesHaveEtagsOfTheirOwn);
+    for name in ["first.txt", "second.txt"] {
+        let (upload, _) = completed(&ann, name, 10).await;
+        assert!(matches!(promoted(&app, &ann, &upload).await.unwrap(), Promoted::Ready(_)), "{name}");
+        assert!(app.store.read(&key_of(&row(&app, &upload).await)).await == upload.bytes);
+    }
+}
+
 async fn a_source_that_is_missing_in_one_answer_fails_no_asset(app: TestApp) {
     let ann = app.tenant("acme").user("ann");
     let (upload, _) = completed(&ann, "note.txt", 10).await;
@@ -462,6 +475,25 @@ async fn what_a_bucket_keeps_as_a_version_is_deleted(app: TestApp) {
     let keys: Vec<_> = app.store.objects().await.into_iter().map(|(key, _)| key).collect();
     assert_eq!(keys, [key_of(&row(&app, &done).await)]);
     assert_eq!(app.pass_older_than(Pass::Cleanup, TimeDelta::zero()).await.done, 2);
+}
+
+async fn what_a_bucket_hides_of_many_is_deleted_too(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let mut uploads = Vec::new();
+    for n in 0..3 {
+        uploads.push(completed(&ann, &format!("{n}.txt"), 10).await.0);
+    }
+    let storage = app.engine().await.storage;
+    let all: Vec<_> =
+        uploads.iter().map(|upload| Location::upload(storage.bucket(), upload.id.parse().unwrap())).collect();
+    app.store.faults().lie(Lie::VersionedForGood);
+    assert!(storage.delete_all(&all).await.iter().all(Result::is_err), "the bytes are there");
+    app.store.faults().tell_the_truth();
+    app.store.faults().lie(Lie::Versioned);
+    assert!(storage.delete_all(&all).await.iter().all(Result::is_ok));
+    assert!(app.store.objects().await.is_empty());
+    // Nobody looks for what these sessions have lost.
+    app.expect_leftovers();
 }
 
 async fn what_a_bucket_does_not_let_go_is_not_called_cleared(app: TestApp) {

@@ -187,6 +187,39 @@ async fn a_copy_is_the_object_whole_or_by_parts() {
 }
 
 #[tokio::test]
+async fn a_copy_says_which_object_it_is() {
+    each_store(async |store| {
+        let (from, to) = (store.at("temp/from"), store.at("assets/to"));
+        put(store, &from, vec![7; 1_000]).await;
+        let etag = store.storage.head(&from).await.unwrap().etag;
+        let copied = store.storage.copy(Source { at: &from, etag: &etag, size: 1_000 }, &to, "text/plain").await;
+        assert_eq!(copied.unwrap().as_ref(), Some(&etag), "{}", store.name);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_objects_are_deleted_as_one_by_one() {
+    each_store(async |store| {
+        let all: Vec<_> = (0..5).map(|n| store.at(&format!("temp/{n} & <é>"))).collect();
+        for at in &all[..4] {
+            put(store, at, vec![7; 10]).await;
+        }
+        // One is not there.
+        let deleted = store.storage.delete_all(&all).await;
+        assert!(deleted.len() == 5 && deleted.iter().all(Result::is_ok), "{}: {deleted:?}", store.name);
+        for at in &all {
+            assert_eq!(store.storage.find(at).await.unwrap(), None, "{}", store.name);
+        }
+        let nowhere = Location { bucket: "no-such-bucket-anywhere".to_owned(), ..all[0].clone() };
+        put(store, &all[0], vec![7; 10]).await;
+        let mixed = store.storage.delete_all(&[nowhere.clone(), all[0].clone(), nowhere]).await;
+        assert!(mixed[0].is_err() && mixed[1].is_ok() && mixed[2].is_err(), "{}: {mixed:?}", store.name);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn nothing_but_the_object_that_was_meant_is_copied() {
     each_store(async |store| {
         let by_parts = copying_by_parts(store).await;

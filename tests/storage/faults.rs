@@ -177,7 +177,7 @@ async fn call(storage: &Storage, op: Op) -> Result<(), Error> {
         Op::Put => storage.put_if_absent(&at, b"{}").await,
         Op::Copy => {
             let source = Source { at: &at, etag: "d41d8cd98f00b204e9800998ecf8427e", size: 1 };
-            storage.copy(source, &at, "text/plain").await
+            storage.copy(source, &at, "text/plain").await.map(drop)
         }
         Op::ListObjects => storage.objects("bucket", "temp/").next().await.map(drop),
         Op::Delete => storage.delete(&at).await,
@@ -204,6 +204,35 @@ const CALLS: [Op; 14] = [
     Op::CreateBucket,
     Op::SetCors,
 ];
+
+#[tokio::test]
+async fn what_a_store_does_not_delete_as_one_of_many_is_deleted_by_itself() {
+    let store = Faulty::start(|_, request| match request.starts_with("POST") {
+        true => error(501, "NotImplemented"),
+        false => Does::Say(204, String::new()),
+    })
+    .await;
+    let storage = store.storage().await;
+    let all: Vec<_> = ["a", "b", "c"].map(|key| Location { bucket: "bucket".to_owned(), key: key.to_owned() }).into();
+    assert!(storage.delete_all(&all).await.iter().all(Result::is_ok));
+    assert_eq!(store.requests().len(), 4);
+    // It is not asked for that again.
+    assert!(storage.delete_all(&all).await.iter().all(Result::is_ok));
+    assert_eq!(store.requests().len(), 7);
+
+    // One that says nothing of an object has not deleted it.
+    let some = "<DeleteResult><Deleted><Key>a</Key></Deleted><Error><Key>b</Key><Code>AccessDenied</Code></Error></DeleteResult>";
+    let store = Faulty::start(|_, request| match request {
+        post if post.starts_with("POST") => Does::Say(200, some.to_owned()),
+        one if one.contains("/c") => error(403, "AccessDenied"),
+        _ => Does::Say(204, String::new()),
+    })
+    .await;
+    let deleted = store.storage().await.delete_all(&all).await;
+    assert!(deleted[0].is_ok() && deleted[1].is_ok(), "{deleted:?}");
+    assert_eq!(deleted[2].as_ref().unwrap_err().kind, Kind::Refused);
+    assert_eq!(store.requests().len(), 3, "all at once, and then b and c");
+}
 
 /// Each call against a store that always does the same: what the failure is called and how often it was asked.
 async fn check(name: &str, does: Does, expected: impl Fn(Op) -> (Kind, usize)) {

@@ -102,10 +102,15 @@ impl Api {
 
     /// Makes the asset, or reads the one that was made. With `parts` the server compares the ETags that this
     /// client saw with those of the store.
-    pub async fn complete(&self, id: &str, parts: Option<&[(u32, String)]>) -> Result<Asset, Error> {
+    pub async fn complete(
+        &self,
+        id: &str,
+        parts: Option<&[(u32, String)]>,
+        more_to_come: bool,
+    ) -> Result<Asset, Error> {
         let Some(parts) = parts else {
             let ask = async |sessions: &[String]| self.complete_batch(sessions).await;
-            return self.retry.run(async || self.completions.complete(id, ask).await).await.map_err(fate);
+            return self.retry.run(async || self.completions.complete(id, more_to_come, ask).await).await.map_err(fate);
         };
         // To assemble many parts may take long, and goes by itself.
         let parts: Vec<_> = parts.iter().map(|(n, etag)| json!({ "part_number": n, "etag": etag })).collect();

@@ -13,7 +13,7 @@ const SESSIONS_MAX: usize = 1_000;
 /// Requests under way at a time: one that the store holds up must not hold up all files.
 const REQUESTS_MAX: usize = 4;
 
-/// How long a request waits for further sessions, where it is not the only one.
+/// How long a request waits for further sessions, where there are more to come.
 const GATHER: Duration = Duration::from_millis(50);
 
 type Answer = Result<Asset, Error>;
@@ -33,10 +33,11 @@ impl Default for Completions {
 
 impl Completions {
     /// Completes one session by `ask`, which answers for all that wait, in their order. Whoever has a turn asks for the
-    /// others too.
+    /// others too. `more_to_come`: other files are being sent now.
     pub async fn complete(
         &self,
         session_id: &str,
+        more_to_come: bool,
         ask: impl AsyncFn(&[String]) -> Result<Vec<Answer>, Error>,
     ) -> Answer {
         loop {
@@ -53,8 +54,7 @@ impl Completions {
                     },
                     turn = self.turns.acquire() => turn.expect("the semaphore is never closed"),
                 };
-                if self.turns.available_permits() < REQUESTS_MAX - 1 {
-                    // Others are under way, and more files will be sent by the time that this one can be answered.
+                if more_to_come {
                     tokio::time::sleep(GATHER).await;
                 }
                 let (sessions, senders): (Vec<_>, Vec<_>) = self.take().into_iter().unzip();
@@ -132,7 +132,7 @@ mod tests {
             };
             Ok(sessions.iter().map(answer).collect())
         };
-        let answers = join_all(sessions.iter().map(|session| completions.complete(session, ask))).await;
+        let answers = join_all(sessions.iter().map(|session| completions.complete(session, false, ask))).await;
         (answers, requests.into_inner().unwrap())
     }
 
@@ -157,10 +157,10 @@ mod tests {
             async |_: &[String]| pending().await,
             async |sessions: &[String]| Ok(sessions.iter().map(|session| Ok(asset(session))).collect()),
         );
-        let stuck = timeout(Duration::from_secs(10), completions.complete("1", never));
+        let stuck = timeout(Duration::from_secs(10), completions.complete("1", false, never));
         let other = async {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            completions.complete("2", soon).await
+            completions.complete("2", false, soon).await
         };
         tokio::select! {
             _ = stuck => panic!("it has no answer"),
@@ -178,8 +178,8 @@ mod tests {
         let never = async |_: &[String]| pending().await;
         // Both wait when the one whose request never ends has its turn; it takes the other along, and is given up.
         let all_turns = completions.turns.acquire_many(REQUESTS_MAX as u32).await.unwrap();
-        let given_up = timeout(Duration::from_millis(200), completions.complete("1", never));
-        let other = completions.complete("2", ask);
+        let given_up = timeout(Duration::from_millis(200), completions.complete("1", false, never));
+        let other = completions.complete("2", false, ask);
         let begin = async {
             tokio::time::sleep(Duration::from_millis(20)).await;
             drop(all_turns);

@@ -200,6 +200,11 @@ impl Push {
         sessions
     }
 
+    /// Whether any file is being sent now.
+    fn is_sending(&self) -> bool {
+        self.sending.available_permits() < self.parallel * 2
+    }
+
     /// No further file is announced: it would fare the same.
     fn stop_announcing(&self, error: &Error) {
         if self.stop.set(error.clone()).is_ok() {

@@ -122,7 +122,8 @@ impl Transfer<'_> {
             let result = match sent {
                 Ok(sent) => {
                     self.file.must_be(&tokio::fs::metadata(&self.file.path).await?)?;
-                    let asset = self.push.api.complete(&self.session_id, sent.parts.as_deref()).await;
+                    let more_to_come = self.push.is_sending();
+                    let asset = self.push.api.complete(&self.session_id, sent.parts.as_deref(), more_to_come).await;
                     asset.map(|asset| (asset, sent.proof))
                 }
                 Err(error) => Err(error),
@@ -142,7 +143,7 @@ impl Transfer<'_> {
 
     /// The session is COMPLETED, by an earlier run or another one.
     async fn adopt(&self, session: &Session) -> Result<Done, Error> {
-        let asset = self.push.api.complete(&self.session_id, None).await?;
+        let asset = self.push.api.complete(&self.session_id, None, self.push.is_sending()).await?;
         let compared =
             session.upload_type == UploadType::Direct && self.sha256.is_some() && asset.facts.checksum_sha256.is_some();
         let proof = if compared { Proof::Sha256 } else { Proof::None };

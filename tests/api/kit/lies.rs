@@ -28,6 +28,8 @@ pub enum Lie {
     CopiesOtherBytes,
     /// A copy has the first half of its source.
     CopiesHalf,
+    /// A copy has an ETag that is none of its bytes, as where each object is encrypted by a key of its own.
+    CopiesHaveEtagsOfTheirOwn,
     /// The first Complete of each upload is refused: a part is not known.
     InvalidPartOnce,
     /// Each Complete is.
@@ -43,12 +45,13 @@ pub enum Lie {
 }
 
 impl Lie {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::StaleHead,
         Self::IgnoresChecksum,
         Self::IgnoresCopyCondition,
         Self::CopiesOtherBytes,
         Self::CopiesHalf,
+        Self::CopiesHaveEtagsOfTheirOwn,
         Self::InvalidPartOnce,
         Self::InvalidPart,
         Self::PrefixIsKey,
@@ -81,9 +84,13 @@ struct Told {
     /// Paths of what came to be while HEADs are stale.
     unseen: HashSet<String>,
     refused: HashSet<String>,
+    /// Paths of copies with ETags of their own.
+    renamed: HashSet<String>,
     hidden: BTreeMap<String, Hidden>,
     lists: HashMap<String, (response::Parts, Bytes)>,
 }
+
+const OTHER_ETAG: &str = "\"00000000000000000000000000000000\"";
 
 #[derive(Debug)]
 pub struct Liar {
@@ -183,6 +190,9 @@ impl Liar {
                 Some(error(400, "InvalidPart"))
             }
             Op::DeleteObject if self.keeps_versions() => Some(self.delete(&asked).await?),
+            Op::Other if self.keeps_versions() && asked.query.contains_key("delete") => {
+                Some(self.delete_many(&asked, body).await)
+            }
             Op::Other if self.keeps_versions() && asked.query.contains_key("versions") => Some(self.versions(&asked)),
             _ => None,
         })
@@ -200,6 +210,17 @@ impl Liar {
                 told.unseen.insert(asked.path.to_owned());
             }
         }
+        let mut body = body;
+        if told.on.contains(&Lie::CopiesHaveEtagsOfTheirOwn) && head.status.is_success() {
+            if op == Op::CopyObject {
+                told.renamed.insert(asked.path.to_owned());
+                let answer = copied_to(Some(OTHER_ETAG));
+                head.headers.remove("content-length");
+                body = answer.into_body();
+            } else if op == Op::HeadObject && told.renamed.contains(asked.path) {
+                head.headers.insert("etag", OTHER_ETAG.parse().unwrap());
+            }
+        }
         if op == Op::HeadObject && told.on.contains(&Lie::IgnoresChecksum) {
             let names: Vec<_> =
                 head.headers.keys().filter(|name| name.as_str().contains("checksum")).cloned().collect();
@@ -211,7 +232,6 @@ impl Liar {
         if !is_list || !head.status.is_success() {
             return body;
         }
-        let mut body = body;
         if op == Op::ListMultipartUploads && told.on.contains(&Lie::PrefixIsKey) {
             let prefix = asked.query.get("prefix").cloned().unwrap_or_default();
             body = only(head, &body, "Upload", |key| key == prefix);
@@ -293,6 +313,19 @@ impl Liar {
             }
         }
         Ok(gone().header("x-amz-version-id", version).body(Bytes::new())?)
+    }
+
+    async fn delete_many(&self, asked: &Asked<'_>, body: &Bytes) -> Answer {
+        let body = String::from_utf8_lossy(body);
+        let mut deleted = String::new();
+        for piece in body.split("<Key>").skip(1) {
+            let key = piece.split_once("</Key>").expect("each key ends").0;
+            let has_bytes = self.s3.head_object().bucket(asked.bucket).key(key).send().await.is_ok();
+            let path = format!("/{}/{key}", asked.bucket);
+            self.told.lock().unwrap().hidden.insert(path, Hidden { has_bytes, has_marker: true });
+            deleted.push_str(&format!("<Deleted><Key>{key}</Key><DeleteMarker>true</DeleteMarker></Deleted>"));
+        }
+        xml(200, format!("<DeleteResult>{deleted}</DeleteResult>"))
     }
 
     fn versions(&self, asked: &Asked<'_>) -> Answer {

@@ -110,6 +110,7 @@ impl TestDb {
             Home::Server(_) => postgres_environment(&self.url),
         };
         environment.push(("QUAYMASTER_DATABASE__MAX_CONNECTIONS", connections.to_string()));
+        environment.push(("QUAYMASTER_JOBS__CONCURRENCY", "4".to_owned()));
         parse(environment)
     }
 
