@@ -11,6 +11,7 @@ mod memory;
 mod part_url;
 mod presign;
 mod push;
+mod push_small;
 mod ready;
 mod share;
 mod table;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use table::{Row, Table};
 
 /// Every part, in the order in which they run.
-const PARTS: [&str; 7] = ["presign", "part-url", "initiate", "share", "memory", "ready", "push"];
+const PARTS: [&str; 8] = ["presign", "part-url", "initiate", "share", "memory", "ready", "push", "push-small"];
 
 fn main() -> ExitCode {
     // `cargo bench` adds --bench to whatever is asked for.
@@ -64,6 +65,7 @@ async fn part(name: &str) -> Vec<Row> {
         "memory" => memory::run().await,
         "ready" => ready::run().await,
         "push" => push::run().await,
+        "push-small" => push_small::run().await,
         other => unreachable!("{other} is no part"),
     }
 }

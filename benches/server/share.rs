@@ -141,7 +141,7 @@ impl BareCalls {
             Database::Sqlite => Bare::sqlite(site.dir()).await,
             Database::Postgres => Bare::postgres(1).await,
         };
-        let (s3, key) = (site.s3.clone().unwrap(), "bare/original");
+        let (s3, key) = (site.s3.clone(), "bare/original");
         let upload_id = s3.create_multipart(key).await;
         let etags = s3.put_parts(key, &upload_id, PARTS, PART).await;
         s3.complete_multipart(key, &upload_id, &etags).await;
@@ -166,7 +166,7 @@ pub async fn run() -> Vec<Row> {
     for database in [Database::Sqlite, Database::Postgres] {
         let site = Site::new(database, Store::Garage, &SETTINGS).await;
         let server = site.start().await;
-        let (api, s3) = (server.client(), site.s3.clone().unwrap());
+        let (api, s3) = (server.client(), site.s3.clone());
         let bare = BareCalls::new(database, &site).await;
         let (mut uploads, opened) = open(&api, &s3, &bare).await;
         send(&s3, &mut uploads).await;
