@@ -7,9 +7,7 @@ use crate::kit::{Database, Site, Store};
 use crate::load::{Times, keep_asking, median, millis};
 use crate::table::Row;
 
-/// With so many at once, the least of the bare database's commits that become sessions. Opening one
-/// writes a session twice, two events and the tenant's usage in one transaction. SQLite commits one after the other, so
-/// there the sync to disk is most of either figure; PostgreSQL syncs many commits at once, and the statements are left.
+/// Concurrent requests for which there is a limit.
 const MANY: usize = 16;
 const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_secs(3);
@@ -56,6 +54,8 @@ fn row(database: Database, tasks: usize, here: &[Times], there: &[Times]) -> Row
     let row = Row::new(format!("initiate direct, {}, {tasks} at once", database.name()), figure)
         .beside(format!("{:.0}/s, one INSERT per commit", rate(there)))
         .ratio(ratio);
+    // A session is one transaction of five statements. SQLite commits one after the other, so that the sync to disk is most
+    // of the time of both; PostgreSQL syncs many commits at once, which leaves the statements.
     let least = match database {
         Database::Sqlite => 0.4,
         Database::Postgres => 0.2,

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use rusty_s3::actions::{CreateMultipartUpload, ListObjectsV2, ListParts, ObjectIdentifier};
 use rusty_s3::{Bucket, Credentials, S3Action as _, UrlStyle};
 use serde_json::{Value, json};
@@ -94,6 +94,12 @@ impl Site {
         let mut site = Self { env, dir, token: String::new(), s3 };
         site.token = site.user_token(TENANT);
         site
+    }
+
+    /// Makes another tenant; a token for a user of it.
+    pub fn another_tenant(&self, slug: &str) -> String {
+        self.command(&["tenant", "create", slug, "--brand", "main"]);
+        self.user_token(slug)
     }
 
     pub fn operator_token(&self) -> String {
@@ -253,15 +259,32 @@ pub struct Api {
 impl Api {
     /// Sends a request, which must succeed.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
+        self.try_call(method, path, body).await.unwrap()
+    }
+
+    /// # Errors
+    /// What else it was answered, or why it was not.
+    pub async fn try_call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, String> {
         let mut request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token);
         if let Some(body) = body {
             request = request.json(body);
         }
-        let answer = request.send().await.unwrap();
+        let answer = request.send().await.map_err(|error| format!("{path}: {error}"))?;
         let status = answer.status();
-        let body = answer.bytes().await.unwrap();
-        assert!(status.is_success(), "{path}: {status} {}", String::from_utf8_lossy(&body));
-        serde_json::from_slice(&body).unwrap()
+        let body = answer.bytes().await.map_err(|error| format!("{path}: {error}"))?;
+        if !status.is_success() {
+            return Err(format!("{path}: {status} {}", String::from_utf8_lossy(&body)));
+        }
+        serde_json::from_slice(&body).map_err(|error| format!("{path}: {error}"))
+    }
+
+    /// Sends the bytes of a direct upload.
+    ///
+    /// # Errors
+    /// What else it was answered, or why it was not.
+    pub async fn put(&self, upload: &Value, bytes: &'static [u8]) -> Result<(), String> {
+        let answer = put_request(&self.http, upload).body(bytes).send().await;
+        answer.and_then(|answer| answer.error_for_status()).map(drop).map_err(|error| error.without_url().to_string())
     }
 
     /// Waits until nothing is left to promote: every asset is READY. Wants an operator's token.
@@ -298,6 +321,13 @@ pub fn id_of(session: &Value) -> &str {
     session["upload_session_id"].as_str().unwrap()
 }
 
+/// The PUT of a direct upload, without its bytes.
+pub fn put_request(http: &Client, upload: &Value) -> RequestBuilder {
+    let headers = upload["upload_headers"].as_object().unwrap();
+    let put = http.put(upload["upload_url"].as_str().unwrap());
+    headers.iter().fold(put, |put, (name, value)| put.header(name, value.as_str().unwrap()))
+}
+
 /// A bucket, and the calls that Quaymaster makes to it, made without Quaymaster.
 #[derive(Clone)]
 pub struct S3 {
@@ -332,7 +362,7 @@ impl S3 {
     }
 
     /// Without the bucket.
-    fn endpoint(&self) -> &str {
+    pub fn endpoint(&self) -> &str {
         self.bucket.base_url().as_str().split_once(&format!("/{}", self.bucket.name())).unwrap().0
     }
 

@@ -9,7 +9,7 @@ use crate::load::{keep_asking, median, millis};
 use crate::presign;
 use crate::table::Row;
 
-/// To one presign by the SDK: the URL itself takes a fraction of that, and the rest is for the request, its token and the
+/// Times one presign by the SDK. The URL itself costs a tenth of that; the rest is for the request, its token and the
 /// session's row.
 const LIMIT: f64 = 4.0;
 const CLIENTS: usize = 16;

@@ -12,14 +12,14 @@ use crate::load::{median, millis};
 use crate::push::{PARALLEL, has_rclone, push, secs, write_noise};
 use crate::table::Row;
 
-/// A file costs a commit or more beside its bytes, and rclone keeps no books.
+/// Each file costs the server commits beside its bytes; rclone records nothing.
 const SMALL: Files = Files { count: 2_000, bytes: 100_000, size: "100 kB", limit: 1.3 };
-/// The largest that go by one PUT: here it is the bytes that take the time.
+/// The largest files that go by one PUT: most of the time goes into their bytes.
 const LARGER: Files = Files { count: 200, bytes: 5 * MIB, size: "5 MiB", limit: 1.1 };
 /// Processor time of the server for one small file.
 const CPU_LIMIT_MS: f64 = 2.5;
 const ROUNDS: usize = 3;
-/// What a round has left is deleted behind the server's back: no pass is to look for it.
+/// The objects of a round are deleted in the store and not in the server: no pass must find them missing.
 const SETTINGS: [(&str, &str); 2] =
     [("QUAYMASTER_SCHEDULE__RECONCILE", "never"), ("QUAYMASTER_SCHEDULE__ORPHANS", "never")];
 
@@ -27,7 +27,7 @@ struct Files {
     count: usize,
     bytes: u64,
     size: &'static str,
-    /// The most that push may take, to rclone's time.
+    /// The largest ratio of push's time to rclone's.
     limit: f64,
 }
 
@@ -40,7 +40,7 @@ pub async fn run() -> Vec<Row> {
         let place = Place::new(Database::Sqlite, store).await;
         let rounds = place.rounds(&small, has_rclone()).await;
         rows.push(beside_rclone(&SMALL, store, &rounds));
-        // Where the store is a process of its own, the server's processor time is without it.
+        // Garage is a process of its own, so that the server's processor time excludes the store.
         if store == Store::Garage {
             rows.push(cpu(Database::Sqlite, &rounds));
         }
@@ -51,7 +51,7 @@ pub async fn run() -> Vec<Row> {
     rows
 }
 
-/// A folder of such files, no two of them the same.
+/// Makes a folder of such files, no two of them the same.
 fn folder(dir: &TempDir, files: &Files) -> PathBuf {
     let folder = dir.path().join(files.count.to_string());
     fs::create_dir(&folder).unwrap();
@@ -61,7 +61,7 @@ fn folder(dir: &TempDir, files: &Files) -> PathBuf {
     folder
 }
 
-/// A server that runs.
+/// A running server.
 struct Place {
     site: Site,
     server: Server,
@@ -83,14 +83,15 @@ impl Place {
         Self { site, server, operator }
     }
 
-    /// By turns, so that what else the machine does meets both. The first round warms up, and is left out.
+    /// Measures push and rclone by turns, so that whatever else the machine does affects both. The first round warms up and
+    /// is left out.
     async fn rounds(&self, folder: &Path, with_rclone: bool) -> Vec<Round> {
         let folder_name = folder.file_name().unwrap().display();
         let mut rounds = Vec::new();
         for number in 0..=ROUNDS {
             let before = self.server.cpu();
             let push = push(&self.site, &self.server, folder, &format!("{folder_name}-{number}"));
-            // What goes on after the command would disturb the next one.
+            // Promotions go on after the command, and would disturb the next one.
             self.operator.all_ready().await;
             let cpu = self.server.cpu() - before;
             self.site.s3.empty().await;

@@ -66,24 +66,24 @@ impl Drop for Apart {
 struct Limit {
     /// Those that the verb waits for.
     commits: u32,
-    /// Each stands for a question to another process and its answer.
+    /// Each stands for a round trip to another process.
     heads: u32,
-    /// Each stands for a document made of rows on one side and read on the other.
+    /// Each stands for a document that is rendered from rows and parsed.
     lists: u32,
 }
 
-/// HEADs for the verb's own request: one for the way, one for what a HEAD has none of, a token and JSON.
+/// HEADs for the verb's own request: one for the round trip, one for the token and the JSON, which a HEAD does without.
 const REQUEST: u32 = 2;
 
 impl Limit {
-    /// `statements`: beside its commits. PostgreSQL is asked each of them; to SQLite they are calls, all of them together
-    /// no more than one question.
+    /// `statements`: those beside the commits. Each is a round trip to PostgreSQL; in SQLite they are calls within the
+    /// process, and all of them together count as one.
     const fn new(database: Database, commits: u32, statements: u32, lists: u32) -> Self {
-        let questions = match database {
+        let round_trips = match database {
             Database::Sqlite => 1,
             Database::Postgres => statements,
         };
-        Self { commits, heads: REQUEST + questions, lists }
+        Self { commits, heads: REQUEST + round_trips, lists }
     }
 
     /// The session with its usage, then the upload that the store has opened; the answer is a session.
@@ -150,7 +150,7 @@ impl BareCalls {
         Self { database, s3, key, upload_id }
     }
 
-    /// One of each, in the same breath as the request: alone in a loop, each would be quicker.
+    /// Makes one of each right after the request: in a loop of its own each would be faster, out of warm caches.
     async fn beside(&self, whole: Duration, store: Duration) -> Sample {
         let ((), commit) = timed(self.database.commit()).await;
         let ((), head) = timed(self.s3.head(self.key)).await;
