@@ -1,6 +1,6 @@
 # The working day. Each target installs what it needs and is missing; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-embedded test-postgres test-s3 check bench bench-lifecycle contract openapi demo chaos deny image clean
+.PHONY: help run test test-embedded test-postgres test-s3 check bench bench-lifecycle noisy contract openapi demo chaos deny image clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -32,6 +32,9 @@ bench: ## what the server costs, beside its limits, in one table; scripts/bench 
 
 bench-lifecycle: ## what a pass costs among 100 thousand and 10 million finished sessions (SIZES="100000 10000000")
 	@scripts/bench-lifecycle $(SIZES)
+
+noisy: ## how much slower a tenant's requests are beside a noisy tenant; scripts/bench-noisy --help for the sorts
+	@scripts/bench-noisy
 
 contract: ## hold a running server to its OpenAPI document, with schemathesis from PyPI
 	@scripts/contract

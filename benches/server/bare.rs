@@ -19,6 +19,7 @@ const ROW: &str = ".............................................................
                    ................................................................................................\
                    ................................................................................................";
 
+#[derive(Clone)]
 pub enum Bare {
     /// One writer at a time, as SQLite has it; waiting for the turn here is quicker than its own waiting.
     Sqlite(SqlitePool, Arc<Mutex<()>>),
@@ -46,33 +47,30 @@ impl Bare {
         Self::Postgres(pool)
     }
 
-    pub async fn commits(&self, tasks: usize, lasting: Duration) -> Times {
+    /// One INSERT, committed.
+    pub async fn commit(&self) {
+        let id = uuid::Uuid::now_v7();
         match self {
             Self::Sqlite(pool, turn) => {
-                let (pool, turn) = (pool.clone(), Arc::clone(turn));
-                keep_asking(tasks, lasting, move |_| {
-                    let (pool, turn) = (pool.clone(), Arc::clone(&turn));
-                    async move {
-                        let _turn = turn.lock().await;
-                        let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
-                        let insert = sqlx::query("INSERT INTO bare VALUES (?, ?)").bind(uuid::Uuid::now_v7()).bind(ROW);
-                        insert.execute(&mut *tx).await.unwrap();
-                        tx.commit().await.unwrap();
-                    }
-                })
-                .await
+                let _turn = turn.lock().await;
+                let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+                let insert = sqlx::query("INSERT INTO bare VALUES (?, ?)").bind(id).bind(ROW);
+                insert.execute(&mut *tx).await.unwrap();
+                tx.commit().await.unwrap();
             }
             Self::Postgres(pool) => {
-                let pool = pool.clone();
-                keep_asking(tasks, lasting, move |_| {
-                    let pool = pool.clone();
-                    async move {
-                        let insert = sqlx::query("INSERT INTO bare VALUES ($1, $2)");
-                        insert.bind(uuid::Uuid::now_v7()).bind(ROW).execute(&pool).await.unwrap();
-                    }
-                })
-                .await
+                let insert = sqlx::query("INSERT INTO bare VALUES ($1, $2)").bind(id).bind(ROW);
+                insert.execute(pool).await.unwrap();
             }
         }
+    }
+
+    pub async fn commits(&self, tasks: usize, lasting: Duration) -> Times {
+        let bare = self.clone();
+        keep_asking(tasks, lasting, move |_| {
+            let bare = bare.clone();
+            async move { bare.commit().await }
+        })
+        .await
     }
 }

@@ -6,14 +6,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use reqwest::{Client, Method, StatusCode};
-use rusty_s3::actions::{CreateMultipartUpload, ListParts};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use rusty_s3::actions::{CreateMultipartUpload, ListObjectsV2, ListParts, ObjectIdentifier};
 use rusty_s3::{Bucket, Credentials, S3Action as _, UrlStyle};
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 use tempfile::TempDir;
 
 pub const MIB: u64 = 1 << 20;
+const TENANT: &str = "bench";
 const BINARY: &str = env!("CARGO_BIN_EXE_quaymaster");
 /// What a web application gives its users.
 const PERMISSIONS: [&str; 5] = ["uploads.create", "uploads.view", "uploads.cancel", "assets.create", "assets.view"];
@@ -45,21 +46,33 @@ pub enum Store {
     Garage,
 }
 
+impl Store {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded store",
+            Self::Garage => "Garage",
+        }
+    }
+}
+
 /// A place for a server, with a database that is migrated and a tenant in it; nothing runs yet.
 pub struct Site {
     env: Vec<(String, String)>,
     dir: TempDir,
     token: String,
-    pub s3: Option<S3>,
+    /// The store that its server works with.
+    pub s3: S3,
 }
 
 impl Site {
     /// `settings` come on top of the defaults, by their names in the environment.
     pub async fn new(database: Database, store: Store, settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::Builder::new().prefix("quaymaster-bench").tempdir().unwrap();
+        let data = dir.path().join("data");
+        let store_port = free_port();
         let mut env: Vec<(String, String)> = [
-            ("QUAYMASTER_DATA_DIR", dir.path().join("data").to_str().unwrap()),
-            ("QUAYMASTER_EMBEDDED__PORT", "0"),
+            ("QUAYMASTER_DATA_DIR", data.to_str().unwrap()),
+            ("QUAYMASTER_EMBEDDED__PORT", &store_port.to_string()),
             ("JWT_SECRET", "a-secret-for-benchmarks-that-is-long-enough"),
             ("AUDIT_KEY", "an-audit-key-for-benchmarks-that-is-long-enough"),
         ]
@@ -70,20 +83,33 @@ impl Site {
         if database == Database::Postgres {
             env.push(("DATABASE_URL".to_owned(), new_postgres_database().await));
         }
-        let s3 = match store {
+        let garage = match store {
             Store::Embedded => None,
-            Store::Garage => Some(S3::new().await),
+            Store::Garage => Some(S3::garage().await),
         };
-        env.extend(s3.iter().flat_map(S3::env));
+        env.extend(garage.iter().flat_map(S3::env));
+        // The first command makes the folder, and in it the secrets.
+        command_at(dir.path(), &env, &["tenant", "create", TENANT, "--brand", "main"]);
+        let s3 = garage.unwrap_or_else(|| S3::embedded(store_port, &data));
         let mut site = Self { env, dir, token: String::new(), s3 };
-        site.command(&["tenant", "create", "bench", "--brand", "main"]);
-        let permissions = PERMISSIONS.iter().flat_map(|permission| ["--permission", permission]);
-        let token: Vec<_> = ["token", "--tenant", "bench", "--brand", "main", "--user", "ann", "--ttl", "8h"]
-            .into_iter()
-            .chain(permissions)
-            .collect();
-        site.token = site.command(&token).trim().to_owned();
+        site.token = site.user_token(TENANT);
         site
+    }
+
+    /// Makes another tenant; a token for a user of it.
+    pub fn another_tenant(&self, slug: &str) -> String {
+        self.command(&["tenant", "create", slug, "--brand", "main"]);
+        self.user_token(slug)
+    }
+
+    pub fn operator_token(&self) -> String {
+        self.command(&["token", "--operator", "--ttl", "8h"])
+    }
+
+    fn user_token(&self, tenant: &str) -> String {
+        let permissions = PERMISSIONS.iter().flat_map(|permission| ["--permission", permission]);
+        let user = ["token", "--tenant", tenant, "--brand", "main", "--user", "ann", "--ttl", "8h"];
+        self.command(&user.into_iter().chain(permissions).collect::<Vec<_>>())
     }
 
     /// The folder that goes with this value.
@@ -93,15 +119,12 @@ impl Site {
 
     /// The binary, with nothing of this process's environment that could change what it does.
     pub fn quaymaster(&self) -> Command {
-        let mut command = Command::new(BINARY);
-        command.env_clear().current_dir(self.dir.path()).stdin(Stdio::null());
-        command.envs(self.env.iter().map(|(name, value)| (name, value)));
-        command
+        quaymaster(self.dir.path(), &self.env)
     }
 
     /// Starts a server, and returns at once.
     pub fn spawn(&self) -> Server {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let log = fs::File::create(self.dir.path().join("server.log")).unwrap();
         let child =
             self.quaymaster().arg("serve").env("PORT", port.to_string()).stdout(Stdio::null()).stderr(log).spawn();
@@ -109,8 +132,7 @@ impl Site {
             child: child.unwrap(),
             url: format!("http://127.0.0.1:{port}"),
             token: self.token.clone(),
-            // A proxy of the machine's has no part in this.
-            http: Client::builder().no_proxy().tcp_nodelay(true).timeout(ANSWER_WITHIN).build().unwrap(),
+            http: client(),
         }
     }
 
@@ -123,11 +145,38 @@ impl Site {
         server
     }
 
+    /// What a command prints.
     fn command(&self, args: &[&str]) -> String {
-        let output = self.quaymaster().args(args).output().unwrap();
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        command_at(self.dir.path(), &self.env, args)
     }
+}
+
+fn quaymaster(dir: &Path, env: &[(String, String)]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.env_clear().current_dir(dir).stdin(Stdio::null());
+    command.envs(env.iter().map(|(name, value)| (name, value)));
+    command
+}
+
+fn command_at(dir: &Path, env: &[(String, String)], args: &[&str]) -> String {
+    let output = quaymaster(dir, env).args(args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Below the range from which outgoing connections take theirs, so that none has it when the server comes for it.
+fn free_port() -> u16 {
+    loop {
+        let port = fastrand::u16(20_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A proxy of the machine's has no part in this.
+fn client() -> Client {
+    Client::builder().no_proxy().tcp_nodelay(true).timeout(ANSWER_WITHIN).build().unwrap()
 }
 
 async fn new_postgres_database() -> String {
@@ -175,7 +224,11 @@ impl Server {
     }
 
     pub fn client(&self) -> Api {
-        Api { http: self.http.clone(), url: self.url.clone(), token: self.token.clone() }
+        self.client_with(&self.token)
+    }
+
+    pub fn client_with(&self, token: &str) -> Api {
+        Api { http: self.http.clone(), url: self.url.clone(), token: token.to_owned() }
     }
 
     /// Processor time that the process has used so far, its own and the kernel's for it.
@@ -206,15 +259,48 @@ pub struct Api {
 impl Api {
     /// Sends a request, which must succeed.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
+        self.try_call(method, path, body).await.unwrap()
+    }
+
+    /// # Errors
+    /// What else it was answered, or why it was not.
+    pub async fn try_call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, String> {
         let mut request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token);
         if let Some(body) = body {
             request = request.json(body);
         }
-        let answer = request.send().await.unwrap();
+        let answer = request.send().await.map_err(|error| format!("{path}: {error}"))?;
         let status = answer.status();
-        let body = answer.bytes().await.unwrap();
-        assert!(status.is_success(), "{path}: {status} {}", String::from_utf8_lossy(&body));
-        serde_json::from_slice(&body).unwrap()
+        let body = answer.bytes().await.map_err(|error| format!("{path}: {error}"))?;
+        if !status.is_success() {
+            return Err(format!("{path}: {status} {}", String::from_utf8_lossy(&body)));
+        }
+        serde_json::from_slice(&body).map_err(|error| format!("{path}: {error}"))
+    }
+
+    /// Sends the bytes of a direct upload.
+    ///
+    /// # Errors
+    /// What else it was answered, or why it was not.
+    pub async fn put(&self, upload: &Value, bytes: &'static [u8]) -> Result<(), String> {
+        let answer = put_request(&self.http, upload).body(bytes).send().await;
+        answer.and_then(|answer| answer.error_for_status()).map(drop).map_err(|error| error.without_url().to_string())
+    }
+
+    /// Waits until nothing is left to promote: every asset is READY. Wants an operator's token.
+    pub async fn all_ready(&self) {
+        loop {
+            let answer = self.http.get(format!("{}/admin/metrics", self.url)).bearer_auth(&self.token).send().await;
+            let figures = answer.unwrap().error_for_status().unwrap().text().await.unwrap();
+            let left: Vec<_> =
+                figures.lines().filter(|line| line.starts_with("quaymaster_jobs{kind=\"promote")).collect();
+            assert!(!left.iter().any(|line| line.contains("state=\"dead\"")), "a promotion has failed: {left:?}");
+            if left.is_empty() {
+                return;
+            }
+            // Seldom enough to be no load of its own.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Value {
@@ -235,7 +321,14 @@ pub fn id_of(session: &Value) -> &str {
     session["upload_session_id"].as_str().unwrap()
 }
 
-/// A bucket of Garage's, and the calls that Quaymaster makes to it, made without Quaymaster.
+/// The PUT of a direct upload, without its bytes.
+pub fn put_request(http: &Client, upload: &Value) -> RequestBuilder {
+    let headers = upload["upload_headers"].as_object().unwrap();
+    let put = http.put(upload["upload_url"].as_str().unwrap());
+    headers.iter().fold(put, |put, (name, value)| put.header(name, value.as_str().unwrap()))
+}
+
+/// A bucket, and the calls that Quaymaster makes to it, made without Quaymaster.
 #[derive(Clone)]
 pub struct S3 {
     bucket: Bucket,
@@ -246,33 +339,61 @@ pub struct S3 {
 const URL_LIVES: Duration = Duration::from_secs(3600);
 
 impl S3 {
-    async fn new() -> Self {
+    /// A new bucket of Garage's.
+    async fn garage() -> Self {
         let set = |name: &str| from_backends(&format!("QUAYMASTER_TEST_S3_{name}"));
         let name = format!("bench-{}", uuid::Uuid::new_v4().simple());
         let endpoint = set("ENDPOINT").parse().unwrap();
         let bucket = Bucket::new(endpoint, UrlStyle::Path, name, set("REGION")).unwrap();
         let credentials = Credentials::new(set("ACCESS_KEY"), set("SECRET_KEY"));
-        let http = Client::builder().no_proxy().tcp_nodelay(true).timeout(ANSWER_WITHIN).build().unwrap();
-        let s3 = Self { bucket, credentials, http };
+        let s3 = Self { bucket, credentials, http: client() };
         let create = s3.bucket.create_bucket(&s3.credentials);
         s3.send(Method::PUT, create.sign(URL_LIVES), create.body()).await;
         s3
     }
 
+    /// That of a server's own store, with the credential that lies in its data folder.
+    fn embedded(port: u16, data: &Path) -> Self {
+        let endpoint = format!("http://127.0.0.1:{port}").parse().unwrap();
+        let bucket = Bucket::new(endpoint, UrlStyle::Path, "quaymaster", "us-east-1").unwrap();
+        let secret = |name| fs::read_to_string(data.join(name)).unwrap().trim().to_owned();
+        let credentials = Credentials::new(secret("store-access-key-id"), secret("store-secret-access-key"));
+        Self { bucket, credentials, http: client() }
+    }
+
+    /// Without the bucket.
+    pub fn endpoint(&self) -> &str {
+        self.bucket.base_url().as_str().split_once(&format!("/{}", self.bucket.name())).unwrap().0
+    }
+
     /// What makes a server use this bucket.
     fn env(&self) -> Vec<(String, String)> {
-        let endpoint = self.bucket.base_url().as_str();
-        let (endpoint, _) = endpoint.split_once(&format!("/{}", self.bucket.name())).unwrap();
         [
             ("STORAGE_PROVIDER", "garage"),
             ("AWS_BUCKET", self.bucket.name()),
             ("AWS_REGION", self.bucket.region()),
-            ("AWS_ENDPOINT_URL_S3", endpoint),
+            ("AWS_ENDPOINT_URL_S3", self.endpoint()),
             ("AWS_ACCESS_KEY_ID", self.credentials.key()),
             ("AWS_SECRET_ACCESS_KEY", self.credentials.secret()),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec()
+    }
+
+    /// rclone, to which `store:` is this store.
+    pub fn rclone(&self) -> Command {
+        let mut command = Command::new("rclone");
+        // What this shell sets for other uses of S3, it would take for itself.
+        command.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default()).env("RCLONE_CONFIG", "/dev/null");
+        command.envs([
+            ("RCLONE_CONFIG_STORE_TYPE", "s3"),
+            ("RCLONE_CONFIG_STORE_PROVIDER", "Other"),
+            ("RCLONE_CONFIG_STORE_ENDPOINT", self.endpoint()),
+            ("RCLONE_CONFIG_STORE_REGION", self.bucket.region()),
+            ("RCLONE_CONFIG_STORE_ACCESS_KEY_ID", self.credentials.key()),
+            ("RCLONE_CONFIG_STORE_SECRET_ACCESS_KEY", self.credentials.secret()),
+        ]);
+        command
     }
 
     pub fn bucket_name(&self) -> &str {
@@ -315,13 +436,23 @@ impl S3 {
         self.send(Method::HEAD, url, String::new()).await;
     }
 
-    /// Deletes all that the bucket holds, up to a thousand objects.
+    /// Deletes all that the bucket holds.
     pub async fn empty(&self) {
-        let url = self.bucket.list_objects_v2(Some(&self.credentials)).sign(URL_LIVES);
-        let listed = self.send(Method::GET, url, String::new()).await;
-        for object in rusty_s3::actions::ListObjectsV2::parse_response(&listed).unwrap().contents {
-            let url = self.bucket.delete_object(Some(&self.credentials), &object.key).sign(URL_LIVES);
-            self.send(Method::DELETE, url, String::new()).await;
+        loop {
+            let url = self.bucket.list_objects_v2(Some(&self.credentials)).sign(URL_LIVES);
+            let listed = ListObjectsV2::parse_response(&self.send(Method::GET, url, String::new()).await).unwrap();
+            if listed.contents.is_empty() {
+                return;
+            }
+            // Keys have no sign that is written otherwise in a URL: the list has them as they are.
+            let objects: Vec<_> = listed.contents.into_iter().map(|object| ObjectIdentifier::new(object.key)).collect();
+            let delete = self.bucket.delete_objects(Some(&self.credentials), objects.iter());
+            let url = delete.sign(URL_LIVES);
+            let (body, md5) = delete.body_with_md5();
+            let answer = self.http.post(url).header("Content-MD5", md5).body(body).send().await.unwrap();
+            let status = answer.status();
+            let text = answer.text().await.unwrap();
+            assert!(status.is_success() && !text.contains("<Error>"), "{status} {text}");
         }
     }
 

@@ -8,44 +8,59 @@ mod initiate;
 mod kit;
 mod load;
 mod memory;
+mod noise;
+mod noisy;
 mod part_url;
 mod presign;
 mod push;
+mod push_small;
 mod ready;
 mod share;
 mod table;
 
 use std::process::ExitCode;
 
+use futures_util::future::BoxFuture;
 use table::{Row, Table};
 
-/// Every part, in the order in which they run.
-const PARTS: [&str; 7] = ["presign", "part-url", "initiate", "share", "memory", "ready", "push"];
+/// Every part of `scripts/bench`, in the order in which they run. `scripts/bench-noisy` runs those of `noisy.rs`.
+const PARTS: [&str; 8] = ["presign", "part-url", "initiate", "share", "memory", "ready", "push", "push-small"];
 
 fn main() -> ExitCode {
     // `cargo bench` adds --bench to whatever is asked for.
-    let (flags, mut parts): (Vec<_>, Vec<_>) =
+    let (flags, names): (Vec<_>, Vec<_>) =
         std::env::args().skip(1).filter(|arg| arg != "--bench").partition(|arg| arg.starts_with("--"));
     if let Some(unknown) = flags.iter().find(|flag| *flag != "--strict") {
         eprintln!("there is no {unknown}");
         return ExitCode::from(2);
     }
-    if let Some(unknown) = parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
-        eprintln!("there is no part {unknown}, only {}", PARTS.join(", "));
-        return ExitCode::from(2);
-    }
-    if parts.is_empty() {
-        parts = PARTS.map(str::to_owned).to_vec();
-    }
-
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let parts = match names[..] {
+        [noisy::MAKE_NOISE, sort, place] => {
+            runtime.block_on(noise::make(sort, place));
+            return ExitCode::SUCCESS;
+        }
+        ["noisy", ref sorts @ ..] => {
+            chosen(sorts, &noise::SORTS.map(|sort| sort.name)).map(|sorts| noisy::parts(&sorts))
+        }
+        _ => chosen(&names, &PARTS).map(|parts| parts.into_iter().map(|name| (name.to_owned(), part(name))).collect()),
+    };
+    let parts = match parts {
+        Ok(parts) => parts,
+        Err(unknown) => {
+            eprintln!("{unknown}");
+            return ExitCode::from(2);
+        }
+    };
+
     let mut table = Table::default();
-    for name in PARTS.into_iter().filter(|name| parts.iter().any(|part| part == name)) {
+    for (name, rows) in parts {
         eprintln!("bench: {name}");
         // A part that fails leaves the others their turn.
-        match runtime.block_on(async { tokio::spawn(part(name)).await }) {
+        match runtime.block_on(async { tokio::spawn(rows).await }) {
             Ok(rows) => table.extend(rows),
-            Err(_) => table.failed(name),
+            Err(_) => table.failed(&name),
         }
     }
     table.print();
@@ -55,15 +70,24 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn part(name: &str) -> Vec<Row> {
+/// Those of `all` that are named, in their order; all of them where none is.
+fn chosen(names: &[&str], all: &[&'static str]) -> Result<Vec<&'static str>, String> {
+    if let Some(unknown) = names.iter().find(|name| !all.contains(name)) {
+        return Err(format!("there is no {unknown}, only {}", all.join(", ")));
+    }
+    Ok(all.iter().copied().filter(|name| names.is_empty() || names.contains(name)).collect())
+}
+
+fn part(name: &'static str) -> BoxFuture<'static, Vec<Row>> {
     match name {
-        "presign" => presign::run(),
-        "part-url" => part_url::run().await,
-        "initiate" => initiate::run().await,
-        "share" => share::run().await,
-        "memory" => memory::run().await,
-        "ready" => ready::run().await,
-        "push" => push::run().await,
+        "presign" => Box::pin(async { presign::run() }),
+        "part-url" => Box::pin(part_url::run()),
+        "initiate" => Box::pin(initiate::run()),
+        "share" => Box::pin(share::run()),
+        "memory" => Box::pin(memory::run()),
+        "ready" => Box::pin(ready::run()),
+        "push" => Box::pin(push::run()),
+        "push-small" => Box::pin(push_small::run()),
         other => unreachable!("{other} is no part"),
     }
 }

@@ -7,30 +7,30 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Instant;
 
-use crate::kit::{Database, MIB, S3, Server, Site, Store, from_backends};
+use crate::kit::{Database, MIB, S3, Server, Site, Store};
 use crate::load::median;
 use crate::table::Row;
 
 const FILE_BYTES: u64 = 1 << 30;
 const PART_BYTES: u64 = 8 * MIB;
 /// Parts in flight, for each of the three.
-const PARALLEL: &str = "4";
+pub const PARALLEL: &str = "4";
 const ROUNDS: usize = 5;
 
 pub async fn run() -> Vec<Row> {
     let site = Site::new(Database::Sqlite, Store::Garage, &[]).await;
     let server = site.start().await;
-    let s3 = site.s3.clone().unwrap();
+    let s3 = site.s3.clone();
     let file = site.dir().join("reel.bin");
-    write_noise(&file);
+    write_noise(&file, FILE_BYTES, 1);
 
     // The venv that scripts/bench made; where there was no network for it, it left none.
     let python = std::env::var("QUAYMASTER_BENCH_PYTHON").ok();
-    let has_rclone = Command::new("rclone").arg("version").output().is_ok_and(|output| output.status.success());
+    let has_rclone = has_rclone();
     let (mut pushed, mut boto3, mut alone, mut rclone) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     // By turns, so that what else the machine does meets all of them; the first round warms up.
     for round in 0..=ROUNDS {
-        let secs = push(&site, &server, &file, round);
+        let secs = push(&site, &server, &file, &format!("round-{round}"));
         s3.empty().await;
         let boto3_secs = python.as_deref().map(|python| by_boto3(python, &s3, &file));
         let (boto3_secs, alone_secs) = boto3_secs.unzip();
@@ -51,6 +51,10 @@ pub async fn run() -> Vec<Row> {
     vec![by_boto3, row("rclone", median(&pushed), &rclone)]
 }
 
+pub fn has_rclone() -> bool {
+    Command::new("rclone").arg("version").output().is_ok_and(|output| output.status.success())
+}
+
 fn row(other: &str, pushed: f64, theirs: &[f64]) -> Row {
     let gib_per_sec = |secs: f64| format!("{secs:.2} s, {:.0} MiB/s", (FILE_BYTES / MIB) as f64 / secs);
     let row = Row::new(format!("push 1 GiB beside {other}"), gib_per_sec(pushed));
@@ -62,26 +66,26 @@ fn row(other: &str, pushed: f64, theirs: &[f64]) -> Row {
 }
 
 /// Bytes that no store can compress or find twice.
-fn write_noise(path: &Path) {
+pub fn write_noise(path: &Path, bytes: u64, seed: u64) {
     let mut file = BufWriter::with_capacity(MIB as usize, File::create(path).unwrap());
-    let mut noise = fastrand::Rng::with_seed(1);
+    let mut noise = fastrand::Rng::with_seed(seed);
     let mut block = vec![0; MIB as usize];
-    for _ in 0..FILE_BYTES / MIB {
-        noise.fill(&mut block);
-        file.write_all(&block).unwrap();
+    let mut left = bytes;
+    while left > 0 {
+        let block = &mut block[..left.min(MIB) as usize];
+        noise.fill(block);
+        file.write_all(block).unwrap();
+        left -= block.len() as u64;
     }
     file.flush().unwrap();
 }
 
-/// The whole command, from its start to the asset.
-fn push(site: &Site, server: &Server, file: &Path, round: usize) -> f64 {
+/// The whole command, from its start to the assets. A file that is pushed again needs another batch, or its asset is found.
+pub fn push(site: &Site, server: &Server, path: &Path, batch: &str) -> f64 {
     let mut command = site.quaymaster();
-    command.arg("push").arg(file).args(["--server", &server.url, "--parallel", PARALLEL, "--json"]);
-    // A batch of its own, or the second round would find the first one's asset.
-    command.args(["--batch", &format!("round-{round}")]).env("QUAYMASTER_TOKEN", &server.token);
-    let begun = Instant::now();
-    run_to_end(&mut command);
-    begun.elapsed().as_secs_f64()
+    command.arg("push").arg(path).args(["--server", &server.url, "--parallel", PARALLEL, "--json"]);
+    command.args(["--batch", batch]).env("QUAYMASTER_TOKEN", &server.token);
+    secs(&mut command)
 }
 
 /// The whole command, and of it the upload, without what Python needs to start and to import.
@@ -96,20 +100,17 @@ fn by_boto3(python: &str, s3: &S3, file: &Path) -> (f64, f64) {
 
 /// The whole command.
 fn by_rclone(s3: &S3, file: &Path) -> f64 {
-    let set = |name: &str| from_backends(&format!("QUAYMASTER_TEST_S3_{name}"));
-    let mut command = Command::new("rclone");
-    // What this shell sets for other uses of S3, it would take for itself.
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    command.env("RCLONE_CONFIG", "/dev/null").env("RCLONE_CONFIG_STORE_TYPE", "s3");
-    command.env("RCLONE_CONFIG_STORE_PROVIDER", "Other").env("RCLONE_CONFIG_STORE_ENDPOINT", set("ENDPOINT"));
-    command.env("RCLONE_CONFIG_STORE_REGION", set("REGION"));
-    command.env("RCLONE_CONFIG_STORE_ACCESS_KEY_ID", set("ACCESS_KEY"));
-    command.env("RCLONE_CONFIG_STORE_SECRET_ACCESS_KEY", set("SECRET_KEY"));
+    let mut command = s3.rclone();
     command.arg("copyto").arg(file).arg(format!("store:{}/reel.bin", s3.bucket_name()));
     command.args(["--s3-chunk-size", &format!("{PART_BYTES}B"), "--s3-upload-cutoff", &format!("{PART_BYTES}B")]);
     command.args(["--s3-upload-concurrency", PARALLEL, "--s3-no-check-bucket", "--ignore-times"]);
+    secs(&mut command)
+}
+
+/// From a command's start to its end.
+pub fn secs(command: &mut Command) -> f64 {
     let begun = Instant::now();
-    run_to_end(&mut command);
+    run_to_end(command);
     begun.elapsed().as_secs_f64()
 }
 
