@@ -124,7 +124,7 @@ async fn fetch(engine: &Engine, session: &Session, asset: &Asset, to: &Location,
             // The store itself says what it has made: that is the look at it.
             Ok(Some(etag)) if etag == asset.etag => return Ok(Fetched::Whole),
             // Of another object, or of the same one: it is copied again, with a look before and after.
-            Ok(_) => engine.storage.note_copy(false),
+            Ok(etag) => engine.storage.note_copy(&asset.etag, etag.as_deref()),
             Err(error) => return judge_refusal(engine, session, asset, to, error).await,
         }
     }
@@ -137,7 +137,10 @@ async fn fetch(engine: &Engine, session: &Session, asset: &Asset, to: &Location,
         engine.storage.copy(source, to, &asset.mime_type).await
     };
     match copied {
-        Ok(_) => judge_copy(engine, session, asset, before, to).await,
+        Ok(etag) => {
+            engine.storage.note_copy(&asset.etag, etag.as_deref());
+            judge_copy(engine, session, asset, before, to).await
+        }
         Err(error) => judge_refusal(engine, session, asset, to, error).await,
     }
 }
@@ -177,7 +180,6 @@ async fn judge_copy(
         return Ok(Fetched::Lost(why));
     }
     if is_proved(asset, &copy) {
-        engine.storage.note_copy(copy.etag == asset.etag);
         return Ok(Fetched::Whole);
     }
     match (before, engine.storage.find(&location(session)).await?) {

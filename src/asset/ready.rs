@@ -1,6 +1,9 @@
 //! What comes after a copy that is there: READY, and the end of the object that was uploaded. Of many small files these steps
 //! would cost more than all others, so assets whose copies are there at the same time go through them together.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use entity::asset::Status;
 use futures_util::FutureExt as _;
 use serde_json::json;
@@ -21,8 +24,18 @@ const AT_ONCE: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub struct Steps {
     ready: Together<Copied, Result<Made>>,
-    deleted: Together<Location, Result<(), storage::Error>>,
+    /// By bucket: one that does not answer holds up no other one's.
+    deleted: Arc<Mutex<HashMap<String, Deleted>>>,
     recorded: Together<Session, ()>,
+}
+
+type Deleted = Together<Location, Result<(), storage::Error>>;
+
+impl Steps {
+    fn deleted_from(&self, bucket: &str) -> Deleted {
+        let mut deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+        deleted.entry(bucket.to_owned()).or_default().clone()
+    }
 }
 
 /// An asset whose copy is whole.
@@ -102,7 +115,8 @@ async fn record(engine: &Engine, copied: &[Copied]) -> Result<Vec<Made>> {
 /// Deletes what was copied, and what copies that did not come to their end left behind.
 async fn clear(engine: &Engine, asset: &Asset, session: &Session, to: &Location) -> Result<(), storage::Error> {
     let delete = |storage: Storage, all: Vec<Location>| async move { storage.delete_all(&all).await }.boxed();
-    let deleted = engine.promotions.deleted.done(&engine.storage, location(session), AT_ONCE, delete).await;
+    let (at, steps) = (location(session), &engine.promotions);
+    let deleted = steps.deleted_from(&at.bucket).done(&engine.storage, at, AT_ONCE, delete).await;
     if asset.file_size.unsigned_abs() > engine.storage.limits().max_copy_bytes {
         for upload_id in engine.storage.list_uploads(to).await? {
             engine.storage.abort_multipart(to, &upload_id).await?;

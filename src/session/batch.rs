@@ -62,9 +62,11 @@ pub async fn initiate_batch(
         .collect();
     let files = with_brand(engine, caller, files).await;
     let fresh = &unknown(engine, caller, &files).await;
-    let is_fresh = |new: &NewUpload| {
-        let named = new.brand_id.zip(new.client_reference.clone());
-        new.idempotency_key.is_none() && named.is_some_and(|named| fresh.contains(&named))
+    let is_fresh = |new: &NewUpload| match (&new.idempotency_key, &new.batch_reference, &new.client_reference) {
+        (None, Some(_), Some(client)) => new.brand_id.is_some_and(|brand| fresh.contains(&(brand, client.clone()))),
+        // Nothing names it, so nothing can have named it before.
+        (None, ..) => true,
+        (Some(_), ..) => false,
     };
     let mut opened = HashMap::new();
     let named = files.iter().enumerate().filter_map(|(place, (_, file))| Some((place, file.as_ref().ok()?)));

@@ -53,15 +53,17 @@ impl Storage {
         Ok(answer.copy_object_result.and_then(|result| result.e_tag).map(|etag| unquoted(&etag)))
     }
 
-    /// Whether the ETag of a copy of this object is likely to be the object's: it is an MD5, and the last copy had its
-    /// source's.
+    /// Whether the answer to a copy of this object is likely to have the object's ETag: that is an MD5, and the last copy of
+    /// such an object had its source's.
     pub fn copy_keeps_etag(&self, etag: &str) -> bool {
-        !etag.contains('-') && self.0.copies_keep_etags.load(Relaxed)
+        is_md5(etag) && self.0.copies_keep_etags.load(Relaxed)
     }
 
-    /// What the last copy was like.
-    pub fn note_copy(&self, keeps_etag: bool) {
-        self.0.copies_keep_etags.store(keeps_etag, Relaxed);
+    /// With which ETag the store has answered to a copy of this object.
+    pub fn note_copy(&self, etag: &str, answered: Option<&str>) {
+        if is_md5(etag) {
+            self.0.copies_keep_etags.store(answered == Some(etag), Relaxed);
+        }
     }
 
     async fn copy_by_parts(&self, from: Source<'_>, to: &Location, content_type: &str) -> Result<(), Error> {
@@ -134,6 +136,11 @@ impl Storage {
         timeouts.set_read_timeout(attempt).set_operation_attempt_timeout(attempt);
         timeouts.build()
     }
+}
+
+/// And no checksum of the MD5s of parts.
+fn is_md5(etag: &str) -> bool {
+    !etag.contains('-')
 }
 
 fn path_of(at: &Location) -> String {

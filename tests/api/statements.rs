@@ -44,35 +44,44 @@ enum Verb {
     Multipart,
     Batch,
     Complete,
+    CompleteBatch,
     Cancel,
 }
 
-const VERBS: [Verb; 5] = [Verb::Direct, Verb::Multipart, Verb::Batch, Verb::Complete, Verb::Cancel];
+const VERBS: [Verb; 6] =
+    [Verb::Direct, Verb::Multipart, Verb::Batch, Verb::Complete, Verb::CompleteBatch, Verb::Cancel];
 
-async fn subject(verb: Verb, ann: &Actor) -> Option<Upload> {
-    match verb {
-        Verb::Direct | Verb::Multipart | Verb::Batch => None,
-        Verb::Complete => {
-            let upload = ann.initiate("a", 5).await;
-            assert_eq!(ann.send(&upload).await, 200);
-            Some(upload)
-        }
-        Verb::Cancel => Some(ann.initiate("a", 5).await),
+async fn subjects(verb: Verb, ann: &Actor) -> Vec<Upload> {
+    let count = match verb {
+        Verb::Direct | Verb::Multipart | Verb::Batch => 0,
+        Verb::Complete | Verb::Cancel => 1,
+        Verb::CompleteBatch => 2,
+    };
+    let mut uploads = Vec::new();
+    for _ in 0..count {
+        let upload = ann.initiate("a", 5).await;
+        assert_eq!(ann.send(&upload).await, 200);
+        uploads.push(upload);
     }
+    uploads
 }
 
 /// The same request for the same `name`.
-async fn call(verb: Verb, ann: &Actor, subject: Option<&Upload>, name: &str) -> Reply {
-    match (verb, subject) {
+async fn call(verb: Verb, ann: &Actor, subjects: &[Upload], name: &str) -> Reply {
+    match (verb, subjects) {
         (Verb::Direct, _) => ann.initiate_with_key(name, &json!({"file_name": name, "file_size": 5})).await,
         (Verb::Multipart, _) => ann.initiate_with_key(name, &json!({"file_name": name, "file_size": 6 * MIB})).await,
         (Verb::Batch, _) => {
             let files = ["1", "2"].map(|n| json!({"file_name": n, "file_size": 5, "client_reference": n}));
             ann.initiate_batch(&json!({"batch_reference": name, "files": files})).await
         }
-        (Verb::Complete, Some(upload)) => ann.complete(upload).await,
-        (Verb::Cancel, Some(upload)) => ann.cancel(upload).await,
-        (Verb::Complete | Verb::Cancel, None) => unreachable!("each has a subject"),
+        (Verb::Complete, [upload]) => ann.complete(upload).await,
+        (Verb::Cancel, [upload]) => ann.cancel(upload).await,
+        (Verb::CompleteBatch, uploads) => {
+            let named: Vec<_> = uploads.iter().map(|upload| json!({"upload_session_id": upload.id})).collect();
+            ann.complete_batch(&named).await
+        }
+        (Verb::Complete | Verb::Cancel, _) => unreachable!("each has a subject"),
     }
 }
 
@@ -89,9 +98,9 @@ async fn a_statement_that_fails_takes_back_the_whole_verb(app: TestApp) {
             for verb in VERBS {
                 let code = codes.next().unwrap();
                 let name = format!("{verb:?} {write} {table} {code}");
-                let upload = subject(verb, &ann).await;
+                let uploads = subjects(verb, &ann).await;
                 order(&app, write, table, code).await;
-                let reply = call(verb, &ann, upload.as_ref(), &name).await;
+                let reply = call(verb, &ann, &uploads, &name).await;
                 heal(&app, table).await;
                 // SQLite can only be made to fail so with a code of its own, which is no outage; a batch then says so of each file.
                 let refused: &[u16] = if app.pair == Pair::Embedded { &[500, 422] } else { &[503] };
@@ -106,7 +115,7 @@ async fn a_statement_that_fails_takes_back_the_whole_verb(app: TestApp) {
                 assert!(seen, "{name}: {} was answered, and nobody else sees it", after.id);
                 ann.cancel(&after).await.ok();
 
-                let again = call(verb, &ann, upload.as_ref(), &name).await;
+                let again = call(verb, &ann, &uploads, &name).await;
                 assert!(again.status < 300 && again.status != 207, "{name}: {again}");
             }
         }

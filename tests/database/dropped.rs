@@ -42,17 +42,26 @@ async fn suspended(world: &World) -> Caller {
     eve
 }
 
+/// Files that are opened together.
+async fn batch(world: &World) {
+    let files = (0..5).map(|_| (None, Ok(new("note.txt", 7))));
+    for item in session::initiate_batch(&world.engine, &world.ann, files.collect()).await {
+        assert!(item.result.unwrap().created);
+    }
+}
+
 async fn a_verb_dropped_at_any_await_leaves_nothing_half_done(db: TestDb) {
     let world = World::begin(db).await;
     let eve = suspended(&world).await;
     let other = world.db.another_pool().await;
-    for verb in ["initiate", "complete"] {
+    for verb in ["initiate", "batch", "complete"] {
         // Several times: what is ready when is up to threads.
         for _ in 0..5 {
             for polls in 1.. {
                 let subject = uploading(&world.engine, &world.ann).await;
                 let is_done = match verb {
                     "initiate" => dropped_after(polls, Box::pin(uploading(&world.engine, &world.ann))).await.is_some(),
+                    "batch" => dropped_after(polls, Box::pin(batch(&world))).await.is_some(),
                     _ => dropped_after(polls, Box::pin(complete(&world.engine, &subject))).await.is_some(),
                 };
                 let refused = session::initiate(&world.engine, &eve, new("note.txt", 7)).await;

@@ -195,8 +195,10 @@ async fn line_to(to: String, is_held: watch::Receiver<bool>) -> SocketAddr {
             let mut is_held = is_held.clone();
             tokio::spawn(async move {
                 tokio::select! {
-                    _ = copy_bidirectional(&mut near, &mut far) => return,
+                    // First: nothing that is said after the order passes.
+                    biased;
                     _ = is_held.wait_for(|is_held| *is_held) => {}
+                    _ = copy_bidirectional(&mut near, &mut far) => return,
                 }
                 // Both ends stay open.
                 pending::<()>().await;
