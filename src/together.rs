@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 /// How long the first one waits for others: what is done so is done in the background.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Those who wait for one sort of work. Clones are the same.
 pub struct Together<T, R>(Arc<Mutex<Waiting<T, R>>>);

@@ -24,9 +24,6 @@ const LOOK_AHEAD: Duration = Duration::from_secs(60);
 /// same time are claimed by one statement.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// The same after a job has ended.
-const GATHER_ENDED: Duration = Duration::from_millis(10);
-
 /// The worker of this process.
 #[derive(Debug)]
 pub struct Workers {
@@ -139,7 +136,7 @@ impl Worker {
     /// The kinds of those that have ended, with this one and a moment after it: small jobs end together, and one
     /// statement claims the next ones.
     async fn ended_with(&mut self, ended: std::result::Result<Kind, JoinError>) -> Vec<Kind> {
-        tokio::time::sleep(GATHER_ENDED).await;
+        tokio::time::sleep(GATHER).await;
         let mut kinds: Vec<_> = ended.into_iter().collect();
         while let Some(ended) = self.running.try_join_next() {
             kinds.extend(ended);

@@ -9,10 +9,10 @@ use super::error::{Again, Error};
 use super::scan::{HASHED_MAX_BYTES, Identity, LocalFile};
 use super::wire::{Announcement, Session, Status};
 
-/// Files that one request announces: a quarter of what it may, since nothing is sent before the first answer.
-const BATCH_FILES: usize = 250;
+/// Files that one request announces: far fewer than it may, since nothing is sent before the first answer.
+const BATCH_FILES: usize = 128;
 /// Read whole before the first of a batch is sent; keeps that short, and the batch's URLs fresh.
-const BATCH_HASHED_BYTES: u64 = 256 * 1024 * 1024;
+const BATCH_HASHED_BYTES: u64 = 64 * 1024 * 1024;
 /// Where so many sessions of one file have died, another is not the answer.
 const ATTEMPTS_MAX: u32 = 100;
 
@@ -130,8 +130,8 @@ mod tests {
     #[test]
     fn batches_hold_so_many_files_or_as_many_as_are_soon_read() {
         let sizes = |sizes: Vec<u64>| batches(sizes, |&size| size).iter().map(Vec::len).collect::<Vec<_>>();
-        assert_eq!(sizes(vec![1; 501]), [250, 250, 1]);
-        assert_eq!(sizes(vec![HASHED_MAX_BYTES; 60]), [51, 9]);
+        assert_eq!(sizes(vec![1; 257]), [128, 128, 1]);
+        assert_eq!(sizes(vec![HASHED_MAX_BYTES; 25]), [12, 12, 1]);
         assert_eq!(sizes(vec![u64::MAX; 3]), [3], "large files are not read whole");
         assert!(sizes(vec![]).is_empty());
     }
