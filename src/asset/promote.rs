@@ -98,7 +98,7 @@ async fn attempt(engine: &Engine, tenant: TenantId, session: SessionId, again: b
     }
     let to = Location::asset(&asset.bucket, tenant, asset.id);
     match fetch(engine, &session, &asset, &to, again).await? {
-        Fetched::Whole => ready::make_ready(engine, session, asset, to).await,
+        Fetched::Whole => Box::pin(ready::make_ready(engine, session, asset, to)).await,
         Fetched::Lost(why) => fail(engine, &session, &asset, why).await,
     }
 }
