@@ -451,7 +451,8 @@ pub(crate) fn insert_where<A: ActiveModelTrait>(rows: impl IntoIterator<Item = A
     let columns: Vec<_> = <A::Entity as EntityTrait>::Column::iter().collect();
     let mut selected: Option<SelectStatement> = None;
     for row in rows {
-        let values = columns.iter().map(|column| Expr::from(row.get(*column).into_value().unwrap_or(Value::Int(None))));
+        let value = |column: &_| Expr::from(row.get(*column).into_value().expect("each column of a new row is set"));
+        let values = columns.iter().map(value);
         let select = Query::select().exprs(values).from(when.clone()).to_owned();
         selected = Some(match selected {
             None => select,

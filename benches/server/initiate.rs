@@ -54,8 +54,8 @@ fn row(database: Database, tasks: usize, here: &[Times], there: &[Times]) -> Row
     let row = Row::new(format!("initiate direct, {}, {tasks} at once", database.name()), figure)
         .beside(format!("{:.0}/s, one INSERT per commit", rate(there)))
         .ratio(ratio);
-    // A session is one transaction of five statements. SQLite commits one after the other, so that the sync to disk is most
-    // of the time of both; PostgreSQL syncs many commits at once, which leaves the statements.
+    // SQLite commits one after the other, so that the sync to disk is most of the time of both; PostgreSQL syncs many
+    // commits at once, which leaves what a statement writes: a session with its usage, events and indexes.
     let least = match database {
         Database::Sqlite => 0.4,
         Database::Postgres => 0.2,

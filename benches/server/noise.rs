@@ -53,14 +53,7 @@ pub const SORTS: [Sort; 8] = [
 async fn wrong_batches(noise: Noise) {
     let mut file: Map<_, _> = (0..100).map(|number| (format!("unknown-{number}"), json!(number))).collect();
     file.insert("file_name".to_owned(), json!(7));
-    let body = Bytes::from(json!({ "files": vec![Value::from(file); 1_000] }).to_string());
-    noise.begin().await;
-    noise
-        .over_and_over(16, move |noise, _| {
-            let body = body.clone();
-            async move { drop(noise.post("/app/uploads/initiate-batch", body).await) }
-        })
-        .await;
+    noise.send_batches(16, &json!({ "files": vec![Value::from(file); 1_000] })).await;
 }
 
 /// Answers with 1,000 part URLs that nobody reads: they fill the sockets' buffers and then wait in the server.
@@ -127,14 +120,7 @@ async fn aggregates(noise: Noise) {
 
 /// Batches of 1,000 valid files from 200 clients at once.
 async fn batches(noise: Noise) {
-    let body = Bytes::from(json!({ "files": vec![new_upload("note.txt", 10); 1_000] }).to_string());
-    noise.begin().await;
-    noise
-        .over_and_over(200, move |noise, _| {
-            let body = body.clone();
-            async move { drop(noise.post("/app/uploads/initiate-batch", body).await) }
-        })
-        .await;
+    noise.send_batches(200, &json!({ "files": vec![new_upload("note.txt", 10); 1_000] })).await;
 }
 
 /// Files that are completed faster than their assets are promoted.
@@ -271,6 +257,17 @@ impl Noise {
         };
         let clients: JoinSet<()> = (0..clients).map(forever).collect();
         clients.join_all().await;
+    }
+
+    /// Begins, and has so many clients send the same batch.
+    async fn send_batches(self, clients: usize, batch: &Value) {
+        let body = Bytes::from(batch.to_string());
+        self.begin().await;
+        self.over_and_over(clients, move |noise, _| {
+            let body = body.clone();
+            async move { drop(noise.post("/app/uploads/initiate-batch", body).await) }
+        })
+        .await;
     }
 
     fn count(&self, what: impl ToString) {

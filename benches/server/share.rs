@@ -88,7 +88,7 @@ impl Limit {
 
     /// The session with its usage, then the upload that the store has opened; the answer is a session.
     const fn initiate(database: Database) -> Self {
-        Self::new(database, 2, 7, 1)
+        Self::new(database, 2, 3, 1)
     }
 
     /// The intent, then the asset with its job; the parts come from the store, and go there again.

@@ -174,7 +174,6 @@ async fn record_together(
     if whole.len() < 2 {
         return Ok(HashMap::new());
     }
-    let is_verified = |session: &Session, object: &Object| is_checked(session) && object.sha256.is_some();
     let changes = whole.iter().map(|(session, object)| {
         (*session, Change::complete(&caller.actor, &object.etag, is_verified(session, object)))
     });
@@ -378,9 +377,7 @@ async fn finish_held(
     if is_another(session, &object) {
         return fail(engine, actor, session, FailureReason::VerificationFailed).await;
     }
-    // Only what came back from the store was compared by it: some take the header, and any bytes with it.
-    let verified = is_checked(session) && object.sha256.is_some();
-    record(engine, actor, session, &object, verified).await
+    record(engine, actor, session, &object).await
 }
 
 /// A second look at an object that is not what was announced.
@@ -482,14 +479,14 @@ fn agree(planned: &[Part], said: &[(i64, String)]) -> Result<()> {
     }
 }
 
+/// Only what came back from the store was compared by it: some take the header, and any bytes with it.
+fn is_verified(session: &Session, object: &Object) -> bool {
+    is_checked(session) && object.sha256.is_some()
+}
+
 /// The last step: the state, the asset and the event in one transaction.
-async fn record(
-    engine: &Engine,
-    actor: &Actor,
-    session: &Session,
-    object: &Object,
-    verified: bool,
-) -> Result<Finished> {
+async fn record(engine: &Engine, actor: &Actor, session: &Session, object: &Object) -> Result<Finished> {
+    let verified = is_verified(session, object);
     let change = Change::complete(actor, &object.etag, verified);
     let mut made = None;
     let outcome = transition(engine, session, change, async |tx, session| {

@@ -60,7 +60,9 @@ async fn subjects(verb: Verb, ann: &Actor) -> Vec<Upload> {
     let mut uploads = Vec::new();
     for _ in 0..count {
         let upload = ann.initiate("a", 5).await;
-        assert_eq!(ann.send(&upload).await, 200);
+        if !matches!(verb, Verb::Cancel) {
+            assert_eq!(ann.send(&upload).await, 200);
+        }
         uploads.push(upload);
     }
     uploads

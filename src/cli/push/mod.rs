@@ -136,8 +136,7 @@ impl Push {
             api: Api::new(client().build()?, &args.server, &args.token.0, patience),
             store: Store::new(client().http1_only().build()?, patience),
             puts: Semaphore::new(parallel),
-            // Twice as many as PUTs: while the sessions of some are read, the others keep the line busy.
-            sending: Semaphore::new(parallel * 2),
+            sending: Semaphore::new(sending_at_once(parallel)),
             parallel,
             brand: args.brand.clone(),
             batch: args.batch.clone(),
@@ -159,11 +158,11 @@ impl Push {
             .map(|batch| self.open(batch, outcomes))
             .buffered(BATCHES_AHEAD)
             .flat_map(stream::iter);
-        let uploads =
-            sessions.for_each_concurrent(self.parallel * 2 + COMPLETED_AHEAD, async |(index, item, session)| {
-                let outcome = Box::pin(upload::upload(self, item, session)).await;
-                self.settle(outcomes, index, outcome);
-            });
+        let at_once = sending_at_once(self.parallel) + COMPLETED_AHEAD;
+        let uploads = sessions.for_each_concurrent(at_once, async |(index, item, session)| {
+            let outcome = Box::pin(upload::upload(self, item, session)).await;
+            self.settle(outcomes, index, outcome);
+        });
         uploads.await;
     }
 
@@ -202,7 +201,7 @@ impl Push {
 
     /// Whether any file is being sent now.
     fn is_sending(&self) -> bool {
-        self.sending.available_permits() < self.parallel * 2
+        self.sending.available_permits() < sending_at_once(self.parallel)
     }
 
     /// No further file is announced: it would fare the same.
@@ -240,6 +239,11 @@ impl Push {
             Err(error) => self.progress.error(&format!("Name a brand with --brand (cannot list them: {error})")),
         }
     }
+}
+
+/// Files of which bytes are sent, twice as many as PUTs: while the sessions of some are read, the others keep the line busy.
+const fn sending_at_once(parallel: usize) -> usize {
+    parallel * 2
 }
 
 /// One place for each file, in the order of the arguments; read even where the work was stopped half way.
