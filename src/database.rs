@@ -2,7 +2,6 @@
 
 mod conn;
 mod postgres;
-mod shares;
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -23,7 +22,6 @@ use sea_orm::{
     ActiveModelTrait, ConnectionTrait, DbBackend, EntityName as _, EntityTrait, Iterable as _, RuntimeErr, SqlErr,
     SqliteTransactionMode, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait, TryGetable, Value,
 };
-use shares::Turns;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::PgListener;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -34,6 +32,7 @@ use tracing::{debug, warn};
 
 use crate::error::{Error, Result};
 use crate::settings;
+use crate::turns::Turns;
 
 /// Readers of a SQLite file do not wait for each other; more than this many only cost memory. So many by a key, and so
 /// many that search.

@@ -32,3 +32,4 @@ mod open_files;
 pub mod start;
 pub mod telemetry;
 mod together;
+mod turns;

@@ -10,7 +10,7 @@ use sea_orm::{
 };
 
 use super::postgres;
-use super::shares::{Party, Place, Turns};
+use crate::turns::{Party, Place, Turns};
 
 /// Runs single statements, each on whichever connection of its pool is free.
 #[derive(Clone, Debug)]

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use validator::Validate;
 
 use super::body::{self, Body};
+use super::door::Door;
 use super::middleware::name_session;
 use super::problem::Answer;
 use super::query::Query;
@@ -78,11 +79,12 @@ pub(super) struct CompletedPart {
 )]
 pub(super) async fn complete(
     engine: Data<Engine>,
+    door: Data<Door>,
     caller: Caller,
     body: Body<CompleteRequest, { body::PARTS }>,
 ) -> Answer {
     admit(&engine, &caller, Permission::AssetsCreate).await?;
-    let body = body.parse()?;
+    let body = door.apart.run(caller.tenant, body.size(), move || body.parse()).await??;
     let id = body.upload_session_id.ok_or(Error::NotFound)?;
     name_session(id);
     let completion = body.into_completion();

@@ -14,14 +14,14 @@ use super::assets::CompleteRequest;
 use super::body::{self, Body};
 use super::door::Door;
 use super::fields::Budget;
-use super::in_flight::{Asker, Room};
+use super::in_flight::{Asker, Room, Written};
 use super::middleware::RequestId;
 use super::problem::{self, Answer, Document, Problem};
 use super::views::AssetView;
 use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::session::{self, CompletedItem};
+use crate::session::{self, BatchCompletion, CompletedItem};
 
 const SESSIONS_MAX: usize = 1_000;
 /// The least that a session takes in the body: its id and the names around it.
@@ -90,8 +90,16 @@ pub(super) async fn complete_batch(
 ) -> Answer {
     admit(&engine, &caller, Permission::AssetsCreate).await?;
     let sessions_max = (body.size() / SESSION_BYTES_MIN).min(SESSIONS_MAX);
-    let bytes = body.size() + sessions_max * SESSION_ANSWER_BYTES;
+    let body_size = body.size();
+    let bytes = body_size + sessions_max * SESSION_ANSWER_BYTES;
     let room = door.in_flight.reserve(Asker::Tenant(caller.tenant), bytes).await?;
+    let uploads = door.apart.run(caller.tenant, body_size, move || understand(body)).await??;
+    let results = session::complete_batch(&engine, &caller, uploads).await;
+    Ok(door.apart.finish(caller.tenant, bytes, move || answer(room, &id, results)).await?.into())
+}
+
+/// The sessions as [`session::complete_batch`] wants them.
+fn understand(body: Body<CompleteBatchRequest, { body::BATCH }>) -> Result<Vec<BatchCompletion>, Problem> {
     let mut budget = Budget::default();
     let (body, ()) = body.parse_with(Ok(()), &mut budget, |_| None)?;
     let uploads = body.uploads.unwrap_or_default().into_iter().map(|upload| {
@@ -102,11 +110,10 @@ pub(super) async fn complete_batch(
             body::parse_value::<CompleteRequest>(&upload, &mut budget, |_| None).map(CompleteRequest::into_completion),
         )
     });
-    let results = session::complete_batch(&engine, &caller, uploads.collect()).await;
-    answer(room, &id, results)
+    Ok(uploads.collect())
 }
 
-fn answer(room: Room, id: &RequestId, results: Vec<CompletedItem>) -> Answer {
+fn answer(room: Room, id: &RequestId, results: Vec<CompletedItem>) -> Result<Written, Problem> {
     let made = results.iter().any(|item| matches!(item.result, Ok((_, true))));
     let outage = results.iter().all(|item| item.result.as_ref().is_err_and(Error::is_outage));
     let mut failed = Vec::new();
@@ -125,10 +132,10 @@ fn answer(room: Room, id: &RequestId, results: Vec<CompletedItem>) -> Answer {
     }
     let view = CompleteBatchView { completed: uploads.len() - failed.len(), failed: failed.len(), uploads };
     match (view.completed, view.failed) {
-        (_, 0) if made => Ok(room.json(StatusCode::CREATED, &view)),
-        (_, 0) => Ok(room.json(StatusCode::OK, &view)),
+        (_, 0) if made => Ok(room.write(StatusCode::CREATED, &view)),
+        (_, 0) => Ok(room.write(StatusCode::OK, &view)),
         (0, _) => Err(none_completed(failed.first().copied().filter(|_| outage), &view)),
-        _ => Ok(room.json(StatusCode::MULTI_STATUS, &view)),
+        _ => Ok(room.write(StatusCode::MULTI_STATUS, &view)),
     }
 }
 

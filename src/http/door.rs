@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, web};
 
+use super::apart::Apart;
 use super::auth::{self, Verifier};
 use super::client_address::TrustedProxies;
 use super::in_flight::InFlight;
@@ -19,6 +20,7 @@ pub struct Door {
     /// `None` where it is off.
     pub(super) rate_limit: Option<RateLimit>,
     pub(super) in_flight: InFlight,
+    pub(super) apart: Apart,
     body_timeout: Duration,
 }
 
@@ -31,6 +33,7 @@ impl Door {
             proxies: TrustedProxies::new(settings.server.trusted_networks().map_err(auth::StartError::Settings)?),
             rate_limit: RateLimit::new(&settings.rate_limit, clock),
             in_flight: InFlight::new(&settings.server),
+            apart: Apart::new(settings.server.worker_threads()),
             body_timeout: Duration::from_secs(settings.server.body_timeout_secs),
         })
     }

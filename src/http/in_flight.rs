@@ -140,12 +140,15 @@ impl Room {
     }
 
     /// A JSON answer that has been made in this room.
-    pub(super) fn json(mut self, status: StatusCode, view: &impl Serialize) -> HttpResponse {
+    pub(super) fn json(self, status: StatusCode, view: &impl Serialize) -> HttpResponse {
+        self.write(status, view).into()
+    }
+
+    /// The same before it is an answer, which only the thread that sends it can have.
+    pub(super) fn write(mut self, status: StatusCode, view: &impl Serialize) -> Written {
         let json = serde_json::to_vec(view).expect("texts, ids and numbers are JSON");
         self.shrink(json.len());
-        HttpResponse::build(status)
-            .content_type(mime::APPLICATION_JSON)
-            .body(Slices { bytes: json.into(), _room: self })
+        Written { status, slices: Slices { bytes: json.into(), _room: self } }
     }
 
     /// A JSON answer that ends in a list whose items are made while the client reads. `head` is what goes before them, as an
@@ -181,6 +184,18 @@ impl Room {
             (!chunk.is_empty()).then(|| Ok::<_, Infallible>(Bytes::from(std::mem::take(&mut chunk))))
         });
         HttpResponse::Ok().content_type(mime::APPLICATION_JSON).streaming(stream::iter(chunks))
+    }
+}
+
+/// See [`Room::write`].
+pub(super) struct Written {
+    status: StatusCode,
+    slices: Slices,
+}
+
+impl From<Written> for HttpResponse {
+    fn from(written: Written) -> Self {
+        Self::build(written.status).content_type(mime::APPLICATION_JSON).body(written.slices)
     }
 }
 

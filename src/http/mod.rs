@@ -1,6 +1,7 @@
 //! The web door: the only folder that names actix_web. It parses, authorizes, calls one verb and renders the outcome.
 
 pub(crate) mod admin;
+mod apart;
 mod assets;
 pub mod auth;
 mod body;

@@ -210,6 +210,12 @@ impl Problem {
         .retry_after(wait.as_secs())
     }
 
+    /// What the tenant asks for at a time takes more of the processors than its share.
+    pub fn no_turn(wait: Duration) -> Self {
+        Self::new(&RATE_LIMITED, "too many large requests at a time: nothing was done, send the same one again")
+            .retry_after(wait.as_secs())
+    }
+
     /// The token may be good, but nobody can tell: an honest client must not be sent to log in again.
     pub fn keys_unavailable(retry_after_secs: u64) -> Self {
         Self::new(&KEYS_UNAVAILABLE, "the keys that would prove the token cannot be fetched now")

@@ -14,7 +14,7 @@ use super::body::{self, Body, Nothing};
 use super::door::Door;
 use super::fields::{Budget, shortened};
 use super::idempotency_key::IdempotencyKey;
-use super::in_flight::{Asker, Room};
+use super::in_flight::{Asker, Room, Written};
 use super::middleware::{RequestId, name_session};
 use super::problem::{self, Answer, Document, Problem};
 use super::rules;
@@ -23,7 +23,7 @@ use super::{admit, session_of};
 use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
-use crate::session::{self, Initiated, NewUpload, NoResume, PartUrl, Wanted};
+use crate::session::{self, BatchFile, Initiated, NewUpload, NoResume, PartUrl, Wanted};
 
 /// Files of a batch, and the fewest bytes that one may have in a body: `{"file_name":"a","file_size":1}`.
 const FILES_MAX: usize = 1_000;
@@ -240,24 +240,48 @@ pub(super) async fn initiate_batch(
 ) -> Answer {
     admit(&engine, &caller, Permission::UploadsCreate).await?;
     let files_max = (body.size() / FILE_BYTES_MIN).min(FILES_MAX);
-    let bytes = body.size() + files_max * FILE_ANSWER_BYTES;
+    let body_size = body.size();
+    let bytes = body_size + files_max * FILE_ANSWER_BYTES;
     let room = door.in_flight.reserve(Asker::Tenant(caller.tenant), bytes).await?;
+    let key = key.parse();
+    let understand = {
+        let (engine, caller) = (engine.clone(), caller.clone());
+        move || understand_batch(&engine, &caller, key, body)
+    };
+    let (batch_reference, files) = door.apart.run(caller.tenant, body_size, understand).await??;
+    let results = session::initiate_batch(&engine, &caller, files).await;
+    let answer = door.apart.finish(caller.tenant, bytes, move || batch_answer(room, &id, batch_reference, results));
+    Ok(answer.await?.into())
+}
+
+/// The batch's reference, and its files as [`session::initiate_batch`] wants them.
+fn understand_batch(
+    engine: &Engine,
+    caller: &Caller,
+    key: std::result::Result<Option<String>, FieldError>,
+    body: Body<BatchRequest, { body::BATCH }>,
+) -> std::result::Result<(String, Vec<BatchFile>), Problem> {
     let mut budget = Budget::default();
-    let (body, key) = body.parse_with(key.parse(), &mut budget, |_| None)?;
-    let batch_reference = body.batch_reference.unwrap_or_else(|| session::batch_reference(&caller, key.as_deref()));
+    let (body, key) = body.parse_with(key, &mut budget, |_| None)?;
+    let batch_reference = body.batch_reference.unwrap_or_else(|| session::batch_reference(caller, key.as_deref()));
     let files = body.files.unwrap_or_default().into_iter().enumerate().map(|(index, file)| {
         let client_reference = file.get("client_reference").and_then(Value::as_str).map(str::to_owned);
         // A line break cannot be in a caller's own key: no key of a single upload is taken for one of these.
         let key = key.as_ref().map(|key| format!("{key}\n{index}"));
-        let new = body::parse_value::<FileRequest>(&file, &mut budget, |file| file.wrong_size(&engine))
+        let new = body::parse_value::<FileRequest>(&file, &mut budget, |file| file.wrong_size(engine))
             .map(|file| file.into_new(Some(batch_reference.clone()), body.brand_id, key));
         (client_reference, new)
     });
-    let results = session::initiate_batch(&engine, &caller, files.collect()).await;
-    batch_answer(room, &id, batch_reference, results)
+    let files = files.collect();
+    Ok((batch_reference, files))
 }
 
-fn batch_answer(room: Room, id: &RequestId, batch_reference: String, results: Vec<session::BatchItem>) -> Answer {
+fn batch_answer(
+    room: Room,
+    id: &RequestId,
+    batch_reference: String,
+    results: Vec<session::BatchItem>,
+) -> std::result::Result<Written, Problem> {
     let created = results.iter().any(|item| item.result.as_ref().is_ok_and(|done| done.created));
     let outage = results.iter().all(|item| item.result.as_ref().is_err_and(Error::is_outage));
     let mut rejected = Vec::new();
@@ -279,10 +303,10 @@ fn batch_answer(room: Room, id: &RequestId, batch_reference: String, results: Ve
     let view =
         BatchView { batch_reference, accepted: uploads.len() - rejected.len(), rejected: rejected.len(), uploads };
     match (view.accepted, view.rejected) {
-        (_, 0) if created => Ok(room.json(StatusCode::CREATED, &view)),
-        (_, 0) => Ok(room.json(StatusCode::OK, &view)),
+        (_, 0) if created => Ok(room.write(StatusCode::CREATED, &view)),
+        (_, 0) => Ok(room.write(StatusCode::OK, &view)),
         (0, _) => Err(none_accepted(rejected.first().copied().filter(|_| outage), &view)),
-        _ => Ok(room.json(StatusCode::MULTI_STATUS, &view)),
+        _ => Ok(room.write(StatusCode::MULTI_STATUS, &view)),
     }
 }
 
@@ -469,7 +493,7 @@ pub(super) async fn part_urls(
     body: Body<PartUrlsRequest, { body::PARTS }>,
 ) -> Answer {
     admit(&engine, &caller, Permission::UploadsCreate).await?;
-    let wanted = body.parse()?.wanted()?;
+    let wanted = door.apart.run(caller.tenant, body.size(), move || body.parse()).await??.wanted()?;
     let urls = session::part_urls(&engine, &caller, session_of(&id)?, wanted).await?;
     let bytes = STREAM_BYTES.min(urls.size_hint().0 * PART_URL_BYTES);
     let room = door.in_flight.reserve(Asker::Tenant(caller.tenant), bytes).await?;

@@ -19,6 +19,9 @@ use crate::tenant;
 /// Sessions that one transaction stores.
 const OPENED_AT_ONCE: usize = 32;
 
+/// One file of a batch as it was asked for: its `client_reference`, and the file, or what it was refused for.
+pub type BatchFile = (Option<String>, Result<NewUpload>);
+
 /// What became of one file of a batch.
 pub struct BatchItem {
     pub client_reference: Option<String>,
@@ -47,11 +50,7 @@ pub fn batch_reference(caller: &Caller, idempotency_key: Option<&str>) -> String
 /// Results come in the order of the files. A file that was refused before this call stays refused in its place; a
 /// `client_reference` that occurs twice rejects the second. At most `sessions.batch_concurrency` files are worked on at once.
 #[instrument(name = "session.initiate_batch", skip_all, fields(tenant.id = %caller.tenant, files = files.len()))]
-pub async fn initiate_batch(
-    engine: &Engine,
-    caller: &Caller,
-    files: Vec<(Option<String>, Result<NewUpload>)>,
-) -> Vec<BatchItem> {
+pub async fn initiate_batch(engine: &Engine, caller: &Caller, files: Vec<BatchFile>) -> Vec<BatchItem> {
     let mut seen = HashSet::new();
     let files: Vec<_> = files
         .into_iter()
@@ -79,7 +78,8 @@ pub async fn initiate_batch(
             client_reference,
             result: match (opened, file) {
                 (Some(opened), _) => opened,
-                (None, Ok(new)) => initiate(engine, caller, new).await,
+                // Boxed: a stream moves each of its futures several times, and few of them come here.
+                (None, Ok(new)) => Box::pin(initiate(engine, caller, new)).await,
                 (None, Err(error)) => Err(error),
             },
         })
@@ -89,11 +89,7 @@ pub async fn initiate_batch(
 }
 
 /// The brand of files that name none is the same for all of them, and is looked for once.
-async fn with_brand(
-    engine: &Engine,
-    caller: &Caller,
-    mut files: Vec<(Option<String>, Result<NewUpload>)>,
-) -> Vec<(Option<String>, Result<NewUpload>)> {
+async fn with_brand(engine: &Engine, caller: &Caller, mut files: Vec<BatchFile>) -> Vec<BatchFile> {
     let mut nameless: Vec<_> =
         files.iter_mut().filter_map(|(_, file)| file.as_mut().ok()).filter(|new| new.brand_id.is_none()).collect();
     // Where there is none, each file is told.
@@ -107,11 +103,7 @@ async fn with_brand(
 
 /// Brands and client references of files that no session of their batch has yet. Where that cannot be told, of none: then
 /// each file is looked for by itself.
-async fn unknown(
-    engine: &Engine,
-    caller: &Caller,
-    files: &[(Option<String>, Result<NewUpload>)],
-) -> HashSet<(BrandId, String)> {
+async fn unknown(engine: &Engine, caller: &Caller, files: &[BatchFile]) -> HashSet<(BrandId, String)> {
     let mut named: HashMap<(BrandId, &str), Vec<&str>> = HashMap::new();
     for new in files.iter().filter_map(|(_, file)| file.as_ref().ok()) {
         if let (Some(brand), Some(batch), Some(client)) = (new.brand_id, &new.batch_reference, &new.client_reference) {

@@ -16,6 +16,9 @@ use crate::error::{Error, Result, with_causes};
 /// Sessions that one transaction completes.
 const COMPLETED_AT_ONCE: usize = 32;
 
+/// One session of a batch as it was named: its id, where it is one, and how it completes, or what it was refused for.
+pub type BatchCompletion = (Option<SessionId>, Result<Completion>);
+
 /// What became of one session of a batch of completions.
 pub struct CompletedItem {
     /// As the caller named it; `None` where that was no id.
@@ -31,11 +34,7 @@ pub struct CompletedItem {
 /// is named twice is completed once, and both results have its asset. At most `sessions.batch_concurrency` sessions are
 /// worked on at once. Safe to repeat.
 #[instrument(name = "session.complete_batch", skip_all, fields(tenant.id = %caller.tenant, sessions = sessions.len()))]
-pub async fn complete_batch(
-    engine: &Engine,
-    caller: &Caller,
-    sessions: Vec<(Option<SessionId>, Result<Completion>)>,
-) -> Vec<CompletedItem> {
+pub async fn complete_batch(engine: &Engine, caller: &Caller, sessions: Vec<BatchCompletion>) -> Vec<CompletedItem> {
     let plain = sessions.iter().filter_map(|(session, completion)| {
         let completion = completion.as_ref().ok()?;
         session.filter(|_| completion.is_plain())
@@ -59,7 +58,8 @@ pub async fn complete_batch(
             session,
             result: match (done, session, completion) {
                 (Some(done), ..) => done,
-                (None, Some(id), Ok(completion)) => complete(engine, caller, id, &completion).await,
+                // Boxed: a stream moves each of its futures several times, and few of them come here.
+                (None, Some(id), Ok(completion)) => Box::pin(complete(engine, caller, id, &completion)).await,
                 (None, None, Ok(_)) => Err(Error::NotFound),
                 (None, _, Err(error)) => Err(error),
             },

@@ -33,11 +33,11 @@ mod wait;
 
 pub use abandon::detect_abandoned;
 pub use activity::touch;
-pub use batch::{BatchItem, batch_reference, initiate_batch};
+pub use batch::{BatchFile, BatchItem, batch_reference, initiate_batch};
 pub use cancel::cancel;
 pub use cleanup::cleanup;
 pub use complete::{Completion, complete};
-pub use complete_batch::{CompletedItem, complete_batch};
+pub use complete_batch::{BatchCompletion, CompletedItem, complete_batch};
 pub use fail::fail;
 pub use initiate::{Initiated, NewUpload, initiate, wrong_size};
 pub use inspect::{Inspection, Stored, inspect};

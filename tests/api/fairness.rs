@@ -15,6 +15,7 @@ use crate::kit::{Actor, Pair, TestApp, stories, tell};
 
 stories![
     many_batches_of_one_tenant_leave_another_its_turn,
+    what_takes_long_to_understand_holds_up_nobody_else,
     sums_of_one_tenant_leave_others_their_connections,
     searches_keep_no_upload_waiting,
 ];
@@ -72,6 +73,42 @@ async fn many_batches_of_one_tenant_leave_another_its_turn(app: TestApp) {
     let all = BATCHES * FILES;
     assert!(between.iter().all(|between| *between <= all as u64 / 4), "{between:?} of {all} came between");
     noise.join_all().await;
+}
+
+/// Refused, each for its thousand files, and each of these for a hundred fields.
+const BAD_BATCHES: usize = 6;
+
+async fn what_takes_long_to_understand_holds_up_nobody_else(app: TestApp) {
+    // One thread for all connections: what keeps it busy keeps all waiting.
+    app.restart_with(&[("QUAYMASTER_SERVER__WORKERS", "1")]).await;
+    let (noisy, quiet) = (app.tenant("acme").user("ann"), app.tenant("globex").user("bob"));
+    let note = quiet.initiate("note.txt", 1).await;
+    let mut file: serde_json::Map<_, _> = (0..99).map(|n| (format!("unknown-{n}"), json!(n))).collect();
+    file.insert("file_size".to_owned(), json!("x"));
+    let body = Arc::new(json!({ "files": vec![Value::from(file); 1_000] }));
+    let mut noise = JoinSet::new();
+    for _ in 0..BAD_BATCHES {
+        let (noisy, body) = (noisy.clone(), Arc::clone(&body));
+        noise.spawn(async move { noisy.initiate_batch(&body).await });
+    }
+    // Told in answers, and not in time, of which a busy machine takes any.
+    let (mut refused, mut answered) = (0, 0);
+    while refused < BAD_BATCHES {
+        tokio::select! {
+            biased;
+            Some(reply) = noise.join_next() => {
+                // All of one tenant: those that have no turn in time are told to come again.
+                let reply = reply.unwrap();
+                match reply.status {
+                    422 => drop(reply.is_problem(422, "validation-failed")),
+                    _ => drop(reply.is_problem(429, "rate-limited")),
+                }
+                refused += 1;
+            }
+            _ = quiet.status(&note) => answered += 1,
+        }
+    }
+    assert!(answered >= 10 * BAD_BATCHES, "{answered} answers beside {BAD_BATCHES} bad batches");
 }
 
 /// For noise that waits for its turn to the end.

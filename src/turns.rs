@@ -1,5 +1,5 @@
-//! Who may use a connection next. A pool hands its connections out first come, first served, so whoever asks for the
-//! most has the most; here tenants take turns, however much any of them asks for.
+//! Who is next, where there is less than is asked for: connections of a pool, processors. First come, first served gives
+//! the most to whoever asks for the most; here tenants take turns, however much any of them asks for.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,12 +10,12 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 /// Who asks: a tenant, or with `None` the server itself, which has its turns like any tenant.
-pub(super) type Party = Option<TenantId>;
+pub(crate) type Party = Option<TenantId>;
 
-/// The places in front of one pool. A place that is free goes to the party whose turn it is, and within a party to
+/// The places in front of what is shared. A place that is free goes to the party whose turn it is, and within a party to
 /// whoever has waited longest.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     state: Mutex<State>,
     /// Places that one party may have at a time.
     each: usize,
@@ -41,7 +41,7 @@ struct Queue {
 
 /// A place, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// `None` where the place was not handed over.
     turns: Option<Arc<Turns>>,
     party: Party,
@@ -56,14 +56,14 @@ impl Drop for Place {
 }
 
 impl Turns {
-    /// As many places as the pool has connections. No party has more than `each` of them at a time.
-    pub(super) fn new(places: usize, each: usize, patience: Duration) -> Arc<Self> {
+    /// No party has more than `each` of the places at a time.
+    pub(crate) fn new(places: usize, each: usize, patience: Duration) -> Arc<Self> {
         let state = State { free: places, parties: HashMap::new(), turns: VecDeque::new() };
         Arc::new(Self { state: Mutex::new(state), each: each.max(1), patience })
     }
 
     /// Waits for a place; `None` where there was none in time. May be dropped while it waits.
-    pub(super) async fn enter(self: &Arc<Self>, party: Party) -> Option<Place> {
+    pub(crate) async fn enter(self: &Arc<Self>, party: Party) -> Option<Place> {
         let waiting = {
             let mut state = self.state();
             let queue = state.parties.entry(party).or_default();
