@@ -10,6 +10,8 @@ use tracing::Span;
 
 use super::auth::{Identity, Rejection};
 use super::door::Door;
+use super::fair;
+use super::in_flight::Asker;
 use super::problem::{self, Problem};
 use crate::caller::{Actor, Admin, Caller, Permission};
 
@@ -73,6 +75,7 @@ pub(super) async fn authenticate(req: &HttpRequest) -> Result<Rc<Identity>, Prob
     if let Some(limit) = &door.rate_limit {
         limit.take(&identity).map_err(Problem::rate_limited)?;
     }
+    fair::name(req, Asker::of(&identity));
     let identity = Rc::new(identity);
     req.extensions_mut().insert(Rc::clone(&identity));
     Ok(identity)

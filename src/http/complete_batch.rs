@@ -134,7 +134,7 @@ fn answer(room: Room, id: &RequestId, results: Vec<CompletedItem>) -> Result<Wri
     match (view.completed, view.failed) {
         (_, 0) if made => Ok(room.write(StatusCode::CREATED, &view)),
         (_, 0) => Ok(room.write(StatusCode::OK, &view)),
-        (0, _) => Err(none_completed(failed.first().copied().filter(|_| outage), &view)),
+        (0, _) => Err(none_completed(failed.first().copied().filter(|_| outage), &view).sealed(id.as_str(), room)),
         _ => Ok(room.write(StatusCode::MULTI_STATUS, &view)),
     }
 }

@@ -54,9 +54,11 @@ pub(super) enum Asker {
 
 impl Asker {
     /// Who sent a request that has been answered.
-    fn of(request: &HttpRequest) -> Self {
-        let extensions = request.extensions();
-        let Some(identity) = extensions.get::<std::rc::Rc<Identity>>() else { return Self::Strangers };
+    fn who_sent(request: &HttpRequest) -> Self {
+        request.extensions().get::<std::rc::Rc<Identity>>().map_or(Self::Strangers, |identity| Self::of(identity))
+    }
+
+    pub(super) fn of(identity: &Identity) -> Self {
         match identity.tenant {
             Some(tenant) if !identity.permissions.has(Permission::Operator) => Self::Tenant(tenant),
             Some(_) | None => Self::Operators,
@@ -65,6 +67,7 @@ impl Asker {
 }
 
 /// Taken from the room until it is dropped, with the answer or when that has been taken by its client.
+#[derive(Debug)]
 pub(super) struct Room {
     all: OwnedSemaphorePermit,
     share: OwnedSemaphorePermit,
@@ -225,8 +228,9 @@ pub(super) async fn bound(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let response = next.call(req).await?;
-    let asker = Asker::of(response.request());
+    let asker = Asker::who_sent(response.request());
     let (request, response) = response.into_parts();
+    let reserved = response.error().and_then(|error| error.as_error::<Problem>()).and_then(Problem::take_room);
     let (mut response, body) = response.into_parts();
     let body = body.boxed();
     if body.size() == BodySize::None {
@@ -234,18 +238,27 @@ pub(super) async fn bound(
         return Ok(ServiceResponse::new(request, response.set_body(body)));
     }
     let body = match body.try_into_bytes() {
-        Ok(bytes) if bytes.len() > SMALL => match Door::of(&request).in_flight.reserve_now(asker, bytes.len()) {
-            Some(room) => BoxBody::new(Slices { bytes, _room: room }),
-            None => {
-                tracing::warn!(?asker, bytes = bytes.len(), "an answer found no room among those that nobody takes");
-                let problem = Problem::no_room(PATIENCE);
-                let id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
-                *response.status_mut() = problem.status_code();
-                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
-                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(PATIENCE.as_secs()));
-                BoxBody::new(problem.body(id.as_deref()))
+        Ok(bytes) if bytes.len() > SMALL => {
+            match reserved.or_else(|| Door::of(&request).in_flight.reserve_now(asker, bytes.len())) {
+                Some(mut room) => {
+                    room.shrink(bytes.len());
+                    BoxBody::new(Slices { bytes, _room: room })
+                }
+                None => {
+                    tracing::warn!(
+                        ?asker,
+                        bytes = bytes.len(),
+                        "an answer found no room among those that nobody takes"
+                    );
+                    let problem = Problem::no_room(PATIENCE);
+                    let id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+                    *response.status_mut() = problem.status_code();
+                    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+                    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(PATIENCE.as_secs()));
+                    BoxBody::new(problem.body(id.as_deref()))
+                }
             }
-        },
+        }
         Ok(bytes) => BoxBody::new(bytes),
         Err(body) => body,
     };

@@ -13,6 +13,7 @@ mod complete_batch;
 mod connection;
 mod door;
 mod events;
+mod fair;
 mod fields;
 mod framing;
 mod health;
@@ -130,6 +131,7 @@ pub(crate) async fn serve(
                 .app_data(door.clone())
                 // Read from below: the last one is the outermost.
                 .wrap(from_fn(middleware::catch_panic))
+                .wrap(from_fn(fair::share))
                 .wrap(from_fn(middleware::finish_writes))
                 .wrap(from_fn(framing::frame))
                 .wrap(middleware::cors(&engine.settings.cors))

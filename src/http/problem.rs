@@ -3,16 +3,19 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
-use actix_web::{HttpResponse, ResponseError, Route, web};
+use actix_web::web::{self, Bytes};
+use actix_web::{HttpResponse, ResponseError, Route};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::in_flight::Room;
 use crate::database::DbErr;
 use crate::error::{Error, FieldError, with_causes};
 use crate::session::state;
@@ -139,6 +142,14 @@ pub struct Problem {
     document: Box<Document>,
     headers: Vec<(HeaderName, HeaderValue)>,
     cause: Option<Box<dyn StdError + Send + Sync>>,
+    sealed: Option<Sealed>,
+}
+
+/// A body that has been written, and the room for it until the answer takes that.
+#[derive(Debug)]
+struct Sealed {
+    body: Bytes,
+    room: Mutex<Option<Room>>,
 }
 
 impl Problem {
@@ -157,7 +168,7 @@ impl Problem {
             retry_after: None,
             more: Map::new(),
         };
-        Self { kind, document: Box::new(document), headers: Vec::new(), cause: None }
+        Self { kind, document: Box::new(document), headers: Vec::new(), cause: None, sealed: None }
     }
 
     pub fn malformed_body(detail: impl Into<String>) -> Self {
@@ -256,15 +267,31 @@ impl Problem {
         serde_json::to_value(&self.document).unwrap_or_default()
     }
 
+    /// Writes the body now, in the room that has been reserved for the answer.
+    pub(super) fn sealed(mut self, instance: &str, room: Room) -> Self {
+        let body = self.body(Some(instance));
+        self.document.more = Map::new();
+        self.sealed = Some(Sealed { body, room: Mutex::new(Some(room)) });
+        self
+    }
+
+    /// The room that was reserved for the body; only the first who asks has it.
+    pub(super) fn take_room(&self) -> Option<Room> {
+        self.sealed.as_ref()?.room.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// The body; `instance` is the request's id.
-    pub(super) fn body(&self, instance: Option<&str>) -> Vec<u8> {
+    pub(super) fn body(&self, instance: Option<&str>) -> Bytes {
+        if let Some(sealed) = &self.sealed {
+            return sealed.body.clone();
+        }
         #[derive(Serialize)]
         struct Instanced<'a> {
             #[serde(flatten)]
             document: &'a Document,
             instance: Option<&'a str>,
         }
-        serde_json::to_vec(&Instanced { document: &self.document, instance }).unwrap_or_default()
+        serde_json::to_vec(&Instanced { document: &self.document, instance }).unwrap_or_default().into()
     }
 
     /// What the database said, where that is why.

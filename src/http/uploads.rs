@@ -305,7 +305,7 @@ fn batch_answer(
     match (view.accepted, view.rejected) {
         (_, 0) if created => Ok(room.write(StatusCode::CREATED, &view)),
         (_, 0) => Ok(room.write(StatusCode::OK, &view)),
-        (0, _) => Err(none_accepted(rejected.first().copied().filter(|_| outage), &view)),
+        (0, _) => Err(none_accepted(rejected.first().copied().filter(|_| outage), &view).sealed(id.as_str(), room)),
         _ => Ok(room.write(StatusCode::MULTI_STATUS, &view)),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,19 +28,23 @@ const FRAME_BYTES: usize = 256 * 1024;
 /// A PUT of which nothing has moved for so long, up or down, is given up and tried again. A PUT may take as long
 /// as it needs while it moves.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
+/// Goes with a PUT whose URL is signed for it; a store that has compared the bytes with it says so in its answer.
+pub const CHECKSUM: &str = "x-amz-checksum-sha256";
 /// As much as is read of a store's error document.
 const ERROR_BYTES: usize = 4 * 1024;
 
 pub struct Store {
     http: Client,
     pub retry: Retry,
+    /// Whether the last answer to a PUT with a SHA-256 repeated it. Then an MD5 would prove the same once more.
+    compares: AtomicBool,
 }
 
 /// The store has taken a part.
 #[derive(Clone, Debug)]
 pub struct Receipt {
     pub etag: Option<String>,
-    /// Of the bytes sent. `None` where the store encrypts with a key of the customer's: then an ETag may look like
+    /// Of the bytes sent. `None` where the store has compared their SHA-256, and where it encrypts with a key of the customer's: then an ETag may look like
     /// an MD5 and is none (S3 API reference, "ETag" of Object).
     pub md5: Option<Md5Sum>,
 }
@@ -50,7 +54,7 @@ type Tally = AtomicU64;
 
 impl Store {
     pub fn new(http: Client, patience: Duration) -> Self {
-        Self { http, retry: Retry::new(patience) }
+        Self { http, retry: Retry::new(patience), compares: AtomicBool::new(false) }
     }
 
     /// One attempt. After an error it is unknown whether the store has the part; the same PUT may be sent again.
@@ -89,10 +93,13 @@ impl Store {
         for (name, value) in headers {
             request = request.header(name, value);
         }
+        let checksum = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(CHECKSUM)).map(|(_, value)| value);
+        let md5 = (checksum.is_none() || !self.compares.load(Ordering::Relaxed)).then(Md5::new);
+        let needless = md5.is_none();
         let (frames, waiting) = mpsc::channel(1);
         let frames_of = read(file, part)?;
         // Beside the sending: an MD5 takes longer than the copy of the bytes into a socket.
-        let reading = spawn_blocking(move || frames_of.hash_into(&frames));
+        let reading = spawn_blocking(move || frames_of.hand_over(&frames, md5));
         let (counted, moving) = (Arc::clone(tally), bar.clone());
         let bytes = stream::unfold(waiting, async |mut waiting| Some((waiting.recv().await?, waiting)));
         let bytes = bytes.inspect(move |frame: &io::Result<Bytes>| {
@@ -108,10 +115,17 @@ impl Store {
             }
             Ok((response, reading.await.expect("reading does not panic")))
         };
-        let (response, md5) = tokio::select! {
+        let (response, mut md5) = tokio::select! {
             answered = exchange => answered?,
             () = stalled(tally) => return Err(Error::Stalled(STALLED_AFTER)),
         };
+        if let Some(checksum) = checksum {
+            let compared = response.headers().get(CHECKSUM).is_some_and(|said| said.as_bytes() == checksum.as_bytes());
+            self.compares.store(compared, Ordering::Relaxed);
+            if needless && !compared {
+                md5 = Some(md5_of(file, part).await?);
+            }
+        }
         let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok());
         Ok(Receipt {
             etag: etag.map(|etag| etag.trim_matches('"').to_owned()),
@@ -143,8 +157,9 @@ impl Iterator for Frames {
     type Item = io::Result<Bytes>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut frame = Vec::with_capacity(FRAME_BYTES);
-        match self.0.by_ref().take(FRAME_BYTES as u64).read_to_end(&mut frame) {
+        let most = self.0.limit().min(FRAME_BYTES as u64);
+        let mut frame = Vec::with_capacity(most as usize);
+        match self.0.by_ref().take(most).read_to_end(&mut frame) {
             Ok(0) => None,
             Ok(_) => Some(Ok(frame.into())),
             Err(error) => Some(Err(error)),
@@ -153,17 +168,19 @@ impl Iterator for Frames {
 }
 
 impl Frames {
-    /// Hands the frames over as they are asked for, and says their MD5; `None` where nobody wants them any more, or
-    /// they cannot be read, which the receiver is told.
-    fn hash_into(self, receiver: &mpsc::Sender<io::Result<Bytes>>) -> Option<Md5Sum> {
-        let mut md5 = Md5::new();
+    /// Hands the frames over as they are asked for, and says their MD5 if it is wanted; `None` where nobody wants them any
+    /// more, or they cannot be read, which the receiver is told.
+    fn hand_over(self, receiver: &mpsc::Sender<io::Result<Bytes>>, mut md5: Option<Md5>) -> Option<Md5Sum> {
         for frame in self {
-            let read = frame.as_ref().map(|frame| md5.update(frame)).is_ok();
+            if let (Some(md5), Ok(frame)) = (&mut md5, &frame) {
+                md5.update(frame);
+            }
+            let read = frame.is_ok();
             if receiver.blocking_send(frame).is_err() || !read {
                 return None;
             }
         }
-        Some(md5.finalize().into())
+        md5.map(|md5| md5.finalize().into())
     }
 }
 
@@ -210,7 +227,11 @@ fn said(xml: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::cli::push::progress::Progress;
 
     #[test]
     fn a_stores_error_document_is_cut_to_what_it_says() {
@@ -227,6 +248,46 @@ mod tests {
         };
         assert!(hides_md5(&kind("aws:kms")));
         assert!(!hides_md5(&kind("AES256")) && !hides_md5(&HeaderMap::new()));
+    }
+
+    /// A store that takes one body a connection, and answers with these headers.
+    async fn answering(listener: &TcpListener, headers: &str) {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut read = Vec::new();
+        while !read.ends_with(b"hello") {
+            read.push(socket.read_u8().await.unwrap());
+        }
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n{headers}\r\n");
+        socket.write_all(answer.as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_md5_is_needless_where_the_store_compares_the_sha256() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, b"hello").unwrap();
+        let meta = std::fs::metadata(&path).unwrap();
+        let file = LocalFile { path, name: "file".into(), size: meta.len(), modified: meta.modified().unwrap() };
+        let (store, part) = (Store::new(Client::new(), STALLED_AFTER), Part { number: 1, offset: 0, size: 5 });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let bar = Progress::new(true, 1, 5).start("file", 5);
+        let (checked, plain) = (HashMap::from([(CHECKSUM.to_owned(), "c3Vt".to_owned())]), HashMap::new());
+        let repeats = "x-amz-checksum-sha256: c3Vt\r\n";
+        // The first answer is not known yet; the last but one shows that the store compares no more.
+        for (headers, answer, proved) in [
+            (&checked, repeats, true),
+            (&checked, repeats, false),
+            (&plain, "", true),
+            (&checked, repeats, false),
+            (&checked, "", true),
+            (&checked, repeats, true),
+        ] {
+            let sent = store.put(&url, headers, &file, part, &bar);
+            let (receipt, ()) = tokio::join!(sent, answering(&listener, answer));
+            let md5 = proved.then(|| Md5::digest(b"hello").into());
+            assert_eq!(receipt.unwrap().md5, md5, "{headers:?} {answer:?}");
+        }
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use super::plan::{self, Held, Md5Sum, Part, Plan};
 use super::progress::FileBar;
 use super::report::{Done, Outcome, Verified, shown};
 use super::scan::LocalFile;
-use super::store::{Receipt, md5_of};
+use super::store::{CHECKSUM, Receipt, md5_of};
 use super::urls::Urls;
 use super::wire::{Asset, Session, Status, UploadType};
 
@@ -155,7 +155,7 @@ impl Transfer<'_> {
     async fn send_whole(&mut self, session: &Session) -> Result<Sent, Error> {
         self.bar.set_there(0);
         let headers = session.direct.upload_headers.iter().flatten();
-        let checked = headers.into_iter().any(|(name, _)| name.eq_ignore_ascii_case("x-amz-checksum-sha256"));
+        let checked = headers.into_iter().any(|(name, _)| name.eq_ignore_ascii_case(CHECKSUM));
         let urls = Urls::of_direct(&self.push.api, &self.session_id, session.direct.clone());
         let part = Part { number: 1, offset: 0, size: self.file.size };
         let receipt = put(self.push, &self.file, &urls, part, &self.bar).await?;

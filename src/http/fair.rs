@@ -1,0 +1,202 @@
+//! Whose request a thread works on next. A thread takes what is ready one after the other, and looks for new arrivals
+//! only when nothing is left or after 61 of them: where one tenant has many requests at work, each step of any other one
+//! waits for all of these. Here tenants take turns, step by step (a step is one poll of a request's future), and the thread
+//! looks for arrivals between any two.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::middleware::Next;
+use actix_web::web::Bytes;
+use actix_web::{Error, HttpMessage as _, HttpRequest, rt};
+use futures_util::FutureExt as _;
+use tokio::task::yield_now;
+
+use super::in_flight::Asker;
+
+/// What steps may take together before the thread looks for arrivals, and others have their turns. Shorter ones than
+/// that cost less than to wait for a turn.
+const SLICE: Duration = Duration::from_micros(100);
+
+thread_local! {
+    static TURNS: Turns = Turns::default();
+}
+
+/// Whose the steps of a request are. Until its sender is known, everybody's who is not known.
+struct Of(Rc<Cell<Asker>>);
+
+/// From here on the steps of this request are those of whoever sent it.
+pub(super) fn name(req: &HttpRequest, asker: Asker) {
+    if let Some(Of(of)) = req.extensions().get() {
+        of.set(asker);
+    }
+}
+
+/// Around all that works for a request: `App::wrap(from_fn(share))`. The answer's body is made by steps of the same.
+pub(super) async fn share<B: MessageBody + 'static>(
+    req: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let of = Rc::new(Cell::new(Asker::Strangers));
+    req.extensions_mut().insert(Of(Rc::clone(&of)));
+    let mut work = next.call(req);
+    let steps = Steps { of: Rc::clone(&of), ticket: Rc::default() };
+    let response = poll_fn(|cx| steps.step(cx, |cx| work.poll_unpin(cx))).await?;
+    Ok(response.map_body(|_, body| {
+        let body = body.boxed();
+        match body.size() {
+            BodySize::Stream => BoxBody::new(Body { body, steps: Steps { of, ticket: Rc::default() } }),
+            BodySize::None | BodySize::Sized(_) => body,
+        }
+    }))
+}
+
+/// A body that is made while it is sent.
+struct Body {
+    body: BoxBody,
+    steps: Steps,
+}
+
+impl MessageBody for Body {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        let Self { body, steps } = &mut *self;
+        steps.step(cx, |cx| Pin::new(body).poll_next(cx))
+    }
+}
+
+/// What of a request or an answer is done step by step.
+struct Steps {
+    of: Rc<Cell<Asker>>,
+    ticket: Rc<Ticket>,
+}
+
+#[derive(Default)]
+struct Ticket {
+    state: Cell<State>,
+    waker: RefCell<Option<Waker>>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Resting,
+    Waiting,
+    /// It is its turn.
+    Called,
+    /// Nobody is there to be called.
+    Gone,
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.ticket.state.set(State::Gone);
+    }
+}
+
+impl Steps {
+    /// Does a step if it may be done now, or wakes the task when it may.
+    fn step<T>(&self, cx: &mut Context<'_>, work: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        TURNS.with(|turns| {
+            let ticket = &self.ticket;
+            let is_due = match ticket.state.get() {
+                State::Called => true,
+                State::Resting => !turns.is_calling.get(),
+                State::Waiting | State::Gone => false,
+            };
+            if !is_due {
+                ticket.waker.replace(Some(cx.waker().clone()));
+                if ticket.state.replace(State::Waiting) == State::Resting {
+                    turns.line_up(self.of.get(), Rc::clone(ticket));
+                }
+                return Poll::Pending;
+            }
+            ticket.state.set(State::Resting);
+            let started = Instant::now();
+            let outcome = work(cx);
+            turns.count(started.elapsed());
+            outcome
+        })
+    }
+}
+
+/// Those that wait on one thread.
+#[derive(Default)]
+struct Turns {
+    waiting: RefCell<HashMap<Asker, VecDeque<Rc<Ticket>>>>,
+    /// Askers of whom somebody waits, each once; the first has the next turn.
+    order: RefCell<VecDeque<Asker>>,
+    used: Cell<Duration>,
+    /// Whether somebody calls those that wait.
+    is_calling: Cell<bool>,
+}
+
+impl Turns {
+    fn line_up(&self, asker: Asker, ticket: Rc<Ticket>) {
+        let mut waiting = self.waiting.borrow_mut();
+        let line = waiting.entry(asker).or_default();
+        if line.is_empty() {
+            self.order.borrow_mut().push_back(asker);
+        }
+        line.push_back(ticket);
+    }
+
+    /// Counts a step; after [`SLICE`] the others have their turns, once the thread has looked for arrivals.
+    fn count(&self, took: Duration) {
+        self.used.set(self.used.get() + took);
+        if self.used.get() >= SLICE && !self.is_calling.replace(true) {
+            rt::spawn(call());
+        }
+    }
+
+    /// Calls the next one. Returns whether there was one.
+    fn call_next(&self) -> bool {
+        loop {
+            let Some(asker) = self.order.borrow_mut().pop_front() else { return false };
+            let mut waiting = self.waiting.borrow_mut();
+            let Some(line) = waiting.get_mut(&asker) else { continue };
+            let called = line.pop_front();
+            if line.is_empty() {
+                waiting.remove(&asker);
+            } else {
+                self.order.borrow_mut().push_back(asker);
+            }
+            if let Some(ticket) = called.filter(|ticket| ticket.state.get() == State::Waiting) {
+                ticket.state.set(State::Called);
+                if let Some(waker) = ticket.waker.take() {
+                    waker.wake();
+                }
+                return true;
+            }
+        }
+    }
+}
+
+/// Calls those that wait one by one until there are none, and each time looks for arrivals before: a task that yields is
+/// woken after that.
+async fn call() {
+    loop {
+        yield_now().await;
+        let goes_on = TURNS.with(|turns| {
+            turns.used.set(Duration::ZERO);
+            let called = turns.call_next();
+            turns.is_calling.set(called);
+            called
+        });
+        if !goes_on {
+            return;
+        }
+    }
+}
