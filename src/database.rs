@@ -169,7 +169,8 @@ impl Database {
             lookups,
             counts: searches.behind(Turns::new(counting, counting / 2, reader_waits)),
             searches,
-            writes: Conn::new(writes, Turns::new(writing, writing, writer_waits)),
+            // One who waits for locks of its own, or for a processor, has them for longer than its statements take.
+            writes: Conn::new(writes, Turns::new(writing, writing - writing / 4, writer_waits)),
             told: Arc::default(),
         }
     }

@@ -53,6 +53,8 @@ pub enum Error {
     Auth(#[from] http::auth::StartError),
     #[error("the timetable did not start")]
     Schedule(#[from] schedule::StartError),
+    #[error("the system gives no threads: is there a limit (ulimit -u)?")]
+    Threads(#[source] io::Error),
     #[error("cannot listen on {0}")]
     Listen(String, #[source] io::Error),
 }

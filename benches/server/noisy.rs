@@ -56,6 +56,8 @@ async fn run(name: String, sort: &'static Sort, database: Database, store: Store
     let server = site.start().await;
     let quiet = Quiet::new(&server).await;
     let mut noise = Generator::start(sort, &site, &server).await;
+    // What an earlier sort has left in memory is on its way to the disk: that is not what this one is about.
+    assert!(Command::new("sync").status().await.unwrap().success());
     quiet.cycles(WARM_UP).await;
     let alone = quiet.cycles(PHASE).await;
     noise.begin().await;

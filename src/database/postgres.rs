@@ -24,6 +24,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::TEST_AFTER_IDLE;
@@ -101,7 +102,11 @@ impl Server {
                 let session = session.clone();
                 Box::pin(async move { prepare(connection, session).await })
             });
-        Pool { pool: options.connect_lazy_with(self.options.clone()), limit: self.statement + GRACE }
+        Pool {
+            pool: options.connect_lazy_with(self.options.clone()),
+            home: Handle::current(),
+            limit: self.statement + GRACE,
+        }
     }
 
     fn session(&self, planning: Planning) -> String {
@@ -134,6 +139,8 @@ async fn prepare(connection: &mut PgConnection, session: String) -> Result<(), s
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
     pool: PgPool,
+    /// Where connections are made: its threads hear what comes on them, however busy those are that asked.
+    home: Handle,
     /// For a statement, and for begin and commit.
     limit: Duration,
 }
@@ -184,13 +191,22 @@ impl Pool {
     }
 
     async fn lend(&self) -> Result<Lent, DbErr> {
-        let connection = self.pool.acquire().await.map_err(|error| match error {
+        let acquired = match self.pool.num_idle() {
+            0 => {
+                let pool = self.pool.clone();
+                let acquiring = AbortOnDropHandle::new(self.home.spawn(async move { pool.acquire().await }));
+                acquiring.await.unwrap_or(Err(sqlx::Error::PoolClosed))
+            }
+            _ => self.pool.acquire().await,
+        };
+        let connection = acquired.map_err(|error| match error {
             sqlx::Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
             sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
             error => DbErr::Conn(RuntimeErr::SqlxError(error.into())),
         })?;
         Ok(Lent {
             connection: Some(connection),
+            home: self.home.clone(),
             limit: self.limit,
             is_under_way: false,
             is_in_transaction: false,
@@ -204,6 +220,7 @@ impl Pool {
 struct Lent {
     /// Until it is dropped.
     connection: Option<PoolConnection<Postgres>>,
+    home: Handle,
     limit: Duration,
     /// Something was begun on it that has not come to its end.
     is_under_way: bool,
@@ -262,7 +279,7 @@ impl Drop for Lent {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
         match Handle::try_current() {
-            Ok(runtime) if !self.is_under_way => drop(runtime.spawn(give_back(connection, self.is_in_transaction))),
+            Ok(_) if !self.is_under_way => drop(self.home.spawn(give_back(connection, self.is_in_transaction))),
             // Closes it here and now. To say goodbye would be one more step to wait for.
             _ => drop(connection.detach()),
         }

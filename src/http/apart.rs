@@ -1,13 +1,16 @@
-//! Work that takes a processor for longer than a moment: to understand a body of megabytes, to write an answer of as many.
-//! On a thread that serves connections it would hold up all of them. Here it has threads of its own, fewer than there are
-//! processors, and tenants take turns.
+//! Work that takes a processor for longer than a moment: to understand a body of megabytes, to write an answer of as many,
+//! verbs over many rows. On a thread that serves connections it would hold up all of them. Here it has threads of its own,
+//! fewer than there are processors.
 
+use std::io;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use entity::TenantId;
-use tokio::task::spawn_blocking;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use super::problem::Problem;
 use crate::turns::{Place, Turns};
@@ -18,15 +21,65 @@ const SMALL: usize = 64 << 10;
 /// How long work waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// Verbs of one tenant at a time, for each thread. Most of their time is waiting: for rows, or for the store.
+const VERBS_EACH: usize = 2;
+const VERBS_PATIENCE: Duration = Duration::from_secs(10);
+
 pub(super) struct Apart {
+    /// For what never waits.
     turns: Arc<Turns>,
+    verbs: Arc<Turns>,
+    /// `None` once it is being dropped.
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        // What is dropped on a thread that serves connections must not wait there.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Apart {
-    /// Half of the processors, and half of these for one tenant.
-    pub(super) fn new(processors: usize) -> Self {
+    /// As many threads as half of the processors, and half of the turns for one tenant.
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub(super) fn new(processors: usize) -> io::Result<Self> {
         let places = (processors / 2).max(1);
-        Self { turns: Turns::new(places, places / 2, PATIENCE) }
+        let runtime = Builder::new_multi_thread().worker_threads(places).thread_name("apart").enable_all().build()?;
+        let verbs = places * VERBS_EACH * 2;
+        Ok(Self {
+            turns: Turns::new(places, places / 2, PATIENCE),
+            verbs: Turns::new(verbs, verbs / 2, VERBS_PATIENCE),
+            runtime: Some(runtime),
+        })
+    }
+
+    /// Does what waits now and then, for rows or for the store, once it is the tenant's turn. It ends where the asker is
+    /// gone.
+    ///
+    /// # Errors
+    /// 429 where the tenant's other requests leave it no turn in ten seconds.
+    pub(super) async fn verb<T: Send + 'static>(
+        &self,
+        tenant: TenantId,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let place = self.verbs.enter(Some(tenant)).await.ok_or_else(|| Problem::no_turn(VERBS_PATIENCE))?;
+        let working = async {
+            let _place = place;
+            work.await
+        };
+        let working = AbortOnDropHandle::new(self.threads().spawn(working.in_current_span()));
+        // Only a panic ends it early, and that is the asker's.
+        Ok(working.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic())))
+    }
+
+    fn threads(&self) -> &Handle {
+        self.runtime.as_ref().expect("it lasts as long as this value").handle()
     }
 
     /// Does what so many bytes ask for once it is the tenant's turn. Work that has begun goes on where the asker is gone,
@@ -44,7 +97,7 @@ impl Apart {
             return Ok(work());
         }
         let place = self.turns.enter(Some(tenant)).await.ok_or_else(|| Problem::no_turn(PATIENCE))?;
-        Ok(on_a_thread(Some(place), work).await)
+        Ok(self.on_a_thread(Some(place), work).await)
     }
 
     /// The same for an answer to what has been done, which cannot be refused any more: it waits as long, and no longer.
@@ -57,15 +110,18 @@ impl Apart {
         if bytes <= SMALL {
             return work();
         }
-        on_a_thread(self.turns.enter(Some(tenant)).await, work).await
+        self.on_a_thread(self.turns.enter(Some(tenant)).await, work).await
     }
-}
 
-async fn on_a_thread<T: Send + 'static>(place: Option<Place>, work: impl FnOnce() -> T + Send + 'static) -> T {
-    let working = spawn_blocking(move || {
-        let _place = place;
-        work()
-    });
-    // Only a panic ends it early, and that is the asker's.
-    working.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()))
+    async fn on_a_thread<T: Send + 'static>(
+        &self,
+        place: Option<Place>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let working = self.threads().spawn_blocking(move || {
+            let _place = place;
+            work()
+        });
+        working.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()))
+    }
 }

@@ -94,8 +94,10 @@ pub(super) async fn complete_batch(
     let bytes = body_size + sessions_max * SESSION_ANSWER_BYTES;
     let room = door.in_flight.reserve(Asker::Tenant(caller.tenant), bytes).await?;
     let uploads = door.apart.run(caller.tenant, body_size, move || understand(body)).await??;
-    let results = session::complete_batch(&engine, &caller, uploads).await;
-    Ok(door.apart.finish(caller.tenant, bytes, move || answer(room, &id, results)).await?.into())
+    let tenant = caller.tenant;
+    let completing = async move { session::complete_batch(&engine, &caller, uploads).await };
+    let results = door.apart.verb(tenant, completing).await?;
+    Ok(door.apart.finish(tenant, bytes, move || answer(room, &id, results)).await?.into())
 }
 
 /// The sessions as [`session::complete_batch`] wants them.

@@ -27,13 +27,13 @@ pub struct Door {
 impl Door {
     /// # Errors
     /// No key for tokens is set, or one cannot be read.
-    pub fn new(settings: &Settings, clock: Clock) -> Result<Self, auth::StartError> {
+    pub fn new(settings: &Settings, clock: Clock, apart: Apart) -> Result<Self, auth::StartError> {
         Ok(Self {
             verifier: Verifier::new(&settings.auth, clock.clone())?,
             proxies: TrustedProxies::new(settings.server.trusted_networks().map_err(auth::StartError::Settings)?),
             rate_limit: RateLimit::new(&settings.rate_limit, clock),
             in_flight: InFlight::new(&settings.server),
-            apart: Apart::new(settings.server.worker_threads()),
+            apart,
             body_timeout: Duration::from_secs(settings.server.body_timeout_secs),
         })
     }

@@ -200,3 +200,65 @@ async fn call() {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use entity::TenantId;
+
+    use super::*;
+
+    const STEPS: usize = 20;
+
+    /// Each step is longer than a slice. Counts them.
+    async fn work(asker: Asker, done: Rc<Cell<usize>>) {
+        let steps = Steps { of: Rc::new(Cell::new(asker)), ticket: Rc::default() };
+        for _ in 0..STEPS {
+            let step = |cx: &mut Context<'_>| {
+                steps.step(cx, |_| {
+                    std::thread::sleep(2 * SLICE);
+                    done.set(done.get() + 1);
+                    Poll::Ready(())
+                })
+            };
+            poll_fn(step).await;
+            yield_now().await;
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_quiet_tenant_has_every_other_step() {
+        let [noisy, quiet] = [(); 2].map(|()| Asker::Tenant(TenantId::new()));
+        let (noise, done) = (Rc::default(), Rc::default());
+        let crowd: Vec<_> = (0..50).map(|_| rt::spawn(work(noisy, Rc::clone(&noise)))).collect();
+        while noise.get() < 10 {
+            yield_now().await;
+        }
+        let before = noise.get();
+        work(quiet, Rc::clone(&done)).await;
+        let beside = noise.get() - before;
+        assert!((STEPS / 2..=2 * STEPS + 2).contains(&beside), "{beside} steps beside {STEPS}");
+        for one in crowd {
+            one.await.unwrap();
+        }
+        assert_eq!((noise.get(), done.get()), (50 * STEPS, STEPS));
+    }
+
+    #[actix_web::test]
+    async fn whoever_goes_takes_no_turn_with_them() {
+        let [gone, there] = [(); 2].map(|()| Asker::Tenant(TenantId::new()));
+        let (left, done) = (Rc::default(), Rc::default());
+        let crowd: Vec<_> = (0..50).map(|_| rt::spawn(work(gone, Rc::clone(&left)))).collect();
+        let rest = rt::spawn(work(there, Rc::clone(&done)));
+        while left.get() < 10 {
+            yield_now().await;
+        }
+        crowd.iter().for_each(rt::task::JoinHandle::abort);
+        rest.await.unwrap();
+        assert_eq!(done.get(), STEPS);
+        TURNS.with(|turns| {
+            assert!(turns.order.borrow().is_empty() && turns.waiting.borrow().is_empty());
+        });
+    }
+}

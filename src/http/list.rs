@@ -62,8 +62,12 @@ pub(super) async fn list(engine: Data<Engine>, door: Data<Door>, caller: Caller,
     let (before, limit) = (query.cursor, query.page_size());
     let bytes = SESSION_BYTES * usize::try_from(limit).unwrap_or(usize::MAX);
     let room = door.in_flight.reserve(Asker::Tenant(caller.tenant), bytes).await?;
-    let page = session::list(&engine, &caller, &query.filter(), before, limit).await?;
-    Ok(room.json(StatusCode::OK, &PageView::from(page)))
+    let tenant = caller.tenant;
+    let listing = async move {
+        let page = session::list(&engine, &caller, &query.filter(), before, limit).await?;
+        Ok::<_, Problem>(room.write(StatusCode::OK, &PageView::from(page)))
+    };
+    Ok(door.apart.verb(tenant, listing).await??.into())
 }
 
 /// What a list may ask for.

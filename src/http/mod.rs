@@ -54,6 +54,7 @@ use tokio::task::JoinHandle;
 
 pub use openapi::document as openapi_document;
 
+use apart::Apart;
 use client_address::TrustedProxies;
 use connection::{Connection, Limits};
 use door::Door;
@@ -110,7 +111,8 @@ pub(crate) async fn serve(
     engine: &Engine,
 ) -> Result<(SocketAddr, JoinHandle<io::Result<()>>, ServerHandle), start::Error> {
     let settings = engine.settings.server.clone();
-    let door = Data::new(Door::new(&engine.settings, engine.clock.clone())?);
+    let apart = Apart::new(settings.worker_threads()).map_err(start::Error::Threads)?;
+    let door = Data::new(Door::new(&engine.settings, engine.clock.clone(), apart)?);
     let proxies = TrustedProxies::new(settings.trusted_networks().map_err(auth::StartError::Settings)?);
     let limits = Limits::new(&settings, proxies);
     let engine = Data::new(engine.clone());

@@ -127,7 +127,7 @@ impl Modify for CommonProblems {
                     ("422", "`validation-failed`", app),
                     (
                         "429",
-                        "`rate-limited`: more often than the server is set to take, or beside too many unread answers",
+                        "`rate-limited`: more often, with more unread answers or more large requests at a time than the server takes",
                         app,
                     ),
                 ]);

@@ -142,7 +142,7 @@ pub struct Problem {
     document: Box<Document>,
     headers: Vec<(HeaderName, HeaderValue)>,
     cause: Option<Box<dyn StdError + Send + Sync>>,
-    sealed: Option<Sealed>,
+    sealed: Option<Box<Sealed>>,
 }
 
 /// A body that has been written, and the room for it until the answer takes that.
@@ -271,7 +271,7 @@ impl Problem {
     pub(super) fn sealed(mut self, instance: &str, room: Room) -> Self {
         let body = self.body(Some(instance));
         self.document.more = Map::new();
-        self.sealed = Some(Sealed { body, room: Mutex::new(Some(room)) });
+        self.sealed = Some(Box::new(Sealed { body, room: Mutex::new(Some(room)) }));
         self
     }
 

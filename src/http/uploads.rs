@@ -249,8 +249,10 @@ pub(super) async fn initiate_batch(
         move || understand_batch(&engine, &caller, key, body)
     };
     let (batch_reference, files) = door.apart.run(caller.tenant, body_size, understand).await??;
-    let results = session::initiate_batch(&engine, &caller, files).await;
-    let answer = door.apart.finish(caller.tenant, bytes, move || batch_answer(room, &id, batch_reference, results));
+    let tenant = caller.tenant;
+    let opening = async move { session::initiate_batch(&engine, &caller, files).await };
+    let results = door.apart.verb(tenant, opening).await?;
+    let answer = door.apart.finish(tenant, bytes, move || batch_answer(room, &id, batch_reference, results));
     Ok(answer.await?.into())
 }
 

@@ -10,7 +10,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::SharedHttpClient;
-use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
@@ -21,9 +21,16 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{ChecksumMode, CompletedMultipartUpload, CompletedPart, CorsConfiguration, CorsRule};
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, Utc};
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::clock::{StoreClock, utc};
 use super::credentials::{CurrentCredential, ForSdk};
@@ -167,10 +174,11 @@ impl Storage {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-        let config = match settings.provider {
-            Some(Provider::Embedded) => config.http_client(client_without_roots()).build(),
-            _ => config.build(),
+        let client = match settings.provider {
+            Some(Provider::Embedded) => client_of(TrustStore::empty()),
+            _ => client_of(TrustStore::default()),
         };
+        let config = config.http_client(AtHome { client, home: Handle::current() }).build();
         Self(Arc::new(Inner {
             client: Client::from_conf(config),
             credential,
@@ -413,15 +421,38 @@ impl Storage {
     }
 }
 
-/// For the store of our own, which has no TLS: the default client would read all certificates of the system, and keep
-/// more than a megabyte for it.
-fn client_without_roots() -> SharedHttpClient {
-    let context = TlsContext::builder().with_trust_store(TrustStore::empty()).build();
+/// The store of our own has no TLS and needs to trust nobody: all certificates of the system take more than a megabyte.
+fn client_of(trusted: TrustStore) -> SharedHttpClient {
+    let context = TlsContext::builder().with_trust_store(trusted).build();
     let context = context.expect("there is no certificate that could be wrong");
     aws_smithy_http_client::Builder::new()
         .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
         .tls_context(context)
         .build_https()
+}
+
+/// A client whose connections belong to the threads of one runtime, whoever asks: a thread that is busy with something else
+/// would hold up all that share a connection which it has made.
+#[derive(Debug)]
+struct AtHome<C> {
+    client: C,
+    home: Handle,
+}
+
+impl HttpClient for AtHome<SharedHttpClient> {
+    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
+        let client = self.client.http_connector(settings, components);
+        SharedHttpConnector::new(AtHome { client, home: self.home.clone() })
+    }
+}
+
+impl HttpConnector for AtHome<SharedHttpConnector> {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let call = AbortOnDropHandle::new(self.home.spawn(self.client.call(request)));
+        HttpConnectorFuture::new(async {
+            call.await.unwrap_or_else(|ended| Err(ConnectorError::other(ended.into(), None)))
+        })
+    }
 }
 
 /// The pause after so many failed attempts: anything from nothing to a bound that doubles each time ("full jitter"), so

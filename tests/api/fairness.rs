@@ -92,7 +92,7 @@ async fn what_takes_long_to_understand_holds_up_nobody_else(app: TestApp) {
         noise.spawn(async move { noisy.initiate_batch(&body).await });
     }
     // Told in answers, and not in time, of which a busy machine takes any.
-    let (mut refused, mut answered) = (0, 0);
+    let (mut refused, mut understood, mut answered) = (0, 0, 0);
     while refused < BAD_BATCHES {
         tokio::select! {
             biased;
@@ -100,7 +100,7 @@ async fn what_takes_long_to_understand_holds_up_nobody_else(app: TestApp) {
                 // All of one tenant: those that have no turn in time are told to come again.
                 let reply = reply.unwrap();
                 match reply.status {
-                    422 => drop(reply.is_problem(422, "validation-failed")),
+                    422 => understood += reply.is_problem(422, "validation-failed")["rejected"].as_u64().unwrap(),
                     _ => drop(reply.is_problem(429, "rate-limited")),
                 }
                 refused += 1;
@@ -108,6 +108,7 @@ async fn what_takes_long_to_understand_holds_up_nobody_else(app: TestApp) {
             _ = quiet.status(&note) => answered += 1,
         }
     }
+    assert!(understood >= 1_000, "{understood} files were told what is wrong with them");
     assert!(answered >= 10 * BAD_BATCHES, "{answered} answers beside {BAD_BATCHES} bad batches");
 }
 

@@ -19,6 +19,7 @@ use validator::Validate;
 use super::*;
 use crate::caller::{Brands, Caller, Permission};
 use crate::clock::Clock;
+use crate::http::apart::Apart;
 use crate::http::auth::{Grant, mint};
 use crate::http::body::{Body, Nothing};
 use crate::http::problem::{only, unknown_path};
@@ -85,7 +86,7 @@ impl Server {
         let (tell, told) = mpsc::channel();
         let thread = thread::spawn(move || {
             rt::System::new().block_on(async {
-                let door = Data::new(Door::new(&settings, Clock::default()).unwrap());
+                let door = Data::new(Door::new(&settings, Clock::default(), Apart::new(1).unwrap()).unwrap());
                 let server = HttpServer::new(move || {
                     App::new()
                         .app_data(door.clone())
@@ -353,7 +354,7 @@ fn a_request_is_one_line_without_secrets() {
     let token = authorization.trim().split(": ").nth(1).unwrap();
     rt::System::new().block_on(async {
         let app = App::new()
-            .app_data(Data::new(Door::new(&settings, Clock::default()).unwrap()))
+            .app_data(Data::new(Door::new(&settings, Clock::default(), Apart::new(1).unwrap()).unwrap()))
             .route("/things/{id}", web::get().to(recorded))
             .route("/failing", web::get().to(failing))
             .route("/healthz", web::get().to(HttpResponse::Ok))
