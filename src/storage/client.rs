@@ -19,6 +19,8 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{ChecksumMode, CompletedMultipartUpload, CompletedPart, CorsConfiguration, CorsRule};
+use aws_smithy_http_client::ConnectorBuilder;
+use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 use aws_smithy_runtime_api::client::http::{
@@ -175,8 +177,9 @@ impl Storage {
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         let client = match settings.provider {
-            Some(Provider::Embedded) => client_of(TrustStore::empty()),
-            _ => client_of(TrustStore::default()),
+            // It has no TLS and needs to trust nobody: all certificates of the system take more than a megabyte.
+            Some(Provider::Embedded) => client_of(TrustStore::empty(), ProxyConfig::disabled()),
+            _ => client_of(TrustStore::default(), ProxyConfig::from_env()),
         };
         let config = config.http_client(AtHome { client, home: Handle::current() }).build();
         Self(Arc::new(Inner {
@@ -421,14 +424,19 @@ impl Storage {
     }
 }
 
-/// The store of our own has no TLS and needs to trust nobody: all certificates of the system take more than a megabyte.
-fn client_of(trusted: TrustStore) -> SharedHttpClient {
+/// What the SDK's own client is, with these.
+fn client_of(trusted: TrustStore, proxies: ProxyConfig) -> SharedHttpClient {
     let context = TlsContext::builder().with_trust_store(trusted).build();
     let context = context.expect("there is no certificate that could be wrong");
-    aws_smithy_http_client::Builder::new()
-        .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
-        .tls_context(context)
-        .build_https()
+    aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector = ConnectorBuilder::default()
+            .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
+            .tls_context(context.clone());
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
+        connector.set_proxy_config(Some(proxies.clone()));
+        connector.build()
+    })
 }
 
 /// A client whose connections belong to the threads of one runtime, whoever asks: a thread that is busy with something else

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::kit::{CHUNK, MIB, Op, TestApp, free_port, stories};
@@ -189,6 +190,31 @@ async fn the_start_is_refused_where_it_could_not_go_well() {
     }
     let output = embedded.run(&["token", "--tenant", "nobody"]).await;
     assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+}
+
+/// An outside store may be behind the proxy that the environment names, as for any client of S3.
+#[tokio::test]
+async fn the_store_is_reached_through_the_proxy_of_the_environment() {
+    let embedded = Embedded::new();
+    let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let env = [
+        ("QUAYMASTER_STORAGE__BUCKET", "media".to_owned()),
+        ("QUAYMASTER_STORAGE__ENDPOINT", "http://store.invalid".to_owned()),
+        ("QUAYMASTER_STORAGE__REGION", "us-east-1".to_owned()),
+        ("QUAYMASTER_STORAGE__ACCESS_KEY_ID", "id".to_owned()),
+        ("QUAYMASTER_STORAGE__SECRET_ACCESS_KEY", "secret".to_owned()),
+        ("HTTP_PROXY", format!("http://{}", proxy.local_addr().unwrap())),
+    ];
+    let mut server = embedded.serve_until("/healthz", &env).await;
+    let asked = async {
+        let (socket, _) = proxy.accept().await.unwrap();
+        BufReader::new(socket).lines().next_line().await.unwrap().unwrap()
+    };
+    let ready = embedded.http.get(embedded.url("/readyz")).send();
+    let (line, _) = tokio::join!(tokio::time::timeout(Duration::from_secs(20), asked), ready);
+    let line = line.expect("the proxy is asked");
+    assert!(line.contains(" http://store.invalid/media"), "{line}");
+    server.kill().await.unwrap();
 }
 
 /// One command of the program, on the back ends of a story whose server is running.
