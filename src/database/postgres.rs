@@ -7,6 +7,7 @@
 //! on it has come to its end and it answers in time. Any other one is closed at once, and its place in the pool is free.
 
 use std::io;
+use std::panic::resume_unwind;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -195,7 +196,10 @@ impl Pool {
             0 => {
                 let pool = self.pool.clone();
                 let acquiring = AbortOnDropHandle::new(self.home.spawn(async move { pool.acquire().await }));
-                acquiring.await.unwrap_or(Err(sqlx::Error::PoolClosed))
+                // Without a panic it ends early only with the process's own runtime.
+                acquiring.await.unwrap_or_else(|ended| {
+                    ended.try_into_panic().map_or(Err(sqlx::Error::PoolClosed), |panic| resume_unwind(panic))
+                })
             }
             _ => self.pool.acquire().await,
         };

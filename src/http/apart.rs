@@ -1,17 +1,17 @@
 //! Work that takes a processor for longer than a moment: to understand a body of megabytes, to write an answer of as many,
-//! verbs over many rows. On a thread that serves connections it would hold up all of them. Here it has threads of its own,
-//! fewer than there are processors.
+//! verbs over many rows. On a thread that serves connections it would hold up all of them. Here it has threads of its own, for
+//! half of the processors, and whoever asks takes turns.
 
 use std::io;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use entity::TenantId;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
+use super::in_flight::Asker;
 use super::problem::Problem;
 use crate::turns::{Place, Turns};
 
@@ -21,7 +21,7 @@ const SMALL: usize = 64 << 10;
 /// How long work waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Verbs of one tenant at a time, for each thread. Most of their time is waiting: for rows, or for the store.
+/// Verbs of one asker at a time, for each thread. Most of their time is waiting: for rows, or for the store.
 const VERBS_EACH: usize = 2;
 const VERBS_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -43,7 +43,7 @@ impl Drop for Apart {
 }
 
 impl Apart {
-    /// As many threads as half of the processors, and half of the turns for one tenant.
+    /// As many threads as half of the processors, and half of the turns for one asker.
     ///
     /// # Errors
     /// The system gives no threads.
@@ -58,17 +58,17 @@ impl Apart {
         })
     }
 
-    /// Does what waits now and then, for rows or for the store, once it is the tenant's turn. It ends where the asker is
+    /// Does what waits now and then, for rows or for the store, once it is the asker's turn. It ends where the asker is
     /// gone.
     ///
     /// # Errors
-    /// 429 where the tenant's other requests leave it no turn in ten seconds.
+    /// 429 where the asker's other requests leave it no turn in ten seconds.
     pub(super) async fn verb<T: Send + 'static>(
         &self,
-        tenant: TenantId,
+        asker: Asker,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Problem> {
-        let place = self.verbs.enter(Some(tenant)).await.ok_or_else(|| Problem::no_turn(VERBS_PATIENCE))?;
+        let place = self.verbs.enter(asker.into()).await.ok_or_else(|| Problem::no_turn(VERBS_PATIENCE))?;
         let working = async {
             let _place = place;
             work.await
@@ -82,35 +82,35 @@ impl Apart {
         self.runtime.as_ref().expect("it lasts as long as this value").handle()
     }
 
-    /// Does what so many bytes ask for once it is the tenant's turn. Work that has begun goes on where the asker is gone,
+    /// Does what so many bytes ask for once it is the asker's turn. Work that has begun goes on where the asker is gone,
     /// and keeps its place until it is done.
     ///
     /// # Errors
-    /// 429 where the tenant's other requests leave it no turn in three seconds.
+    /// 429 where the asker's other requests leave it no turn in three seconds.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        tenant: TenantId,
+        asker: Asker,
         bytes: usize,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
         if bytes <= SMALL {
             return Ok(work());
         }
-        let place = self.turns.enter(Some(tenant)).await.ok_or_else(|| Problem::no_turn(PATIENCE))?;
+        let place = self.turns.enter(asker.into()).await.ok_or_else(|| Problem::no_turn(PATIENCE))?;
         Ok(self.on_a_thread(Some(place), work).await)
     }
 
     /// The same for an answer to what has been done, which cannot be refused any more: it waits as long, and no longer.
     pub(super) async fn finish<T: Send + 'static>(
         &self,
-        tenant: TenantId,
+        asker: Asker,
         bytes: usize,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
         if bytes <= SMALL {
             return work();
         }
-        self.on_a_thread(self.turns.enter(Some(tenant)).await, work).await
+        self.on_a_thread(self.turns.enter(asker.into()).await, work).await
     }
 
     async fn on_a_thread<T: Send + 'static>(

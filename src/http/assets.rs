@@ -11,6 +11,7 @@ use validator::Validate;
 
 use super::body::{self, Body};
 use super::door::Door;
+use super::in_flight::Asker;
 use super::middleware::name_session;
 use super::problem::Answer;
 use super::query::Query;
@@ -84,7 +85,7 @@ pub(super) async fn complete(
     body: Body<CompleteRequest, { body::PARTS }>,
 ) -> Answer {
     admit(&engine, &caller, Permission::AssetsCreate).await?;
-    let body = door.apart.run(caller.tenant, body.size(), move || body.parse()).await??;
+    let body = door.apart.run(Asker::Tenant(caller.tenant), body.size(), move || body.parse()).await??;
     let id = body.upload_session_id.ok_or(Error::NotFound)?;
     name_session(id);
     let completion = body.into_completion();

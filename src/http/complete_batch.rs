@@ -89,15 +89,15 @@ pub(super) async fn complete_batch(
     body: Body<CompleteBatchRequest, { body::BATCH }>,
 ) -> Answer {
     admit(&engine, &caller, Permission::AssetsCreate).await?;
-    let sessions_max = (body.size() / SESSION_BYTES_MIN).min(SESSIONS_MAX);
     let body_size = body.size();
+    let sessions_max = (body_size / SESSION_BYTES_MIN).min(SESSIONS_MAX);
+    let asker = Asker::Tenant(caller.tenant);
     let bytes = body_size + sessions_max * SESSION_ANSWER_BYTES;
-    let room = door.in_flight.reserve(Asker::Tenant(caller.tenant), bytes).await?;
-    let uploads = door.apart.run(caller.tenant, body_size, move || understand(body)).await??;
-    let tenant = caller.tenant;
+    let room = door.in_flight.reserve(asker, bytes).await?;
+    let uploads = door.apart.run(asker, body_size, move || understand(body)).await??;
     let completing = async move { session::complete_batch(&engine, &caller, uploads).await };
-    let results = door.apart.verb(tenant, completing).await?;
-    Ok(door.apart.finish(tenant, bytes, move || answer(room, &id, results)).await?.into())
+    let results = door.apart.verb(asker, completing).await?;
+    Ok(door.apart.finish(asker, bytes, move || answer(room, &id, results)).await?.into())
 }
 
 /// The sessions as [`session::complete_batch`] wants them.

@@ -96,14 +96,6 @@ enum State {
     Waiting,
     /// It is its turn.
     Called,
-    /// Nobody is there to be called.
-    Gone,
-}
-
-impl Drop for Steps {
-    fn drop(&mut self) {
-        self.ticket.state.set(State::Gone);
-    }
 }
 
 impl Steps {
@@ -114,7 +106,7 @@ impl Steps {
             let is_due = match ticket.state.get() {
                 State::Called => true,
                 State::Resting => !turns.is_calling.get(),
-                State::Waiting | State::Gone => false,
+                State::Waiting => false,
             };
             if !is_due {
                 ticket.waker.replace(Some(cx.waker().clone()));
@@ -173,7 +165,8 @@ impl Turns {
             } else {
                 self.order.borrow_mut().push_back(asker);
             }
-            if let Some(ticket) = called.filter(|ticket| ticket.state.get() == State::Waiting) {
+            // One that only this line still has is of a request that is over.
+            if let Some(ticket) = called.filter(|ticket| Rc::strong_count(ticket) > 1) {
                 ticket.state.set(State::Called);
                 if let Some(waker) = ticket.waker.take() {
                     waker.wake();

@@ -25,6 +25,7 @@ use super::door::Door;
 use super::problem::{CONTENT_TYPE, Problem};
 use crate::caller::Permission;
 use crate::settings::Server;
+use crate::turns::Party;
 
 /// Answers up to this many bytes are not counted: a connection costs as much without one.
 const SMALL: usize = 16 << 10;
@@ -62,6 +63,15 @@ impl Asker {
         match identity.tenant {
             Some(tenant) if !identity.permissions.has(Permission::Operator) => Self::Tenant(tenant),
             Some(_) | None => Self::Operators,
+        }
+    }
+}
+
+impl From<Asker> for Party {
+    fn from(asker: Asker) -> Self {
+        match asker {
+            Asker::Tenant(tenant) => Some(tenant),
+            Asker::Operators | Asker::Strangers => None,
         }
     }
 }

@@ -58,16 +58,20 @@ impl From<Page<Session, SessionId>> for PageView {
 )]
 pub(super) async fn list(engine: Data<Engine>, door: Data<Door>, caller: Caller, query: Query<ListQuery>) -> Answer {
     admit(&engine, &caller, Permission::UploadsView).await?;
-    let query = query.parse()?;
+    let asker = Asker::Tenant(caller.tenant);
+    page(engine, &door, asker, caller, query.parse()?).await
+}
+
+/// A page of what `caller` sees, for whoever asks in that name.
+pub(super) async fn page(engine: Data<Engine>, door: &Door, asker: Asker, caller: Caller, query: ListQuery) -> Answer {
     let (before, limit) = (query.cursor, query.page_size());
     let bytes = SESSION_BYTES * usize::try_from(limit).unwrap_or(usize::MAX);
-    let room = door.in_flight.reserve(Asker::Tenant(caller.tenant), bytes).await?;
-    let tenant = caller.tenant;
+    let room = door.in_flight.reserve(asker, bytes).await?;
     let listing = async move {
         let page = session::list(&engine, &caller, &query.filter(), before, limit).await?;
         Ok::<_, Problem>(room.write(StatusCode::OK, &PageView::from(page)))
     };
-    Ok(door.apart.verb(tenant, listing).await??.into())
+    Ok(door.apart.verb(asker, listing).await??.into())
 }
 
 /// What a list may ask for.

@@ -239,20 +239,20 @@ pub(super) async fn initiate_batch(
     body: Body<BatchRequest, { body::BATCH }>,
 ) -> Answer {
     admit(&engine, &caller, Permission::UploadsCreate).await?;
-    let files_max = (body.size() / FILE_BYTES_MIN).min(FILES_MAX);
     let body_size = body.size();
+    let files_max = (body_size / FILE_BYTES_MIN).min(FILES_MAX);
+    let asker = Asker::Tenant(caller.tenant);
     let bytes = body_size + files_max * FILE_ANSWER_BYTES;
-    let room = door.in_flight.reserve(Asker::Tenant(caller.tenant), bytes).await?;
+    let room = door.in_flight.reserve(asker, bytes).await?;
     let key = key.parse();
     let understand = {
         let (engine, caller) = (engine.clone(), caller.clone());
         move || understand_batch(&engine, &caller, key, body)
     };
-    let (batch_reference, files) = door.apart.run(caller.tenant, body_size, understand).await??;
-    let tenant = caller.tenant;
+    let (batch_reference, files) = door.apart.run(asker, body_size, understand).await??;
     let opening = async move { session::initiate_batch(&engine, &caller, files).await };
-    let results = door.apart.verb(tenant, opening).await?;
-    let answer = door.apart.finish(tenant, bytes, move || batch_answer(room, &id, batch_reference, results));
+    let results = door.apart.verb(asker, opening).await?;
+    let answer = door.apart.finish(asker, bytes, move || batch_answer(room, &id, batch_reference, results));
     Ok(answer.await?.into())
 }
 
@@ -495,7 +495,7 @@ pub(super) async fn part_urls(
     body: Body<PartUrlsRequest, { body::PARTS }>,
 ) -> Answer {
     admit(&engine, &caller, Permission::UploadsCreate).await?;
-    let wanted = door.apart.run(caller.tenant, body.size(), move || body.parse()).await??.wanted()?;
+    let wanted = door.apart.run(Asker::Tenant(caller.tenant), body.size(), move || body.parse()).await??.wanted()?;
     let urls = session::part_urls(&engine, &caller, session_of(&id)?, wanted).await?;
     let bytes = STREAM_BYTES.min(urls.size_hint().0 * PART_URL_BYTES);
     let room = door.in_flight.reserve(Asker::Tenant(caller.tenant), bytes).await?;

@@ -44,8 +44,8 @@ pub struct Store {
 #[derive(Clone, Debug)]
 pub struct Receipt {
     pub etag: Option<String>,
-    /// Of the bytes sent. `None` where the store has compared their SHA-256, and where it encrypts with a key of the customer's: then an ETag may look like
-    /// an MD5 and is none (S3 API reference, "ETag" of Object).
+    /// Of the bytes sent. `None` where the store has compared their SHA-256, and where it encrypts with a key of the
+    /// customer's: then an ETag may look like an MD5 and is none (S3 API reference, "ETag" of Object).
     pub md5: Option<Md5Sum>,
 }
 
@@ -250,6 +250,15 @@ mod tests {
         assert!(!hides_md5(&kind("AES256")) && !hides_md5(&HeaderMap::new()));
     }
 
+    fn local_file(bytes: &[u8]) -> (tempfile::TempDir, LocalFile) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, bytes).unwrap();
+        let meta = std::fs::metadata(&path).unwrap();
+        let file = LocalFile { path, name: "file".into(), size: meta.len(), modified: meta.modified().unwrap() };
+        (folder, file)
+    }
+
     /// A store that takes one body a connection, and answers with these headers.
     async fn answering(listener: &TcpListener, headers: &str) {
         let (mut socket, _) = listener.accept().await.unwrap();
@@ -263,11 +272,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_md5_is_needless_where_the_store_compares_the_sha256() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        std::fs::write(&path, b"hello").unwrap();
-        let meta = std::fs::metadata(&path).unwrap();
-        let file = LocalFile { path, name: "file".into(), size: meta.len(), modified: meta.modified().unwrap() };
+        let (_folder, file) = local_file(b"hello");
         let (store, part) = (Store::new(Client::new(), STALLED_AFTER), Part { number: 1, offset: 0, size: 5 });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -292,11 +297,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_part_is_read_from_its_own_place() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        std::fs::write(&path, b"01234hello89").unwrap();
-        let meta = std::fs::metadata(&path).unwrap();
-        let mut file = LocalFile { path, name: "file".into(), size: meta.len(), modified: meta.modified().unwrap() };
+        let (_folder, mut file) = local_file(b"01234hello89");
         let part = Part { number: 2, offset: 5, size: 5 };
         let sum: Md5Sum = Md5::digest(b"hello").into();
         assert_eq!(md5_of(&file, part).await.unwrap(), sum);

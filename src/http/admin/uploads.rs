@@ -12,7 +12,9 @@ use super::{TenantQuery, admit};
 use crate::caller::{Admin, Caller, Permission};
 use crate::engine::Engine;
 use crate::http::body::{Body, Nothing};
-use crate::http::list::{ListQuery, PageView};
+use crate::http::door::Door;
+use crate::http::in_flight::Asker;
+use crate::http::list::{self, ListQuery, PageView};
 use crate::http::problem::Answer;
 use crate::http::query::Query;
 use crate::http::views::{AssetView, EventView, SessionView, Time};
@@ -61,7 +63,12 @@ pub(in crate::http) struct AdminListQuery {
     ),
     extensions(("x-permission" = json!([["uploads.manage", "uploads.view"], "operator"]))),
 )]
-pub(in crate::http) async fn list(engine: Data<Engine>, admin: Admin, query: Query<AdminListQuery>) -> Answer {
+pub(in crate::http) async fn list(
+    engine: Data<Engine>,
+    door: Data<Door>,
+    admin: Admin,
+    query: Query<AdminListQuery>,
+) -> Answer {
     admit(&engine, &admin, Permission::UploadsView).await?;
     let AdminListQuery {
         tenant,
@@ -76,10 +83,12 @@ pub(in crate::http) async fn list(engine: Data<Engine>, admin: Admin, query: Que
     } = query.parse()?;
     let query =
         ListQuery { status, brand_id, batch_reference, client_reference, fingerprint, created_by, limit, cursor };
-    let (before, limit, filter) = (query.cursor, query.page_size(), query.filter());
     let caller = tenant::within(&engine, &admin, tenant.as_deref()).await?;
-    let page = session::list(&engine, &caller, &filter, before, limit).await?;
-    Ok(HttpResponse::Ok().json(PageView::from(page)))
+    let asker = match &admin {
+        Admin::Operator(_) => Asker::Operators,
+        Admin::Member(member) => Asker::Tenant(member.tenant),
+    };
+    list::page(engine, &door, asker, caller, query).await
 }
 
 /// What the store holds under the session's own key.
