@@ -27,12 +27,12 @@ use sqlx::postgres::PgListener;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, Executor as _};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::error::{Error, Result};
 use crate::settings;
-use crate::turns::Turns;
+use crate::turns::{Company, Each, Turns};
 
 /// Readers of a SQLite file do not wait for each other; more than this many only cost memory. So many by a key, and so
 /// many that search.
@@ -40,6 +40,13 @@ const SQLITE_READERS: u32 = 3;
 
 /// How long a writer waits for those that came before it to one SQLite file.
 const SQLITE_TURN: Duration = Duration::from_secs(30);
+
+/// Rows that one transaction of a batch is about: many cost little more than one. Where other tenants wait for it, few.
+const AT_ONCE: usize = 32;
+const AT_ONCE_BESIDE_OTHERS: usize = 4;
+
+/// What took longer than this has waited for something, and has not worked.
+const REST_MAX: Duration = Duration::from_millis(20);
 
 /// Before its use a connection is tested only where it has lain idle for so long: a test costs as much as a small
 /// statement, and each statement would have one. An outage that is over sooner may cost each pooled connection one
@@ -57,6 +64,7 @@ pub struct Database {
     /// SQLite has one writer at a time, so here is one connection. Waiting for that is fair and wakes at once, where
     /// SQLite's own busy handler sleeps and retries; that one is left for other processes on the same file.
     writes: Conn,
+    company: Company,
     told: Arc<Told>,
 }
 
@@ -155,22 +163,25 @@ impl Database {
         let [reading, searching, writing] = [most_reads, most_searches, most_writes].map(|most| most as usize);
         // What goes by a key is over soon, and the next one has its turn. A search may take long: no tenant has all
         // connections for its own, and counts, which take longest, leave one to the searches.
-        let reads = Conn::new(reads, Turns::new(reading, reading, reader_waits));
-        let planned_anew = Conn::new(searches, Turns::new(searching, searching, reader_waits));
+        let company = Company::default();
+        let turns = |places, alone, beside, wait| Turns::new(places, Each { alone, beside }, &company, wait);
+        let reads = Conn::new(reads, turns(reading, reading, reading / 2, reader_waits));
+        let planned_anew = Conn::new(searches, turns(searching, searching, searching, reader_waits));
         let (lookups, searching) = match planned_anew.pool() {
             Pool::Sqlite(_) => (reads.clone(), searching),
             // All searches together leave a connection to the lookups.
             Pool::Postgres(_) => (planned_anew.clone(), (searching - 1).max(1)),
         };
-        let searches = planned_anew.behind(Turns::new(searching, searching - 1, reader_waits));
+        let searches = planned_anew.behind(turns(searching, searching - 1, searching / 2, reader_waits));
         let counting = (searching - 1).max(1);
         Self {
             reads,
             lookups,
-            counts: searches.behind(Turns::new(counting, counting / 2, reader_waits)),
+            counts: searches.behind(turns(counting, counting / 2, 1, reader_waits)),
             searches,
             // One who waits for locks of its own, or for a processor, has them for longer than its statements take.
-            writes: Conn::new(writes, Turns::new(writing, writing - writing / 4, writer_waits)),
+            writes: Conn::new(writes, turns(writing, writing - writing / 4, writing / 2, writer_waits)),
+            company,
             told: Arc::default(),
         }
     }
@@ -189,6 +200,24 @@ impl Database {
     /// As [`migration::schema`].
     pub async fn schema(&self) -> Result<migration::Schema, DbErr> {
         migration::schema(&self.reads.bare()).await
+    }
+
+    /// Who else works with the database, of this process.
+    pub(crate) fn company(&self) -> &Company {
+        &self.company
+    }
+
+    /// How many files of a batch the next transaction of it shall be about.
+    pub(crate) fn at_once(&self, tenant: TenantId) -> usize {
+        if self.company.is_beside(Some(tenant)) { AT_ONCE_BESIDE_OTHERS } else { AT_ONCE }
+    }
+
+    /// Between two transactions of a batch: rests as long as the last one took, where other tenants are at work. So a batch
+    /// leaves them half of what it works on, which is more than the database: processors, disks, the store.
+    pub(crate) async fn rest(&self, tenant: TenantId, took: Duration) {
+        if self.company.is_beside(Some(tenant)) {
+            sleep(took.min(REST_MAX)).await;
+        }
     }
 
     /// For reads by a key.
@@ -436,14 +465,12 @@ pub(crate) fn values<const N: usize>(rows: impl IntoIterator<Item = [Value; N]>,
     list
 }
 
-/// Cuts a list into pieces of up to `most`, each as long as a power of two, so that few different statements are prepared.
-pub(crate) fn pieces<T>(mut all: Vec<T>, most: usize) -> Vec<Vec<T>> {
-    let mut pieces = Vec::new();
-    while let Some(log) = all.len().min(most).checked_ilog2() {
-        let rest = all.split_off(1 << log);
-        pieces.push(std::mem::replace(&mut all, rest));
-    }
-    pieces
+/// Takes a piece of up to `most` from the front of a list, as long as a power of two, so that few different statements are
+/// prepared; `None` where nothing is left.
+pub(crate) fn piece<T>(all: &mut Vec<T>, most: usize) -> Option<Vec<T>> {
+    let log = all.len().min(most).checked_ilog2()?;
+    let rest = all.split_off(1 << log);
+    Some(std::mem::replace(all, rest))
 }
 
 /// The INSERT of rows that come to be only where `when`, another part of the same statement, has a row; for PostgreSQL.

@@ -31,5 +31,6 @@ pub mod data_dir;
 mod open_files;
 pub mod start;
 pub mod telemetry;
+mod threads;
 mod together;
 mod turns;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::jobs::{self, Workers};
 use crate::schedule::{self, Schedule};
 use crate::settings::{self, Provider, Secret, Settings};
 use crate::storage::Storage;
+use crate::threads::Threads;
 use crate::{deployment, tenant};
 
 /// Why the server, or a command that opens the same files, could not start. Each says what to do.
@@ -66,11 +68,16 @@ pub struct Running {
     server: ServerHandle,
     serving: JoinHandle<io::Result<()>>,
     feed: Feed,
-    store: Option<embedded_s3::Server>,
+    store: Option<Store>,
     schedule: Schedule,
     workers: Option<Workers>,
     grace: Duration,
+    /// Those of the jobs.
+    _background: Threads,
 }
+
+/// The embedded store, and the threads that it works on.
+struct Store(embedded_s3::Server, #[allow(dead_code, reason = "held until it is dropped")] Threads);
 
 /// The task that puts events in order and tells live readers.
 struct Feed {
@@ -110,7 +117,7 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
         _ => None,
     };
     let grace = Duration::from_secs(settings.server.shutdown_grace_secs);
-    let own_addr = store.as_ref().map(embedded_s3::Server::own_addr);
+    let own_addr = store.as_ref().map(|Store(server, _)| server.own_addr());
     let engine = Box::pin(connect(settings, dir.as_ref(), own_addr, Missing::Make, clock)).await?;
     if store.is_some() {
         prepare_bucket(&engine, engine.storage.bucket()).await?;
@@ -122,6 +129,7 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
         dir.keep_reserve();
     }
     deployment::mark(&engine).await;
+    let background = threads("background", &engine.settings)?;
     let schedule = schedule::start(&engine).await?;
     let feed = Feed::start(&engine).await?;
     let (addr, serving, server) = match http::serve(&engine).await {
@@ -132,8 +140,11 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
             return Err(error);
         }
     };
-    let workers = engine.settings.jobs.enabled.then(|| jobs::start(&engine));
-    Ok(Running { addr, engine, server, serving, feed, store, schedule, workers, grace })
+    let workers = engine.settings.jobs.enabled.then(|| {
+        let _on_its_own_threads = background.handle().enter();
+        jobs::start(&engine)
+    });
+    Ok(Running { addr, engine, server, serving, feed, store, schedule, workers, grace, _background: background })
 }
 
 /// Makes a bucket of the embedded store ready for browsers: it is there, and the pages of `cors.allowed_origins` may send
@@ -230,7 +241,7 @@ impl Running {
             }
         };
         join(requests, jobs).await;
-        if let Some(store) = self.store {
+        if let Some(Store(store, _threads)) = self.store {
             store.shutdown(self.grace).await;
         }
         if let Err(error) = self.engine.db.close().await {
@@ -312,10 +323,16 @@ fn point_at_embedded_store(settings: &mut Settings, dir: &DataDir, missing: Miss
     Ok(())
 }
 
-async fn start_store(settings: &mut Settings, dir: &DataDir) -> Result<embedded_s3::Server, Error> {
+/// Half as many as serve connections.
+fn threads(name: &str, settings: &Settings) -> Result<Threads, Error> {
+    Threads::new(name, settings.server.worker_threads() / 2).map_err(Error::Threads)
+}
+
+async fn start_store(settings: &mut Settings, dir: &DataDir) -> Result<Store, Error> {
+    let threads = threads("store", settings)?;
     let embedded = &settings.embedded;
     let listen = resolve(&embedded.host, embedded.port).await?;
-    let server = embedded_s3::start(embedded_s3::Config {
+    let config = embedded_s3::Config {
         root: dir.store(),
         listen,
         region: settings.storage.region.clone().unwrap_or_else(|| "us-east-1".to_owned()),
@@ -328,11 +345,14 @@ async fn start_store(settings: &mut Settings, dir: &DataDir) -> Result<embedded_
             rate_min: embedded.min_bytes_per_second,
             ..embedded_s3::Limits::default()
         },
-    })
-    .await?;
+    };
+    let server = match threads.handle().spawn(embedded_s3::start(config)).await {
+        Ok(started) => started?,
+        Err(panic) => resume_unwind(panic.into_panic()),
+    };
     // Port 0 took a free one.
     settings.embedded.port = server.addr().port();
-    Ok(server)
+    Ok(Store(server, threads))
 }
 
 /// `own_addr` is where the embedded store of this process listens for it; a command asks the one of the server.

@@ -1,9 +1,11 @@
 //! Who is next, where there is less than is asked for: connections of a pool, processors. First come, first served gives
-//! the most to whoever asks for the most; here tenants take turns, however much any of them asks for.
+//! the most to whoever asks for the most; here tenants take turns, however much any of them asks for. And a tenant that
+//! others work beside has fewer places at a time than one that has the server to itself: what is at work when the other
+//! one comes is what the other one waits for, at the processors and the disks as well.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use entity::TenantId;
 use tokio::sync::oneshot;
@@ -12,13 +14,69 @@ use tokio::time::timeout;
 /// Who asks: a tenant, or with `None` the server itself, which has its turns like any tenant.
 pub(crate) type Party = Option<TenantId>;
 
+/// How long a tenant counts as being there after it has asked for something.
+const LATELY: Duration = Duration::from_secs(10);
+
+/// Which tenants have asked lately, as far as it matters whether a tenant is alone. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Company(Arc<Mutex<Seen>>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    last: Option<(TenantId, Instant)>,
+    /// The last one that is another than `last`.
+    other: Option<(TenantId, Instant)>,
+}
+
+impl Company {
+    fn note(&self, party: Party) {
+        let Some(tenant) = party else { return };
+        let mut seen = self.seen();
+        let now = Some((tenant, Instant::now()));
+        if seen.last.is_some_and(|(last, _)| last != tenant) {
+            seen.other = seen.last;
+        }
+        seen.last = now;
+    }
+
+    /// Whether a tenant that is not this one has asked for something in the last ten seconds.
+    pub(crate) fn is_beside(&self, party: Party) -> bool {
+        let is_other = |(tenant, at)| Some(tenant) != party && is_lately(at);
+        let seen = self.seen();
+        seen.last.is_some_and(is_other) || seen.other.is_some_and(is_other)
+    }
+
+    /// Whether two tenants or more have.
+    pub(crate) fn is_several(&self) -> bool {
+        let seen = self.seen();
+        [seen.last, seen.other].into_iter().all(|seen| seen.is_some_and(|(_, at)| is_lately(at)))
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // Nothing panics while it is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_lately(at: Instant) -> bool {
+    at.elapsed() < LATELY
+}
+
+/// How many of the places one party may have at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Each {
+    pub(crate) alone: usize,
+    /// While there is company.
+    pub(crate) beside: usize,
+}
+
 /// The places in front of what is shared. A place that is free goes to the party whose turn it is, and within a party to
 /// whoever has waited longest.
 #[derive(Debug)]
 pub(crate) struct Turns {
     state: Mutex<State>,
-    /// Places that one party may have at a time.
-    each: usize,
+    each: Each,
+    company: Company,
     /// How long anybody waits.
     patience: Duration,
 }
@@ -56,19 +114,25 @@ impl Drop for Place {
 }
 
 impl Turns {
-    /// No party has more than `each` of the places at a time.
-    pub(crate) fn new(places: usize, each: usize, patience: Duration) -> Arc<Self> {
+    /// No party has more than `each` of the places at a time, but at least one.
+    pub(crate) fn new(places: usize, each: Each, company: &Company, patience: Duration) -> Arc<Self> {
         let state = State { free: places, parties: HashMap::new(), turns: VecDeque::new() };
-        Arc::new(Self { state: Mutex::new(state), each: each.max(1), patience })
+        let each = Each { alone: each.alone.max(1), beside: each.beside.max(1) };
+        Arc::new(Self { state: Mutex::new(state), each, company: company.clone(), patience })
+    }
+
+    fn most(&self, party: Party) -> usize {
+        if self.company.is_beside(party) { self.each.beside } else { self.each.alone }
     }
 
     /// Waits for a place; `None` where there was none in time. May be dropped while it waits.
     pub(crate) async fn enter(self: &Arc<Self>, party: Party) -> Option<Place> {
+        self.company.note(party);
         let waiting = {
             let mut state = self.state();
             let queue = state.parties.entry(party).or_default();
             // A place that is free has nobody who waits for it, but those that have all that they may.
-            if queue.held < self.each && state.free > 0 {
+            if queue.held < self.most(party) && state.free > 0 {
                 return Some(self.hand_over(&mut state, party));
             }
             let (place, waiting) = oneshot::channel();
@@ -100,13 +164,15 @@ impl Turns {
     fn give_back(self: &Arc<Self>, party: Party) {
         let mut state = self.state();
         state.take_back(party);
-        // One round is enough: a party that was passed over has all that it may, whatever the others are given.
-        for _ in 0..state.turns.len() {
-            if state.free == 0 {
-                break;
-            }
+        // Until nobody in a whole round may have one more: a party that has become alone may have several.
+        let mut passed_over = 0;
+        while state.free > 0 && passed_over < state.turns.len() {
             let Some(party) = state.turns.pop_front() else { break };
-            self.serve(&mut state, party);
+            if self.serve(&mut state, party) {
+                passed_over = 0;
+            } else {
+                passed_over += 1;
+            }
             if state.parties.get(&party).is_some_and(|queue| !queue.waiting.is_empty()) {
                 state.turns.push_back(party);
             } else {
@@ -116,13 +182,14 @@ impl Turns {
         state.forget_if_gone(party);
     }
 
-    /// Hands a place to the first of a party that still waits, where the party may have one more.
-    fn serve(self: &Arc<Self>, state: &mut State, party: Party) {
-        while let Some(queue) = state.parties.get_mut(&party).filter(|queue| queue.held < self.each) {
-            let Some(waiting) = queue.waiting.pop_front() else { return };
+    /// Hands a place to the first of a party that still waits, where the party may have one more. Returns whether it did.
+    fn serve(self: &Arc<Self>, state: &mut State, party: Party) -> bool {
+        let most = self.most(party);
+        while let Some(queue) = state.parties.get_mut(&party).filter(|queue| queue.held < most) {
+            let Some(waiting) = queue.waiting.pop_front() else { return false };
             let place = self.hand_over(state, party);
             match waiting.send(place) {
-                Ok(()) => return,
+                Ok(()) => return true,
                 Err(mut place) => {
                     // It has given up. Its place is given back here, where the state is at hand.
                     place.turns = None;
@@ -130,6 +197,7 @@ impl Turns {
                 }
             }
         }
+        false
     }
 }
 
@@ -161,6 +229,10 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
+    fn turns(places: usize, each: usize, patience: Duration) -> Arc<Turns> {
+        Turns::new(places, Each { alone: each, beside: each }, &Company::default(), patience)
+    }
+
     fn waits(turns: &Arc<Turns>, party: Party) -> BoxFuture<'static, Option<Place>> {
         let turns = Arc::clone(turns);
         let mut waiting = async move { turns.enter(party).await }.boxed();
@@ -174,7 +246,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_quiet_party_has_the_next_place_however_many_wait_before_it() {
-        let turns = Turns::new(2, 2, LONG);
+        let turns = turns(2, 2, LONG);
         let (noisy, quiet) = (Some(TenantId::new()), Some(TenantId::new()));
         let mut held = vec![turns.enter(noisy).await.unwrap(), turns.enter(noisy).await.unwrap()];
         let mut crowd: Vec<_> = (0..1_000).map(|_| waits(&turns, noisy)).collect();
@@ -195,7 +267,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_party_that_has_all_it_may_leaves_the_rest_to_others() {
-        let turns = Turns::new(3, 2, LONG);
+        let turns = turns(3, 2, LONG);
         let (noisy, quiet) = (Some(TenantId::new()), None);
         let held = [turns.enter(noisy).await.unwrap(), turns.enter(noisy).await.unwrap()];
         let mut third = waits(&turns, noisy);
@@ -212,8 +284,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_party_has_more_places_while_it_is_alone() {
+        let company = Company::default();
+        let turns = Turns::new(8, Each { alone: 4, beside: 1 }, &company, LONG);
+        let (noisy, quiet) = (Some(TenantId::new()), Some(TenantId::new()));
+        let enter = |party| turns.enter(party).now_or_never().map(Option::unwrap);
+        let mut held: Vec<_> = (0..4).map(|_| enter(noisy).unwrap()).collect();
+        let mut crowd: Vec<_> = (0..4).map(|_| waits(&turns, noisy)).collect();
+        assert!(!company.is_beside(noisy) && company.is_beside(quiet) && company.is_beside(None));
+        // From now on there is another one, and nothing goes to whoever has more than its share beside others.
+        drop(enter(quiet).unwrap());
+        assert!(company.is_beside(noisy) && company.is_beside(quiet));
+        held.truncate(1);
+        assert!(crowd.iter_mut().all(|one| has(one).is_none()));
+        drop(held.pop());
+        held.extend(crowd.iter_mut().filter_map(has));
+        assert_eq!(held.len(), 1);
+        // The server's own work is no company, and the other one is gone after a while.
+        let gone = Instant::now().checked_sub(LATELY).unwrap();
+        company.0.lock().unwrap().last.as_mut().unwrap().1 = gone;
+        drop(enter(None).unwrap());
+        assert!(!company.is_beside(noisy));
+        drop(held.pop());
+        assert_eq!(crowd.iter_mut().skip(1).filter_map(has).count(), 3, "all that wait, at once");
+    }
+
+    #[tokio::test]
     async fn whoever_gives_up_takes_no_place_with_them() {
-        let turns = Turns::new(1, 1, LONG);
+        let turns = turns(1, 1, LONG);
         let (noisy, quiet) = (Some(TenantId::new()), Some(TenantId::new()));
         let held = turns.enter(noisy).await.unwrap();
         // One gives up in the queue, one after it was handed a place that it has not seen, one after its time.
@@ -233,7 +331,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_for_longer_than_they_may() {
-        let turns = Turns::new(1, 1, Duration::from_millis(20));
+        let turns = turns(1, 1, Duration::from_millis(20));
         let (noisy, quiet) = (Some(TenantId::new()), Some(TenantId::new()));
         let held = turns.enter(noisy).await.unwrap();
         assert!(turns.enter(quiet).await.is_none() && turns.enter(noisy).await.is_none());

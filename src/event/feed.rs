@@ -16,6 +16,8 @@ use crate::error::{Result, with_causes};
 
 /// Events that get their places in one transaction, at most.
 pub const BATCH: u32 = 1_000;
+/// While several tenants are at work: those who write wait for each of these transactions.
+const BATCH_AMONG_SEVERAL: u32 = 100;
 /// After a commit of this process, so that many commits at once are one batch.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// Where nobody listens, no look comes sooner after another than this, however short `feed.poll_millis` is: giving places
@@ -36,9 +38,10 @@ pub async fn sequence(engine: &Engine) -> Result<u64> {
     if !rows::any_unplaced(engine.db.conn()).await? {
         return Ok(0);
     }
+    let most = if engine.db.company().is_several() { BATCH_AMONG_SEVERAL } else { BATCH };
     let tx = engine.db.begin().await?;
     let last = rows::take_turn(&tx).await?;
-    let places = rows::place(&tx, last, BATCH).await?;
+    let places = rows::place(&tx, last, most).await?;
     let count = i64::try_from(places.len()).unwrap_or(i64::MAX);
     // An event that was deleted between being counted and being written would leave a gap.
     let whole = places.iter().all(|place| *place <= last + count);
@@ -133,7 +136,7 @@ async fn turn(engine: &Engine) -> Result<()> {
 }
 
 async fn sequence_all(engine: &Engine) -> Result<()> {
-    while sequence(engine).await? == u64::from(BATCH) {}
+    while sequence(engine).await? > 0 {}
     Ok(())
 }
 

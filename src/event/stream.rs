@@ -103,6 +103,34 @@ impl Stream {
         self.page.front().map_or(self.read, |next| next.position - 1)
     }
 
+    /// Whether the next event is to be looked for in the table: [`Stream::read_on`].
+    pub fn is_behind(&self) -> bool {
+        self.page.is_empty() && !matches!(self.stage, Stage::Live(_))
+    }
+
+    /// Reads one page of the table, of a stream that is behind, or finds that it is behind no more.
+    ///
+    /// # Errors
+    /// The table could not be read; the same call goes on.
+    pub async fn read_on(&mut self) -> Result<()> {
+        let until = match &self.stage {
+            Stage::Behind => None,
+            Stage::Joined(until, _) => Some(*until),
+            Stage::Live(_) => return Ok(()),
+        };
+        if !self.read_page(until).await? {
+            match until {
+                None => {
+                    let buffer = self.buffer();
+                    let (published, from) = self.engine.hub.join(&mut self.seat, self.interest.clone(), buffer);
+                    self.stage = Stage::Joined(published, from);
+                }
+                Some(until) => self.go_live(until),
+            }
+        }
+        Ok(())
+    }
+
     /// The next event; `None` where the reader was cut off. May be dropped while it waits; nothing is lost then.
     ///
     /// # Errors
@@ -113,19 +141,7 @@ impl Stream {
                 return Ok(Some(Arc::new(event)));
             }
             match &mut self.stage {
-                Stage::Behind => {
-                    if !self.read_page(None).await? {
-                        let buffer = self.buffer();
-                        let (published, from) = self.engine.hub.join(&mut self.seat, self.interest.clone(), buffer);
-                        self.stage = Stage::Joined(published, from);
-                    }
-                }
-                Stage::Joined(until, _) => {
-                    let until = *until;
-                    if !self.read_page(Some(until)).await? {
-                        self.go_live(until);
-                    }
-                }
+                Stage::Behind | Stage::Joined(..) => self.read_on().await?,
                 Stage::Live(from) => match from.recv().await {
                     Some(event) if event.position > self.read => {
                         self.read = event.position;

@@ -7,13 +7,13 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use super::in_flight::Asker;
 use super::problem::Problem;
-use crate::turns::{Place, Turns};
+use crate::threads::Threads;
+use crate::turns::{Company, Each, Place, Turns};
 
 /// What is done where it is asked for, in bytes of a body or an answer: a millisecond or so.
 const SMALL: usize = 64 << 10;
@@ -21,7 +21,8 @@ const SMALL: usize = 64 << 10;
 /// How long work waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Verbs of one asker at a time, for each thread. Most of their time is waiting: for rows, or for the store.
+/// Verbs of one asker that is alone, at a time, for each thread: most of their time is waiting, for rows, or for the store.
+/// Beside others one for each thread, since what they wait for is work elsewhere.
 const VERBS_EACH: usize = 2;
 const VERBS_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -29,17 +30,7 @@ pub(super) struct Apart {
     /// For what never waits.
     turns: Arc<Turns>,
     verbs: Arc<Turns>,
-    /// `None` once it is being dropped.
-    runtime: Option<Runtime>,
-}
-
-impl Drop for Apart {
-    fn drop(&mut self) {
-        // What is dropped on a thread that serves connections must not wait there.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
+    threads: Threads,
 }
 
 impl Apart {
@@ -47,14 +38,13 @@ impl Apart {
     ///
     /// # Errors
     /// The system gives no threads.
-    pub(super) fn new(processors: usize) -> io::Result<Self> {
+    pub(super) fn new(processors: usize, company: &Company) -> io::Result<Self> {
         let places = (processors / 2).max(1);
-        let runtime = Builder::new_multi_thread().worker_threads(places).thread_name("apart").enable_all().build()?;
         let verbs = places * VERBS_EACH * 2;
         Ok(Self {
-            turns: Turns::new(places, places / 2, PATIENCE),
-            verbs: Turns::new(verbs, verbs / 2, VERBS_PATIENCE),
-            runtime: Some(runtime),
+            turns: Turns::new(places, Each { alone: places / 2, beside: places / 2 }, company, PATIENCE),
+            verbs: Turns::new(verbs, Each { alone: verbs / 2, beside: places }, company, VERBS_PATIENCE),
+            threads: Threads::new("apart", places)?,
         })
     }
 
@@ -73,13 +63,9 @@ impl Apart {
             let _place = place;
             work.await
         };
-        let working = AbortOnDropHandle::new(self.threads().spawn(working.in_current_span()));
+        let working = AbortOnDropHandle::new(self.threads.handle().spawn(working.in_current_span()));
         // Only a panic ends it early, and that is the asker's.
         Ok(working.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic())))
-    }
-
-    fn threads(&self) -> &Handle {
-        self.runtime.as_ref().expect("it lasts as long as this value").handle()
     }
 
     /// Does what so many bytes ask for once it is the asker's turn. Work that has begun goes on where the asker is gone,
@@ -118,7 +104,7 @@ impl Apart {
         place: Option<Place>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
-        let working = self.threads().spawn_blocking(move || {
+        let working = self.threads.handle().spawn_blocking(move || {
             let _place = place;
             work()
         });

@@ -11,14 +11,16 @@ use chrono::{DateTime, Utc};
 use entity::upload_session::Status;
 use futures_util::stream::unfold;
 use serde::{Deserialize, Serialize};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
 use super::body::invalid;
 use super::caller::authenticate;
+use super::door::Door;
 use super::framing::wants_head_only;
+use super::in_flight::Asker;
 use super::problem::{Answer, Problem};
 use super::query::Query;
 use super::views::{StatusView, Time};
@@ -95,6 +97,7 @@ impl From<&Placed> for LiveEventView {
 )]
 pub(super) async fn stream(
     engine: Data<Engine>,
+    door: Data<Door>,
     caller: Caller,
     request: HttpRequest,
     query: Query<EventsQuery>,
@@ -123,7 +126,8 @@ pub(super) async fn stream(
     let beginning = engine.keys.beginning_id(tenant, events.read());
     // The place to resume from, for a reader that goes before the first event comes.
     let first = Bytes::from(format!("retry: {RETRY_MS}\nid: {beginning}\n\n"));
-    let reader = Reader { engine: engine.get_ref().clone(), events, expires_at, first: Some(first) };
+    let asker = Asker::Tenant(tenant);
+    let reader = Reader { engine: engine.get_ref().clone(), door, asker, events, expires_at, first: Some(first) };
     Ok(answer.streaming(unfold(reader, |reader| Box::pin(reader.step()))))
 }
 
@@ -143,6 +147,8 @@ fn place_of(engine: &Engine, caller: &Caller, field: &str, id: &[u8]) -> Result<
 
 struct Reader {
     engine: Engine,
+    door: Data<Door>,
+    asker: Asker,
     events: Stream,
     expires_at: DateTime<Utc>,
     first: Option<Bytes>,
@@ -155,7 +161,10 @@ impl Reader {
             return Some((Ok(first), self));
         }
         let left = (self.expires_at - self.engine.clock.now()).to_std().ok()?;
-        let heartbeat = Duration::from_secs(self.engine.settings.feed.heartbeat_secs);
+        let heartbeat_at = Instant::now() + left.min(Duration::from_secs(self.engine.settings.feed.heartbeat_secs));
+        while self.events.is_behind() && Instant::now() < heartbeat_at {
+            self = self.read_on().await?;
+        }
         let bytes = tokio::select! {
             biased;
             () = self.engine.hub.closed() => return None,
@@ -166,9 +175,34 @@ impl Reader {
                     return None;
                 }
             },
-            () = sleep(heartbeat.min(left)) => Bytes::from_static(b":\n\n"),
+            () = sleep_until(heartbeat_at) => Bytes::from_static(b":\n\n"),
         };
         Some((Ok(bytes), self))
+    }
+
+    /// Reads a page of what was missed, of which there may be many; `None` where the stream ends.
+    async fn read_on(mut self) -> Option<Self> {
+        let mut events = self.events;
+        let reading = self.door.apart.verb(self.asker, async move {
+            let read = events.read_on().await;
+            (events, read)
+        });
+        let read = tokio::select! {
+            biased;
+            () = self.engine.hub.closed() => return None,
+            read = reading => read,
+        };
+        // A client that comes again goes on after the last event that it has.
+        let error = match read {
+            Ok((events, Ok(()))) => {
+                self.events = events;
+                return Some(self);
+            }
+            Ok((_, Err(error))) => with_causes(&error),
+            Err(problem) => problem.to_string(),
+        };
+        tracing::warn!(error, "a stream of events ended");
+        None
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::auth::Identity;
 use super::door::Door;
 use super::problem::{CONTENT_TYPE, Problem};
-use crate::caller::Permission;
+use crate::caller::{Admin, Permission};
 use crate::settings::Server;
 use crate::turns::Party;
 
@@ -63,6 +63,15 @@ impl Asker {
         match identity.tenant {
             Some(tenant) if !identity.permissions.has(Permission::Operator) => Self::Tenant(tenant),
             Some(_) | None => Self::Operators,
+        }
+    }
+}
+
+impl From<&Admin> for Asker {
+    fn from(admin: &Admin) -> Self {
+        match admin {
+            Admin::Operator(_) => Self::Operators,
+            Admin::Member(member) => Self::Tenant(member.tenant),
         }
     }
 }

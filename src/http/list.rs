@@ -133,14 +133,17 @@ pub(super) struct BatchSummaryView {
     responses((status = 200, description = "The batch", body = BatchSummaryView)),
     extensions(("x-permission" = json!("uploads.view"))),
 )]
-pub(super) async fn batch(engine: Data<Engine>, caller: Caller, reference: Path<String>) -> Answer {
+pub(super) async fn batch(engine: Data<Engine>, door: Data<Door>, caller: Caller, reference: Path<String>) -> Answer {
     admit(&engine, &caller, Permission::UploadsView).await?;
     if rules::reference(&reference).is_err() {
         return Err(Problem::not_found());
     }
-    let batch = session::batch(&engine, &caller, &reference).await?;
+    let reference = reference.into_inner();
+    let asker = Asker::Tenant(caller.tenant);
+    let counting = async move { session::batch(&engine, &caller, &reference).await.map(|batch| (reference, batch)) };
+    let (batch_reference, batch) = door.apart.verb(asker, counting).await??;
     Ok(HttpResponse::Ok().json(BatchSummaryView {
-        batch_reference: reference.into_inner(),
+        batch_reference,
         sessions: batch.sessions,
         bytes: batch.bytes,
         counts: batch.counts.into_iter().map(|(status, count)| (state::name(status).to_owned(), count)).collect(),

@@ -111,7 +111,7 @@ pub(crate) async fn serve(
     engine: &Engine,
 ) -> Result<(SocketAddr, JoinHandle<io::Result<()>>, ServerHandle), start::Error> {
     let settings = engine.settings.server.clone();
-    let apart = Apart::new(settings.worker_threads()).map_err(start::Error::Threads)?;
+    let apart = Apart::new(settings.worker_threads(), engine.db.company()).map_err(start::Error::Threads)?;
     let door = Data::new(Door::new(&engine.settings, engine.clock.clone(), apart)?);
     let proxies = TrustedProxies::new(settings.trusted_networks().map_err(auth::StartError::Settings)?);
     let limits = Limits::new(&settings, proxies);

@@ -192,7 +192,8 @@ fn lease_length(engine: &Engine) -> TimeDelta {
 }
 
 /// Claims up to `at_most` jobs that are due, tenant by tenant as [`divide`] says, and of one tenant first come first
-/// served within a priority; none of `except`. A job whose lease has ended is due like any.
+/// served within a priority; none of `except`. A job whose lease has ended is due like any. Beside others a tenant has a
+/// quarter of one process's places, over all processes: they work on one store and one database.
 ///
 /// What it costs grows with the places and with the tenants that wait, of which one look reaches [`SHARES_MAX`], and
 /// not with the jobs that wait.
@@ -204,13 +205,17 @@ pub(super) async fn claim(
     turn: &mut Turn,
 ) -> Result<Vec<Lease>> {
     let token = Uuid::new_v4();
+    let company = engine.db.company();
+    let beside_others = (engine.settings.jobs.concurrency / 4).max(1);
+    let most = |tenant| if company.is_beside(Some(tenant)) { beside_others } else { usize::MAX };
     let mut jobs = Vec::new();
     while jobs.len() < at_most {
         let from = turn.0;
         let shares = shares(engine, kind, except, from).await?;
         let is_all = shares.len() < SHARES_MAX;
         turn.0 = shares.last().filter(|_| !is_all).map(|last| last.tenant);
-        let claimed = claim_of(engine, kind, &divide(&shares, at_most - jobs.len()), except, token).await?;
+        let divided = divide(&shares, at_most - jobs.len(), most);
+        let claimed = claim_of(engine, kind, &divided, except, token).await?;
         let is_none = claimed.is_empty();
         jobs.extend(claimed);
         // Where there is one tenant it has been asked for as many as there are places.
@@ -232,6 +237,29 @@ struct ShareRow {
     tenant_id: TenantId,
     running: i64,
     since: Option<DateTime<Utc>>,
+}
+
+/// Those of the kinds of which there are jobs that may be claimed.
+pub(super) async fn waiting(engine: &Engine, kinds: &[Kind]) -> Result<Vec<Kind>> {
+    let conn = engine.db.conn();
+    let query = find_waiting(conn.get_database_backend(), kinds, engine.clock.now());
+    let rows = conn.query_all_raw(query).await.map_err(db_error)?;
+    let names: Vec<String> =
+        rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, _>>().map_err(db_error)?;
+    Ok(names.iter().filter_map(|name| Kind::named(name)).collect())
+}
+
+/// One look at an index for each kind.
+pub fn find_waiting(backend: DbBackend, kinds: &[Kind], now: DateTime<Utc>) -> Statement {
+    let mut bound: Vec<Value> = vec![now.into()];
+    let kinds = values(kinds.iter().map(|kind| [kind.name().into()]), &mut bound);
+    // With an order, so that PostgreSQL goes by the index that has it, however likely it thinks that any row will do.
+    let sql = format!(
+        "SELECT DISTINCT kinds.column1 FROM ({kinds}) AS kinds
+        WHERE (SELECT tenant_id FROM job WHERE kind = kinds.column1 AND queued AND dead_at IS NULL
+            AND (lease_token IS NULL OR run_at <= $1) ORDER BY tenant_id LIMIT 1) IS NOT NULL"
+    );
+    Statement::from_sql_and_values(backend, sql, bound)
 }
 
 /// Runs [`find_shares`].

@@ -16,12 +16,14 @@ pub(super) struct Share {
 pub(super) struct Turn(pub(super) Option<TenantId>);
 
 /// Whose jobs get the free places: one by one, each goes to the tenant that has the fewest, and of several to the one
-/// that has waited longest. Tenants that get none are not named.
-pub(super) fn divide(shares: &[Share], places: usize) -> Vec<(TenantId, u64)> {
+/// that has waited longest. None has more than `most` says for it. Tenants that get none are not named.
+pub(super) fn divide(shares: &[Share], places: usize, most: impl Fn(TenantId) -> usize) -> Vec<(TenantId, u64)> {
+    let most: Vec<_> = shares.iter().map(|share| i64::try_from(most(share.tenant)).unwrap_or(i64::MAX)).collect();
     let mut given = vec![0; shares.len()];
     for _ in 0..places {
-        let held = |index: &usize| (shares[*index].running.saturating_add(given[*index]), shares[*index].since);
-        let Some(next) = (0..shares.len()).min_by_key(held) else { break };
+        let held = |index: usize| shares[index].running.saturating_add(given[index]);
+        let may_have_more = (0..shares.len()).filter(|index| held(*index) < most[*index]);
+        let Some(next) = may_have_more.min_by_key(|index| (held(*index), shares[*index].since)) else { break };
         given[next] += 1;
     }
     let named = shares.iter().zip(given).filter(|(_, given)| *given > 0);
@@ -42,7 +44,10 @@ mod tests {
     }
 
     fn given(shares: &[Share], places: usize) -> Vec<(u128, u64)> {
-        divide(shares, places).into_iter().map(|(tenant, places)| (tenant.0.as_u128(), places)).collect()
+        divide(shares, places, |_| usize::MAX)
+            .into_iter()
+            .map(|(tenant, places)| (tenant.0.as_u128(), places))
+            .collect()
     }
 
     #[test]
@@ -54,5 +59,16 @@ mod tests {
         assert_eq!(given(&[share(1, 3, 0), share(2, 0, 9)], 7), [(1, 2), (2, 5)]);
         assert_eq!(given(&[share(1, 0, 5), share(2, 0, 4), share(3, 0, 6)], 2), [(1, 1), (2, 1)]);
         assert_eq!(given(&[share(1, i64::MAX, 5), share(2, 0, 6)], 2), [(2, 2)]);
+    }
+
+    #[test]
+    fn nobody_has_more_than_they_may() {
+        let most = |tenant: TenantId| if tenant.0.as_u128() == 1 { 2 } else { 16 };
+        let divided =
+            |shares: &[Share]| divide(shares, 8, most).into_iter().map(|(_, given)| given).collect::<Vec<_>>();
+        assert_eq!(divided(&[share(1, 0, 0)]), [2]);
+        assert_eq!(divided(&[share(1, 1, 0), share(2, 0, 9)]), [1, 7]);
+        // Other processes may have claimed for it while it was alone.
+        assert_eq!(divided(&[share(1, 9, 0)]), [0; 0]);
     }
 }

@@ -154,6 +154,13 @@ impl Worker {
 
     /// Claims what is due of these kinds, as far as there is a free place for it.
     async fn take(&mut self, kinds: &[Kind]) -> Result<()> {
+        let with_places = self.slots.iter().filter(|slots| slots.places.available_permits() > 0);
+        let wanted: Vec<_> = with_places.map(|slots| slots.kind).filter(|kind| kinds.contains(kind)).collect();
+        // Mostly there is work of one kind, or of none.
+        let kinds = match wanted[..] {
+            [] | [_] => wanted,
+            _ => rows::waiting(&self.engine, &wanted).await?,
+        };
         for Slots { kind, places, turn } in &mut self.slots {
             let (kind, free) = (*kind, places.available_permits());
             if free == 0 || !kinds.contains(&kind) {

@@ -1,4 +1,5 @@
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use aws_lc_rs::digest;
 use entity::BrandId;
@@ -11,13 +12,10 @@ use super::initiate::initiate_together;
 use super::rows::{self, Scope};
 use super::{Initiated, NewUpload, initiate};
 use crate::caller::Caller;
-use crate::database::pieces;
+use crate::database::piece;
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result, with_causes};
 use crate::tenant;
-
-/// Sessions that one transaction stores.
-const OPENED_AT_ONCE: usize = 32;
 
 /// One file of a batch as it was asked for: its `client_reference`, and the file, or what it was refused for.
 pub type BatchFile = (Option<String>, Result<NewUpload>);
@@ -45,7 +43,7 @@ pub fn batch_reference(caller: &Caller, idempotency_key: Option<&str>) -> String
 }
 
 /// Opens a session for each file, as if each were asked for by itself: one that fails takes no other with it. Small ones that
-/// nothing speaks against are stored together, in one transaction for up to [`OPENED_AT_ONCE`].
+/// nothing speaks against are stored together, several in one transaction.
 ///
 /// Results come in the order of the files. A file that was refused before this call stays refused in its place; a
 /// `client_reference` that occurs twice rejects the second. At most `sessions.batch_concurrency` files are worked on at once.
@@ -69,8 +67,11 @@ pub async fn initiate_batch(engine: &Engine, caller: &Caller, files: Vec<BatchFi
     };
     let mut opened = HashMap::new();
     let named = files.iter().enumerate().filter_map(|(place, (_, file))| Some((place, file.as_ref().ok()?)));
-    for some in pieces(named.filter(|(_, new)| is_fresh(new)).collect(), OPENED_AT_ONCE) {
+    let mut together: Vec<_> = named.filter(|(_, new)| is_fresh(new)).collect();
+    while let Some(some) = piece(&mut together, engine.db.at_once(caller.tenant)) {
+        let started = Instant::now();
         opened.extend(initiate_together(engine, caller, &some).await);
+        engine.db.rest(caller.tenant, started.elapsed()).await;
     }
     let files = files.into_iter().enumerate().map(|(place, file)| (opened.remove(&place), file));
     stream::iter(files.collect::<Vec<_>>())

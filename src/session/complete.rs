@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use entity::SessionId;
@@ -16,6 +17,7 @@ use super::transition::{self, transition};
 use super::{Change, Outcome, Session, find, location};
 use crate::asset::{self, Asset};
 use crate::caller::{Actor, Caller};
+use crate::database::piece;
 use crate::engine::Engine;
 use crate::error::{Error, Result, with_causes};
 use crate::event::{Effect, record_effect};
@@ -114,11 +116,7 @@ async fn attempt(engine: &Engine, caller: &Caller, id: SessionId, completion: &C
 
 /// Stores the intent to complete of each session that has none, takes bytes and is not over, by one statement for all;
 /// answers those sessions. What each is to be called stays as it was announced.
-pub(super) async fn intend_all(
-    engine: &Engine,
-    caller: &Caller,
-    ids: &[SessionId],
-) -> Result<HashMap<SessionId, Session>> {
+pub(super) async fn intend_all(engine: &Engine, caller: &Caller, ids: &[SessionId]) -> Result<Vec<Session>> {
     let conn = engine.db.conn().of(caller.tenant);
     let mut seen = rows::find_all(&conn, caller.tenant, ids).await?;
     seen.retain(|seen| caller.sees(seen) && seen.status == Status::Uploading && seen.completing_at.is_none());
@@ -126,7 +124,7 @@ pub(super) async fn intend_all(
 }
 
 /// Completes sessions whose intents have just been stored; answers for each. Those whose objects are there as announced are
-/// recorded together, by one transaction for all; what is to be said of the others takes each its own way.
+/// recorded together, several in one transaction; what is to be said of the others takes each its own way.
 pub(super) async fn complete_together(
     engine: &Engine,
     caller: &Caller,
@@ -138,19 +136,20 @@ pub(super) async fn complete_together(
         (session, held)
     });
     let looked: Vec<_> = looked.buffer_unordered(at_once).collect().await;
-    let is_whole = |session: &Session, held: &Result<Held>| match held {
-        Ok(Held::Object(object)) => !is_another(session, object),
-        Ok(Held::Parts(_) | Held::Nothing) | Err(_) => false,
-    };
     let whole = looked.iter().filter_map(|(session, held)| match held {
-        Ok(Held::Object(object)) if is_whole(session, held) => Some((session, object)),
+        Ok(Held::Object(object)) if !is_another(session, object) => Some((session, object)),
         Ok(Held::Object(_) | Held::Parts(_) | Held::Nothing) | Err(_) => None,
     });
-    let mut made = record_together(engine, caller, &whole.collect::<Vec<_>>()).await.unwrap_or_else(|error| {
-        // One that is refused takes no other with it: each is told by its own attempt.
-        debug!(error = with_causes(&error), "sessions were not completed together");
-        HashMap::new()
-    });
+    let (mut whole, mut made): (Vec<_>, _) = (whole.collect(), HashMap::new());
+    while let Some(some) = piece(&mut whole, engine.db.at_once(caller.tenant)) {
+        let started = Instant::now();
+        match record_together(engine, caller, &some).await {
+            Ok(recorded) => made.extend(recorded),
+            // One that is refused takes no other with it: each is told by its own attempt.
+            Err(error) => debug!(error = with_causes(&error), "sessions were not completed together"),
+        }
+        engine.db.rest(caller.tenant, started.elapsed()).await;
+    }
     let looked = looked.into_iter().map(|(session, held)| (made.remove(&session.id), session, held));
     stream::iter(looked.collect::<Vec<_>>())
         .map(async |(made, session, held)| {

@@ -9,12 +9,12 @@ use super::complete::{complete_together, intend_all};
 use super::{Completion, complete};
 use crate::asset::Asset;
 use crate::caller::Caller;
-use crate::database::pieces;
+use crate::database::piece;
 use crate::engine::Engine;
 use crate::error::{Error, Result, with_causes};
 
-/// Sessions that one transaction completes.
-const COMPLETED_AT_ONCE: usize = 32;
+/// Intents that one transaction stores, for each completion that one does: an intent is one row.
+const INTENDED_AT_ONCE: usize = 8;
 
 /// One session of a batch as it was named: its id, where it is one, and how it completes, or what it was refused for.
 pub type BatchCompletion = (Option<SessionId>, Result<Completion>);
@@ -28,7 +28,7 @@ pub struct CompletedItem {
 }
 
 /// Completes each session, as if each were asked for by itself: one that fails takes no other with it. Those that nothing
-/// speaks against are recorded together, in one transaction for up to [`COMPLETED_AT_ONCE`].
+/// speaks against are recorded together, several in one transaction.
 ///
 /// Results come in the order of the sessions. One that was refused before this call stays refused in its place; one that
 /// is named twice is completed once, and both results have its asset. At most `sessions.batch_concurrency` sessions are
@@ -39,15 +39,14 @@ pub async fn complete_batch(engine: &Engine, caller: &Caller, sessions: Vec<Batc
         let completion = completion.as_ref().ok()?;
         session.filter(|_| completion.is_plain())
     });
-    let plain: Vec<_> = plain.collect();
-    let intended = intend_all(engine, caller, &plain).await.unwrap_or_else(|error| {
-        // Each is told by its own attempt.
-        debug!(error = with_causes(&error), "intents could not be stored together");
-        HashMap::new()
-    });
+    let mut plain: Vec<_> = plain.collect();
     let mut done = HashMap::new();
-    for some in pieces(intended.into_values().collect(), COMPLETED_AT_ONCE) {
-        done.extend(complete_together(engine, caller, some).await);
+    while let Some(some) = piece(&mut plain, INTENDED_AT_ONCE * engine.db.at_once(caller.tenant)) {
+        match intend_all(engine, caller, &some).await {
+            Ok(intended) => done.extend(complete_together(engine, caller, intended).await),
+            // Each is told by its own attempt.
+            Err(error) => debug!(error = with_causes(&error), "intents could not be stored together"),
+        }
     }
     let sessions = sessions.into_iter().map(|(session, completion)| {
         let done = session.and_then(|session| done.remove(&session));

@@ -1,4 +1,4 @@
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use chrono::{DateTime, Utc};
 use entity::upload_session::{self, Column, Entity, Status, UploadType};
@@ -281,9 +281,9 @@ pub(super) async fn intend_all(
     caller: &Caller,
     settings: &settings::Sessions,
     now: DateTime<Utc>,
-) -> Result<HashMap<SessionId, Session>> {
+) -> Result<Vec<Session>> {
     if seen.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(vec![]);
     }
     let mut bound: Vec<Value> =
         vec![now.into(), caller.user().into(), caller.tenant.into(), Status::Uploading.to_value().into()];
@@ -308,7 +308,7 @@ pub(super) async fn intend_all(
         expires_at: expiry(seen.created_at, now, settings),
         ..seen
     };
-    Ok(seen.into_iter().filter(|seen| intended.contains(&seen.id)).map(|seen| (seen.id, as_it_is(seen))).collect())
+    Ok(seen.into_iter().filter(|seen| intended.contains(&seen.id)).map(as_it_is).collect())
 }
 
 fn touching(session: &Session, settings: &settings::Sessions, now: DateTime<Utc>) -> UpdateMany<Entity> {

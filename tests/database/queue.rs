@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use quaymaster::engine::Engine;
 use quaymaster::error::Result;
-use quaymaster::jobs::rows::{any_due, claimable, find_shares};
+use quaymaster::jobs::rows::{any_due, claimable, find_shares, find_waiting};
 use quaymaster::jobs::{self, Ending, Kind, Lease, NewJob};
 use quaymaster::{asset, session};
 use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, QueryTrait};
@@ -114,6 +114,7 @@ async fn a_look_reads_no_more_however_many_wait(db: TestDb) {
     let all = 10 * u64::from(TENANTS) + u64::from(RUNNING);
     for (what, query, most) in [
         ("whether any is due", any_due(now).build(backend), 20),
+        ("the kinds of which any wait", find_waiting(backend, &Kind::ALL, now), 60),
         ("whose jobs wait", find_shares(backend, Kind::Promote, now, &[], None), all),
         ("of a kind that has none", find_shares(backend, Kind::Cleanup, now, &[], None), 20),
         ("the first of a tenant", backend.build(&claimable(Kind::Promote, some, now, &[], 4)), 30),

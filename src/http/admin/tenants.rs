@@ -16,6 +16,8 @@ use crate::caller::{Admin, Caller, Permission};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::http::body::Body;
+use crate::http::door::Door;
+use crate::http::in_flight::Asker;
 use crate::http::problem::Answer;
 use crate::http::query::{LIMIT_DEFAULT, Query};
 use crate::http::rules;
@@ -315,6 +317,7 @@ impl UsageView {
 )]
 pub(in crate::http) async fn usage(
     engine: Data<Engine>,
+    door: Data<Door>,
     admin: Admin,
     slug: Path<String>,
     query: Query<UsageQuery>,
@@ -323,7 +326,11 @@ pub(in crate::http) async fn usage(
     let UsageQuery { from, to } = query.parse()?;
     let caller = tenant::within(&engine, &admin, Some(&slug)).await?;
     tenant::must_hold_all_brands(&engine, &caller).await?;
-    let days = tenant::usage::daily(&engine, caller.tenant, from, to).await?;
-    let standing = tenant::standing(&engine, caller.tenant).await?;
-    Ok(HttpResponse::Ok().json(UsageView::new(standing, days).seen_by(&caller)))
+    let asker = Asker::from(&admin);
+    let counting = async move {
+        let days = tenant::usage::daily(&engine, caller.tenant, from, to).await?;
+        let standing = tenant::standing(&engine, caller.tenant).await?;
+        Ok::<_, Error>(UsageView::new(standing, days).seen_by(&caller))
+    };
+    Ok(HttpResponse::Ok().json(door.apart.verb(asker, counting).await??))
 }

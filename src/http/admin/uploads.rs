@@ -84,11 +84,7 @@ pub(in crate::http) async fn list(
     let query =
         ListQuery { status, brand_id, batch_reference, client_reference, fingerprint, created_by, limit, cursor };
     let caller = tenant::within(&engine, &admin, tenant.as_deref()).await?;
-    let asker = match &admin {
-        Admin::Operator(_) => Asker::Operators,
-        Admin::Member(member) => Asker::Tenant(member.tenant),
-    };
-    list::page(engine, &door, asker, caller, query).await
+    list::page(engine, &door, Asker::from(&admin), caller, query).await
 }
 
 /// What the store holds under the session's own key.

@@ -27,6 +27,7 @@ use crate::http::query::Query;
 use crate::http::session_of;
 use crate::settings::{Secret, Settings};
 use crate::telemetry;
+use crate::turns::Company;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -86,7 +87,9 @@ impl Server {
         let (tell, told) = mpsc::channel();
         let thread = thread::spawn(move || {
             rt::System::new().block_on(async {
-                let door = Data::new(Door::new(&settings, Clock::default(), Apart::new(1).unwrap()).unwrap());
+                let door = Data::new(
+                    Door::new(&settings, Clock::default(), Apart::new(1, &Company::default()).unwrap()).unwrap(),
+                );
                 let server = HttpServer::new(move || {
                     App::new()
                         .app_data(door.clone())
@@ -354,7 +357,9 @@ fn a_request_is_one_line_without_secrets() {
     let token = authorization.trim().split(": ").nth(1).unwrap();
     rt::System::new().block_on(async {
         let app = App::new()
-            .app_data(Data::new(Door::new(&settings, Clock::default(), Apart::new(1).unwrap()).unwrap()))
+            .app_data(Data::new(
+                Door::new(&settings, Clock::default(), Apart::new(1, &Company::default()).unwrap()).unwrap(),
+            ))
             .route("/things/{id}", web::get().to(recorded))
             .route("/failing", web::get().to(failing))
             .route("/healthz", web::get().to(HttpResponse::Ok))
