@@ -11,7 +11,7 @@ use crate::event::{Hub, Keys};
 use crate::settings::{Secret, Settings};
 use crate::storage::Storage;
 use crate::tenant::Known;
-use crate::{asset, jobs};
+use crate::{asset, jobs, session};
 
 #[derive(Clone, Debug)]
 pub struct Engine {
@@ -26,6 +26,8 @@ pub struct Engine {
     pub hub: Arc<Hub>,
     /// What was found of database and store the last time that somebody asked whether the server can work.
     pub looked: Arc<LastLook>,
+    /// Sessions that are opened at the same time.
+    pub openings: session::Openings,
     /// Assets that become READY at the same time.
     pub promotions: asset::Steps,
     /// Jobs that end at the same time.
@@ -45,6 +47,7 @@ impl Engine {
             wake: Arc::default(),
             hub: Arc::default(),
             looked: Arc::default(),
+            openings: session::Openings::default(),
             promotions: asset::Steps::default(),
             ended: jobs::Ended::default(),
         }

@@ -1,112 +1,163 @@
 //! Work that costs little more for many than for one: those who come while it is being done for others wait, and then
 //! it is done for all of them at once.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-/// How long the first one waits for others: what is done so is done in the background.
-const GATHER: Duration = Duration::from_millis(20);
+/// How long the first one waits for others where the work is done in the background.
+pub(crate) const GATHER: Duration = Duration::from_millis(20);
 
-/// Those who wait for one sort of work. Clones are the same.
-pub struct Together<T, R>(Arc<Mutex<Waiting<T, R>>>);
+/// Those who wait for one sort of work, by what keeps them apart: only those with the same key go together. Clones are the
+/// same.
+pub struct Together<K, T, R> {
+    waiting: Arc<Mutex<HashMap<K, Waiting<T, R>>>>,
+    /// Where it is done: on the runtime that this was made on. The one of whoever comes first may end before the others are
+    /// served.
+    home: Option<Handle>,
+}
 
 struct Waiting<T, R> {
     queue: Vec<(T, oneshot::Sender<R>)>,
-    /// Whether somebody works on earlier ones, and will see to these.
-    is_at_work: bool,
+    /// Those who work on earlier ones, and will see to these.
+    at_work: usize,
 }
 
-impl<T, R> Clone for Together<T, R> {
+/// How a sort of work is done.
+pub(crate) struct Way<C, K, T, R> {
+    /// How long the first one waits for others, if no others are being worked for.
+    pub(crate) gather: Duration,
+    /// How many groups of one key may be worked for at a time.
+    pub(crate) groups: usize,
+    /// How many of one key go together.
+    pub(crate) most: fn(&C, &K) -> usize,
+    /// Answers for each, in their order.
+    pub(crate) work: fn(C, Vec<T>) -> BoxFuture<'static, Vec<R>>,
+}
+
+impl<C, K, T, R> Clone for Way<C, K, T, R> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        *self
     }
 }
 
-impl<T, R> Default for Together<T, R> {
+impl<C, K, T, R> Copy for Way<C, K, T, R> {}
+
+impl<K, T, R> Clone for Together<K, T, R> {
+    fn clone(&self) -> Self {
+        Self { waiting: Arc::clone(&self.waiting), home: self.home.clone() }
+    }
+}
+
+impl<K, T, R> Default for Together<K, T, R> {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Waiting { queue: Vec::new(), is_at_work: false })))
+        Self { waiting: Arc::default(), home: Handle::try_current().ok() }
     }
 }
 
-impl<T, R> std::fmt::Debug for Together<T, R> {
+impl<K, T, R> std::fmt::Debug for Together<K, T, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Together").field("waiting", &self.waiting().queue.len()).finish()
+        f.debug_struct("Together").field("keys", &self.waiting().len()).finish()
     }
 }
 
-impl<T, R> Together<T, R> {
-    fn waiting(&self) -> MutexGuard<'_, Waiting<T, R>> {
+impl<K, T, R> Together<K, T, R> {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<K, Waiting<T, R>>> {
         // Nothing panics while it is held, and each change is whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T: Send + 'static, R: Send + 'static> Together<T, R> {
-    /// Has it done, together with what others want done at the same time: `work` is given up to `most` of them, and
-    /// answers for each in their order. All callers give the same work. It goes on where whoever waits for it is dropped.
+impl<K, T, R> Together<K, T, R>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    T: Send + 'static,
+    R: Send + 'static,
+{
+    /// Has it done, together with what others of the same key want done at the same time. All callers give the same way. It
+    /// goes on where whoever waits for it is dropped.
     ///
     /// # Panics
     /// Where the work panics, or does not answer for all.
-    pub(crate) async fn done<C: Clone + Send + 'static>(
-        &self,
-        with: &C,
-        one: T,
-        most: usize,
-        work: fn(C, Vec<T>) -> BoxFuture<'static, Vec<R>>,
-    ) -> R {
+    pub(crate) async fn done<C: Clone + Send + 'static>(&self, key: K, with: &C, one: T, way: Way<C, K, T, R>) -> R {
         let (sender, answer) = oneshot::channel();
         let begins = {
-            let mut waiting = self.waiting();
+            let mut all = self.waiting();
+            let waiting = all.entry(key.clone()).or_insert_with(|| Waiting { queue: Vec::new(), at_work: 0 });
             waiting.queue.push((one, sender));
-            !std::mem::replace(&mut waiting.is_at_work, true)
+            let begins = waiting.at_work < way.groups;
+            waiting.at_work += usize::from(begins);
+            begins
         };
         if begins {
-            let turn = Turn { of: self.clone(), is_over: false };
+            let turn = Turn { of: self.clone(), key, is_over: false };
             let with = with.clone();
-            tokio::spawn(async move { turn.work(with, most, work).await });
+            let work = async move { turn.work(with, way).await };
+            match &self.home {
+                Some(home) => home.spawn(work),
+                None => tokio::spawn(work),
+            };
         }
         answer.await.expect("the work answers for all")
     }
 }
 
-/// Who works for all, until nobody waits any more.
-struct Turn<T, R> {
-    of: Together<T, R>,
+/// Who works for all of one key, until nobody waits any more.
+struct Turn<K: Eq + Hash, T, R> {
+    of: Together<K, T, R>,
+    key: K,
     is_over: bool,
 }
 
-impl<T, R> Turn<T, R> {
-    async fn work<C: Clone>(mut self, with: C, most: usize, work: fn(C, Vec<T>) -> BoxFuture<'static, Vec<R>>) {
+impl<K: Eq + Hash, T, R> Turn<K, T, R> {
+    async fn work<C: Clone>(mut self, with: C, way: Way<C, K, T, R>) {
         loop {
-            sleep(GATHER).await;
-            let (ones, senders): (Vec<T>, Vec<_>) = {
-                let mut waiting = self.of.waiting();
-                // A power of two, so that few different statements are prepared.
-                let Some(next) = waiting.queue.len().min(most).checked_ilog2().map(|log| 1 << log) else {
-                    waiting.is_at_work = false;
-                    self.is_over = true;
-                    return;
-                };
-                waiting.queue.drain(..next).unzip()
-            };
-            for (sender, answer) in senders.into_iter().zip(work(with.clone(), ones).await) {
+            if !way.gather.is_zero() {
+                sleep(way.gather).await;
+            }
+            let most = (way.most)(&with, &self.key);
+            let Some((ones, senders)) = self.next(most) else { return };
+            for (sender, answer) in senders.into_iter().zip((way.work)(with.clone(), ones).await) {
                 let _ = sender.send(answer); // nobody waits for it any more
             }
         }
     }
+
+    /// The next that go together; `None` where nobody waits, and the turn is over.
+    fn next(&mut self, most: usize) -> Option<(Vec<T>, Vec<oneshot::Sender<R>>)> {
+        let mut all = self.of.waiting();
+        // A power of two, so that few different statements are prepared.
+        let waiting = all.get_mut(&self.key)?;
+        if let Some(log) = waiting.queue.len().min(most).checked_ilog2() {
+            return Some(waiting.queue.drain(..1 << log).unzip());
+        }
+        waiting.at_work -= 1;
+        if waiting.at_work == 0 {
+            all.remove(&self.key);
+        }
+        self.is_over = true;
+        None
+    }
 }
 
-impl<T, R> Drop for Turn<T, R> {
+impl<K: Eq + Hash, T, R> Drop for Turn<K, T, R> {
     fn drop(&mut self) {
         if !self.is_over {
-            // It panicked. Whoever waits is told, and the next one begins anew.
-            let mut waiting = self.of.waiting();
-            waiting.is_at_work = false;
-            waiting.queue.clear();
+            // It panicked. Whoever waits is told where nobody else sees to them, and the next one begins anew.
+            let mut all = self.of.waiting();
+            let is_last = all.get_mut(&self.key).is_some_and(|waiting| {
+                waiting.at_work -= 1;
+                waiting.at_work == 0
+            });
+            if is_last {
+                all.remove(&self.key);
+            }
         }
     }
 }
@@ -124,11 +175,17 @@ mod tests {
 
     type Sizes = Arc<Mutex<Vec<usize>>>;
 
+    const fn way(most: fn(&Sizes, &()) -> usize) -> Way<Sizes, (), u64, u64> {
+        Way { gather: GATHER, groups: 1, most, work: doubled }
+    }
+
+    const MANY: Way<Sizes, (), u64, u64> = way(|_, ()| 64);
+
     fn doubled(sizes: Sizes, ones: Vec<u64>) -> BoxFuture<'static, Vec<u64>> {
         async move {
             sizes.lock().unwrap().push(ones.len());
             sleep(Duration::from_millis(20)).await;
-            assert!(!ones.contains(&13), "a bug");
+            assert!(!ones.contains(&999), "a bug");
             ones.into_iter().map(|one| one * 2).collect()
         }
         .boxed()
@@ -137,28 +194,76 @@ mod tests {
     #[tokio::test]
     async fn those_that_wait_go_together_and_each_gets_its_own_answer() {
         let (together, sizes) = (Together::default(), Sizes::default());
-        let all = join_all((100..200).map(|one| together.done(&sizes, one, 64, doubled))).await;
+        let all = join_all((100..200).map(|one| together.done((), &sizes, one, MANY))).await;
         assert_eq!(all, (100..200).map(|one| one * 2).collect::<Vec<_>>());
         assert!(sizes.lock().unwrap().len() <= 3, "{sizes:?}");
         assert!(sizes.lock().unwrap().iter().all(|size| *size <= 64), "{sizes:?}");
         // Later ones are not forgotten.
-        assert_eq!(together.done(&sizes, 1, 64, doubled).await, 2);
+        assert_eq!(together.done((), &sizes, 1, MANY).await, 2);
     }
 
     #[tokio::test]
     async fn whoever_goes_away_takes_nobody_along() {
         let (together, sizes) = (Together::default(), Sizes::default());
-        let first = together.done(&sizes, 1, 64, doubled);
+        let first = together.done((), &sizes, 1, MANY);
         assert!(timeout(Duration::from_millis(1), first).await.is_err());
-        assert_eq!(together.done(&sizes, 2, 64, doubled).await, 4);
+        assert_eq!(together.done((), &sizes, 2, MANY).await, 4);
     }
 
     #[tokio::test]
     async fn a_panic_is_told_to_all_who_wait_and_stops_nobody_after_it() {
         let (together, sizes) = (Together::default(), Sizes::default());
-        let asked = |one| AssertUnwindSafe(together.done(&sizes, one, 1, doubled)).catch_unwind();
-        let all = join_all([1, 13, 2].map(asked)).await;
+        let asked = |one| AssertUnwindSafe(together.done((), &sizes, one, way(|_, ()| 1))).catch_unwind();
+        let all = join_all([1, 999, 2].map(asked)).await;
         assert_eq!(all.into_iter().map(Result::ok).collect::<Vec<_>>(), [Some(2), None, None]);
-        assert_eq!(together.done(&sizes, 3, 1, doubled).await, 6);
+        assert_eq!(together.done((), &sizes, 3, MANY).await, 6);
+    }
+
+    #[tokio::test]
+    async fn it_goes_on_where_the_runtime_of_whoever_began_it_ends() {
+        let (together, sizes) = (Together::default(), Sizes::default());
+        let (theirs, their_sizes) = (together.clone(), Arc::clone(&sizes));
+        let first = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let done = async { timeout(GATHER / 2, theirs.done((), &their_sizes, 1, MANY)).await };
+            assert!(runtime.block_on(done).is_err());
+        });
+        sleep(GATHER / 4).await;
+        assert_eq!(together.done((), &sizes, 2, MANY).await, 4);
+        first.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn those_who_come_while_all_groups_are_at_work_share_the_next_one() {
+        let (together, sizes) = (Together::default(), Sizes::default());
+        let at_once = Way { gather: Duration::ZERO, groups: 2, most: |_, ()| 64, work: doubled };
+        let come = |one| {
+            let (together, sizes) = (together.clone(), Arc::clone(&sizes));
+            tokio::spawn(async move { together.done((), &sizes, one, at_once).await })
+        };
+        let mut all = vec![];
+        for (one, groups) in [(0, 1), (1, 2)] {
+            all.push(come(one));
+            while sizes.lock().unwrap().len() < groups {
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+        all.extend((2..10).map(come));
+        for (one, done) in (0..).zip(all) {
+            assert_eq!(done.await.unwrap(), 2 * one);
+        }
+        assert_eq!(*sizes.lock().unwrap(), [1, 1, 8]);
+    }
+
+    #[tokio::test]
+    async fn keys_go_apart_and_nothing_is_kept_of_those_that_are_done() {
+        let (together, sizes): (Together<u64, _, _>, _) = (Together::default(), Sizes::default());
+        let apart = Way { gather: Duration::ZERO, groups: 2, most: |_, _| 64, work: doubled };
+        let all = join_all((0..64).map(|one| together.done(one % 2, &sizes, one, apart))).await;
+        assert_eq!(all, (0..64).map(|one| one * 2).collect::<Vec<_>>());
+        assert_eq!(*sizes.lock().unwrap(), [32, 32]);
+        while !together.waiting().is_empty() {
+            sleep(Duration::from_millis(1)).await;
+        }
     }
 }

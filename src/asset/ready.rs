@@ -1,9 +1,6 @@
 //! What comes after a copy that is there: READY, and the end of the object that was uploaded. Of many small files these steps
 //! would cost more than all others, so assets whose copies are there at the same time go through them together.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
 use entity::asset::Status;
 use futures_util::FutureExt as _;
 use serde_json::json;
@@ -15,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::event::{self, Effect, Note, record_done, record_effect};
 use crate::session::{Session, location};
 use crate::storage::{self, Location, Storage};
-use crate::together::Together;
+use crate::together::{GATHER, Together, Way};
 
 /// Assets that one statement changes, and objects that one request deletes.
 const AT_ONCE: usize = 64;
@@ -23,19 +20,10 @@ const AT_ONCE: usize = 64;
 /// Those who wait for each step.
 #[derive(Clone, Debug, Default)]
 pub struct Steps {
-    ready: Together<Copied, Result<Made>>,
+    ready: Together<(), Copied, Result<Made>>,
     /// By bucket: one that does not answer holds up no other one's.
-    deleted: Arc<Mutex<HashMap<String, Deleted>>>,
-    recorded: Together<Session, ()>,
-}
-
-type Deleted = Together<Location, Result<(), storage::Error>>;
-
-impl Steps {
-    fn deleted_from(&self, bucket: &str) -> Deleted {
-        let mut deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
-        deleted.entry(bucket.to_owned()).or_default().clone()
-    }
+    deleted: Together<String, Location, Result<(), storage::Error>>,
+    recorded: Together<(), Session, ()>,
 }
 
 /// An asset whose copy is whole.
@@ -52,8 +40,13 @@ struct Made(Promoted, Option<Session>);
 /// Makes the asset READY and deletes what it was copied from, best effort: the passes delete what fails here.
 pub(super) async fn make_ready(engine: &Engine, session: Session, asset: Asset, to: Location) -> Result<Promoted> {
     let copied = Copied { session, asset, to: to.clone() };
-    let ready = |engine, copied| async move { all_ready(&engine, copied).await }.boxed();
-    let Made(promoted, session) = engine.promotions.ready.done(engine, copied, AT_ONCE, ready).await?;
+    let way = Way {
+        gather: GATHER,
+        groups: 1,
+        most: |_, ()| AT_ONCE,
+        work: |engine, copied| async move { all_ready(&engine, copied).await }.boxed(),
+    };
+    let Made(promoted, session) = engine.promotions.ready.done((), engine, copied, way).await?;
     if let (Promoted::Ready(asset), Some(session)) = (&promoted, session) {
         let cleared = clear(engine, asset, &session, &to).await;
         record_cleared(engine, session, cleared).await;
@@ -114,9 +107,14 @@ async fn record(engine: &Engine, copied: &[Copied]) -> Result<Vec<Made>> {
 
 /// Deletes what was copied, and what copies that did not come to their end left behind.
 async fn clear(engine: &Engine, asset: &Asset, session: &Session, to: &Location) -> Result<(), storage::Error> {
-    let delete = |storage: Storage, all: Vec<Location>| async move { storage.delete_all(&all).await }.boxed();
-    let (at, steps) = (location(session), &engine.promotions);
-    let deleted = steps.deleted_from(&at.bucket).done(&engine.storage, at, AT_ONCE, delete).await;
+    let way = Way {
+        gather: GATHER,
+        groups: 1,
+        most: |_, _| AT_ONCE,
+        work: |storage: Storage, all| async move { storage.delete_all(&all).await }.boxed(),
+    };
+    let at = location(session);
+    let deleted = engine.promotions.deleted.done(at.bucket.clone(), &engine.storage, at, way).await;
     if asset.file_size.unsigned_abs() > engine.storage.limits().max_copy_bytes {
         for upload_id in engine.storage.list_uploads(to).await? {
             engine.storage.abort_multipart(to, &upload_id).await?;
@@ -129,12 +127,17 @@ async fn record_cleared(engine: &Engine, session: Session, cleared: Result<(), s
     if let Err(error) = cleared {
         return record_effect(engine, &session, ACTOR, Effect::Discard, json!({}), Err(&error)).await;
     }
-    let record = |engine, sessions: Vec<Session>| {
-        async move {
-            record_done(&engine, &sessions, ACTOR, Effect::Discard).await;
-            sessions.iter().map(|_| ()).collect()
-        }
-        .boxed()
+    let way = Way {
+        gather: GATHER,
+        groups: 1,
+        most: |_, ()| AT_ONCE,
+        work: |engine, sessions| {
+            async move {
+                record_done(&engine, &sessions, ACTOR, Effect::Discard).await;
+                sessions.iter().map(|_| ()).collect()
+            }
+            .boxed()
+        },
     };
-    engine.promotions.recorded.done(engine, session, AT_ONCE, record).await;
+    engine.promotions.recorded.done((), engine, session, way).await;
 }

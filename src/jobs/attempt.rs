@@ -11,7 +11,7 @@ use crate::deployment;
 use crate::engine::Engine;
 use crate::error::{Error, Result, with_causes};
 use crate::settings;
-use crate::together::Together;
+use crate::together::{GATHER, Together, Way};
 
 /// Jobs that one statement deletes.
 const ENDED_AT_ONCE: usize = 64;
@@ -32,7 +32,7 @@ pub enum Ending {
 }
 
 /// Jobs that are done, and wait to be deleted.
-pub type Ended = Together<Lease, Result<bool>>;
+pub type Ended = Together<(), Lease, Result<bool>>;
 
 /// Works on one job and records what came of it. Where nothing can be recorded, the lease ends and the job is done again.
 pub(super) async fn attempt(engine: &Engine, lease: &Lease, work: Work, stop: &CancellationToken) {
@@ -91,7 +91,8 @@ async fn finish(engine: &Engine, lease: &Lease) -> Result<bool> {
         }
         .boxed()
     };
-    engine.ended.done(engine, lease.clone(), ENDED_AT_ONCE, delete).await
+    let way = Way { gather: GATHER, groups: 1, most: |_, ()| ENDED_AT_ONCE, work: delete };
+    engine.ended.done((), engine, lease.clone(), way).await
 }
 
 async fn fail(engine: &Engine, lease: &Lease, error: &Error) -> Result<bool> {

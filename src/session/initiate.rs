@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use entity::upload_session::{Status, UploadType};
 use entity::{BrandId, SessionId, TenantId, upload_event};
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use tracing::instrument;
 
@@ -15,6 +16,7 @@ use crate::event::{self, Entry};
 use crate::settings::ProvisionStrategy;
 use crate::storage::Presigned;
 use crate::tenant;
+use crate::together::{Together, Way};
 
 /// The upload profile of the native API.
 const PROFILE: &str = "default";
@@ -69,7 +71,7 @@ pub async fn initiate(engine: &Engine, caller: &Caller, new: NewUpload) -> Resul
             return answer(engine, session, false).await;
         }
         let draft = draft(engine, caller, scope, &new, planned, &bucket(engine, scope.tenant).await?);
-        if let Some(session) = insert(engine, scope.tenant, vec![draft]).await?.pop() {
+        if let Some(session) = engine.openings.done(scope.tenant, engine, draft, OPENING).await? {
             let session = match planned {
                 Plan::Direct => session,
                 Plan::Multipart { .. } => open::open(engine, &session, &caller.actor, false).await?,
@@ -163,7 +165,39 @@ pub(super) async fn initiate_together(
 }
 
 /// A session that is not stored yet, and its events.
-struct Draft(Session, Vec<upload_event::ActiveModel>);
+#[derive(Clone, Debug)]
+pub struct Draft(Session, Vec<upload_event::ActiveModel>);
+
+/// Sessions that somebody wants stored, by tenant. `None` where a reference or key is taken.
+pub type Openings = Together<TenantId, Draft, Result<Option<Session>>>;
+
+/// Nobody waits for others to come; those who come while a transaction of their tenant is under way share the next one.
+const OPENING: Way<Engine, TenantId, Draft, Result<Option<Session>>> = Way {
+    gather: Duration::ZERO,
+    groups: 2,
+    most: |engine, tenant| engine.db.at_once(*tenant),
+    work: |engine, drafts| async move { insert_each(&engine, drafts).await }.boxed(),
+};
+
+async fn insert_each(engine: &Engine, drafts: Vec<Draft>) -> Vec<Result<Option<Session>>> {
+    let Some(Draft(first, _)) = drafts.first() else { return vec![] };
+    let tenant = first.tenant_id;
+    if drafts.len() > 1 {
+        match insert(engine, tenant, drafts.clone()).await {
+            Ok(sessions) if !sessions.is_empty() => return sessions.into_iter().map(|one| Ok(Some(one))).collect(),
+            Err(Error::DbUnavailable(cause)) => {
+                return drafts.iter().map(|_| Err(Error::DbUnavailable(cause.clone()))).collect();
+            }
+            // Whatever one of them is refused for is no answer for the others.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    let mut each = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        each.push(insert(engine, tenant, vec![draft]).await.map(|mut sessions| sessions.pop()));
+    }
+    each
+}
 
 /// A direct session begins as UPLOADING, since nothing has to be asked of the store: nobody would see it INITIATING, and to
 /// insert a row and to change it at once writes everything twice.

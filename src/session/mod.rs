@@ -39,7 +39,7 @@ pub use cleanup::cleanup;
 pub use complete::{Completion, complete};
 pub use complete_batch::{BatchCompletion, CompletedItem, complete_batch};
 pub use fail::fail;
-pub use initiate::{Initiated, NewUpload, initiate, wrong_size};
+pub use initiate::{Initiated, NewUpload, Openings, initiate, wrong_size};
 pub use inspect::{Inspection, Stored, inspect};
 pub use list::{BatchSummary, batch, events, find, list};
 pub use orphans::orphans;
