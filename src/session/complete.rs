@@ -131,6 +131,8 @@ pub(super) async fn complete_together(
     intended: Vec<Session>,
 ) -> Vec<(SessionId, Result<(Asset, bool)>)> {
     let at_once = engine.settings.sessions.batch_concurrency;
+    // Each look keeps processors busy, here and at the store.
+    let at_once = if engine.db.company().is_beside(Some(caller.tenant)) { (at_once / 4).max(1) } else { at_once };
     let looked = stream::iter(intended).map(async |session| {
         let held = look(engine, &session, None).await;
         (session, held)
