@@ -5,8 +5,9 @@
 use std::io;
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
@@ -26,10 +27,14 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const VERBS_EACH: usize = 2;
 const VERBS_PATIENCE: Duration = Duration::from_secs(10);
 
+/// What took longer than this has rested in between, or has waited for something.
+const REST_MAX: Duration = Duration::from_millis(50);
+
 pub(super) struct Apart {
     /// For what never waits.
     turns: Arc<Turns>,
     verbs: Arc<Turns>,
+    company: Company,
     threads: Threads,
 }
 
@@ -44,12 +49,14 @@ impl Apart {
         Ok(Self {
             turns: Turns::new(places, Each { alone: places / 2, beside: places / 2 }, company, PATIENCE),
             verbs: Turns::new(verbs, Each { alone: verbs / 2, beside: places }, company, VERBS_PATIENCE),
+            company: company.clone(),
             threads: Threads::new("apart", places)?,
         })
     }
 
     /// Does what waits now and then, for rows or for the store, once it is the asker's turn. It ends where the asker is
-    /// gone.
+    /// gone. Beside others its place is free again only after a rest as long as the work: so one asker's large requests
+    /// leave the others half of what they work on, the database's processors for one.
     ///
     /// # Errors
     /// 429 where the asker's other requests leave it no turn in ten seconds.
@@ -59,9 +66,18 @@ impl Apart {
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Problem> {
         let place = self.verbs.enter(asker.into()).await.ok_or_else(|| Problem::no_turn(VERBS_PATIENCE))?;
-        let working = async {
-            let _place = place;
-            work.await
+        let company = self.company.clone();
+        let working = async move {
+            let started = Instant::now();
+            let done = work.await;
+            if company.is_beside(asker.into()) {
+                let rest = started.elapsed().min(REST_MAX);
+                tokio::spawn(async move {
+                    sleep(rest).await;
+                    drop(place);
+                });
+            }
+            done
         };
         let working = AbortOnDropHandle::new(self.threads.handle().spawn(working.in_current_span()));
         // Only a panic ends it early, and that is the asker's.
