@@ -131,7 +131,8 @@ impl Turns {
         let waiting = {
             let mut state = self.state();
             let queue = state.parties.entry(party).or_default();
-            // A place that is free has nobody who waits for it, but those that have all that they may.
+            // Those who wait for a place that is free had all that they might when it was given back. One who comes once
+            // they may have more goes before them, and they have theirs at the next one that is given back.
             if queue.held < self.most(party) && state.free > 0 {
                 return Some(self.hand_over(&mut state, party));
             }
@@ -168,14 +169,12 @@ impl Turns {
         let mut passed_over = 0;
         while state.free > 0 && passed_over < state.turns.len() {
             let Some(party) = state.turns.pop_front() else { break };
-            if self.serve(&mut state, party) {
-                passed_over = 0;
-            } else {
-                passed_over += 1;
-            }
+            let is_served = self.serve(&mut state, party);
             if state.parties.get(&party).is_some_and(|queue| !queue.waiting.is_empty()) {
                 state.turns.push_back(party);
+                passed_over = if is_served { 0 } else { passed_over + 1 };
             } else {
+                // It leaves the round, which is shorter without it.
                 state.forget_if_gone(party);
             }
         }
@@ -307,6 +306,18 @@ mod tests {
         assert!(!company.is_beside(noisy));
         drop(held.pop());
         assert_eq!(crowd.iter_mut().skip(1).filter_map(has).count(), 3, "all that wait, at once");
+    }
+
+    #[tokio::test]
+    async fn a_place_passes_parties_of_whom_all_have_given_up() {
+        let turns = turns(1, 1, LONG);
+        let parties = [(); 4].map(|()| Some(TenantId::new()));
+        let held = turns.enter(parties[0]).await.unwrap();
+        let gone: Vec<_> = parties[1..3].iter().map(|party| waits(&turns, *party)).collect();
+        let mut there = waits(&turns, parties[3]);
+        drop(gone);
+        drop(held);
+        assert!(has(&mut there).is_some());
     }
 
     #[tokio::test]
