@@ -148,7 +148,12 @@ pub(super) async fn complete_together(
         match record_together(engine, caller, &some).await {
             Ok(recorded) => made.extend(recorded),
             // One that is refused takes no other with it: each is told by its own attempt.
-            Err(error) => debug!(error = with_causes(&error), "sessions were not completed together"),
+            Err(error) => {
+                debug!(error = with_causes(&error), "sessions were not completed together");
+                if error.is_outage() {
+                    break;
+                }
+            }
         }
         engine.db.rest(caller.tenant, started.elapsed()).await;
     }

@@ -44,8 +44,11 @@ pub async fn complete_batch(engine: &Engine, caller: &Caller, sessions: Vec<Batc
     while let Some(some) = piece(&mut plain, INTENDED_AT_ONCE * engine.db.at_once(caller.tenant)) {
         match intend_all(engine, caller, &some).await {
             Ok(intended) => done.extend(complete_together(engine, caller, intended).await),
-            // Each is told by its own attempt.
-            Err(error) => debug!(error = with_causes(&error), "intents could not be stored together"),
+            // Each is told by its own attempt. What does not answer is not waited for once more for each piece.
+            Err(error) => {
+                debug!(error = with_causes(&error), "intents could not be stored together");
+                break;
+            }
         }
     }
     let sessions = sessions.into_iter().map(|(session, completion)| {
