@@ -70,11 +70,12 @@ pub struct Running {
     feed: Feed,
     store: Option<Store>,
     schedule: Schedule,
-    workers: Option<Workers>,
+    workers: Option<Background>,
     grace: Duration,
-    /// Those of the jobs.
-    _background: Threads,
 }
+
+/// Those who do the jobs, and the threads that they work on.
+struct Background(Workers, #[allow(dead_code, reason = "held until it is dropped")] Threads);
 
 /// The embedded store, and the threads that it works on.
 struct Store(embedded_s3::Server, #[allow(dead_code, reason = "held until it is dropped")] Threads);
@@ -129,7 +130,7 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
         dir.keep_reserve();
     }
     deployment::mark(&engine).await;
-    let background = threads("background", &engine.settings)?;
+    let background = engine.settings.jobs.enabled.then(|| threads("background", &engine.settings)).transpose()?;
     let schedule = schedule::start(&engine).await?;
     let feed = Feed::start(&engine).await?;
     let (addr, serving, server) = match http::serve(&engine).await {
@@ -140,11 +141,14 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
             return Err(error);
         }
     };
-    let workers = engine.settings.jobs.enabled.then(|| {
-        let _on_its_own_threads = background.handle().enter();
-        jobs::start(&engine)
+    let workers = background.map(|threads| {
+        let workers = {
+            let _on_its_own_threads = threads.handle().enter();
+            jobs::start(&engine)
+        };
+        Background(workers, threads)
     });
-    Ok(Running { addr, engine, server, serving, feed, store, schedule, workers, grace, _background: background })
+    Ok(Running { addr, engine, server, serving, feed, store, schedule, workers, grace })
 }
 
 /// Makes a bucket of the embedded store ready for browsers: it is there, and the pages of `cors.allowed_origins` may send
@@ -236,7 +240,7 @@ impl Running {
             }
         };
         let jobs = async {
-            if let Some(workers) = self.workers {
+            if let Some(Background(workers, _threads)) = self.workers {
                 workers.stop(self.grace).await;
             }
         };

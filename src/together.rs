@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 /// How long the first one waits for others where the work is done in the background.
-pub(crate) const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Those who wait for one sort of work, by what keeps them apart: only those with the same key go together. Clones are the
 /// same.
@@ -39,6 +39,16 @@ pub(crate) struct Way<C, K, T, R> {
     pub(crate) most: fn(&C, &K) -> usize,
     /// Answers for each, in their order.
     pub(crate) work: fn(C, Vec<T>) -> BoxFuture<'static, Vec<R>>,
+}
+
+impl<C, K, T, R> Way<C, K, T, R> {
+    /// For work in the background: the first one waits for others, and one group goes at a time.
+    pub(crate) const fn in_background(
+        most: fn(&C, &K) -> usize,
+        work: fn(C, Vec<T>) -> BoxFuture<'static, Vec<R>>,
+    ) -> Self {
+        Self { gather: GATHER, groups: 1, most, work }
+    }
 }
 
 impl<C, K, T, R> Clone for Way<C, K, T, R> {
@@ -175,11 +185,7 @@ mod tests {
 
     type Sizes = Arc<Mutex<Vec<usize>>>;
 
-    const fn way(most: fn(&Sizes, &()) -> usize) -> Way<Sizes, (), u64, u64> {
-        Way { gather: GATHER, groups: 1, most, work: doubled }
-    }
-
-    const MANY: Way<Sizes, (), u64, u64> = way(|_, ()| 64);
+    const MANY: Way<Sizes, (), u64, u64> = Way::in_background(|_, ()| 64, doubled);
 
     fn doubled(sizes: Sizes, ones: Vec<u64>) -> BoxFuture<'static, Vec<u64>> {
         async move {
@@ -213,7 +219,9 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_told_to_all_who_wait_and_stops_nobody_after_it() {
         let (together, sizes) = (Together::default(), Sizes::default());
-        let asked = |one| AssertUnwindSafe(together.done((), &sizes, one, way(|_, ()| 1))).catch_unwind();
+        let asked = |one| {
+            AssertUnwindSafe(together.done((), &sizes, one, Way::in_background(|_, ()| 1, doubled))).catch_unwind()
+        };
         let all = join_all([1, 999, 2].map(asked)).await;
         assert_eq!(all.into_iter().map(Result::ok).collect::<Vec<_>>(), [Some(2), None, None]);
         assert_eq!(together.done((), &sizes, 3, MANY).await, 6);

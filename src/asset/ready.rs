@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::event::{self, Effect, Note, record_done, record_effect};
 use crate::session::{Session, location};
 use crate::storage::{self, Location, Storage};
-use crate::together::{GATHER, Together, Way};
+use crate::together::{Together, Way};
 
 /// Assets that one statement changes, and objects that one request deletes.
 const AT_ONCE: usize = 64;
@@ -40,12 +40,8 @@ struct Made(Promoted, Option<Session>);
 /// Makes the asset READY and deletes what it was copied from, best effort: the passes delete what fails here.
 pub(super) async fn make_ready(engine: &Engine, session: Session, asset: Asset, to: Location) -> Result<Promoted> {
     let copied = Copied { session, asset, to: to.clone() };
-    let way = Way {
-        gather: GATHER,
-        groups: 1,
-        most: |_, ()| AT_ONCE,
-        work: |engine, copied| async move { all_ready(&engine, copied).await }.boxed(),
-    };
+    let ready = |engine, copied| async move { all_ready(&engine, copied).await }.boxed();
+    let way = Way::in_background(|_, ()| AT_ONCE, ready);
     let Made(promoted, session) = engine.promotions.ready.done((), engine, copied, way).await?;
     if let (Promoted::Ready(asset), Some(session)) = (&promoted, session) {
         let cleared = clear(engine, asset, &session, &to).await;
@@ -107,12 +103,8 @@ async fn record(engine: &Engine, copied: &[Copied]) -> Result<Vec<Made>> {
 
 /// Deletes what was copied, and what copies that did not come to their end left behind.
 async fn clear(engine: &Engine, asset: &Asset, session: &Session, to: &Location) -> Result<(), storage::Error> {
-    let way = Way {
-        gather: GATHER,
-        groups: 1,
-        most: |_, _| AT_ONCE,
-        work: |storage: Storage, all| async move { storage.delete_all(&all).await }.boxed(),
-    };
+    let delete = |storage: Storage, all: Vec<Location>| async move { storage.delete_all(&all).await }.boxed();
+    let way = Way::in_background(|_, _| AT_ONCE, delete);
     let at = location(session);
     let deleted = engine.promotions.deleted.done(at.bucket.clone(), &engine.storage, at, way).await;
     if asset.file_size.unsigned_abs() > engine.storage.limits().max_copy_bytes {
@@ -127,17 +119,13 @@ async fn record_cleared(engine: &Engine, session: Session, cleared: Result<(), s
     if let Err(error) = cleared {
         return record_effect(engine, &session, ACTOR, Effect::Discard, json!({}), Err(&error)).await;
     }
-    let way = Way {
-        gather: GATHER,
-        groups: 1,
-        most: |_, ()| AT_ONCE,
-        work: |engine, sessions| {
-            async move {
-                record_done(&engine, &sessions, ACTOR, Effect::Discard).await;
-                sessions.iter().map(|_| ()).collect()
-            }
-            .boxed()
-        },
+    let record = |engine, sessions: Vec<Session>| {
+        async move {
+            record_done(&engine, &sessions, ACTOR, Effect::Discard).await;
+            sessions.iter().map(|_| ()).collect()
+        }
+        .boxed()
     };
+    let way = Way::in_background(|_, ()| AT_ONCE, record);
     engine.promotions.recorded.done((), engine, session, way).await;
 }

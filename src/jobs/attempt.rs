@@ -11,7 +11,7 @@ use crate::deployment;
 use crate::engine::Engine;
 use crate::error::{Error, Result, with_causes};
 use crate::settings;
-use crate::together::{GATHER, Together, Way};
+use crate::together::{Together, Way};
 
 /// Jobs that one statement deletes.
 const ENDED_AT_ONCE: usize = 64;
@@ -91,7 +91,7 @@ async fn finish(engine: &Engine, lease: &Lease) -> Result<bool> {
         }
         .boxed()
     };
-    let way = Way { gather: GATHER, groups: 1, most: |_, ()| ENDED_AT_ONCE, work: delete };
+    let way = Way::in_background(|_, ()| ENDED_AT_ONCE, delete);
     engine.ended.done((), engine, lease.clone(), way).await
 }
 
