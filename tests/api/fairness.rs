@@ -37,7 +37,7 @@ async fn batch(actor: &Actor, number: usize) {
     let body = json!({"batch_reference": format!("noise-{number}"), "files": files});
     let answer = actor.post("/app/uploads/initiate-batch", &body).await;
     // Whoever asks for so much may be told to come again, as long as it is they who are.
-    assert!([201, 207, 503].contains(&answer.status), "{answer}");
+    assert!([201, 207, 429, 503].contains(&answer.status), "{answer}");
 }
 
 async fn sessions(app: &TestApp) -> u64 {
@@ -202,9 +202,11 @@ async fn counting(app: TestApp) {
     lock.close().await.unwrap();
     while let Some(answer) = asks.join_next().await {
         let answer = answer.unwrap();
-        // Those whose turn did not come in time are told so.
-        if answer.status != 200 {
-            answer.is_problem(503, "database-unavailable");
+        // Those whose turn did not come in time, at the door or at the database, are told so.
+        match answer.status {
+            200 => {}
+            429 => drop(answer.is_problem(429, "rate-limited")),
+            _ => drop(answer.is_problem(503, "database-unavailable")),
         }
     }
     ann.batch("b").await.ok();
