@@ -131,21 +131,20 @@ impl Turns {
         let waiting = {
             let mut state = self.state();
             let queue = state.parties.entry(party).or_default();
-            // Those who wait for a place that is free had all that they might when it was given back. One who comes once
-            // they may have more goes before them, and they have theirs at the next one that is given back.
-            if queue.held < self.most(party) && state.free > 0 {
-                return Some(self.hand_over(&mut state, party));
-            }
-            let (place, waiting) = oneshot::channel();
-            let queue = state.parties.entry(party).or_default();
             // Whoever has given up has waited longest.
             while queue.waiting.front().is_some_and(oneshot::Sender::is_closed) {
                 queue.waiting.pop_front();
             }
-            queue.waiting.push_back(place);
+            if queue.waiting.is_empty() && queue.held < self.most(party) && state.free > 0 {
+                return Some(self.hand_over(&mut state, party));
+            }
+            let (place, waiting) = oneshot::channel();
+            state.parties.entry(party).or_default().waiting.push_back(place);
             if !state.turns.contains(&party) {
                 state.turns.push_back(party);
             }
+            // Those who wait while a place is free had all that they might when it was given back, and may have more now.
+            self.serve_round(&mut state);
             waiting
         };
         timeout(self.patience, waiting).await.ok()?.ok()
@@ -165,11 +164,17 @@ impl Turns {
     fn give_back(self: &Arc<Self>, party: Party) {
         let mut state = self.state();
         state.take_back(party);
+        self.serve_round(&mut state);
+        state.forget_if_gone(party);
+    }
+
+    /// Hands out what is free, by turns.
+    fn serve_round(self: &Arc<Self>, state: &mut State) {
         // Until nobody in a whole round may have one more: a party that has become alone may have several.
         let mut passed_over = 0;
         while state.free > 0 && passed_over < state.turns.len() {
             let Some(party) = state.turns.pop_front() else { break };
-            let is_served = self.serve(&mut state, party);
+            let is_served = self.serve(state, party);
             if state.parties.get(&party).is_some_and(|queue| !queue.waiting.is_empty()) {
                 state.turns.push_back(party);
                 passed_over = if is_served { 0 } else { passed_over + 1 };
@@ -178,7 +183,6 @@ impl Turns {
                 state.forget_if_gone(party);
             }
         }
-        state.forget_if_gone(party);
     }
 
     /// Hands a place to the first of a party that still waits, where the party may have one more. Returns whether it did.
@@ -304,8 +308,11 @@ mod tests {
         company.0.lock().unwrap().last.as_mut().unwrap().1 = gone;
         drop(enter(None).unwrap());
         assert!(!company.is_beside(noisy));
-        drop(held.pop());
-        assert_eq!(crowd.iter_mut().skip(1).filter_map(has).count(), 3, "all that wait, at once");
+        let mut last = waits(&turns, noisy);
+        held.extend(crowd.iter_mut().skip(1).filter_map(has));
+        assert_eq!(held.len(), 4, "all that were there before whoever comes, at once");
+        drop(held);
+        assert!(has(&mut last).is_some());
     }
 
     #[tokio::test]
