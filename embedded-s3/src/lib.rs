@@ -86,6 +86,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use places::peer_of;
 pub use start::{Error, Server, start};
 
 /// Where the store lives, and who may use it.

@@ -132,8 +132,9 @@ impl Places {
     }
 }
 
-/// Who shares: an address, but of IPv6 the network of 64 bits, all of whose addresses one host may have.
-fn peer_of(address: IpAddr) -> IpAddr {
+/// Who shares what there is for one client: an address, but of IPv6 the network of 64 bits, all of whose addresses one host
+/// may have.
+pub fn peer_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         address => address,
@@ -211,7 +212,17 @@ impl Activity {
     }
 
     pub fn set_writing(&self, writing: bool) {
-        self.writing.store(writing, SeqCst);
+        let was_writing = self.writing.swap(writing, SeqCst);
+        if was_writing && !writing {
+            self.leave_if_wanted();
+        }
+    }
+
+    /// Ends the connection where somebody came for its place while it was not idle, and it is idle now.
+    fn leave_if_wanted(&self) {
+        if self.is_idle() && self.is_wanted() {
+            self.leave.cancel();
+        }
     }
 
     /// Whether a request runs: its body is read, or its answer made and handed to the connection.
@@ -242,9 +253,8 @@ impl Drop for Busy {
     fn drop(&mut self) {
         let activity = &self.0;
         activity.idle_since_ms.store(activity.places.now_ms(), SeqCst);
-        if activity.requests.fetch_sub(1, SeqCst) == 1 && activity.is_wanted() {
-            activity.leave.cancel();
-        }
+        activity.requests.fetch_sub(1, SeqCst);
+        activity.leave_if_wanted();
     }
 }
 
@@ -310,6 +320,28 @@ mod tests {
         seats[1].activity.leaving().await;
         assert!(!seats[0].activity.leave.is_cancelled() && !seats[2].activity.leave.is_cancelled());
         drop(seats.remove(1));
+        assert!(newcomer.await.expect("no panic"));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_taken_its_answer_makes_room() {
+        let places = Places::new(1, 1);
+        let peer = address("192.0.2.1");
+        let seat = places.enter(peer, SHORT).await.expect("a free place");
+        let request = seat.activity.begin();
+        seat.activity.set_writing(true);
+        drop(request);
+        let newcomer = tokio::spawn({
+            let places = Arc::clone(&places);
+            async move { places.enter(peer, Duration::from_secs(60)).await.is_some() }
+        });
+        while !seat.activity.is_wanted() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!seat.activity.leave.is_cancelled(), "its client still takes what it asked for");
+        seat.activity.set_writing(false);
+        timeout(Duration::from_secs(20), seat.activity.leaving()).await.expect("it is idle now");
+        drop(seat);
         assert!(newcomer.await.expect("no panic"));
     }
 
