@@ -39,9 +39,10 @@ pub struct Stored {
 #[instrument(name = "session.inspect", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn inspect(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Inspection> {
     let session = find(engine, caller, id).await?;
-    let events = event::rows::of_session(engine.db.conn(), session.tenant_id, session.id).await?;
+    let conn = &engine.db.conn().of(session.tenant_id);
+    let events = event::rows::of_session(conn, session.tenant_id, session.id).await?;
     let asset = match caller.may(Permission::AssetsView) {
-        true => asset::rows::find(engine.db.conn(), session.tenant_id, session.asset_id).await?,
+        true => asset::rows::find(conn, session.tenant_id, session.asset_id).await?,
         false => None,
     };
     let stored = stored(engine, &session).await;

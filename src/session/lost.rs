@@ -24,11 +24,12 @@ pub(super) async fn must_be_lost(engine: &Engine, session: &Session, asked: Opti
     if asked.is_some_and(|asked| engine.clock.now() - asked < grace(engine)) {
         return Err(Error::unclear(Op::Head, "the object may have been made a moment ago, and is not seen").into());
     }
-    let now = rows::find(engine.db.conn(), session.tenant_id, session.id).await?.ok_or(NotFound)?;
+    let conn = &engine.db.conn().of(session.tenant_id);
+    let now = rows::find(conn, session.tenant_id, session.id).await?.ok_or(NotFound)?;
     if now.completing_at != session.completing_at {
         return Err(Error::unclear(Op::Head, "another request is having the object made").into());
     }
-    let events = event::rows::of_session(engine.db.conn(), session.tenant_id, session.id).await?;
+    let events = event::rows::of_session(conn, session.tenant_id, session.id).await?;
     if events.iter().any(|event| event.event == UNSEEN) {
         return Err(unseen().into());
     }

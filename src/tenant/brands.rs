@@ -12,7 +12,7 @@ pub async fn list_brands(engine: &Engine, caller: &Caller) -> Result<Vec<brand::
 
 /// All brands of a tenant, by slug; at most 1,000.
 pub async fn brands_of(engine: &Engine, tenant: TenantId) -> Result<Vec<brand::Model>> {
-    rows::find_brands(engine.db.conn(), tenant, &Brands::All).await
+    rows::find_brands(&engine.db.conn().of(tenant), tenant, &Brands::All).await
 }
 
 /// Whether the caller holds every brand of the tenant.
@@ -23,7 +23,7 @@ pub async fn must_hold_all_brands(engine: &Engine, caller: &Caller) -> Result<()
     if caller.brands == Brands::All {
         return Ok(());
     }
-    let brands = rows::all_brands(engine.db.conn(), caller.tenant).await?;
+    let brands = rows::all_brands(&engine.db.conn().of(caller.tenant), caller.tenant).await?;
     if brands.iter().all(|(_, brand)| caller.brands.hold(*brand)) {
         return Ok(());
     }

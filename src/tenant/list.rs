@@ -30,7 +30,8 @@ pub async fn list(engine: &Engine, after: Option<&str>, limit: u64) -> Result<Pa
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn standing(engine: &Engine, id: TenantId) -> Result<Standing> {
-    let tenant = rows::find(engine.db.conn(), id).await?.ok_or(Error::NotFound)?;
-    let usage = rows::usage(engine.db.conn(), id).await?;
+    let conn = &engine.db.conn().of(id);
+    let tenant = rows::find(conn, id).await?.ok_or(Error::NotFound)?;
+    let usage = rows::usage(conn, id).await?;
     Ok(Standing { tenant, usage })
 }

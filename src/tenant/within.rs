@@ -3,6 +3,7 @@ use entity::{SessionId, tenant};
 use super::create::is_slug;
 use super::rows;
 use crate::caller::{Admin, Caller};
+use crate::database::Conn;
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
 use crate::session;
@@ -25,7 +26,7 @@ pub async fn within(engine: &Engine, admin: &Admin, named: Option<&str>) -> Resu
         }
         (Admin::Member(caller), None) => Ok(caller.clone()),
         (Admin::Member(caller), Some(named)) => {
-            let tenant = named_so(engine, named).await?;
+            let tenant = find_named(&engine.db.conn().of(caller.tenant), named).await?;
             if tenant.id == caller.tenant { Ok(caller.clone()) } else { Err(Error::NotFound) }
         }
     }
@@ -50,7 +51,10 @@ pub async fn within_of(engine: &Engine, admin: &Admin, named: Option<&str>, sess
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn named_so(engine: &Engine, name: &str) -> Result<tenant::Model> {
-    let conn = engine.db.conn();
+    find_named(engine.db.conn(), name).await
+}
+
+async fn find_named(conn: &Conn, name: &str) -> Result<tenant::Model> {
     // A slug may look like an id. The id is what cannot be chosen.
     if let Ok(id) = name.parse()
         && let Some(tenant) = rows::find(conn, id).await?
