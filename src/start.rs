@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join;
 use migration::Schema;
@@ -232,6 +232,7 @@ impl Running {
     /// Stops accepting, lets requests and jobs that run finish within `server.shutdown_grace_secs`, then closes the store
     /// and the database.
     pub async fn stop(self) {
+        let begun = Instant::now();
         self.feed.stop().await;
         self.schedule.stop().await;
         let requests = async {
@@ -246,7 +247,7 @@ impl Running {
         };
         join(requests, jobs).await;
         if let Some(Store(store, _threads)) = self.store {
-            store.shutdown(self.grace).await;
+            store.shutdown(self.grace.saturating_sub(begun.elapsed())).await;
         }
         if let Err(error) = self.engine.db.close().await {
             tracing::warn!(error = with_causes(&error), "the database was not closed cleanly");

@@ -26,7 +26,8 @@ pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
     };
     let path = if args.ready { "readyz" } else { "healthz" };
     let url = format!("{}/{path}", server.trim_end_matches('/'));
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build();
+    // Of the health of the server a proxy of the environment, which may be for the store, knows nothing.
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build();
     let answer = match client {
         Ok(client) => client.get(&url).send().await,
         Err(error) => return failed(with_causes(&error)),

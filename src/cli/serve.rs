@@ -1,5 +1,5 @@
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{ExitCode, exit};
 
 use tracing::{error, info, warn};
 
@@ -37,7 +37,12 @@ pub(super) async fn run(_: Args, config: Option<&Path>) -> ExitCode {
         Ok(stop) => stop,
         Err(error) => return failed(format_args!("cannot listen for signals: {error}")),
     };
-    let mut running = match start::start(settings, Clock::default()).await {
+    // A start that waits, for another replica's migration say, can be given up like any work between two lines.
+    let started = tokio::select! {
+        started = Box::pin(start::start(settings, Clock::default())) => started,
+        code = stop.asked() => exit(code.into()),
+    };
+    let mut running = match started {
         Ok(running) => running,
         Err(error) => return failed(with_causes(&error)),
     };
@@ -50,8 +55,11 @@ pub(super) async fn run(_: Args, config: Option<&Path>) -> ExitCode {
         error!(error = with_causes(&failure), "the server failed");
         return ExitCode::FAILURE;
     }
-    info!("stopping: no new requests, finishing those that run");
-    running.stop().await;
+    info!("stopping: no new requests, finishing those that run; a second signal ends it at once");
+    tokio::select! {
+        () = Box::pin(running.stop()) => {}
+        code = stop.asked() => exit(code.into()),
+    }
     info!("stopped");
     ExitCode::SUCCESS
 }

@@ -160,6 +160,39 @@ async fn everything_embedded_survives_a_kill() {
     server.kill().await.unwrap();
 }
 
+/// A database that takes connections and says nothing.
+#[tokio::test]
+async fn a_start_that_waits_ends_when_it_is_asked_to() {
+    let embedded = Embedded::new();
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://quaymaster@{}/quaymaster", silent.local_addr().unwrap());
+    let env = [
+        ("DATABASE_URL", url.as_str()),
+        ("QUAYMASTER_DATABASE__ACQUIRE_TIMEOUT_SECS", "60"),
+        ("AUDIT_KEY", "an-audit-key-of-a-database-that-never-answers"),
+        ("JWT_SECRET", "a-secret-for-tokens-that-nobody-will-ever-make"),
+    ];
+    let mut server = embedded.command(&["serve"]).envs(env).spawn().unwrap();
+    let _connection = tokio::select! {
+        connection = silent.accept() => connection.unwrap(),
+        ended = server.wait() => panic!("it ended before it asked the database: {ended:?}"),
+    };
+    let pid = server.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    let ended = tokio::time::timeout(Duration::from_secs(20), server.wait()).await.expect("it ends").unwrap();
+    assert_eq!(ended.code(), Some(143));
+}
+
+#[tokio::test]
+async fn health_is_asked_of_the_server_and_of_no_proxy() {
+    let embedded = Embedded::new();
+    let mut server = embedded.serve().await;
+    let proxy = ("HTTP_PROXY", "http://127.0.0.1:1");
+    let health = embedded.command(&["health"]).envs([proxy]).output().await.unwrap();
+    assert!(health.status.success(), "{}", String::from_utf8_lossy(&health.stderr));
+    server.kill().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_tenant_made_twice_is_one_tenant() {
     let embedded = Embedded::new();
