@@ -124,6 +124,21 @@ impl Error {
         matches!(self, Self::Storage(_) | Self::NoBucket(_) | Self::DbUnavailable(_))
     }
 
+    /// The same outage of the database once more, for another one that it keeps from being done; `None` for any other error.
+    pub(crate) fn again(&self) -> Option<Self> {
+        match self {
+            Self::DbUnavailable(cause) => Some(Self::DbUnavailable(cause.clone())),
+            _ => None,
+        }
+    }
+
+    /// The answers to so many that an outage of the database has kept from being done together; `None` for any other error,
+    /// which may be one of theirs alone.
+    pub(crate) fn for_each<T>(&self, many: usize) -> Option<Vec<Result<T>>> {
+        self.again()?;
+        Some((0..many).filter_map(|_| self.again()).map(Err).collect())
+    }
+
     /// The error for an operator, with what the store said: never a URL, a credential or SQL.
     pub fn explained(&self) -> String {
         match self {

@@ -29,6 +29,7 @@ pub mod http;
 pub mod data_dir;
 #[cfg(target_os = "linux")]
 mod open_files;
+mod outage;
 pub mod start;
 pub mod telemetry;
 mod threads;

@@ -8,8 +8,9 @@ use serde_json::json;
 use super::promote::{ACTOR, already};
 use super::{Asset, Promoted, rows};
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::event::{self, Effect, Note, record_done, record_effect};
+use crate::outage::Outage;
 use crate::session::{Session, location};
 use crate::storage::{self, Location, Storage};
 use crate::together::{Together, Way};
@@ -53,16 +54,19 @@ pub(super) async fn make_ready(engine: &Engine, session: Session, asset: Asset, 
 async fn all_ready(engine: &Engine, copied: Vec<Copied>) -> Vec<Result<Made>> {
     match record(engine, &copied).await {
         Ok(made) => made.into_iter().map(Ok).collect(),
-        Err(Error::DbUnavailable(cause)) => copied.iter().map(|_| Err(Error::DbUnavailable(cause.clone()))).collect(),
         Err(error) if copied.len() == 1 => vec![Err(error)],
-        // One that the database refuses takes no other with it.
-        Err(_) => {
-            let mut each = Vec::with_capacity(copied.len());
-            for one in copied {
-                each.push(record(engine, &[one]).await.map(|mut made| made.remove(0)));
+        Err(error) => match error.for_each(copied.len()) {
+            Some(answers) => answers,
+            // One that the database refuses takes no other with it.
+            None => {
+                let (outage, mut each) = (Outage::default(), Vec::with_capacity(copied.len()));
+                for one in copied {
+                    let one = [one];
+                    each.push(outage.attempt(Box::pin(record(engine, &one))).await.map(|mut made| made.remove(0)));
+                }
+                each
             }
-            each
-        }
+        },
     }
 }
 

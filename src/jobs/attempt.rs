@@ -80,13 +80,10 @@ async fn finish(engine: &Engine, lease: &Lease) -> Result<bool> {
         async move {
             match rows::delete_all(&engine, &leases).await {
                 Ok(deleted) => leases.iter().map(|lease| Ok(deleted.contains(&lease.job.id))).collect(),
-                Err(Error::DbUnavailable(cause)) => {
-                    leases.iter().map(|_| Err(Error::DbUnavailable(cause.clone()))).collect()
-                }
-                Err(error) => {
+                Err(error) => error.for_each(leases.len()).unwrap_or_else(|| {
                     error!(error = with_causes(&error), "jobs that are done cannot be deleted");
                     leases.iter().map(|_| Ok(false)).collect()
-                }
+                }),
             }
         }
         .boxed()

@@ -15,6 +15,7 @@ use crate::caller::Caller;
 use crate::database::piece;
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result, with_causes};
+use crate::outage::Outage;
 use crate::tenant;
 
 /// One file of a batch as it was asked for: its `client_reference`, and the file, or what it was refused for.
@@ -65,12 +66,18 @@ pub async fn initiate_batch(engine: &Engine, caller: &Caller, files: Vec<BatchFi
         (None, ..) => true,
         (Some(_), ..) => false,
     };
-    let mut opened = HashMap::new();
+    let (mut opened, outage) = (HashMap::new(), Outage::default());
     let named = files.iter().enumerate().filter_map(|(place, (_, file))| Some((place, file.as_ref().ok()?)));
     let mut together: Vec<_> = named.filter(|(_, new)| is_fresh(new)).collect();
     while let Some(some) = piece(&mut together, engine.db.at_once(caller.tenant)) {
         let started = Instant::now();
-        opened.extend(initiate_together(engine, caller, &some).await);
+        match initiate_together(engine, caller, &some).await {
+            Ok(some) => opened.extend(some),
+            Err(error) => {
+                outage.heed(&error);
+                break;
+            }
+        }
         engine.db.rest(caller.tenant, started.elapsed()).await;
     }
     let files = files.into_iter().enumerate().map(|(place, file)| (opened.remove(&place), file));
@@ -80,7 +87,7 @@ pub async fn initiate_batch(engine: &Engine, caller: &Caller, files: Vec<BatchFi
             result: match (opened, file) {
                 (Some(opened), _) => opened,
                 // Boxed: a stream moves each of its futures several times, and few of them come here.
-                (None, Ok(new)) => Box::pin(initiate(engine, caller, new)).await,
+                (None, Ok(new)) => outage.attempt(Box::pin(initiate(engine, caller, new))).await,
                 (None, Err(error)) => Err(error),
             },
         })
@@ -120,7 +127,12 @@ async fn unknown(engine: &Engine, caller: &Caller, files: &[BatchFile]) -> HashS
                 let free = clients.into_iter().filter(|client| !taken.contains(*client));
                 unknown.extend(free.map(|client| (brand, client.to_owned())));
             }
-            Err(error) => debug!(error = with_causes(&error), "the files of a batch are looked for one by one"),
+            Err(error) => {
+                debug!(error = with_causes(&error), "the files of a batch are looked for one by one");
+                if error.is_outage() {
+                    break;
+                }
+            }
         }
     }
     unknown

@@ -22,6 +22,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result, with_causes};
 use crate::event::{Effect, record_effect};
 use crate::jobs;
+use crate::outage::Outage;
 use crate::storage::{self, Kind, Object, Op, Part};
 
 /// What a caller says at completion.
@@ -142,7 +143,7 @@ pub(super) async fn complete_together(
         Ok(Held::Object(object)) if !is_another(session, object) => Some((session, object)),
         Ok(Held::Object(_) | Held::Parts(_) | Held::Nothing) | Err(_) => None,
     });
-    let (mut whole, mut made): (Vec<_>, _) = (whole.collect(), HashMap::new());
+    let (mut whole, mut made, outage): (Vec<_>, _, _) = (whole.collect(), HashMap::new(), Outage::default());
     while let Some(some) = piece(&mut whole, engine.db.at_once(caller.tenant)) {
         let started = Instant::now();
         match record_together(engine, caller, &some).await {
@@ -150,6 +151,7 @@ pub(super) async fn complete_together(
             // One that is refused takes no other with it: each is told by its own attempt.
             Err(error) => {
                 debug!(error = with_causes(&error), "sessions were not completed together");
+                outage.heed(&error);
                 if error.is_outage() {
                     break;
                 }
@@ -161,11 +163,14 @@ pub(super) async fn complete_together(
     stream::iter(looked.collect::<Vec<_>>())
         .map(async |(made, session, held)| {
             let id = session.id;
-            let finished = match made {
-                Some(asset) => Ok(Finished::Made(asset)),
-                None => attempt_held(engine, caller, &session, async { held }).await,
+            if let Some(asset) = made {
+                return (id, Ok((asset, true)));
+            }
+            let attempt = async {
+                let finished = attempt_held(engine, caller, &session, async { held }).await;
+                answered(engine, caller, id, finished).await
             };
-            (id, answered(engine, caller, id, finished).await)
+            (id, outage.attempt(attempt).await)
         })
         .buffer_unordered(at_once)
         .collect()
@@ -318,7 +323,7 @@ pub(super) async fn finish(engine: &Engine, session: &Session, actor: &Actor) ->
 
 /// The session as it is now, where somebody has ended it: then that is why something is missing.
 async fn ended(engine: &Engine, session: &Session) -> Result<Option<Session>> {
-    let now = rows::find(engine.db.conn(), session.tenant_id, session.id).await?;
+    let now = rows::find(&engine.db.conn().of(session.tenant_id), session.tenant_id, session.id).await?;
     Ok(now.filter(|now| now.status != Status::Uploading))
 }
 

@@ -12,6 +12,7 @@ use crate::caller::Caller;
 use crate::database::piece;
 use crate::engine::Engine;
 use crate::error::{Error, Result, with_causes};
+use crate::outage::Outage;
 
 /// Intents that one transaction stores, for each completion that one does: an intent is one row.
 const INTENDED_AT_ONCE: usize = 8;
@@ -40,13 +41,14 @@ pub async fn complete_batch(engine: &Engine, caller: &Caller, sessions: Vec<Batc
         session.filter(|_| completion.is_plain())
     });
     let mut plain: Vec<_> = plain.collect();
-    let mut done = HashMap::new();
+    let (mut done, outage) = (HashMap::new(), Outage::default());
     while let Some(some) = piece(&mut plain, INTENDED_AT_ONCE * engine.db.at_once(caller.tenant)) {
         match intend_all(engine, caller, &some).await {
             Ok(intended) => done.extend(complete_together(engine, caller, intended).await),
             // Each is told by its own attempt. What does not answer is not waited for once more for each piece.
             Err(error) => {
                 debug!(error = with_causes(&error), "intents could not be stored together");
+                outage.heed(&error);
                 break;
             }
         }
@@ -61,7 +63,9 @@ pub async fn complete_batch(engine: &Engine, caller: &Caller, sessions: Vec<Batc
             result: match (done, session, completion) {
                 (Some(done), ..) => done,
                 // Boxed: a stream moves each of its futures several times, and few of them come here.
-                (None, Some(id), Ok(completion)) => Box::pin(complete(engine, caller, id, &completion)).await,
+                (None, Some(id), Ok(completion)) => {
+                    outage.attempt(Box::pin(complete(engine, caller, id, &completion))).await
+                }
                 (None, None, Ok(_)) => Err(Error::NotFound),
                 (None, _, Err(error)) => Err(error),
             },

@@ -13,6 +13,7 @@ use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
 use crate::event::{self, Entry};
+use crate::outage::Outage;
 use crate::settings::ProvisionStrategy;
 use crate::storage::Presigned;
 use crate::tenant;
@@ -136,16 +137,19 @@ async fn find_same(engine: &Engine, scope: Scope<'_>, new: &NewUpload) -> Result
 /// The same for many files, of which somebody has just looked that no session has their references: direct ones are stored
 /// by one transaction. Answers those that were opened so, by their places; the others are for [`initiate`] to open, or to
 /// refuse, each by itself.
+///
+/// # Errors
+/// [`Error::DbUnavailable`].
 pub(super) async fn initiate_together(
     engine: &Engine,
     caller: &Caller,
     files: &[(usize, &NewUpload)],
-) -> Vec<(usize, Result<Initiated>)> {
+) -> Result<Vec<(usize, Result<Initiated>)>> {
     let mut drafts = Vec::new();
-    let Ok(bucket) = bucket(engine, caller.tenant).await else { return vec![] };
+    let Some(bucket) = unless_refused(bucket(engine, caller.tenant).await)? else { return Ok(vec![]) };
     for (place, new) in files {
-        if let Ok(brand) = tenant::brand_for(engine, caller, new.brand_id).await
-            && let Ok(planned @ Plan::Direct) = plan_file(engine, new)
+        if let Ok(planned @ Plan::Direct) = plan_file(engine, new)
+            && let Some(brand) = unless_refused(tenant::brand_for(engine, caller, new.brand_id).await)?
         {
             let scope = Scope { tenant: caller.tenant, brand, user: caller.user() };
             drafts.push((*place, draft(engine, caller, scope, new, planned, &bucket)));
@@ -153,15 +157,24 @@ pub(super) async fn initiate_together(
     }
     let (places, drafts): (Vec<_>, Vec<_>) = drafts.into_iter().unzip();
     if drafts.len() < 2 {
-        return vec![];
+        return Ok(vec![]);
     }
-    // Whatever one of them is refused for is no answer for the others.
-    let inserted = insert(engine, caller.tenant, drafts).await.unwrap_or_default();
+    let inserted = unless_refused(insert(engine, caller.tenant, drafts).await)?.unwrap_or_default();
     let mut opened = Vec::with_capacity(inserted.len());
     for (place, session) in places.into_iter().zip(inserted) {
         opened.push((place, answer(engine, session, true).await));
     }
-    opened
+    Ok(opened)
+}
+
+/// What several are refused for together, one of them perhaps, is no answer for the others: `None`. Only an outage of the
+/// database is theirs all.
+fn unless_refused<T>(done: Result<T>) -> Result<Option<T>> {
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(error @ Error::DbUnavailable(_)) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// A session that is not stored yet, and its events.
@@ -185,16 +198,19 @@ async fn insert_each(engine: &Engine, drafts: Vec<Draft>) -> Vec<Result<Option<S
     if drafts.len() > 1 {
         match insert(engine, tenant, drafts.clone()).await {
             Ok(sessions) if !sessions.is_empty() => return sessions.into_iter().map(|one| Ok(Some(one))).collect(),
-            Err(Error::DbUnavailable(cause)) => {
-                return drafts.iter().map(|_| Err(Error::DbUnavailable(cause.clone()))).collect();
+            Ok(_) => {}
+            Err(error) => {
+                if let Some(answers) = error.for_each(drafts.len()) {
+                    return answers;
+                }
             }
-            // Whatever one of them is refused for is no answer for the others.
-            Ok(_) | Err(_) => {}
         }
     }
-    let mut each = Vec::with_capacity(drafts.len());
+    // Whatever one of them is refused for is no answer for the others.
+    let (outage, mut each) = (Outage::default(), Vec::with_capacity(drafts.len()));
     for draft in drafts {
-        each.push(insert(engine, tenant, vec![draft]).await.map(|mut sessions| sessions.pop()));
+        let inserted = outage.attempt(insert(engine, tenant, vec![draft])).await;
+        each.push(inserted.map(|mut sessions| sessions.pop()));
     }
     each
 }

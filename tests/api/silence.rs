@@ -36,6 +36,13 @@ mod idle_connections_that_fell_silent_cost_a_moment {
     }
 }
 
+mod batches_do_not_wait_for_it_file_by_file {
+    #[test]
+    fn postgres() {
+        super::tell(super::Pair::Postgres, super::batches_meet_silence);
+    }
+}
+
 mod a_replica_that_freezes_with_locks_in_its_hand_loses_them {
     #[test]
     fn postgres() {
@@ -123,6 +130,39 @@ async fn idle_connections_fall_silent(app: TestApp) {
     let taken = well_again(&ann, 100).await;
     assert!(taken < Duration::from_secs(12), "{taken:?}");
     all_are_well(&ann, 200).await;
+}
+
+async fn batches_meet_silence(app: TestApp) {
+    const FILES: usize = 600;
+    app.restart_with(&[PATIENT, ("QUAYMASTER_DATABASE__STATEMENT_TIMEOUT_SECS", "3")]).await;
+    let ann = app.tenant("acme").user("ann");
+    let batch = |name: &str| {
+        let file = |n: usize| json!({"file_name": "a", "file_size": 1, "client_reference": n.to_string()});
+        json!({"batch_reference": name, "files": (0..FILES).map(file).collect::<Vec<_>>()})
+    };
+    let opened = ann.initiate_batch(&batch("before")).await.created();
+    let ids = opened["uploads"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| json!({"upload_session_id": one["upload"]["upload_session_id"]}));
+    let completions = json!({"uploads": ids.collect::<Vec<_>>()});
+    let after = batch("after");
+    app.database.silence();
+    let begun = Instant::now();
+    let (opening, completing) =
+        tokio::join!(ann.initiate_batch(&after), ann.post("/app/assets/upload/complete-batch", &completions));
+    // A few attempts that each wait as long as one may, and no more.
+    assert!(begun.elapsed() < Duration::from_secs(90), "{:?}", begun.elapsed());
+    app.database.heal().await;
+    for answer in [opening, completing] {
+        let told = answer.json();
+        let told = told["uploads"].as_array().unwrap_or_else(|| panic!("{answer}"));
+        assert_eq!(told.len(), FILES);
+        assert!(told.iter().all(|one| one["problem"]["code"] == "database-unavailable"), "{answer}");
+    }
+    well_again(&ann, 0).await;
+    ann.initiate_batch(&after).await.created();
 }
 
 async fn replica_freezes(app: TestApp) {
