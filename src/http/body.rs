@@ -19,6 +19,7 @@ use validator::Validate;
 use super::caller::authenticate;
 use super::door::Door;
 use super::fields::{self, Budget, Form};
+use super::in_flight::{Asker, Room};
 use super::problem::{self, Problem};
 use super::rules::Unambiguous;
 use crate::error::{Error, FieldError};
@@ -32,15 +33,22 @@ pub const PARTS: usize = 2 * KIB * KIB;
 /// Of a batch of 1,000 files.
 pub const BATCH: usize = 8 * KIB * KIB;
 
+const BROKEN_OFF: &str = "the body did not arrive as announced";
+
 /// Objects and lists within one another.
 const DEPTH_MAX: usize = 32;
 
 /// Objects and lists in one body. Each takes some hundred bytes of memory once it is read, of which `{"":0}` sends seven.
 const CONTAINERS_MAX: usize = 100_000;
 
+/// Commas between the values of one body. Each value takes 32 bytes and more, of which `0,` sends two.
+const COMMAS_MAX: usize = 500_000;
+
 /// The body's bytes, at most `LIMIT` of them, announced as JSON but not yet looked at.
 pub struct Body<T, const LIMIT: usize = GENERAL> {
     bytes: Bytes,
+    /// Until it is understood.
+    _room: Room,
     shape: PhantomData<fn() -> T>,
 }
 
@@ -95,31 +103,46 @@ impl<T, const LIMIT: usize> FromRequest for Body<T, LIMIT> {
         let payload = payload.take();
         Box::pin(async move {
             // Extractors run side by side. A body is not worth a look, let alone memory, before its sender is known.
-            authenticate(&req).await?;
-            let bytes = read(&req, payload, LIMIT).await?;
-            Ok(Self { bytes, shape: PhantomData })
+            let identity = authenticate(&req).await?;
+            let length = announced(&req, LIMIT)?;
+            let mut room =
+                Door::of(&req).bodies.reserve_for_body(Asker::of(&identity), length.unwrap_or(LIMIT)).await?;
+            let bytes = read(&req, payload, length, LIMIT).await?;
+            room.shrink(bytes.len());
+            Ok(Self { bytes, _room: room, shape: PhantomData })
         })
     }
 }
 
-async fn read(req: &HttpRequest, mut payload: Payload, limit: usize) -> Result<Bytes, Problem> {
+/// The length of a body of JSON that is about to come, 0 where none is; `None` where only its end will tell.
+fn announced(req: &HttpRequest, limit: usize) -> Result<Option<usize>, Problem> {
     let length = req.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if length == Some(0) || (length.is_none() && !req.headers().contains_key(header::TRANSFER_ENCODING)) {
-        return Ok(Bytes::new());
+        return Ok(Some(0));
     }
     must_be_plain_json(req.headers())?;
-    if length.is_some_and(|length| length > limit) {
-        return Err(Problem::body_too_large(limit));
+    match length {
+        Some(length) if length > limit => Err(Problem::body_too_large(limit)),
+        length => Ok(length),
+    }
+}
+
+async fn read(req: &HttpRequest, mut payload: Payload, length: Option<usize>, limit: usize) -> Result<Bytes, Problem> {
+    if length == Some(0) {
+        return Ok(Bytes::new());
     }
     let all = async {
         let mut bytes = BytesMut::with_capacity(length.unwrap_or(0));
         while let Some(chunk) = payload.next().await {
             // The connection broke, or the chunks were not well-formed. Hardly anybody will read the answer.
-            let chunk = chunk.map_err(|_| Problem::malformed_body("the body did not arrive as announced"))?;
+            let chunk = chunk.map_err(|_| Problem::malformed_body(BROKEN_OFF))?;
             if bytes.len() + chunk.len() > limit {
                 return Err(Problem::body_too_large(limit));
             }
             bytes.extend_from_slice(&chunk);
+        }
+        if length.is_some_and(|length| length != bytes.len()) {
+            return Err(Problem::malformed_body(BROKEN_OFF));
         }
         Ok(bytes.freeze())
     };
@@ -180,9 +203,10 @@ pub(super) fn invalid(errors: Vec<FieldError>) -> Problem {
     Error::Invalid(errors).into()
 }
 
-/// Counts brackets outside of strings, before anything recursive sees them, and anything that takes memory for each.
+/// Counts brackets and commas outside of strings, before anything recursive sees them, and anything that takes memory for each.
 fn must_be_shallow(bytes: &[u8]) -> Result<(), Problem> {
-    let (mut depth, mut containers, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
+    let (mut depth, mut containers, mut commas) = (0_usize, 0_usize, 0_usize);
+    let (mut in_string, mut escaped) = (false, false);
     for byte in bytes {
         match byte {
             _ if escaped => escaped = false,
@@ -199,6 +223,12 @@ fn must_be_shallow(bytes: &[u8]) -> Result<(), Problem> {
                 }
             }
             b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            b',' if !in_string => {
+                commas += 1;
+                if commas > COMMAS_MAX {
+                    return Err(Problem::malformed_body(format!("more than {COMMAS_MAX} values")));
+                }
+            }
             _ => {}
         }
     }

@@ -12,13 +12,14 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
-use actix_web::dev::{Extensions, Payload, ServiceRequest, ServiceResponse};
+use actix_web::dev::{Extensions, Payload, ResponseHead, ServiceRequest, ServiceResponse};
 use actix_web::error::PayloadError;
+use actix_web::http::ConnectionType;
 use actix_web::middleware::Next;
 use actix_web::rt::net::TcpStream;
 use actix_web::web::Bytes;
@@ -47,8 +48,31 @@ pub(super) struct Limits {
     write_timeout: Duration,
     per_address_max: usize,
     proxies: TrustedProxies,
-    /// Connections of each address that have not sent a whole head yet.
-    silent: Mutex<HashMap<IpAddr, usize>>,
+    /// Connections of each peer on which nothing is being answered.
+    unused: Mutex<HashMap<IpAddr, Unused>>,
+}
+
+#[derive(Default)]
+struct Unused {
+    /// Those that have not sent a whole head yet.
+    silent: usize,
+    /// Those on which an answer has begun, from then on until the next request.
+    kept: usize,
+}
+
+impl Unused {
+    fn of(&mut self, kind: Kind) -> &mut usize {
+        match kind {
+            Kind::Silent => &mut self.silent,
+            Kind::Kept => &mut self.kept,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Silent,
+    Kept,
 }
 
 impl Limits {
@@ -59,56 +83,72 @@ impl Limits {
             write_timeout: Duration::from_secs(settings.write_timeout_secs),
             per_address_max: settings.silent_connections_per_address_max,
             proxies,
-            silent: Mutex::default(),
+            unused: Mutex::default(),
         })
     }
 
-    /// A place among the silent connections of this address; `None` for a trusted proxy, which needs none.
-    ///
-    /// # Errors
-    /// The address has as many as it may have.
-    fn place(self: &Arc<Self>, address: IpAddr) -> io::Result<Option<Place>> {
-        let address = address.to_canonical();
-        if self.proxies.trust(address) {
-            return Ok(None);
-        }
-        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = silent.entry(address).or_default();
-        if *taken >= self.per_address_max {
-            return Err(io::Error::other("the address has too many connections that have not asked for anything"));
-        }
-        *taken += 1;
-        Ok(Some(Place { limits: Arc::clone(self), address }))
+    fn unused(&self) -> MutexGuard<'_, HashMap<IpAddr, Unused>> {
+        self.unused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Counts among the silent connections of an address until it is dropped.
+/// One connection among those of its peer.
 struct Place {
     limits: Arc<Limits>,
-    address: IpAddr,
+    peer: IpAddr,
+    /// A proxy may have any number.
+    is_proxy: bool,
+    counted: Option<Kind>,
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut silent = self.limits.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(taken) = silent.get_mut(&self.address) {
-            *taken -= 1;
-            if *taken == 0 {
-                silent.remove(&self.address);
+impl Place {
+    fn new(limits: &Arc<Limits>, address: IpAddr) -> Self {
+        let is_proxy = limits.proxies.trust(address.to_canonical());
+        Self { limits: Arc::clone(limits), peer: embedded_s3::peer_of(address), is_proxy, counted: None }
+    }
+
+    /// Counts it as one that is not used; `false` where the peer has as many as it may have.
+    fn count(&mut self, kind: Kind) -> bool {
+        self.uncount();
+        if self.is_proxy {
+            return true;
+        }
+        let mut unused = self.limits.unused();
+        let count = unused.entry(self.peer).or_default().of(kind);
+        if *count >= self.limits.per_address_max {
+            return false;
+        }
+        *count += 1;
+        self.counted = Some(kind);
+        true
+    }
+
+    fn uncount(&mut self) {
+        let Some(kind) = self.counted.take() else { return };
+        let mut unused = self.limits.unused();
+        if let Some(counts) = unused.get_mut(&self.peer) {
+            *counts.of(kind) -= 1;
+            if counts.silent == 0 && counts.kept == 0 {
+                unused.remove(&self.peer);
             }
         }
     }
 }
 
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.uncount();
+    }
+}
+
 /// What whoever reads from a connection is told by whoever answers on it.
-#[derive(Default)]
 struct Progress {
     /// Counts changes of the stage.
     turn: Cell<u64>,
     stage: Cell<Stage>,
     /// Of the reader, where it waits for an answer to be made.
     reader: RefCell<Option<Waker>>,
-    place: RefCell<Option<Place>>,
+    place: RefCell<Place>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -124,6 +164,15 @@ enum Stage {
 }
 
 impl Progress {
+    fn new(place: Place) -> Rc<Self> {
+        Rc::new(Self {
+            turn: Cell::default(),
+            stage: Cell::default(),
+            reader: RefCell::default(),
+            place: RefCell::new(place),
+        })
+    }
+
     fn go(&self, stage: Stage) {
         self.stage.set(stage);
         self.turn.set(self.turn.get() + 1);
@@ -166,12 +215,15 @@ impl Connection {
     pub(super) fn accept(io: TcpStream, limits: &Arc<Limits>) -> io::Result<Self> {
         socket::bound_writes(&io, limits.write_timeout);
         let peer = io.peer_addr()?;
-        let place = limits.place(peer.ip())?;
+        let mut place = Place::new(limits, peer.ip());
+        if !place.count(Kind::Silent) {
+            return Err(io::Error::other("the address has too many connections that have not asked for anything"));
+        }
         Ok(Self {
             io,
             peer,
             limits: Arc::clone(limits),
-            progress: Rc::new(Progress { place: RefCell::new(place), ..Progress::default() }),
+            progress: Progress::new(place),
             turn: 0,
             stage: Stage::Head,
             read: 0,
@@ -318,7 +370,7 @@ pub(super) async fn hold(
     let progress = req.conn_data::<Rc<Progress>>().cloned();
     let has_body = body.is_some();
     if let Some(progress) = &progress {
-        progress.place.take();
+        progress.place.borrow_mut().uncount();
         progress.go(Stage::Answering { has_body });
     }
     let exchange = Rc::new(Exchange { progress, body });
@@ -327,16 +379,19 @@ pub(super) async fn hold(
         // an answer that needs none of it does not cost the connection.
         tokio::task::yield_now().await;
     }
-    let response = match next.call(req).await {
-        Ok(response) => response.map_body(|_, body| Held { body: body.boxed(), _exchange: exchange }),
+    match next.call(req).await {
+        Ok(mut response) => {
+            exchange.keep_or_close(response.response_mut().head_mut());
+            Ok(response.map_body(|_, body| Held { body: body.boxed(), _exchange: exchange }))
+        }
         Err(mut error) => {
-            error.add_response_mapper(move |response| {
+            error.add_response_mapper(move |mut response| {
+                exchange.keep_or_close(response.head_mut());
                 response.map_body(|_, body| BoxBody::new(Held { body, _exchange: Rc::clone(&exchange) }))
             });
-            return Err(error);
+            Err(error)
         }
-    };
-    Ok(response)
+    }
 }
 
 /// A request's body that is read by its handler, and looked at after it.
@@ -358,6 +413,15 @@ struct Exchange {
 }
 
 impl Exchange {
+    /// Has the connection end with the answer where enough of its peer's are kept open.
+    fn keep_or_close(&self, head: &mut ResponseHead) {
+        if let Some(progress) = &self.progress
+            && !progress.place.borrow_mut().count(Kind::Kept)
+        {
+            head.set_connection_type(ConnectionType::Close);
+        }
+    }
+
     /// Whether all of the body has come, read or not.
     fn has_whole_body(&mut self) -> bool {
         let Some(body) = &mut self.body else { return true };
@@ -374,7 +438,9 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let stage = if self.has_whole_body() { Stage::Head } else { Stage::Lingering };
+        // Where the connection has gone, what writes goes on, and has its body to read: what is looked at is lost to it.
+        let is_being_read = self.body.as_ref().is_some_and(|body| Rc::strong_count(&body.0) > 1);
+        let stage = if !is_being_read && self.has_whole_body() { Stage::Head } else { Stage::Lingering };
         if let Some(progress) = &self.progress {
             progress.go(stage);
         }

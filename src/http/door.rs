@@ -19,7 +19,9 @@ pub struct Door {
     pub(super) proxies: TrustedProxies,
     /// `None` where it is off.
     pub(super) rate_limit: Option<RateLimit>,
+    /// Answers.
     pub(super) in_flight: InFlight,
+    pub(super) bodies: InFlight,
     pub(super) apart: Apart,
     body_timeout: Duration,
 }
@@ -28,13 +30,15 @@ impl Door {
     /// # Errors
     /// No key for tokens is set, or one cannot be read.
     pub fn new(settings: &Settings, clock: Clock, apart: Apart) -> Result<Self, auth::StartError> {
+        let server = &settings.server;
         Ok(Self {
             verifier: Verifier::new(&settings.auth, clock.clone())?,
-            proxies: TrustedProxies::new(settings.server.trusted_networks().map_err(auth::StartError::Settings)?),
+            proxies: TrustedProxies::new(server.trusted_networks().map_err(auth::StartError::Settings)?),
             rate_limit: RateLimit::new(&settings.rate_limit, clock),
-            in_flight: InFlight::new(&settings.server),
+            in_flight: InFlight::new(server.answers_max_bytes, server.answers_per_tenant_max_bytes),
+            bodies: InFlight::new(server.bodies_max_bytes, server.bodies_per_tenant_max_bytes),
             apart,
-            body_timeout: Duration::from_secs(settings.server.body_timeout_secs),
+            body_timeout: Duration::from_secs(server.body_timeout_secs),
         })
     }
 

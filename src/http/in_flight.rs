@@ -1,5 +1,6 @@
 //! Answers that are being made, or wait for their clients to take them, by their bytes: so many of all, and so many of one
-//! tenant. Whoever asks for much and does not read it holds up nobody but itself.
+//! tenant. Whoever asks for much and does not read it holds up nobody but itself. And bodies of requests that come, or wait
+//! to be understood, in the same way.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -24,19 +25,18 @@ use super::auth::Identity;
 use super::door::Door;
 use super::problem::{CONTENT_TYPE, Problem};
 use crate::caller::{Admin, Permission};
-use crate::settings::Server;
 use crate::turns::Party;
 
-/// Answers up to this many bytes are not counted: a connection costs as much without one.
+/// Up to this many bytes are not counted: a connection costs as much without one.
 const SMALL: usize = 16 << 10;
 
-/// How long an answer waits for room. A client that takes what it is sent is gone by then.
+/// How long anything waits for room. A client that takes what it is sent is gone by then.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What one permit of a semaphore stands for, in bytes.
 const UNIT: usize = 1 << 10;
 
-/// The room for answers of this process.
+/// The room of this process for answers, or for bodies.
 pub(super) struct InFlight {
     all: Arc<Semaphore>,
     all_units: usize,
@@ -85,7 +85,8 @@ impl From<Asker> for Party {
     }
 }
 
-/// Taken from the room until it is dropped, with the answer or when that has been taken by its client.
+/// Taken from the room until it is dropped: with the body once that is understood, with the answer or when that has been
+/// taken by its client.
 #[derive(Debug)]
 pub(super) struct Room {
     all: OwnedSemaphorePermit,
@@ -93,13 +94,14 @@ pub(super) struct Room {
 }
 
 impl InFlight {
-    pub(super) fn new(settings: &Server) -> Self {
+    /// So many bytes of all, and so many of one asker.
+    pub(super) fn new(all_bytes: usize, share_bytes: usize) -> Self {
         let units = |bytes: usize| (bytes / UNIT).min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
-        let all_units = units(settings.answers_max_bytes);
+        let all_units = units(all_bytes);
         Self {
             all: Arc::new(Semaphore::new(all_units)),
             all_units,
-            share_units: units(settings.answers_per_tenant_max_bytes),
+            share_units: units(share_bytes),
             shares: Mutex::default(),
         }
     }
@@ -110,6 +112,18 @@ impl InFlight {
     /// # Errors
     /// 429 where there is none in three seconds.
     pub(super) async fn reserve(&self, asker: Asker, bytes: usize) -> Result<Room, Problem> {
+        self.room(asker, bytes).await.ok_or_else(|| Problem::no_room(PATIENCE))
+    }
+
+    /// The same for a body that may have so many bytes, before it is read.
+    ///
+    /// # Errors
+    /// 429 where there is none in three seconds.
+    pub(super) async fn reserve_for_body(&self, asker: Asker, bytes: usize) -> Result<Room, Problem> {
+        self.room(asker, bytes).await.ok_or_else(|| Problem::no_turn(PATIENCE))
+    }
+
+    async fn room(&self, asker: Asker, bytes: usize) -> Option<Room> {
         let (units, share) = (self.units(bytes), self.share(asker));
         let taken = async {
             let share = share.acquire_many_owned(units).await?;
@@ -118,10 +132,7 @@ impl InFlight {
                 share,
             })
         };
-        match tokio::time::timeout(PATIENCE, taken).await {
-            Ok(Ok(room)) => Ok(room),
-            Ok(Err(_)) | Err(_) => Err(Problem::no_room(PATIENCE)),
-        }
+        tokio::time::timeout(PATIENCE, taken).await.ok()?.ok()
     }
 
     /// The same for an answer that has been made, and so must not wait.
@@ -154,8 +165,8 @@ impl InFlight {
 }
 
 impl Room {
-    /// Gives back what the answer turned out not to need.
-    fn shrink(&mut self, bytes: usize) {
+    /// Gives back what turned out not to be needed.
+    pub(super) fn shrink(&mut self, bytes: usize) {
         for permit in [&mut self.all, &mut self.share] {
             drop(permit.split(permit.num_permits().saturating_sub(bytes.div_ceil(UNIT))));
         }

@@ -30,7 +30,11 @@ pub struct Server {
     pub keep_alive_secs: u64,
     /// Open connections for each worker; more wait in the listen queue.
     pub max_connections: usize,
-    /// Large answers that clients have not taken yet may have so many bytes: those of all, and those of one tenant.
+    /// Large bodies of requests that are being read or understood may have so many bytes: those of all, and those of one
+    /// tenant.
+    pub bodies_max_bytes: usize,
+    pub bodies_per_tenant_max_bytes: usize,
+    /// And large answers that clients have not taken yet.
     pub answers_max_bytes: usize,
     pub answers_per_tenant_max_bytes: usize,
     /// Addresses and networks whose `X-Forwarded-For` is believed.
@@ -76,18 +80,19 @@ impl Server {
         });
         complaints
             .at_least_one("server.silent_connections_per_address_max", self.silent_connections_per_address_max as u64);
-        complaints.unless((1 << 20..=1 << 40).contains(&self.answers_max_bytes), || {
-            format!(
-                "server.answers_max_bytes ({}) is not 1048576 to 1099511627776, 1 MiB to 1 TiB",
-                self.answers_max_bytes
-            )
-        });
-        complaints.unless((1 << 20..=self.answers_max_bytes).contains(&self.answers_per_tenant_max_bytes), || {
-            format!(
-                "server.answers_per_tenant_max_bytes ({}) is not 1048576, 1 MiB, to server.answers_max_bytes ({})",
-                self.answers_per_tenant_max_bytes, self.answers_max_bytes
-            )
-        });
+        for (what, all, share) in [
+            ("bodies", self.bodies_max_bytes, self.bodies_per_tenant_max_bytes),
+            ("answers", self.answers_max_bytes, self.answers_per_tenant_max_bytes),
+        ] {
+            complaints.unless((1 << 20..=1 << 40).contains(&all), || {
+                format!("server.{what}_max_bytes ({all}) is not 1048576 to 1099511627776, 1 MiB to 1 TiB")
+            });
+            complaints.unless((1 << 20..=all).contains(&share), || {
+                format!(
+                    "server.{what}_per_tenant_max_bytes ({share}) is not 1048576, 1 MiB, to server.{what}_max_bytes ({all})"
+                )
+            });
+        }
         if let Err(complaint) = self.trusted_networks() {
             complaints.add(complaint);
         }

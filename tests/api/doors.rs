@@ -1,6 +1,7 @@
 //! Who gets in by which keys and claims, what the record says of them, and what nobody learns at any door.
 
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -9,9 +10,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::kit::{Actor, Pair, Reply, TestApp, stories};
+use crate::shares::Raw;
 
 stories![
     a_new_key_is_waited_for_and_never_called_bad,
+    what_a_client_sent_before_it_went_is_what_is_done,
     claims_are_found_where_the_issuer_puts_them,
     the_record_tells_people_from_the_machine,
     ids_of_live_events_tell_nothing_of_others,
@@ -26,6 +29,11 @@ struct Provider {
 
 impl Provider {
     async fn start() -> Self {
+        Self::taking(Duration::ZERO).await
+    }
+
+    /// One that takes so long for each answer.
+    async fn taking(time: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/jwks", listener.local_addr().unwrap());
         let keys = Arc::new(Mutex::new(json!([])));
@@ -37,6 +45,7 @@ impl Provider {
                 let answer = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
                 let mut request = [0; 4096];
                 let _ = socket.read(&mut request).await;
+                tokio::time::sleep(time).await;
                 let _ = socket.write_all(answer.as_bytes()).await;
             }
         });
@@ -68,12 +77,20 @@ impl Signer {
         Self { kid, jwk, key: EncodingKey::from_ec_der(der.as_ref()) }
     }
 
-    async fn ask(&self, ann: &Actor) -> Reply {
+    fn token(&self, ann: &Actor) -> String {
         let mut claims = ann.claims.clone();
         claims["exp"] = json!(ann.app.clock.now().timestamp() + 3600);
         let header = Header { kid: Some(self.kid.to_owned()), ..Header::new(Algorithm::ES384) };
-        let token = jsonwebtoken::encode(&header, &claims, &self.key).unwrap();
-        ann.app.send(reqwest::Method::GET, "/app/uploads", |request| request.bearer_auth(token)).await
+        jsonwebtoken::encode(&header, &claims, &self.key).unwrap()
+    }
+
+    async fn ask(&self, ann: &Actor) -> Reply {
+        self.get(ann, "/app/uploads").await
+    }
+
+    async fn get(&self, ann: &Actor, path: &str) -> Reply {
+        let token = self.token(ann);
+        ann.app.send(reqwest::Method::GET, path, |request| request.bearer_auth(token)).await
     }
 }
 
@@ -105,6 +122,38 @@ async fn a_new_key_is_waited_for_and_never_called_bad(app: TestApp) {
     stranger.ask(&ann).await.is_problem(401, "unauthenticated");
     stranger.ask(&ann).await.is_problem(503, "keys-unavailable");
     old.ask(&ann).await.is_problem(401, "unauthenticated");
+}
+
+/// The client closes while the server waits for the keys by which it knows the client: its request is read after that.
+async fn what_a_client_sent_before_it_went_is_what_is_done(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let note = ann.initiate("note.txt", 1).await;
+    let provider = Provider::taking(Duration::from_secs(1)).await;
+    let signer = Signer::new("2026-11");
+    provider.publish(&[&signer]);
+    app.restart_with(&[("QUAYMASTER_AUTH__JWKS_URL", &provider.url)]).await;
+    let whole =
+        json!({"file_name": "a.txt", "file_size": 1, "batch_reference": "b", "client_reference": "c"}).to_string();
+    let cancel = format!("/app/uploads/{}/cancel", note.id);
+    for (path, body, length) in
+        [(cancel.as_str(), "", 40), (cancel.as_str(), "{}", 40), ("/app/uploads/initiate", &whole, whole.len())]
+    {
+        let mut raw = Raw::open(&app).await;
+        let (host, token) = (raw.host, signer.token(&ann));
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        );
+        assert!(raw.send(&head).await);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let started = Instant::now();
+    while signer.get(&ann, "/app/batches/b").await.status != 200 {
+        assert!(started.elapsed() < Duration::from_secs(20), "what was sent whole is done");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let session = signer.get(&ann, &format!("/app/uploads/{}", note.id)).await.ok();
+    assert_eq!(session["status"], "UPLOADING", "what was not sent whole is not");
 }
 
 async fn claims_are_found_where_the_issuer_puts_them(app: TestApp) {
@@ -173,7 +222,7 @@ async fn ids(who: &Actor, url: &str, last: Option<&str>, count: usize) -> Vec<St
         if ids.len() >= count {
             return ids;
         }
-        let chunk = tokio::time::timeout(std::time::Duration::from_secs(60), response.chunk()).await;
+        let chunk = tokio::time::timeout(Duration::from_secs(60), response.chunk()).await;
         let chunk = chunk.expect("something is sent in time").unwrap().expect("the stream goes on");
         text.push_str(std::str::from_utf8(&chunk).unwrap());
     }

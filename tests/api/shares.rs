@@ -20,6 +20,7 @@ stories![
     a_head_has_a_size_and_a_time,
     an_address_has_so_many_silent_connections,
     answers_that_nobody_reads_leave_room_for_others,
+    bodies_that_do_not_end_leave_room_for_others,
     answers_in_parts_are_whole,
 ];
 
@@ -27,13 +28,13 @@ stories![
 const LONG: Duration = Duration::from_secs(20);
 
 /// A connection of which a story says every byte.
-struct Raw {
+pub struct Raw {
     socket: TcpStream,
-    host: SocketAddr,
+    pub host: SocketAddr,
 }
 
 impl Raw {
-    async fn open(app: &TestApp) -> Self {
+    pub async fn open(app: &TestApp) -> Self {
         Self::with_buffer(app, None).await
     }
 
@@ -48,7 +49,7 @@ impl Raw {
     }
 
     /// `false` where the server has closed.
-    async fn send(&mut self, text: &str) -> bool {
+    pub async fn send(&mut self, text: &str) -> bool {
         self.socket.write_all(text.as_bytes()).await.is_ok()
     }
 
@@ -152,13 +153,15 @@ async fn one_request_has_one_budget_of_errors(app: TestApp) {
     reply.is_problem(422, "validation-failed");
     assert!(reply.body.len() < 4 * KIB as usize, "{} bytes", reply.body.len());
     // A body that would take much more memory than bytes.
-    let hollow = format!("{{\"files\":[{}0]}}", "{\"\":0},".repeat(110_000));
-    let reply = app
-        .send(reqwest::Method::POST, "/app/uploads/initiate-batch", |request| {
-            request.bearer_auth(ann.token()).header("Content-Type", "application/json").body(hollow)
-        })
-        .await;
-    reply.is_problem(400, "malformed-body");
+    for hollow in ["{\"\":0},".repeat(110_000), "0,".repeat(600_000)] {
+        let hollow = format!("{{\"files\":[{hollow}0]}}");
+        let reply = app
+            .send(reqwest::Method::POST, "/app/uploads/initiate-batch", |request| {
+                request.bearer_auth(ann.token()).header("Content-Type", "application/json").body(hollow)
+            })
+            .await;
+        reply.is_problem(400, "malformed-body");
+    }
 }
 
 const FEW_READERS: [(&str, &str); 6] = [
@@ -396,8 +399,22 @@ async fn an_address_has_so_many_silent_connections(app: TestApp) {
     assert!(another.send(&format!("{head}\r\n")).await);
     assert_eq!(status(&another.head().await), 200);
 
+    // Nor do so many that have asked keep theirs: an answer to one more is its last.
+    let mut kept = vec![asked, another];
+    for number in 3..=10 {
+        let mut raw = Raw::open(&app).await;
+        assert!(raw.send(&format!("{head}\r\n")).await);
+        let answer = raw.head().await;
+        assert_eq!((status(&answer), answer.contains("connection: close")), (200, number > 8), "{number}: {answer}");
+        kept.push(raw);
+    }
+    drop(kept.pop().unwrap().rest().await);
+    let mut first = kept.swap_remove(0);
+    assert!(first.send(&format!("{head}\r\n")).await);
+    assert!(!first.head().await.contains("connection: close"), "a place that is used again is its own");
+
     // A proxy in front may have any number.
-    drop((silent, asked, another));
+    drop((silent, kept, first));
     app.restart_with(&[("QUAYMASTER_SERVER__TRUSTED_PROXIES", "127.0.0.0/8")]).await;
     let mut silent = Vec::new();
     for _ in 0..20 {
@@ -459,6 +476,46 @@ async fn answers_that_nobody_reads_leave_room_for_others(app: TestApp) {
     assert_eq!(waiting.await.unwrap(), 10_000);
     ann.cancel(&reel).await.ok();
     gus.cancel(&other).await.ok();
+}
+
+async fn bodies_that_do_not_end_leave_room_for_others(app: TestApp) {
+    app.restart_with(&[
+        ("QUAYMASTER_SERVER__BODIES_MAX_BYTES", "3145728"),
+        ("QUAYMASTER_SERVER__BODIES_PER_TENANT_MAX_BYTES", "1048576"),
+        ("QUAYMASTER_SERVER__BODY_TIMEOUT_SECS", "3600"),
+    ])
+    .await;
+    let (ann, gus) = (app.tenant("acme").user("ann"), app.tenant("globex").user("gus"));
+    // It needs no permission to send one.
+    let nobody = ann.clone().with("permissions", json!([]));
+    let mut endless = Vec::new();
+    for framing in ["Content-Length: 524288", "Content-Length: 262144", "Transfer-Encoding: chunked"] {
+        let mut raw = Raw::open(&app).await;
+        let (host, token) = (raw.host, nobody.token());
+        // A chunked one may become as large as any.
+        let path = if framing.contains("chunked") { "initiate" } else { "initiate-batch" };
+        let head = format!(
+            "POST /app/uploads/{path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\n{framing}\r\n\r\n"
+        );
+        assert!(raw.send(&head).await);
+        endless.push(raw);
+    }
+    let files: Vec<Value> = (0..1_000).map(|_| json!({"file_name": "a".repeat(200), "file_size": 1})).collect();
+    let batch = json!({"batch_reference": "b", "files": files});
+    assert!((200_000..262_144).contains(&batch.to_string().len()));
+    let started = Instant::now();
+    ann.initiate_batch(&batch).await.is_problem(429, "rate-limited");
+    assert!(started.elapsed() >= Duration::from_secs(2), "it has waited for room: {:?}", started.elapsed());
+    // What is small needs no room, and another tenant has a share of its own.
+    ann.initiate("note.txt", 1).await;
+    gus.initiate_batch(&batch).await.created();
+    // Who goes makes room.
+    drop(endless.pop());
+    let started = Instant::now();
+    while ann.initiate_batch(&batch).await.status == 429 {
+        assert!(started.elapsed() < LONG, "there is room again");
+    }
 }
 
 async fn answers_in_parts_are_whole(app: TestApp) {
