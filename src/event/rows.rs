@@ -363,13 +363,20 @@ pub(crate) async fn delete_tombstones(tx: &Tx, of: &[(TenantId, SessionId)]) -> 
         .map_err(db_error)
 }
 
+/// Inserts a block of pruned places, unless it is there; whoever else is inserting it is waited for.
+pub(crate) async fn begin_pruned(tx: &Tx, row: pruned_places::Model) -> Result<()> {
+    let keep = OnConflict::column(pruned_places::Column::Block).do_nothing().to_owned();
+    let insert = pruned_places::Entity::insert(row.into_active_model()).on_conflict(keep).try_insert();
+    insert.exec_without_returning(tx.conn()).await.map(drop).map_err(db_error)
+}
+
 /// A block of pruned places, locked until the transaction ends.
 pub(crate) async fn lock_pruned(tx: &Tx, block: i64) -> Result<Option<pruned_places::Model>> {
     let query = pruned_places::Entity::find_by_id(block).lock(LockType::Update);
     query.one(tx.conn()).await.map_err(db_error)
 }
 
-/// Inserts the block, or puts it in the place of the one that is there.
+/// Puts the block in the place of the one that is there, which [`lock_pruned`] has locked.
 pub(crate) async fn keep_pruned(tx: &Tx, row: pruned_places::Model) -> Result<()> {
     use pruned_places::Column::{Block, Mac, Places};
     let replace = OnConflict::column(Block).update_columns([Places, Mac]).to_owned();

@@ -64,10 +64,13 @@ async fn prune_batch(
         blocks.entry(block).or_insert(None);
     }
     for (block, row) in &mut blocks {
+        // There first: a lock on a row that does not exist keeps nobody out, and of two that began the same block, the
+        // second would put its places over those of the first.
+        let mut empty = pruned::empty(*block);
+        pruned::seal(&engine.keys, &mut empty);
+        event::rows::begin_pruned(&tx, empty).await?;
         let kept = event::rows::lock_pruned(&tx, *block).await?;
-        let is_new = kept.is_none();
-        let kept = kept.filter(|kept| pruned::is_sealed(&engine.keys, kept));
-        *row = if is_new { Some(pruned::empty(*block)) } else { kept };
+        *row = kept.filter(|kept| pruned::is_sealed(&engine.keys, kept));
     }
     let mut gone = Vec::new();
     for tombstone in &page {
@@ -84,14 +87,17 @@ async fn prune_batch(
         }
         gone.push((tombstone.tenant_id, tombstone.upload_session_id));
     }
-    if !gone.is_empty() {
+    if gone.is_empty() {
+        // No block stays behind that has nothing in it.
+        tx.rollback().await;
+    } else {
         for mut row in blocks.into_values().flatten() {
             pruned::seal(&engine.keys, &mut row);
             event::rows::keep_pruned(&tx, row).await?;
         }
         event::rows::delete_tombstones(&tx, &gone).await?;
+        tx.commit().await?;
     }
-    tx.commit().await?;
     let done = gone.len() as u64;
     Ok(Some((last, Report { found, done, failed: found - done, ..Report::default() })))
 }

@@ -2,14 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use entity::upload_event::{self, Column};
 use entity::upload_session::Status;
 use entity::{upload_session, upload_tombstone};
+use quaymaster::caller::Actor;
+use quaymaster::engine::Engine;
 use quaymaster::event::{Scope, VerifyReport, sequence, verify};
-use quaymaster::session::Session;
-use sea_orm::{ColumnTrait, DatabaseConnection, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, Value};
+use quaymaster::pass::{Options, Report, Run};
+use quaymaster::session::{self, Session};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, Value,
+};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::kit::TestDb;
@@ -364,13 +372,9 @@ async fn the_asset_is_what_was_completed(db: TestDb) {
     }
 }
 
-async fn a_tombstone_stands_for_what_was_deleted(db: TestDb) {
-    let world = World::begin(db).await;
-    let forger = forger(&world.db).await;
-    let session = world.failed().await;
-    world.completed().await;
-    place_all(&world).await;
-    let places: Vec<_> = events(&world, &session).await.iter().map(|event| event.position.unwrap()).collect();
+/// The tombstone of a FAILED session, as the server makes it when it deletes the session.
+async fn raise(world: &World, forger: &DatabaseConnection, session: &Session, deleted_at: DateTime<Utc>) {
+    let places: Vec<_> = events(world, session).await.iter().map(|event| event.position.unwrap()).collect();
     let mut row = upload_tombstone::Model {
         tenant_id: session.tenant_id,
         upload_session_id: session.id,
@@ -378,16 +382,73 @@ async fn a_tombstone_stands_for_what_was_deleted(db: TestDb) {
         event_seq: session.event_seq,
         chain_head: session.chain_head.clone(),
         positions: json!(places),
-        deleted_at: world.engine.clock.now(),
+        deleted_at,
         mac: vec![],
     };
     row.mac = world.engine.keys.tombstone(&row);
-    upload_tombstone::Entity::insert(row.into_active_model()).exec_without_returning(&forger).await.unwrap();
+    upload_tombstone::Entity::insert(row.into_active_model()).exec_without_returning(forger).await.unwrap();
+}
+
+/// What goes as the tombstone comes.
+async fn remove(forger: &DatabaseConnection, session: &Session) {
+    upload_event::Entity::delete_many().filter(Column::UploadSessionId.eq(session.id)).exec(forger).await.unwrap();
+    upload_session::Entity::delete_by_id((session.tenant_id, session.id)).exec(forger).await.unwrap();
+    hold(forger, 0, -session.file_size).await;
+}
+
+async fn clean_up(engine: &Engine) -> Report {
+    let run = Run::new(Options::default(), Actor::System, Duration::from_secs(60), CancellationToken::new());
+    session::cleanup(engine, &run).await.unwrap()
+}
+
+/// Only PostgreSQL has two writers at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_prunes_of_one_block_keep_the_places_of_both() {
+    let mut world = World::begin(TestDb::postgres().await).await;
+    let mut settings = (*world.engine.settings).clone();
+    // One tombstone for each of them.
+    settings.lifecycle.batch_rows = 1;
+    let tombstone_secs = i64::try_from(settings.lifecycle.tombstone_secs).unwrap();
+    world.engine.settings = Arc::new(settings);
+    let other = Engine { settings: Arc::clone(&world.engine.settings), ..world.db.engine().await };
+    let forger = forger(&world.db).await;
+    let sessions = [world.failed().await, world.failed().await];
+    place_all(&world).await;
+    let long_ago = world.engine.clock.now() - TimeDelta::seconds(tombstone_secs) - TimeDelta::hours(1);
+    for session in &sessions {
+        raise(&world, &forger, session, long_ago).await;
+        remove(&forger, session).await;
+    }
+    assert!(audit(&world).await.is_clean());
+
+    // Rows can be locked and none inserted, until both have looked at what is there.
+    let holder = world.db.one_connection().await;
+    holder.execute_unprepared("BEGIN; LOCK TABLE pruned_places IN SHARE MODE").await.unwrap();
+    let (one, two, ()) = tokio::join!(clean_up(&world.engine), clean_up(&other), async {
+        let waiting = "SELECT CAST(count(*) AS text) FROM pg_locks JOIN pg_database ON pg_database.oid = database
+            WHERE NOT granted AND datname = current_database()";
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while world.db.texts(waiting).await != ["2"] {
+            assert!(Instant::now() < deadline, "not both of them wait");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        holder.execute_unprepared("COMMIT").await.unwrap();
+    });
+    assert_eq!((one.done, two.done), (1, 1), "{one:?} {two:?}");
+    let report = audit(&world).await;
+    assert!(report.is_clean() && report.tombstones == 0, "{report:#?}");
+}
+
+async fn a_tombstone_stands_for_what_was_deleted(db: TestDb) {
+    let world = World::begin(db).await;
+    let forger = forger(&world.db).await;
+    let session = world.failed().await;
+    world.completed().await;
+    place_all(&world).await;
+    raise(&world, &forger, &session, world.engine.clock.now()).await;
     // Both are there: its places are taken twice.
     assert!(!audit(&world).await.is_clean());
-    upload_event::Entity::delete_many().filter(Column::UploadSessionId.eq(session.id)).exec(&forger).await.unwrap();
-    upload_session::Entity::delete_by_id((session.tenant_id, session.id)).exec(&forger).await.unwrap();
-    hold(&forger, 0, -session.file_size).await;
+    remove(&forger, &session).await;
     let report = audit(&world).await;
     assert!(report.is_clean(), "{report:#?}");
     assert_eq!((report.sessions, report.tombstones), (1, 1));
@@ -444,10 +505,10 @@ async fn no_transaction_lasts_as_long_as_an_audit() {
     let look = |_: &VerifyReport| {
         slices += 1;
         let wait = async {
-            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            let deadline = Instant::now() + Duration::from_secs(20);
             while !world.db.texts(open).await.is_empty() {
-                assert!(std::time::Instant::now() < deadline, "a transaction is open between two slices");
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                assert!(Instant::now() < deadline, "a transaction is open between two slices");
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(wait));
