@@ -11,6 +11,7 @@ use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter,
     QueryOrder, QuerySelect, Select, Statement, TryInsertResult, UpdateMany, Value,
 };
+use tracing::debug;
 use uuid::Uuid;
 
 use super::share::{Share, Turn, divide};
@@ -18,7 +19,7 @@ use super::{Filter, Job, Kind, Lease, NewJob, State};
 use crate::clock::{CLOCKS_DIFFER_MAX, seconds};
 use crate::database::{Tx, db_error, is_unique_violation, values};
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result, with_causes};
 
 /// Tenants that one look for jobs reaches; the next one goes on after them.
 const SHARES_MAX: usize = 200;
@@ -197,6 +198,9 @@ fn lease_length(engine: &Engine) -> TimeDelta {
 ///
 /// What it costs grows with the places and with the tenants that wait, of which one look reaches [`SHARES_MAX`], and
 /// not with the jobs that wait.
+///
+/// # Errors
+/// The database's; then nothing is claimed. A failure after jobs were claimed ends the claiming, and the next one meets it.
 pub(super) async fn claim(
     engine: &Engine,
     kind: Kind,
@@ -211,11 +215,22 @@ pub(super) async fn claim(
     let mut jobs = Vec::new();
     while jobs.len() < at_most {
         let from = turn.0;
-        let shares = shares(engine, kind, except, from).await?;
+        let round = async {
+            let shares = shares(engine, kind, except, from).await?;
+            let divided = divide(&shares, at_most - jobs.len(), most);
+            Ok::<_, Error>((claim_of(engine, kind, &divided, except, token).await?, shares))
+        };
+        let (claimed, shares) = match round.await {
+            Ok(claimed) => claimed,
+            Err(error) if jobs.is_empty() => return Err(error),
+            // The jobs claimed before it would stand still until their leases end, with an attempt used up.
+            Err(error) => {
+                debug!(error = with_causes(&error), "fewer jobs are claimed than there are places");
+                break;
+            }
+        };
         let is_all = shares.len() < SHARES_MAX;
         turn.0 = shares.last().filter(|_| !is_all).map(|last| last.tenant);
-        let divided = divide(&shares, at_most - jobs.len(), most);
-        let claimed = claim_of(engine, kind, &divided, except, token).await?;
         let is_none = claimed.is_empty();
         jobs.extend(claimed);
         // Where there is one tenant it has been asked for as many as there are places.

@@ -25,6 +25,7 @@ use crate::plans::Probe;
 on_both!(
     a_look_reads_no_more_however_many_wait,
     a_tenant_with_many_jobs_keeps_no_other_waiting,
+    what_was_claimed_before_a_failure_is_done,
     places_are_shared_with_what_other_processes_run,
     copies_by_parts_have_places_of_their_own,
     what_was_postponed_comes_back_in_its_turn,
@@ -170,6 +171,34 @@ async fn a_tenant_with_many_jobs_keeps_no_other_waiting(db: TestDb) {
     // They came last, and are through after a few.
     let last = done.iter().rposition(|number| *number >= 1_000).unwrap();
     assert!(last < 16, "{:?}", &done[..20]);
+}
+
+async fn what_was_claimed_before_a_failure_is_done(db: TestDb) {
+    let db = world(db).await;
+    let engine = db.engine().await;
+    put(&engine, (1..3).map(|number| job(&engine, Some(tenant(1)), number))).await;
+    put(&engine, [NewJob { priority: 9, ..job(&engine, Some(tenant(1)), 3) }]).await;
+    put(&engine, [job(&engine, Some(tenant(2)), 4)]).await;
+    // Four places are two for each tenant. One of them is left, and whoever claims the last job for it fails.
+    let refusals: &[&str] = match db.backend() {
+        DbBackend::Postgres => &[
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'of the test'; END $$",
+            "CREATE TRIGGER refuse BEFORE UPDATE ON job FOR EACH ROW WHEN (NEW.priority = 9) EXECUTE FUNCTION refuse()",
+        ],
+        _ => &["CREATE TRIGGER refuse BEFORE UPDATE ON job WHEN NEW.priority = 9
+            BEGIN SELECT RAISE(ABORT, 'of the test'); END"],
+    };
+    for sql in refusals {
+        db.pool.execute_unprepared(sql).await.unwrap();
+    }
+    let workers = jobs::start_with(&engine, note);
+    until("the others are done", async || {
+        let mut done = done(&db).await;
+        done.sort_unstable();
+        done == [1, 2, 4]
+    })
+    .await;
+    workers.stop(Duration::from_secs(20)).await;
 }
 
 async fn running(engine: &Engine) -> BTreeMap<TenantId, usize> {
