@@ -179,8 +179,10 @@ impl Pool {
 
     async fn begin_with(&self, statement: &'static str) -> Result<Transaction, DbErr> {
         let mut lent = self.lend().await?;
-        lent.step(statement).await?;
+        // Before the step: of several statements in one, BEGIN may have been done and a later one refused, and then the
+        // connection must be rolled back before anybody else has it.
         lent.is_in_transaction = true;
+        lent.step(statement).await?;
         Ok(Transaction(Mutex::new(lent)))
     }
 

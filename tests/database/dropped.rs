@@ -1,7 +1,9 @@
 //! A verb whose caller goes away at any of its awaits: what it had begun is over, and its connection is fit for the next.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use entity::{tenant_usage, upload_event, upload_session};
 use quaymaster::caller::{Actor, Caller};
@@ -10,10 +12,13 @@ use quaymaster::event;
 use quaymaster::session::{self, state};
 use quaymaster::tenant::{self, Limits};
 use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+use tokio::net::{TcpListener, TcpStream};
+use url::Url;
 use uuid::Uuid;
 
-use crate::kit::TestDb;
 use crate::kit::lives::{World, complete, new, uploading, user};
+use crate::kit::{TestDb, engine_on};
 
 on_both!(a_verb_dropped_at_any_await_leaves_nothing_half_done);
 
@@ -102,5 +107,53 @@ async fn a_transaction_that_has_failed_is_not_said_to_be_committed() {
     let tx = db.begin().await.unwrap();
     tx.conn().execute_unprepared(&insert).await.unwrap();
     tx.commit().await.unwrap();
+    db.close().await.unwrap();
+}
+
+/// A line to PostgreSQL on which these words are replaced by others, as long as they.
+async fn line_that_says(to: String, words: &'static str, others: &'static str) -> SocketAddr {
+    assert_eq!(words.len(), others.len());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (near, _) = listener.accept().await.unwrap();
+            let (mut asks, mut hears) = near.into_split();
+            let (mut answers, mut is_asked) = TcpStream::connect(&to).await.unwrap().into_split();
+            tokio::spawn(async move { copy(&mut answers, &mut hears).await });
+            tokio::spawn(async move {
+                let mut bytes = vec![0; 64 << 10];
+                // A statement as short as these comes in one piece.
+                while let Ok(count @ 1..) = asks.read(&mut bytes).await {
+                    let said = &mut bytes[..count];
+                    if let Some(at) = said.windows(words.len()).position(|window| window == words.as_bytes()) {
+                        said[at..at + words.len()].copy_from_slice(others.as_bytes());
+                    }
+                    is_asked.write_all(said).await.unwrap();
+                }
+            });
+        }
+    });
+    addr
+}
+
+/// BEGIN and what is set in the transaction are one step.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_begins_half_leaves_no_connection_in_it() {
+    let home = TestDb::postgres().await.migrated().await;
+    let mut url = Url::parse(home.url()).unwrap();
+    let to = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5432));
+    let (words, others) = ("LOCAL idle_in_transaction_session_timeout", "LOCAL no_such_setting_has_been_made_by_any");
+    let line = line_that_says(to, words, &others[..words.len()]).await;
+    url.set_host(Some("127.0.0.1")).unwrap();
+    url.set_port(Some(line.port())).unwrap();
+    let db = engine_on(url.as_str()).await.db;
+    let refused = db.snapshot().await.unwrap_err();
+    assert!(!refused.is_outage(), "{refused:?}");
+    // Its connection goes back to the pool a moment later, and is the only one there.
+    for _ in 0..20 {
+        db.search_conn().execute_unprepared("SELECT 1").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     db.close().await.unwrap();
 }
