@@ -77,7 +77,8 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
 enum Wake {
     /// This process has recorded events.
     Committed,
-    /// Another one has, or has given places; or the line to them needs tending, and nobody knows what they said.
+    /// Another one has, or has given places; or the line to them was down or needs tending, and nobody knows what they
+    /// said. The look comes after it is open: what is said from then on is heard.
     Told,
     /// Nobody said so, but it is time to look, or there is reason to.
     Look,
@@ -98,8 +99,7 @@ async fn follow(engine: &Engine) {
             () = engine.hub.joined() => Wake::Look,
             () = sleep_until(look_at) => Wake::Look,
         };
-        // Before the look: it finds what was said while the line was down, and what is said from here on is heard.
-        line.tend(&engine.db).await;
+        line.tend(&engine.db);
         let looks = engine.hub.is_heard() || matches!(wake, Wake::Look);
         let done = match wake {
             _ if looks => turn(engine).await,

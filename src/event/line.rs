@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::rows::CHANNEL;
 use crate::database::{Database, Listener};
+use crate::error::Result;
 
 /// Between two attempts to open it.
 const RETRY: Duration = Duration::from_secs(1);
@@ -17,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) struct Line {
     listener: Option<Listener>,
+    /// Has the listener meanwhile. In a task of its own: a new connection may take long to be had or not be had at all,
+    /// while those that are there serve well, and the feed goes on over them.
+    tending: Option<AbortOnDropHandle<Result<Option<Listener>>>>,
     /// When [`Line::tend`] has something to do.
     tend_at: Instant,
 }
@@ -24,11 +29,31 @@ pub(super) struct Line {
 impl Line {
     /// Closed; [`Line::tend`] opens it.
     pub(super) fn new() -> Self {
-        Self { listener: None, tend_at: Instant::now() }
+        Self::with(None, Duration::ZERO)
     }
 
-    /// Waits for a word, or until there is reason to [`Line::tend`] it.
+    fn with(listener: Option<Listener>, wait: Duration) -> Self {
+        Self { listener, tending: None, tend_at: Instant::now() + wait }
+    }
+
+    /// Waits for a word, or until there is reason to [`Line::tend`] the line, or until it is open: what others said while it
+    /// was down was not heard, and is to be looked for. May be dropped and called again; nothing is lost over it.
     pub(super) async fn heard(&mut self) {
+        if let Some(tending) = &mut self.tending {
+            let tended = tending.await;
+            *self = match tended {
+                Ok(Ok(listener)) => Self::with(listener, SILENCE),
+                Ok(Err(error)) => {
+                    debug!(%error, "cannot listen to other processes");
+                    Self::with(None, RETRY)
+                }
+                Err(ended) => {
+                    debug!(error = %ended, "the line to other processes was not opened");
+                    Self::with(None, RETRY)
+                }
+            };
+            return;
+        }
         let Some(listener) = &mut self.listener else { return sleep_until(self.tend_at).await };
         tokio::select! {
             heard = listener.heard() => match heard {
@@ -42,28 +67,22 @@ impl Line {
         }
     }
 
-    /// Where it is time to: opens it, or asks after a long silence whether it is still there. What others said while it
-    /// was down was not heard: look for it afterwards.
-    pub(super) async fn tend(&mut self, db: &Database) {
-        if Instant::now() < self.tend_at {
-            return;
+    /// Where it is time to: begins to open the line, or to ask after a long silence whether it is still there.
+    pub(super) fn tend(&mut self, db: &Database) {
+        if self.tending.is_none() && Instant::now() >= self.tend_at {
+            let tended = tended(db.clone(), self.listener.take());
+            self.tending = Some(AbortOnDropHandle::new(tokio::spawn(tended)));
         }
-        if let Some(listener) = &mut self.listener {
-            match listener.answers(PATIENCE).await {
-                Ok(()) => {
-                    self.tend_at = Instant::now() + SILENCE;
-                    return;
-                }
-                Err(error) => debug!(%error, "the line to other processes is dead"),
-            }
-        }
-        let (listener, wait) = match db.listen(CHANNEL).await {
-            Ok(listener) => (listener, SILENCE),
-            Err(error) => {
-                debug!(%error, "cannot listen to other processes");
-                (None, RETRY)
-            }
-        };
-        *self = Self { listener, tend_at: Instant::now() + wait };
     }
+}
+
+/// The line as it is, where it answers, or else a new one.
+async fn tended(db: Database, listener: Option<Listener>) -> Result<Option<Listener>> {
+    if let Some(mut listener) = listener {
+        match listener.answers(PATIENCE).await {
+            Ok(()) => return Ok(Some(listener)),
+            Err(error) => debug!(%error, "the line to other processes is dead"),
+        }
+    }
+    db.listen(CHANNEL).await
 }

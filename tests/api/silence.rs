@@ -43,6 +43,13 @@ mod batches_do_not_wait_for_it_file_by_file {
     }
 }
 
+mod a_line_to_the_others_that_cannot_be_had_again_delays_no_event {
+    #[test]
+    fn postgres() {
+        super::tell(super::Pair::Postgres, super::line_is_not_had_again);
+    }
+}
+
 mod a_replica_that_freezes_with_locks_in_its_hand_loses_them {
     #[test]
     fn postgres() {
@@ -163,6 +170,31 @@ async fn batches_meet_silence(app: TestApp) {
     }
     well_again(&ann, 0).await;
     ann.initiate_batch(&after).await.created();
+}
+
+async fn line_is_not_had_again(app: TestApp) {
+    app.restart_with(&[PATIENT]).await;
+    let ann = app.tenant("acme").user("ann");
+    all_are_well(&ann, 0).await;
+    let mut reader = open_soon(&ann, None).await;
+    ann.initiate("before.txt", 1).await;
+    reader.take(2).await;
+
+    // No new connection is to be had, and those that are there are well, but for the one that listens to other processes.
+    app.database.silence_new();
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    let ended = app.database.rows.query_all_raw(Statement::from_string(DbBackend::Postgres, end)).await.unwrap();
+    assert_eq!(ended.len(), 1, "the line is found");
+    // Longer than it takes to try for a new one and to begin again.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(8) {
+        let made = Instant::now();
+        ann.initiate("meanwhile.txt", 1).await;
+        reader.take(2).await;
+        assert!(made.elapsed() < Duration::from_secs(3), "told after {:?}", made.elapsed());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    app.database.heal().await;
 }
 
 async fn replica_freezes(app: TestApp) {

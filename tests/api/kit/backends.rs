@@ -119,6 +119,12 @@ impl Database {
         line.silence();
     }
 
+    /// The same on new connections alone, see [`Line::silence_new`].
+    pub fn silence_new(&self) {
+        let Gone::Cut { line, .. } = &self.gone else { panic!("a file does not fall silent") };
+        line.silence_new();
+    }
+
     /// One connection of the kit's own to PostgreSQL, for a lock that is held over several statements.
     pub async fn one_connection(&self) -> DatabaseConnection {
         connect_with(&self.past_the_line(), 1).await

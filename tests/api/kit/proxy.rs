@@ -369,6 +369,8 @@ enum Mode {
     Whole,
     Cut,
     Silent,
+    /// On new connections alone.
+    SilentOnNew,
 }
 
 /// How long PostgreSQL does not hear that a silent connection was given up by the server: a keepalive's time.
@@ -408,6 +410,11 @@ impl Line {
         self.mode.send_replace(Mode::Silent);
     }
 
+    /// From here on nothing is heard on any new connection; those of now go on.
+    pub fn silence_new(&self) {
+        self.mode.send_replace(Mode::SilentOnNew);
+    }
+
     pub fn heal(&self) {
         self.mode.send_replace(Mode::Whole);
     }
@@ -415,7 +422,7 @@ impl Line {
 
 async fn pass_on(mut near: TcpStream, to: SocketAddr, changes: &mut watch::Receiver<Mode>) -> std::io::Result<()> {
     let mut far = None;
-    let is_silent = *changes.borrow_and_update() == Mode::Silent;
+    let is_silent = matches!(*changes.borrow_and_update(), Mode::Silent | Mode::SilentOnNew);
     if !is_silent {
         let far = far.insert(TcpStream::connect(to).await?);
         tokio::select! {
