@@ -27,11 +27,15 @@ mod m20261129_000060_try_writes;
 mod m20261129_000070_start_direct_uploading;
 mod sql;
 
+use std::time::{Duration, Instant};
+
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{
     DatabaseConnection, DbBackend, RuntimeErr, SqliteTransactionMode, SqlxPostgresConnector, Statement,
     TransactionOptions, TransactionTrait,
 };
+use tokio::time::timeout;
+use tracing::info;
 
 /// The advisory lock that migrators of one PostgreSQL database take turns on: "quaymast" in ASCII.
 const LOCK: i64 = i64::from_be_bytes(*b"quaymast");
@@ -71,6 +75,14 @@ impl MigratorTrait for Migrator {
 /// server takes, many times over.
 const TRIES_FOR_A_LOCK: u32 = 120;
 
+/// How long the small statements around the migrations may take, the look at what is pending among them: longer than a
+/// server that is well ever takes. A database that says nothing must not hold up a start for ever. The migrations
+/// themselves take as long as they take.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Between two lines in the log of one who waits.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
 /// How a database stands to the migrations of this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schema {
@@ -86,7 +98,7 @@ pub enum Schema {
 /// # Errors
 /// [`DbErr`]; also where the database has a migration that this program does not know.
 pub async fn schema(db: &DatabaseConnection) -> Result<Schema, DbErr> {
-    match Migrator::get_pending_migrations_read_only(db).await?.len() {
+    match pending(db).await? {
         0 => Ok(Schema::Current),
         pending if pending == Migrator::migrations().len() => Ok(Schema::None),
         _ => Ok(Schema::Old),
@@ -105,7 +117,7 @@ pub async fn schema(db: &DatabaseConnection) -> Result<Schema, DbErr> {
 /// [`DbErr`]; what was applied before stays, and the next call goes on. Also where the database has a migration that
 /// this program does not know, which means that a newer one has been here; on SQLite where another process holds the
 /// write lock for longer than the connection's busy time-out; on PostgreSQL where a table was locked by others for two
-/// minutes.
+/// minutes, and where it does not answer to one of the small statements around the changes within half a minute.
 pub async fn run(db: &DatabaseConnection) -> Result<(), DbErr> {
     run_first(db, None).await
 }
@@ -116,10 +128,19 @@ pub async fn run(db: &DatabaseConnection) -> Result<(), DbErr> {
 /// As [`run`].
 #[doc(hidden)]
 pub async fn run_first(db: &DatabaseConnection, most: Option<u32>) -> Result<(), DbErr> {
-    if Migrator::get_pending_migrations_read_only(db).await?.is_empty() {
+    if pending(db).await? == 0 {
         return Ok(());
     }
     migrate(db, Change::Up(most)).await
+}
+
+async fn pending(db: &DatabaseConnection) -> Result<usize, DbErr> {
+    answered(Migrator::get_pending_migrations_read_only(db)).await.map(|pending| pending.len())
+}
+
+async fn answered<T>(asked: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+    let silence = |_| Err(DbErr::Custom("the database did not answer in time".to_owned()));
+    timeout(ANSWER, asked).await.unwrap_or_else(silence)
 }
 
 /// Takes every change back, down to an empty database. The data is gone.
@@ -166,28 +187,51 @@ async fn on_postgres(db: &DatabaseConnection, change: Change) -> Result<(), DbEr
     let own = SqlxPostgresConnector::from_sqlx_postgres_pool(one);
     let outcome = with_lock(&own, change).await;
     // The lock ends with the connection.
-    own.close().await?;
-    outcome
+    let closed = answered(own.close()).await;
+    outcome.and(closed)
 }
 
 async fn with_lock(own: &DatabaseConnection, change: Change) -> Result<(), DbErr> {
     // The server's limits for a statement and a transaction are meant for requests. To wait for another migrator, or to
     // build an index, takes longer.
     for limit in ["statement_timeout = 0", "idle_in_transaction_session_timeout = 0", sql::LOCK_TIMEOUT] {
-        own.execute_unprepared(&format!("SET {limit}")).await?;
+        say(own, &format!("SET {limit}")).await?;
     }
     // Asked for again and again: whoever waits inside a statement holds a snapshot, for the end of which the building
     // of an index would wait.
+    let mut waiting = Waiting::default();
     while !try_lock(own).await? {
-        own.execute_unprepared("SELECT pg_sleep(0.1)").await?;
+        waiting.log("another process migrates the database's schema: waiting for its end");
+        say(own, "SELECT pg_sleep(0.1)").await?;
     }
+    let mut waiting = Waiting::default();
     for _ in 1..TRIES_FOR_A_LOCK {
         match apply(own, change).await {
-            Err(error) if is_lock_timeout(&error) => own.execute_unprepared("SELECT pg_sleep(1)").await?,
+            Err(error) if is_lock_timeout(&error) => {
+                waiting.log("a table that the migration changes is locked by others: trying again");
+                say(own, "SELECT pg_sleep(1)").await?;
+            }
             outcome => return outcome,
-        };
+        }
     }
     apply(own, change).await
+}
+
+/// What is waited for, said at the beginning and once a minute.
+#[derive(Default)]
+struct Waiting(Option<Instant>);
+
+impl Waiting {
+    fn log(&mut self, what: &str) {
+        if self.0.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
+            self.0 = Some(Instant::now());
+            info!("{what}");
+        }
+    }
+}
+
+async fn say(own: &DatabaseConnection, sql: &str) -> Result<(), DbErr> {
+    answered(own.execute_unprepared(sql)).await.map(drop)
 }
 
 async fn apply(own: &DatabaseConnection, change: Change) -> Result<(), DbErr> {
@@ -199,7 +243,7 @@ async fn apply(own: &DatabaseConnection, change: Change) -> Result<(), DbErr> {
 
 async fn try_lock(own: &DatabaseConnection) -> Result<bool, DbErr> {
     let sql = format!("SELECT pg_try_advisory_lock({LOCK})");
-    let row = own.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
+    let row = answered(own.query_one_raw(Statement::from_string(DbBackend::Postgres, sql))).await?;
     row.map_or(Ok(false), |row| row.try_get_by_index(0))
 }
 

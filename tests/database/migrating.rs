@@ -133,3 +133,26 @@ async fn whoever_waits_for_the_migrators_lock_is_in_nobodys_way() {
     one.unwrap();
     other.unwrap();
 }
+
+/// On one thread, whose log it reads.
+#[tokio::test]
+async fn whoever_waits_for_the_migrators_lock_says_so() {
+    let db = TestDb::postgres().await;
+    run_first(&db.pool, Some(BEFORE)).await.unwrap();
+    let holder = db.one_connection().await;
+    let lock = i64::from_be_bytes(*b"quaymast");
+    holder.execute_unprepared(&format!("SELECT pg_advisory_lock({lock})")).await.unwrap();
+
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(Arc::new(log.reopen().unwrap())).finish();
+    let listening = tracing::subscriber::set_default(lines);
+    let waits = tokio::time::timeout(Duration::from_secs(3), run(&db.pool)).await;
+    assert!(waits.is_err(), "{waits:?}");
+    drop(listening);
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    let said = log.lines().filter(|line| line.contains("another process migrates")).count();
+    assert_eq!(said, 1, "{log}");
+
+    holder.execute_unprepared(&format!("SELECT pg_advisory_unlock({lock})")).await.unwrap();
+    run(&db.pool).await.unwrap();
+}
