@@ -98,6 +98,13 @@ impl Run {
         is_over
     }
 
+    /// The same run for the first of so many parts, which is over after its share of the time that is left: a part that
+    /// lasts long keeps none of the others from its turn.
+    pub(crate) fn share(&self, parts: u32) -> Self {
+        let now = Instant::now();
+        Self { deadline: now + self.deadline.saturating_duration_since(now) / parts.max(1), ..self.clone() }
+    }
+
     /// Counts what came of a part of the pass, also for a record of one that fails later.
     pub(crate) fn add(&self, part: &Report) {
         self.so_far.lock().unwrap_or_else(PoisonError::into_inner).add(part);
@@ -158,6 +165,21 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_has_its_share_of_what_is_left() {
+        let stop = CancellationToken::new();
+        let run = |secs| Run::new(Options::default(), Actor::System, Duration::from_secs(secs), stop.clone());
+        let share = run(400).share(4);
+        let left = share.deadline.saturating_duration_since(Instant::now());
+        assert!(left > Duration::from_secs(90) && left <= Duration::from_secs(100), "{left:?}");
+        assert!(!share.is_over() && run(0).share(4).is_over());
+        let whole = run(400);
+        whole.share(4).add(&Report { done: 7, ..Report::default() });
+        assert_eq!(whole.so_far().done, 7, "they count together");
+        stop.cancel();
+        assert!(share.is_over());
+    }
 
     #[test]
     fn a_run_was_stopped_where_it_heard_of_it() {

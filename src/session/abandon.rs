@@ -43,7 +43,7 @@ struct End {
 /// does the rest.
 ///
 /// # Errors
-/// [`Error::DbUnavailable`]. What was done before is done.
+/// [`Error::DbUnavailable`] of the first that met it; the others were tried all the same. What was done is done.
 #[instrument(name = "session.detect_abandoned", skip_all, fields(dry_run = run.options.dry_run))]
 pub async fn detect_abandoned(engine: &Engine, run: &Run) -> Result<Report> {
     let now = engine.clock.lived();
@@ -51,13 +51,14 @@ pub async fn detect_abandoned(engine: &Engine, run: &Run) -> Result<Report> {
     let before = |secs: u64| now - run.options.older_than.unwrap_or(seconds(secs));
     let (idle, stuck) = (before(lifecycle.abandoned_after_secs), before(lifecycle.initiating_after_secs));
 
-    let expired = sweep(engine, run, Queue::Expired(now), |session| async move {
+    // Each has its turn, whatever the others meet.
+    let expired = sweep(engine, &run.share(3), Queue::Expired(now), |session| async move {
         let end = End { reason: FailureReason::Expired, guard: Guard::ExpiredBy(now), since: None };
         let end = End { since: alive_since(engine, &session, now, idle), ..end };
         Box::pin(end_session(engine, run, session, end)).await
     })
-    .await?;
-    let abandoned = sweep(engine, run, Queue::Idle(idle), |session| async move {
+    .await;
+    let abandoned = sweep(engine, &run.share(2), Queue::Idle(idle), |session| async move {
         // Those that have expired had their turn.
         if session.expires_at <= now {
             return Ok(Fate::NotDue);
@@ -65,7 +66,7 @@ pub async fn detect_abandoned(engine: &Engine, run: &Run) -> Result<Report> {
         let end = End { reason: FailureReason::Abandoned, guard: Guard::IdleSince(idle), since: Some(idle) };
         Box::pin(end_session(engine, run, session, end)).await
     })
-    .await?;
+    .await;
     let never_opened = sweep(engine, run, Queue::Initiating(stuck), |session| async move {
         // Somebody wanted it opened since, and its store was away.
         if session.last_activity_at >= stuck {
@@ -77,8 +78,9 @@ pub async fn detect_abandoned(engine: &Engine, run: &Run) -> Result<Report> {
         let end = End { reason: FailureReason::StorageError, guard: Guard::StuckSince(stuck), since: None };
         Box::pin(end_session(engine, run, session, end)).await
     })
-    .await?;
+    .await;
 
+    let (expired, abandoned, never_opened) = (expired?, abandoned?, never_opened?);
     let details = json!({
         "expired": dealt_with(&expired),
         "abandoned": dealt_with(&abandoned),

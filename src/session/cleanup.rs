@@ -32,17 +32,20 @@ const MARGIN: TimeDelta = TimeDelta::seconds(60);
 /// minute more; `older_than` takes the place of this wait, and of nothing else.
 ///
 /// # Errors
-/// [`crate::error::Error::DbUnavailable`]. What was done before is done.
+/// [`crate::error::Error::DbUnavailable`] of the first that met it; the others were tried all the same. What was done is
+/// done.
 #[instrument(name = "session.cleanup", skip_all, fields(dry_run = run.options.dry_run))]
 pub async fn cleanup(engine: &Engine, run: &Run) -> Result<Report> {
-    let now = engine.clock.now();
-    let cleared =
-        sweep(engine, run, Queue::Uncleared(now), |session| Box::pin(clear_session(engine, run, session, now))).await?;
-    let moved =
-        sweep(engine, run, Queue::Unmoved, |session| Box::pin(clear_session(engine, run, session, now))).await?;
+    let (now, lived) = (engine.clock.now(), engine.clock.lived());
+    // Each has its turn, whatever the others meet: those that ask nobody but the database first, and the one that may be
+    // longest, for which the store is asked, last, with all the time that is left.
     // What is deleted here is gone for good, so it goes by no clock that was put forward.
-    let past = delete_past(engine, run, engine.clock.lived()).await?;
-    let pruned = prune_tombstones(engine, run, engine.clock.lived()).await?;
+    let past = delete_past(engine, &run.share(4), lived).await;
+    let pruned = prune_tombstones(engine, &run.share(3), lived).await;
+    let clear = |session: Session| Box::pin(clear_session(engine, run, session, now));
+    let moved = sweep(engine, &run.share(2), Queue::Unmoved, clear).await;
+    let cleared = sweep(engine, run, Queue::Uncleared(now), clear).await;
+    let (cleared, moved, past, pruned) = (cleared?, moved?, past?, pruned?);
     let details = json!({
         "cleared": dealt_with(&cleared),
         "moved": dealt_with(&moved),

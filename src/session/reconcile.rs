@@ -25,16 +25,20 @@ use crate::pass::{Report, Run};
 /// which a request may still be at it.
 ///
 /// # Errors
-/// [`Error::DbUnavailable`]. What was done before is done.
+/// [`Error::DbUnavailable`] of the first that met it; the others were tried all the same. What was done is done.
 #[instrument(name = "session.reconcile", skip_all, fields(dry_run = run.options.dry_run))]
 pub async fn reconcile(engine: &Engine, run: &Run) -> Result<Report> {
     let grace = run.options.older_than.unwrap_or_else(|| grace(engine));
     let before = engine.clock.now() - grace;
+    // Each has its turn, whatever the others meet.
     let opened =
-        sweep(engine, run, Queue::Initiating(before), |session| Box::pin(open_lost(engine, run, session))).await?;
+        sweep(engine, &run.share(3), Queue::Initiating(before), |session| Box::pin(open_lost(engine, run, session)))
+            .await;
     let finished =
-        sweep(engine, run, Queue::Completing(before), |session| Box::pin(finish_lost(engine, run, session))).await?;
-    let (promoted, next) = repromote(engine, run, before).await?;
+        sweep(engine, &run.share(2), Queue::Completing(before), |session| Box::pin(finish_lost(engine, run, session)))
+            .await;
+    let promoted = repromote(engine, run, before).await;
+    let (opened, finished, (promoted, next)) = (opened?, finished?, promoted?);
     let mut details = json!({
         "opened": dealt_with(&opened),
         "finished": dealt_with(&finished),

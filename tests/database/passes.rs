@@ -1,20 +1,24 @@
 //! Runs of the passes and the slots of the timetable, as several processes on one database see them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use entity::{job, pass_run};
+use entity::{job, pass_run, upload_tombstone};
 use futures_util::future::join_all;
 use quaymaster::caller::Actor;
 use quaymaster::engine::Engine;
+use quaymaster::event;
 use quaymaster::jobs;
-use quaymaster::pass::{self, Options, Pass};
+use quaymaster::pass::{self, Options, Pass, Run};
 use quaymaster::schedule::{self, Taken, Timetable};
+use quaymaster::session;
 use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, PaginatorTrait, Set};
 use tokio_util::sync::CancellationToken;
 
 use crate::kit::TestDb;
-use crate::kit::lives::operator;
+use crate::kit::forger::{forge, forger};
+use crate::kit::lives::{World, operator};
 
 on_both!(
     of_many_replicas_one_takes_a_slot,
@@ -24,6 +28,7 @@ on_both!(
     a_lost_run_is_ended_and_done_again,
     old_runs_go_and_the_last_thousand_stay,
     the_timetable_tells_how_it_stands,
+    what_one_part_of_a_pass_meets_keeps_no_other_from_its_turn,
 );
 
 const HOURLY: &str = "0 * * * *";
@@ -222,4 +227,24 @@ async fn the_timetable_tells_how_it_stands(db: TestDb) {
     let orphans = of(Pass::Orphans);
     assert_eq!((&orphans.cron, orphans.next_slot, orphans.last_slot), (&None, None, None));
     assert_eq!(orphans.last_run, Some(record));
+}
+
+async fn what_one_part_of_a_pass_meets_keeps_no_other_from_its_turn(db: TestDb) {
+    let world = World::begin(db).await;
+    let (db, engine) = (&world.db, &world.engine);
+    let failed = world.failed().await;
+    while event::sequence(engine).await.unwrap() > 0 {}
+    let retention = TimeDelta::seconds(i64::try_from(engine.settings.lifecycle.retention_secs).unwrap());
+    let cleared = engine.clock.now() - retention - TimeDelta::hours(1);
+    let forger = forger(db).await;
+    let clear = "UPDATE upload_session SET storage_cleared_at = $1 WHERE id = $2";
+    forge(&forger, clear, [cleared.into(), failed.id.into()]).await;
+    // Nobody can tell any more whose uploads are served from elsewhere.
+    db.execute("ALTER TABLE asset RENAME COLUMN object_key TO lost", []).await.unwrap();
+
+    let run = Run::new(Options::default(), Actor::System, Duration::from_secs(60), CancellationToken::new());
+    session::cleanup(engine, &run).await.unwrap_err();
+    let gone =
+        upload_tombstone::Entity::find().one(&db.pool).await.unwrap().expect("the rows are deleted all the same");
+    assert_eq!(gone.upload_session_id, failed.id);
 }
