@@ -104,9 +104,12 @@ pub struct Placed {
     pub client_reference: Option<String>,
 }
 
-/// Whether any event waits for its place; no write, so that a server with nothing to do does nothing.
+/// Whether any event waits for its place; no write, so that a server with nothing to do does nothing. In the order of the
+/// index that has those which wait: without one PostgreSQL may read the whole table, where its statistics are of a time at
+/// which many waited.
 pub(super) async fn any_unplaced(conn: &impl ConnectionTrait) -> Result<bool> {
-    let sql = "SELECT 1 AS one FROM upload_event WHERE position IS NULL LIMIT 1";
+    let sql = "SELECT 1 AS one FROM upload_event WHERE position IS NULL
+        ORDER BY seq, at LIMIT 1";
     let found = conn.query_one_raw(Statement::from_string(conn.get_database_backend(), sql)).await;
     Ok(found.map_err(db_error)?.is_some())
 }
