@@ -85,8 +85,8 @@ impl Fault {
     fn trouble(&self) -> Option<Trouble> {
         match self {
             Self::Sql(sqlx::Error::PoolTimedOut) => Some(Trouble::Locked),
-            // The connection's thread ended, or the store is stopping.
-            Self::Sql(sqlx::Error::WorkerCrashed | sqlx::Error::PoolClosed) => Some(Trouble::Io),
+            // The connection's thread was not started, for want of threads or memory, or has ended; or the store is stopping.
+            Self::Sql(sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed | sqlx::Error::PoolClosed) => Some(Trouble::Io),
             Self::Sql(error) => sqlite::trouble(error),
             Self::Io(error) => Some(match error.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Trouble::Full,
@@ -108,4 +108,27 @@ fn with_causes(error: &dyn StdError) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_asks_to_come_again_and_a_bug_does_not() {
+        let no_thread = io::Error::from(io::ErrorKind::WouldBlock);
+        for (fault, code) in [
+            (sqlx::Error::Io(no_thread).into(), S3ErrorCode::ServiceUnavailable),
+            (sqlx::Error::WorkerCrashed.into(), S3ErrorCode::ServiceUnavailable),
+            (sqlx::Error::PoolTimedOut.into(), S3ErrorCode::ServiceUnavailable),
+            (io::Error::from(io::ErrorKind::TimedOut).into(), S3ErrorCode::ServiceUnavailable),
+            (io::Error::from(io::ErrorKind::QuotaExceeded).into(), S3ErrorCode::Custom("StorageFull".into())),
+            (io::Error::from(io::ErrorKind::NotFound).into(), S3ErrorCode::InternalError),
+            (sqlx::Error::RowNotFound.into(), S3ErrorCode::InternalError),
+        ] {
+            let fault: Fault = fault;
+            let said = format!("{fault:?}");
+            assert_eq!(S3Error::from(fault).code(), &code, "{said}");
+        }
+    }
 }

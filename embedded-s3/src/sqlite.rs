@@ -5,7 +5,8 @@
 pub enum Trouble {
     /// Another connection holds the lock for longer than the busy time-out: try again.
     Locked,
-    /// No space is left on the disk, or within a quota.
+    /// No space is left on the disk. A quota that is used up is an I/O error to SQLite, which does not say why it could not
+    /// write: [`Trouble::Io`].
     Full,
     /// The file or its folder cannot be written.
     ReadOnly,
