@@ -34,7 +34,7 @@ pub enum Error {
     InUse(PathBuf),
     #[error("cannot use {}", .0.display())]
     Folder(PathBuf, #[source] io::Error),
-    #[error("there are blobs in {} but no metadata.db that says what they are; put it back, or move the blobs away", .0.display())]
+    #[error("there are blobs in {} but no metadata.db that says what they are, or an empty one; put it back, or move the blobs away", .0.display())]
     MetadataLost(PathBuf),
     #[error("cannot open the metadata: {0}")]
     Metadata(String),
@@ -79,13 +79,16 @@ pub async fn start(config: Config) -> Result<Server, Error> {
         return Err(Error::Config(format!("{name:?} is not a name that S3 allows for a bucket")));
     }
     let root = config.root.clone();
-    let (lock, blobs, fresh) = spawn_blocking(move || open_folder(&root))
+    let Folder { lock, blobs, has_blobs, has_metadata } = spawn_blocking(move || open_folder(&root))
         .await
         .map_err(|error| Error::Folder(config.root.clone(), io::Error::other(error)))??;
     let blobs = Arc::new(blobs);
-    let rows = Rows::open(&config.root.join("metadata.db")).await?;
+    let rows = Rows::open(&config.root.join("metadata.db"), !has_blobs).await.map_err(|error| match error {
+        OpenError::Lost => Error::MetadataLost(config.root.clone()),
+        error => error.into(),
+    })?;
     sync_dir(&config.root).map_err(|error| Error::Folder(config.root.clone(), error))?;
-    if !fresh {
+    if has_metadata {
         sweep(&rows, &blobs).await.map_err(|error| match error {
             SweepError::Sql(error) => error.into(),
             SweepError::Io(error) => Error::Folder(config.root.join("blobs"), error),
@@ -155,8 +158,17 @@ impl Server {
     }
 }
 
-/// The lock, the blobs, and whether the store is new. Blocks.
-fn open_folder(root: &Path) -> Result<(File, Blobs, bool), Error> {
+/// A store's folder, as it was found.
+struct Folder {
+    lock: File,
+    blobs: Blobs,
+    has_blobs: bool,
+    /// Whether there is a file with anything in it.
+    has_metadata: bool,
+}
+
+/// Blocks.
+fn open_folder(root: &Path) -> Result<Folder, Error> {
     let trouble = |error| Error::Folder(root.to_owned(), error);
     if root.as_os_str().is_empty() {
         return Err(Error::Config("the root of the embedded store is empty".to_owned()));
@@ -169,11 +181,21 @@ fn open_folder(root: &Path) -> Result<(File, Blobs, bool), Error> {
         Err(TryLockError::Error(error)) => return Err(trouble(error)),
     }
     let blobs = Blobs::open(root.join("blobs")).map_err(trouble)?;
-    let fresh = !fs::exists(root.join("metadata.db")).map_err(trouble)?;
-    if fresh && !blobs.is_empty().map_err(trouble)? {
+    let has_blobs = !blobs.is_empty().map_err(trouble)?;
+    let has_metadata = has_bytes(&root.join("metadata.db")).map_err(trouble)?;
+    // Before SQLite opens it: beside a file without a byte it would delete the log, which may be all that is left.
+    if has_blobs && !has_metadata {
         return Err(Error::MetadataLost(root.to_owned()));
     }
-    Ok((lock, blobs, fresh))
+    Ok(Folder { lock, blobs, has_blobs, has_metadata })
+}
+
+fn has_bytes(file: &Path) -> io::Result<bool> {
+    match fs::metadata(file) {
+        Ok(metadata) => Ok(metadata.len() > 0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn make_private(root: &Path) -> io::Result<()> {

@@ -35,11 +35,17 @@ pub enum OpenError {
     Sql(#[from] sqlx::Error),
     #[error("its schema has version {0}, newer than this program")]
     Newer(i64),
+    #[error("it has no tables")]
+    Lost,
 }
 
 impl Rows {
-    /// Opens the database at `path`, and makes it where it is missing.
-    pub async fn open(path: &Path) -> Result<Self, OpenError> {
+    /// Opens the database at `path`. One that is missing, or has no tables yet, is made where `may_be_new`.
+    ///
+    /// # Errors
+    /// [`OpenError::Lost`] where it has no tables and must have some: a file that a disk or a restore left empty opens as well
+    /// as any.
+    pub async fn open(path: &Path, may_be_new: bool) -> Result<Self, OpenError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -53,11 +59,15 @@ impl Rows {
         let writer = pool().min_connections(1).max_connections(1).connect_with(options.clone()).await?;
         let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
         match sqlx::query_scalar::<_, i64>("PRAGMA user_version").fetch_one(&mut *tx).await? {
-            0 => {
+            0 if may_be_new => {
                 sqlx::raw_sql(include_str!("schema.sql")).execute(&mut *tx).await?;
             }
             SCHEMA_VERSION => {}
-            other => return Err(OpenError::Newer(other)),
+            other => {
+                tx.rollback().await?;
+                writer.close().await;
+                return Err(if other == 0 { OpenError::Lost } else { OpenError::Newer(other) });
+            }
         }
         tx.commit().await?;
         let readers = pool()

@@ -75,8 +75,38 @@ async fn blobs_without_metadata_are_not_taken_for_litter() {
     std::fs::rename(&metadata, &aside).unwrap();
     let refused = embedded_s3::start(config(store.dir.path(), Limits::default())).await;
     assert!(matches!(refused, Err(Error::MetadataLost(_))));
-    std::fs::remove_file(&metadata).unwrap_or_default();
+    assert!(!metadata.exists(), "nothing is made");
     std::fs::rename(&aside, &metadata).unwrap();
+    assert_eq!(store.blobs(1).await, 1);
+}
+
+/// As a disk that was full, or a restore that was cut short, may leave it.
+#[tokio::test]
+async fn blobs_beside_empty_metadata_are_not_taken_for_litter() {
+    let mut store = TestStore::start().await;
+    store.put("a", "precious").await;
+    store.stop(Duration::from_secs(1)).await;
+    let metadata = store.dir.path().join("metadata.db");
+    let kept = std::fs::read(&metadata).unwrap();
+    // A database in WAL mode whose tables were never written: SQLite makes its first page for the mode alone.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let bare = elsewhere.path().join("bare.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&bare).create_if_missing(true);
+    let options = options.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal);
+    let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+    pool.close().await;
+    let bare = std::fs::read(&bare).unwrap();
+    assert!(!bare.is_empty());
+    for empty in [Vec::new(), bare] {
+        std::fs::write(&metadata, &empty).unwrap();
+        let refused = embedded_s3::start(config(store.dir.path(), Limits::default())).await;
+        assert!(matches!(refused, Err(Error::MetadataLost(_))), "{} bytes", empty.len());
+        assert_eq!(std::fs::read(&metadata).unwrap(), empty, "nothing is made");
+        assert_eq!(store.blobs(1).await, 1);
+    }
+    std::fs::write(&metadata, kept).unwrap();
+    let server = embedded_s3::start(config(store.dir.path(), Limits::default())).await.unwrap();
+    server.shutdown(Duration::from_secs(1)).await;
     assert_eq!(store.blobs(1).await, 1);
 }
 
