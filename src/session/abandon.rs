@@ -4,7 +4,6 @@ use serde_json::json;
 use tracing::instrument;
 
 use super::complete::{Finished, finish};
-use super::discard::discard;
 use super::lost::must_be_lost;
 use super::rows::{self, Queue};
 use super::sweep::{Fate, dealt_with, sum, sweep};
@@ -32,15 +31,15 @@ struct End {
 /// (`storage_error`), counted from when their store was last found to be away. `older_than` takes the place of the last two.
 ///
 /// A client that has its URLs, or an S3 client of its own, need not ask us anything: before an UPLOADING session is failed
-/// the store is asked, and a part or an object that arrived since counts as activity (skipped). A store that does not
-/// answer, or whose answers contradict each other, leaves the session as it is (failed), for the next run. Only a session's longest life ends whatever the store
-/// holds. A session that somebody wanted completed is completed, where its bytes are all there.
+/// the store is asked, and asked once more right before the verdict, and a part or an object that arrived since counts as
+/// activity (skipped). A store that does not answer, or whose answers contradict each other, leaves the session as it is
+/// (failed), for the next run. Only a session's longest life ends whatever the store holds. A session that somebody wanted
+/// completed is completed, where its bytes are all there.
 ///
 /// A wall clock that is put forward while the process runs makes no session older; one that is put back, younger.
 ///
 /// Two runs may be at it at once, and a client may come back at any moment: each change repeats its time in its WHERE.
-/// What the store holds of a failed session is cleared at once, best effort, unless somebody wanted it completed; the cleanup
-/// does the rest.
+/// What the store holds of a failed session is left to the cleanup: it was the store's word alone that nobody is at it.
 ///
 /// # Errors
 /// [`Error::DbUnavailable`] of the first that met it; the others were tried all the same. What was done is done.
@@ -110,12 +109,7 @@ async fn must_answer(engine: &Engine, run: &Run, session: &Session) -> Result<()
 }
 
 async fn end_session(engine: &Engine, run: &Run, session: Session, end: End) -> Result<Fate> {
-    if let Some(since) = end.since
-        && let Some(arrived) = last_arrival(engine, &session, since).await?
-    {
-        if !run.options.dry_run {
-            rows::touch_as_of(&engine.db, &session, &engine.settings.sessions, arrived).await?;
-        }
+    if is_alive(engine, run, &session, end.since).await? {
         return Ok(Fate::Skipped);
     }
     if run.options.dry_run {
@@ -131,17 +125,25 @@ async fn end_session(engine: &Engine, run: &Run, session: Session, end: End) -> 
             Err(error) => return Err(error),
         }
     }
+    // One list of parts may be an old one, or a short one.
+    if is_alive(engine, run, &session, end.since).await? {
+        return Ok(Fate::Skipped);
+    }
     let change = Change::fail(&run.actor, end.reason).guarded(end.guard);
     match transition(engine, &session, change, async |_, _| Ok(())).await? {
-        Outcome::Moved(session) => {
-            // Where somebody wanted it completed, its object may be there and not be seen yet: that is left to the cleanup.
-            if session.completing_at.is_none() {
-                discard(engine, &session, &run.actor).await;
-            }
-            Ok(Fate::Done)
-        }
+        Outcome::Moved(_) => Ok(Fate::Done),
         Outcome::Already(_) | Outcome::Refused(_) | Outcome::GuardFailed(_) => Ok(Fate::Skipped),
     }
+}
+
+/// Asks the store once whether bytes have come since; that counts as activity. Never where nothing can keep the session alive.
+async fn is_alive(engine: &Engine, run: &Run, session: &Session, since: Option<DateTime<Utc>>) -> Result<bool> {
+    let Some(since) = since else { return Ok(false) };
+    let Some(arrived) = last_arrival(engine, session, since).await? else { return Ok(false) };
+    if !run.options.dry_run {
+        rows::touch_as_of(&engine.db, session, &engine.settings.sessions, arrived).await?;
+    }
+    Ok(true)
 }
 
 /// When bytes last came to the store, by our clock, if that was after `since`.

@@ -19,6 +19,7 @@ stories![
     an_object_that_only_a_list_has_is_no_missing_one,
     an_upload_that_is_missing_in_one_answer_is_not_given_up,
     an_idle_session_that_is_missing_in_one_answer_is_not_given_up,
+    an_idle_session_whose_parts_one_list_lacks_is_not_given_up,
     a_verdict_leaves_the_bytes_to_the_cleanup,
     a_checksum_is_verified_where_the_store_gives_it_back,
     other_bytes_than_were_announced_fail_the_session,
@@ -129,6 +130,37 @@ async fn an_idle_session_that_is_missing_in_one_answer_is_not_given_up(app: Test
     assert_eq!(app.pass(Pass::DetectAbandoned).await.done, 2);
 }
 
+const NO_PARTS: &str = "<ListPartsResult><IsTruncated>false</IsTruncated></ListPartsResult>";
+
+async fn an_idle_session_whose_parts_one_list_lacks_is_not_given_up(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let reel = ann.initiate("reel.mov", 2 * CHUNK).await;
+    let put_after_a_day = async |number| {
+        app.advance_with_the_store(TimeDelta::hours(25));
+        app.store.faults().age(TimeDelta::hours(-25));
+        ann.put_part(&reel, number).await;
+    };
+    put_after_a_day(1).await;
+    app.store.faults().order_once(Op::ListParts, Fault::Say(NO_PARTS.to_owned()));
+    assert_eq!(app.pass(Pass::DetectAbandoned).await.skipped, 1);
+    app.store.heal();
+    assert_eq!(ann.status(&reel).await, "UPLOADING");
+    assert_eq!(ann.resume(&reel).await.ok()["uploaded_bytes"], CHUNK);
+
+    // Where each list lacks them, nothing but the session is lost before the cleanup's time.
+    put_after_a_day(2).await;
+    app.store.faults().order(Op::ListParts, Fault::Say(NO_PARTS.to_owned()));
+    assert_eq!(app.pass(Pass::DetectAbandoned).await.done, 1);
+    assert_eq!(app.pass(Pass::Cleanup).await.found, 0);
+    app.store.heal();
+    assert_eq!(app.store.faults().calls(Op::AbortMultipartUpload), 0);
+    let held = app.store.s3.list_parts().bucket(&app.store.bucket).key(reel.key()).upload_id(reel.upload_id());
+    assert_eq!(held.send().await.unwrap().parts().len(), 2);
+    app.advance(TimeDelta::minutes(17));
+    assert_eq!(app.pass(Pass::Cleanup).await.done, 1);
+    assert!(app.store.uploads().await.is_empty());
+}
+
 async fn a_verdict_leaves_the_bytes_to_the_cleanup(app: TestApp) {
     app.expect_leftovers();
     let ann = app.tenant("acme").user("ann");
@@ -212,8 +244,7 @@ async fn a_refused_complete_leaves_an_accepted_one_as_it_is(app: TestApp) {
     app.store.heal();
     ann.complete_with(&wrong_parts(&second)).await.is_problem(409, "parts-mismatch");
     // And where a list of parts is an old one.
-    let nothing = "<ListPartsResult><IsTruncated>false</IsTruncated></ListPartsResult>";
-    app.store.faults().order(Op::ListParts, Fault::Say(nothing.to_owned()));
+    app.store.faults().order(Op::ListParts, Fault::Say(NO_PARTS.to_owned()));
     ann.complete_with(&named(&second, "Early")).await.is_problem(409, "upload-incomplete");
     app.store.heal();
     app.advance(TimeDelta::minutes(2));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use entity::upload_session::{Status, UploadType};
+use entity::upload_session::{FailureReason, Status, UploadType};
 use entity::{asset, job, pass_run, tenant_usage, upload_event, upload_session};
 use quaymaster::event;
 use sea_orm::{EntityTrait, QueryOrder};
@@ -181,6 +181,7 @@ fn sessions_explain_the_bucket(
             }
             Some(Status::Initiating | Status::Uploading | Status::Completed) => {}
             Some(Status::Failed | Status::Cancelled) if app.may_leave_bytes() => {}
+            Some(Status::Failed) if waits_for_the_cleanup(by_key[key]) => {}
             status => wrong.push(format!("an object of {size} bytes at {key}, of a session that is {status:?}")),
         }
     }
@@ -194,6 +195,9 @@ fn sessions_explain_the_bucket(
         if by_asset_key.get(key).is_some_and(|a| a.status == asset::Status::Uploaded || app.may_leave_bytes()) {
             continue;
         }
+        if by_key.get(key).is_some_and(|session| waits_for_the_cleanup(session)) {
+            continue;
+        }
         match by_key.get(key).map(|s| (s.status, s.upload_type, s.multipart_upload_id.as_deref())) {
             Some((Status::Initiating, UploadType::Multipart, None)) => {}
             Some((Status::Uploading, UploadType::Multipart, Some(own))) if own == id => {}
@@ -201,6 +205,12 @@ fn sessions_explain_the_bucket(
             session => wrong.push(format!("the multipart upload {id} at {key}, of a session that is {session:?}")),
         }
     }
+}
+
+/// A pass that fails a session for its age leaves what the store holds of it.
+fn waits_for_the_cleanup(session: &upload_session::Model) -> bool {
+    use FailureReason::{Abandoned, Expired, StorageError};
+    session.storage_cleared_at.is_none() && matches!(session.failure_reason, Some(Abandoned | Expired | StorageError))
 }
 
 /// Where an asset is served from.
