@@ -303,17 +303,17 @@ async fn withdrawn_if_refused(
 
 /// Does what the stored intent asks for: looks at the store, has it assemble the object, records what came of it.
 ///
-/// What lacks bytes loses its intent: it has been answered.
+/// What lacks bytes keeps its intent: nobody has been told, and one list of parts may be a short one.
 ///
 /// # Errors
 /// [`Error::UploadIncomplete`] leaves the session UPLOADING; so do [`Error::Storage`] and [`Error::DbUnavailable`], after
 /// which the same call goes on.
 pub(super) async fn finish(engine: &Engine, session: &Session, actor: &Actor) -> Result<Finished> {
-    let finished = withdrawn_if_refused(engine, session, async {
+    let finished = async {
         let held = look(engine, session, None).await?;
         let wish = Wish { client_parts: None, earlier: session.completing_at };
         Box::pin(finish_held(engine, session, actor, held, &wish)).await
-    })
+    }
     .await;
     match finished {
         Err(error @ Error::Storage(_)) => ended(engine, session).await?.map(Finished::Ended).ok_or(error),

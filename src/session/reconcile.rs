@@ -21,7 +21,8 @@ use crate::pass::{Report, Run};
 ///   gets a new job, in the place of dead ones. Where very many are UPLOADED, some of those whose job is not even dead
 ///   are left to the next run, which goes on at the place that the report names.
 ///
-/// What nobody asked for is left alone, and so is what lacks bytes (skipped). `older_than` takes the place of the time for
+/// What nobody asked for is left alone. What lacks bytes keeps its intent and is looked at again by the next run (skipped):
+/// only who asked can take a wish back, or be refused it. `older_than` takes the place of the time for
 /// which a request may still be at it.
 ///
 /// # Errors

@@ -17,6 +17,7 @@ stories![
     an_object_that_is_not_seen_yet_is_waited_for,
     an_object_whose_answer_was_lost_is_waited_for,
     an_object_that_only_a_list_has_is_no_missing_one,
+    a_wish_outlives_a_short_list_of_parts,
     an_upload_that_is_missing_in_one_answer_is_not_given_up,
     an_idle_session_that_is_missing_in_one_answer_is_not_given_up,
     an_idle_session_whose_parts_one_list_lacks_is_not_given_up,
@@ -436,6 +437,21 @@ async fn an_object_that_only_a_list_has_is_no_missing_one(app: TestApp) {
     app.store.heal();
     assert_eq!(app.pass(Pass::Reconcile).await.done, 1);
     assert_eq!(ann.complete(&note).await.ok()["title"], "Mine");
+}
+
+/// The same of a reel, whose parts a list lacks.
+async fn a_wish_outlives_a_short_list_of_parts(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    let reel = reel(&ann).await;
+    app.store.faults().order(Op::CompleteMultipartUpload, Fault::DropRequest);
+    ann.complete_with(&named(&reel, "Mine")).await.is_problem(503, "storage-unavailable");
+    app.store.heal();
+    app.advance(TimeDelta::minutes(2));
+    app.store.faults().order(Op::ListParts, Fault::Say(NO_PARTS.to_owned()));
+    assert_eq!(app.pass(Pass::Reconcile).await.skipped, 1);
+    app.store.heal();
+    assert_eq!(app.pass(Pass::Reconcile).await.done, 1);
+    assert_eq!(ann.complete(&reel).await.ok()["title"], "Mine");
 }
 
 async fn an_old_list_of_parts_loses_nothing(app: TestApp) {
