@@ -72,10 +72,15 @@ impl Storage {
     }
 
     async fn delete_versions(&self, at: &Location) -> Result<(), Error> {
-        for _ in 0..LISTS_MAX {
-            let versions = self.versions(at).await?;
+        for round in 0..LISTS_MAX {
+            let (versions, is_truncated) = self.versions(at).await?;
             if versions.is_empty() {
-                return Ok(());
+                // The store has just said that it made a marker: a list without it is an old one.
+                return match round {
+                    0 => Err(Error::unclear(Op::Delete, "a list of versions has not the marker that was just made")),
+                    _ if is_truncated => Err(Error::unclear(Op::Delete, "a list of versions breaks off")),
+                    _ => Ok(()),
+                };
             }
             for version in &versions {
                 let request = || self.0.client.delete_object().bucket(&at.bucket).key(&at.key).version_id(version);
@@ -85,15 +90,16 @@ impl Storage {
         Err(Error::nonsense(Op::Delete, "the bucket keeps versions that cannot be deleted"))
     }
 
-    /// Ids of versions and of the markers that hide them, a thousand at most.
-    async fn versions(&self, at: &Location) -> Result<Vec<String>, Error> {
+    /// Ids of versions and of the markers that hide them, a thousand at most; `true` where the list goes on.
+    async fn versions(&self, at: &Location) -> Result<(Vec<String>, bool), Error> {
         let request = || self.0.client.list_object_versions().bucket(&at.bucket).prefix(&at.key);
         let page = self.call(Op::ListObjects, || request().send()).await?;
         let versions = page.versions().iter().map(|version| (version.key(), version.version_id()));
         let markers = page.delete_markers().iter().map(|marker| (marker.key(), marker.version_id()));
         // No other key that begins with this one comes before it.
         let own = versions.chain(markers).filter(|(key, _)| *key == Some(at.key.as_str()));
-        own.map(|(_, id)| id.map(str::to_owned).ok_or_else(|| Error::nonsense(Op::ListObjects, "a version without id")))
-            .collect()
+        let nameless = || Error::nonsense(Op::ListObjects, "a version without id");
+        let ids: Result<_, _> = own.map(|(_, id)| id.map(str::to_owned).ok_or_else(nameless)).collect();
+        Ok((ids?, page.is_truncated() == Some(true)))
     }
 }

@@ -39,6 +39,7 @@ stories![
     what_a_bucket_keeps_as_a_version_is_deleted,
     what_a_bucket_hides_of_many_is_deleted_too,
     what_a_bucket_does_not_let_go_is_not_called_cleared,
+    a_list_of_versions_without_the_marker_clears_nothing,
     a_marker_that_is_missing_in_one_answer_gives_no_bucket_away,
     whatever_the_lie_nothing_is_lost_and_nothing_is_made_up,
 ];
@@ -551,6 +552,25 @@ async fn what_a_bucket_does_not_let_go_is_not_called_cleared(app: TestApp) {
     assert_eq!(app.usage(&ann.tenant).await.bytes, 10, "the bytes are there");
     app.store.faults().tell_the_truth();
     assert_eq!(app.pass_older_than(Pass::Cleanup, TimeDelta::zero()).await.done, 1);
+    assert!(app.store.objects().await.is_empty());
+}
+
+async fn a_list_of_versions_without_the_marker_clears_nothing(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    app.store.faults().lie(Lie::Versioned);
+    let note = ann.initiate("note.txt", 10).await;
+    assert_eq!(ann.send(&note).await, 200);
+    for is_truncated in [false, true] {
+        let list = format!("<ListVersionsResult><IsTruncated>{is_truncated}</IsTruncated></ListVersionsResult>");
+        app.store.faults().order(Op::Other, Fault::Say(list));
+        ann.cancel(&note).await.ok();
+        assert_eq!(app.pass_older_than(Pass::Cleanup, TimeDelta::zero()).await.failed, 1, "{is_truncated}");
+        app.store.heal();
+        assert_eq!(app.usage(&ann.tenant).await.bytes, 10, "the bytes are there");
+    }
+    assert_eq!(app.pass_older_than(Pass::Cleanup, TimeDelta::zero()).await.done, 1);
+    assert_eq!(app.usage(&ann.tenant).await.bytes, 0);
+    app.store.faults().tell_the_truth();
     assert!(app.store.objects().await.is_empty());
 }
 
