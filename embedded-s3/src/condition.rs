@@ -8,7 +8,16 @@ use crate::headers::seconds;
 use crate::rows::now_ms;
 use crate::rows::object::Object;
 
-fn matches(condition: &ETagCondition, etag: &str) -> bool {
+/// For If-Match (RFC 9110, section 13.1.1): a weak ETag names no bytes.
+fn matches_strongly(condition: &ETagCondition, etag: &str) -> bool {
+    match condition {
+        ETagCondition::Any => true,
+        ETagCondition::ETag(wanted) => wanted.as_strong() == Some(etag),
+    }
+}
+
+/// For If-None-Match (section 13.1.2).
+fn matches_weakly(condition: &ETagCondition, etag: &str) -> bool {
     match condition {
         ETagCondition::Any => true,
         ETagCondition::ETag(wanted) => wanted.value() == etag,
@@ -58,7 +67,7 @@ impl WriteCondition {
         match (self, existing) {
             (Self::None, _) | (Self::Absent, None) => Ok(()),
             (Self::Is(_), None) => Err(s3_error!(NoSuchKey, "The specified key does not exist.")),
-            (Self::Is(wanted), Some(object)) if matches(wanted, &object.etag) => Ok(()),
+            (Self::Is(wanted), Some(object)) if matches_strongly(wanted, &object.etag) => Ok(()),
             _ => Err(precondition_failed()),
         }
     }
@@ -88,12 +97,12 @@ impl ReadConditions {
     fn outcome(&self, object: &Object) -> Outcome {
         let modified = object.modified_ms / 1000;
         let kept = match (&self.if_match, &self.if_unmodified_since) {
-            (Some(etag), _) => matches(etag, &object.etag),
+            (Some(etag), _) => matches_strongly(etag, &object.etag),
             (None, Some(date)) => modified <= seconds(date.clone()),
             (None, None) => true,
         };
         let changed = match (&self.if_none_match, &self.if_modified_since) {
-            (Some(etag), _) => !matches(etag, &object.etag),
+            (Some(etag), _) => !matches_weakly(etag, &object.etag),
             (None, Some(date)) => modified > seconds(date.clone()),
             (None, None) => true,
         };

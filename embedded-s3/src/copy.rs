@@ -16,7 +16,7 @@ use crate::read::{self, cut};
 use crate::rows::object::Object;
 use crate::rows::upload::Part;
 use crate::rows::{self, now_ms};
-use crate::store::{Store, bucket_id, find, look, only_version};
+use crate::store::{Opened, Store, bucket_id, find, look, only_version};
 
 impl Store {
     /// Gives the target the bytes, the ETag and the checksum of the source, in one transaction.
@@ -93,7 +93,7 @@ impl Store {
         key: &str,
         algorithm: Algorithm,
     ) -> Result<(Option<i64>, Option<Checksum>)> {
-        let (row, segments, hold) = self.open(bucket, key).await?;
+        let Opened { row, segments, hold, .. } = self.open(bucket, key, None).await?;
         if row.object.checksum.is_some_and(|checksum| checksum.algorithm == algorithm) {
             return Ok((None, None));
         }
@@ -108,7 +108,7 @@ impl Store {
         let number = crate::multipart::part_number(input.part_number)?;
         let (source_bucket, source_key) = source(&input.copy_source)?;
         let plan = self.open_upload(&input.upload_id, &input.bucket, &input.key).await?.plan;
-        let (from, segments, hold) = self.open(&source_bucket, &source_key).await?;
+        let Opened { row: from, segments, hold, .. } = self.open(&source_bucket, &source_key, None).await?;
         let conditions = ReadConditions {
             if_match: input.copy_source_if_match,
             if_none_match: input.copy_source_if_none_match,

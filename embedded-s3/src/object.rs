@@ -15,7 +15,7 @@ use crate::read::{self, cut};
 use crate::receive::{announced, receive};
 use crate::rows::object::{Object, ObjectRow};
 use crate::rows::{self, now_ms};
-use crate::store::{Store, bucket_id, find, look, only_version};
+use crate::store::{Opened, Store, bucket_id, find, look, only_version, part_sizes};
 
 /// S3's limit on the keys of one DeleteObjects.
 const DELETE_MAX_KEYS: usize = 1000;
@@ -76,7 +76,8 @@ impl Store {
 
     pub async fn get_object(&self, input: GetObjectInput, request: &HeaderMap) -> Result<GetObjectOutput> {
         only_version(input.version_id.as_deref())?;
-        let (row, segments, hold) = self.open(&input.bucket, &input.key).await?;
+        let Opened { row, segments, part_sizes, hold } =
+            self.open(&input.bucket, &input.key, input.part_number).await?;
         let conditions = ReadConditions {
             if_match: input.if_match,
             if_none_match: input.if_none_match,
@@ -85,7 +86,7 @@ impl Store {
         };
         conditions.check_read(&row.object)?;
         let range = input.range.filter(|_| range::counts(request, &row.object));
-        let asked = self.stretch(&row, range, input.part_number).await?;
+        let asked = Self::stretch(&row, range, input.part_number, &part_sizes)?;
         let ObjectRow { object, .. } = row;
 
         let size = object.size.cast_unsigned();
@@ -114,7 +115,15 @@ impl Store {
 
     pub async fn head_object(&self, input: HeadObjectInput, request: &HeaderMap) -> Result<HeadObjectOutput> {
         only_version(input.version_id.as_deref())?;
-        let row = find(&mut *self.rows.reader().await?, &input.bucket, &input.key).await?;
+        let (row, part_sizes) = match input.part_number {
+            None => (find(&mut *self.rows.reader().await?, &input.bucket, &input.key).await?, Vec::new()),
+            part @ Some(_) => {
+                let mut tx = self.rows.read().await?;
+                let row = find(&mut tx, &input.bucket, &input.key).await?;
+                let part_sizes = part_sizes(&mut tx, &row, part).await?;
+                (row, part_sizes)
+            }
+        };
         let conditions = ReadConditions {
             if_match: input.if_match,
             if_none_match: input.if_none_match,
@@ -123,7 +132,7 @@ impl Store {
         };
         conditions.check_read(&row.object)?;
         let range = input.range.filter(|_| range::counts(request, &row.object));
-        let asked = self.stretch(&row, range, input.part_number).await?;
+        let asked = Self::stretch(&row, range, input.part_number, &part_sizes)?;
         let ObjectRow { object, .. } = row;
 
         let size = object.size.cast_unsigned();
@@ -146,7 +155,7 @@ impl Store {
     }
 
     /// Which stretch of the object is asked for, by Range or by part number.
-    async fn stretch(&self, row: &ObjectRow, range: Option<s3s::dto::Range>, part: Option<i32>) -> Result<Stretch> {
+    fn stretch(row: &ObjectRow, range: Option<s3s::dto::Range>, part: Option<i32>, sizes: &[i64]) -> Result<Stretch> {
         let size = row.object.size.cast_unsigned();
         match (range, part) {
             (None, None) => Ok(Stretch::default()),
@@ -155,7 +164,6 @@ impl Store {
                 Err(s3_error!(InvalidRequest, "Cannot specify both Range header and partNumber query parameter").into())
             }
             (None, Some(number)) => {
-                let sizes = rows::object::part_sizes(&mut *self.rows.reader().await?, row.id).await?;
                 let index = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
                 let whole_of_none = sizes.is_empty() && index == Some(0);
                 match index.and_then(|index| Some((index, *sizes.get(index)?))) {

@@ -13,6 +13,15 @@ use crate::fault::Result;
 use crate::rows::object::ObjectRow;
 use crate::rows::{self, Rows, Tx};
 
+/// An object that is being read, of one version all through.
+pub struct Opened {
+    pub row: ObjectRow,
+    pub segments: Vec<Segment>,
+    /// As [`part_sizes`] has them.
+    pub part_sizes: Vec<i64>,
+    pub hold: Hold,
+}
+
 /// Cheap to clone; every verb is a method of it, in the file of its noun.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
@@ -102,16 +111,17 @@ impl Store {
     ///
     /// # Errors
     /// NoSuchBucket, NoSuchKey.
-    pub async fn open(&self, bucket: &str, key: &str) -> Result<(ObjectRow, Vec<Segment>, Hold)> {
+    pub async fn open(&self, bucket: &str, key: &str, part: Option<i32>) -> Result<Opened> {
         loop {
             let mut tx = self.rows.read().await?;
             let row = find(&mut tx, bucket, key).await?;
             let segments = rows::object::segments(&mut tx, row.id).await?;
+            let part_sizes = part_sizes(&mut tx, &row, part).await?;
             drop(tx);
             let hold = self.blobs.hold(&segments);
             // Replaced before we held them, the blobs may be gone: then there is a newer version to read.
             if rows::object::is_current(&mut *self.rows.reader().await?, row.id).await? {
-                return Ok((row, segments, hold));
+                return Ok(Opened { row, segments, part_sizes, hold });
             }
         }
     }
@@ -121,6 +131,15 @@ impl Store {
         self.tasks.close();
         self.tasks.wait().await;
         self.rows.close().await;
+    }
+}
+
+/// Sizes of the object's parts, where one of them is asked for. To be read in the row's own transaction: a version that is
+/// replaced has no parts a moment later.
+pub async fn part_sizes(conn: &mut SqliteConnection, row: &ObjectRow, part: Option<i32>) -> Result<Vec<i64>> {
+    match part {
+        Some(_) => Ok(rows::object::part_sizes(conn, row.id).await?),
+        None => Ok(Vec::new()),
     }
 }
 

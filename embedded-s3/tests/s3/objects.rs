@@ -144,6 +144,12 @@ async fn reads_can_be_conditional() {
     assert_eq!(get().if_unmodified_since(past).send().await.map_err(code).unwrap_err(), "PreconditionFailed");
     assert_eq!(head().if_match("\"other\"").send().await.map_err(code).unwrap_err(), "412");
     assert_eq!(head().if_none_match(&etag).send().await.map_err(code).unwrap_err(), "304");
+    // A weak ETag never matches strongly, and weakly as well as any.
+    let weak = format!("W/{etag}");
+    assert_eq!(get().if_match(&weak).send().await.map_err(code).unwrap_err(), "PreconditionFailed");
+    assert_eq!(head().if_none_match(&weak).send().await.map_err(code).unwrap_err(), "304");
+    let put = store.s3.put_object().bucket(BUCKET).key("a").if_match(&weak).send().await;
+    assert_eq!(put.map_err(code).unwrap_err(), "PreconditionFailed");
 
     let url = get().if_none_match(&etag).presigned(minutes(5)).await.unwrap();
     let answer = store.send(&url, "").await;

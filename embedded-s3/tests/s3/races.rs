@@ -75,6 +75,44 @@ async fn readers_and_writers_of_one_key_never_see_a_mix() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_part_is_one_of_the_version_that_is_read() {
+    const PART: usize = 5 * MIB;
+    let store = Arc::new(TestStore::start().await);
+    store.put("source", vec![0; PART]).await;
+    let make = async |store: &TestStore| {
+        let id = store.create("a").await;
+        let copy = store.s3.upload_part_copy().bucket(BUCKET).key("a").upload_id(&id).part_number(1);
+        let copied = copy.copy_source(format!("{BUCKET}/source")).send().await.unwrap();
+        let etag = copied.copy_part_result().unwrap().e_tag().unwrap();
+        let first = aws_sdk_s3::types::CompletedPart::builder().part_number(1).e_tag(etag).build();
+        let parts = vec![first, store.part("a", &id, 2, "tail").await];
+        store.complete("a", &id, parts).await.unwrap();
+    };
+    make(&store).await;
+    let writer = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            for _ in 0..100 {
+                make(&store).await;
+            }
+        })
+    };
+    let readers = (0..4).map(|_| {
+        let (store, over) = (Arc::clone(&store), writer.abort_handle());
+        tokio::spawn(async move {
+            while !over.is_finished() {
+                let first = store.s3.head_object().bucket(BUCKET).key("a").part_number(1).send().await.unwrap();
+                assert_eq!(first.content_length(), Some(PART as i64), "the whole is no part");
+            }
+        })
+    });
+    for reader in readers.collect::<Vec<_>>() {
+        reader.await.unwrap();
+    }
+    writer.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_racing_conditional_completes_one_wins() {
     let store = Arc::new(TestStore::start().await);
     let mut racers = Vec::new();
