@@ -77,8 +77,10 @@ pub async fn promote_job(engine: &Engine, job: &jobs::Job) -> Result<()> {
 /// Copies the object of a COMPLETED session, exactly as it was completed, to where its asset is served from, and makes
 /// the asset READY. The store copies by itself. The uploaded object is deleted after that, best effort.
 ///
-/// Where the uploaded object is gone or is another one, or its copy has another size or checksum, by more than one answer of
-/// the store, the asset becomes FAILED: it stays for an operator, and so does the object. Safe to repeat, to race and to kill: the copy is looked for before it is made.
+/// Where the uploaded object is gone or is another one, or its copy has another size or checksum, by different answers of
+/// the store, the asset becomes FAILED: it stays for an operator, and so does the object. It stays UPLOADED where a copy that
+/// may be the right one stands at its place, and cannot be proved. Safe to repeat, to race and to kill: the copy is looked for
+/// before it is made.
 ///
 /// # Errors
 /// [`Error::NotFound`] where there is no such session, or no asset of it. After [`Error::Storage`] and
@@ -118,25 +120,30 @@ async fn fetch(engine: &Engine, session: &Session, asset: &Asset, to: &Location,
     {
         return Ok(Fetched::Whole);
     }
+    let mut has_copied = false;
     let source = Source { at: &from, etag: &asset.etag, size: asset.file_size.unsigned_abs() };
     if engine.storage.copy_keeps_etag(&asset.etag) {
         match engine.storage.copy(source, to, &asset.mime_type).await {
             // The store itself says what it has made: that is the look at it.
             Ok(Some(etag)) if etag == asset.etag => return Ok(Fetched::Whole),
             // Of another object, or of the same one: it is copied again, with a look before and after.
-            Ok(etag) => engine.storage.note_copy(&asset.etag, etag.as_deref()),
+            Ok(etag) => {
+                has_copied = true;
+                engine.storage.note_copy(&asset.etag, etag.as_deref());
+            }
             Err(error) => return judge_refusal(engine, session, asset, to, error).await,
         }
     }
-    // Not every store honours the condition of a copy. All else that this look may find is left to the copy itself:
-    // trouble comes up there again, and its answer can tell a missing object from a missing bucket.
+    // Not every store honours the condition of a copy. Whatever this look may find is left to the copy itself: trouble comes
+    // up there again, its answer can tell a missing object from a missing bucket, and one look alone proves no other object.
     let before = engine.storage.head(&from).await.ok();
-    let copied = if before.as_ref().is_some_and(|object| object.etag != asset.etag) {
-        Err(storage::Error { op: Op::Copy, kind: Kind::Changed, code: "another ETag".to_owned() })
-    } else {
-        engine.storage.copy(source, to, &asset.mime_type).await
-    };
-    match copied {
+    if !has_copied
+        && before.as_ref().is_some_and(|object| object.etag != asset.etag)
+        && let Some(fetched) = standing(engine, session, asset, to, "another ETag").await?
+    {
+        return Ok(fetched);
+    }
+    match engine.storage.copy(source, to, &asset.mime_type).await {
         Ok(etag) => {
             engine.storage.note_copy(&asset.etag, etag.as_deref());
             judge_copy(engine, session, asset, before, to).await
@@ -156,9 +163,29 @@ async fn judge_refusal(
         return Err(failed(engine, session, error).await);
     }
     // Another one at the same work may have been quicker, and have deleted the source.
+    match standing(engine, session, asset, to, &error.code).await? {
+        Some(fetched) => Ok(fetched),
+        None => judge_source(engine, session, asset, error).await,
+    }
+}
+
+/// What to think of a copy that was there before, where the source is no help. One that may be the right one, and cannot be
+/// proved, is neither copied over nor given up: to fail the asset would make it nobody's. Restoring the database to before
+/// the asset was READY leaves such a one.
+async fn standing(
+    engine: &Engine,
+    session: &Session,
+    asset: &Asset,
+    to: &Location,
+    why: &str,
+) -> Result<Option<Fetched>> {
     match look(engine, asset, to).await? {
-        Some(copy) if is_proved(asset, &copy) => Ok(Fetched::Whole),
-        _ => judge_source(engine, session, asset, error).await,
+        Some(copy) if is_proved(asset, &copy) => Ok(Some(Fetched::Whole)),
+        Some(copy) if difference(asset, &copy).is_none() => {
+            let what = format!("{why}, and a copy is there that cannot be proved");
+            Err(in_doubt(engine, session, &what).await)
+        }
+        Some(_) | None => Ok(None),
     }
 }
 
@@ -182,21 +209,31 @@ async fn judge_copy(
     if is_proved(asset, &copy) {
         return Ok(Fetched::Whole);
     }
-    match (before, engine.storage.find(&location(session)).await?) {
+    let from = location(session);
+    let is_another = |object: &Object| object.etag != asset.etag;
+    if let (Some(before), Some(after)) = (before, engine.storage.find(&from).await?) {
         // By the time, too: one that was put in its place and put back has the same ETag.
-        (Some(before), Some(after)) if after == before => Ok(Fetched::Whole),
-        (_, Some(after)) if after.etag != asset.etag => Ok(Fetched::Lost(CHANGED)),
-        _ => Err(in_doubt(engine, session, "the source was not the same before and after the copy").await),
+        if after == before && !is_another(&after) {
+            return Ok(Fetched::Whole);
+        }
+        // The store has copied what it says is another object: it ignores the condition, if a list says so too.
+        if is_another(&before)
+            && is_another(&after)
+            && engine.storage.listed_etag(&from).await?.is_some_and(|etag| etag != asset.etag)
+        {
+            return Ok(Fetched::Lost(CHANGED));
+        }
     }
+    Err(in_doubt(engine, session, "the source was not the same before and after the copy").await)
 }
 
-/// The store has refused to copy the source, or it was seen to be another: only a second answer makes that certain.
+/// The store has refused to copy the source: only a second answer makes certain why.
 async fn judge_source(engine: &Engine, session: &Session, asset: &Asset, error: storage::Error) -> Result<Fetched> {
     let from = location(session);
     match engine.storage.find(&from).await? {
-        Some(object) if object.etag != asset.etag => Ok(Fetched::Lost(CHANGED)),
+        Some(object) if error.kind == Kind::Changed && object.etag != asset.etag => Ok(Fetched::Lost(CHANGED)),
         None if engine.storage.is_gone(&from).await? => Ok(Fetched::Lost(GONE)),
-        // It is there after all.
+        // It is there after all, or another one is.
         Some(_) | None => Err(in_doubt(engine, session, &format!("{}, and the source is there", error.code)).await),
     }
 }

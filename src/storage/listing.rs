@@ -6,7 +6,7 @@ use aws_sdk_s3::types::EncodingType;
 use chrono::{DateTime, Utc};
 use percent_encoding::percent_decode_str;
 
-use super::client::Storage;
+use super::client::{Storage, unquoted};
 use super::clock::{StoreClock, utc};
 use super::error::{Error, Op};
 use super::key::{Location, UPLOADS};
@@ -24,6 +24,8 @@ pub struct Page<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedObject {
     pub key: String,
+    /// Without quotes; empty where the store does not say it.
+    pub etag: String,
     pub last_modified: DateTime<Utc>,
 }
 
@@ -88,6 +90,13 @@ impl Storage {
         let began = |upload: &Found| upload.initiated.map(|time| (time.secs(), time.subsec_nanos()));
         uploads.sort_by(|a, b| (began(a), &a.upload_id).cmp(&(began(b), &b.upload_id)));
         Ok(uploads.into_iter().map(|upload| upload.upload_id).collect())
+    }
+
+    /// The object's ETag as a list tells it, which may come from elsewhere than what a look at the object tells.
+    pub async fn listed_etag(&self, at: &Location) -> Result<Option<String>, Error> {
+        let page = self.objects(&at.bucket, &at.key).next().await?;
+        let own = page.into_iter().flat_map(|page| page.items).find(|object| object.key == at.key);
+        Ok(own.map(|object| object.etag).filter(|etag| !etag.is_empty()))
     }
 
     /// Whether there is no object under this key: neither by a look at it nor by a list. Either of the two may be an old
@@ -166,7 +175,8 @@ impl Objects<'_> {
             if last.is_some_and(|last| *last >= key) || !key.starts_with(self.prefix) {
                 return Err(Error::nonsense(op, "keys out of order, or of another prefix"));
             }
-            items.push(ListedObject { key, last_modified: time(op, object.last_modified())? });
+            let etag = object.e_tag().map(unquoted).unwrap_or_default();
+            items.push(ListedObject { key, etag, last_modified: time(op, object.last_modified())? });
         }
         self.is_over = page.is_truncated() != Some(true);
         if !self.is_over && items.is_empty() {

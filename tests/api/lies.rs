@@ -30,6 +30,8 @@ stories![
     a_copy_that_is_not_its_source_is_never_ready,
     a_copy_with_an_etag_of_its_own_is_looked_at,
     a_source_that_is_missing_in_one_answer_fails_no_asset,
+    a_source_that_only_looks_say_is_another_fails_no_asset,
+    a_copy_that_cannot_be_proved_any_more_fails_no_asset,
     a_reference_outlives_an_outage,
     a_part_that_the_store_does_not_know_is_looked_for_again,
     a_part_that_is_sent_again_meanwhile_is_not_what_was_named,
@@ -299,9 +301,21 @@ async fn a_copy_of_what_was_not_completed_is_never_ready(app: TestApp) {
         held.arrived().await;
         app.store.put(&upload.key(), &vec![b'x'; usize::try_from(size).unwrap()]).await;
         held.release();
-        assert!(matches!(promotion.await.unwrap().unwrap(), Promoted::Failed(_)), "{op:?}");
-        is_failed(&app, &upload, "overwritten").await;
+        let promotion = promotion.await.unwrap();
+        if op == Op::CopyObject {
+            assert!(matches!(promotion.unwrap(), Promoted::Failed(_)));
+            is_failed(&app, &upload, "overwritten").await;
+        } else {
+            // Before the copy the source was as it should be: nobody can tell what the copy is of.
+            promotion.unwrap_err();
+            promoted(&app, &ann, &upload).await.unwrap_err();
+            assert_eq!(row(&app, &upload).await.status, asset::Status::Uploaded);
+        }
     }
+    let (upload, _) = completed(&ann, "reel.mov", 6 * MIB).await;
+    app.store.put(&upload.key(), &vec![b'x'; upload.bytes.len()]).await;
+    assert!(matches!(promoted(&app, &ann, &upload).await.unwrap(), Promoted::Failed(_)));
+    is_failed(&app, &upload, "overwritten").await;
     let (upload, _) = completed(&ann, "fine.txt", 10).await;
     assert!(matches!(promoted(&app, &ann, &upload).await.unwrap(), Promoted::Ready(_)));
 }
@@ -344,6 +358,65 @@ async fn a_source_that_is_missing_in_one_answer_fails_no_asset(app: TestApp) {
     app.store.faults().order(Op::HeadObject, Fault::Answer(404, "NoSuchKey"));
     promoted(&app, &ann, &upload).await.unwrap_err();
     app.store.heal();
+    assert!(matches!(promoted(&app, &ann, &upload).await.unwrap(), Promoted::Ready(_)));
+}
+
+fn another_etag() -> Fault {
+    Fault::Header("etag", "\"another\"".to_owned())
+}
+
+async fn a_source_that_only_looks_say_is_another_fails_no_asset(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    // In parts: the copy's ETag proves nothing, so that the source is looked at.
+    let (first, _) = completed(&ann, "first.mov", 6 * MIB).await;
+    app.store.faults().order(Op::HeadObject, another_etag());
+    promoted(&app, &ann, &first).await.expect_err("before the copy and after it");
+    app.store.heal();
+
+    let (second, _) = completed(&ann, "second.mov", 6 * MIB).await;
+    let held = app.store.faults().hold_answer(Op::CopyObject);
+    let promotion = tokio::spawn({
+        let (engine, tenant) = (app.engine().await, TenantId(ann.tenant.id));
+        let session: SessionId = second.id.parse().unwrap();
+        async move { promote(&engine, tenant, session).await }
+    });
+    held.arrived().await;
+    app.store.faults().order(Op::HeadObject, another_etag());
+    held.release();
+    promotion.await.unwrap().expect_err("after the copy only");
+    app.store.heal();
+
+    for upload in [&first, &second] {
+        assert_eq!(row(&app, upload).await.status, asset::Status::Uploaded);
+        assert!(matches!(promoted(&app, &ann, upload).await.unwrap(), Promoted::Ready(_)));
+        assert!(app.store.read(&key_of(&row(&app, upload).await)).await == upload.bytes);
+    }
+}
+
+/// As after the database was restored to before the asset was READY.
+async fn a_copy_that_cannot_be_proved_any_more_fails_no_asset(app: TestApp) {
+    let ann = app.tenant("acme").user("ann");
+    app.store.faults().lie(Lie::CopiesHaveEtagsOfTheirOwn);
+    let (upload, _) = completed(&ann, "note.txt", 10).await;
+    // The copy is made, the source deleted, and the database knows of neither.
+    let held = app.store.faults().hold_answer(Op::CopyObject);
+    let promotion = tokio::spawn({
+        let (engine, tenant) = (app.engine().await, TenantId(ann.tenant.id));
+        let session: SessionId = upload.id.parse().unwrap();
+        async move { promote(&engine, tenant, session).await }
+    });
+    held.arrived().await;
+    promotion.abort();
+    promotion.await.unwrap_err();
+    drop(held);
+    app.store.delete(&upload.key()).await;
+
+    promoted(&app, &ann, &upload).await.unwrap_err();
+    let asset = row(&app, &upload).await;
+    assert_eq!(asset.status, asset::Status::Uploaded);
+    assert!(app.store.read(&key_of(&asset)).await == upload.bytes);
+    // An operator who has the bytes puts the source back.
+    app.store.put(&upload.key(), &upload.bytes).await;
     assert!(matches!(promoted(&app, &ann, &upload).await.unwrap(), Promoted::Ready(_)));
 }
 

@@ -88,6 +88,8 @@ pub enum Fault {
     Answer(u16, &'static str),
     /// A 200 with this body, and the store sees nothing.
     Say(String),
+    /// The store's own answer, with this header.
+    Header(&'static str, String),
     /// Silence, for as long as the caller cares to wait.
     Hang,
 }
@@ -268,7 +270,7 @@ async fn forward(
         Some(Fault::Hang) => std::future::pending().await,
         Some(Fault::Answer(status, code)) => return Ok(s3_error(status, code)),
         Some(Fault::Say(body)) => return Ok(xml(200, body)),
-        Some(Fault::DropAnswer | Fault::CutAnswer) | None => {}
+        Some(Fault::DropAnswer | Fault::CutAnswer | Fault::Header(..)) | None => {}
     }
 
     // The Host header goes along unchanged: it is signed.
@@ -291,10 +293,13 @@ async fn forward(
     connection.abort();
 
     wait_at(&orders, op, Gate::Answer).await;
+    if let Some(Fault::Header(name, value)) = &fault {
+        head.headers.insert(*name, value.parse()?);
+    }
     match fault {
         Some(Fault::DropAnswer) => Err(Broken("the story drops this answer").into()),
         Some(Fault::CutAnswer) => Ok(Response::from_parts(head, cut(&body))),
-        Some(Fault::DropRequest | Fault::Hang | Fault::Answer(..) | Fault::Say(_)) | None => {
+        Some(Fault::DropRequest | Fault::Hang | Fault::Answer(..) | Fault::Say(_) | Fault::Header(..)) | None => {
             Ok(Response::from_parts(head, Full::new(body).map_err(|never| match never {}).boxed()))
         }
     }
