@@ -24,8 +24,10 @@ pub struct SecretFile {
 pub const JWT_SECRET: SecretFile = SecretFile { name: "jwt-secret", least: 32, make: || random_hex(32) };
 /// As long as `audit.key` must be.
 pub const AUDIT_KEY: SecretFile = SecretFile { name: "audit-key", least: 32, make: || random_hex(32) };
+/// As long as `embedded.access_key_id` must be.
 pub const STORE_ACCESS_KEY_ID: SecretFile =
     SecretFile { name: "store-access-key-id", least: 16, make: || format!("QM{}", random_hex(9).to_uppercase()) };
+/// As long as `embedded.secret_access_key` must be.
 pub const STORE_SECRET_ACCESS_KEY: SecretFile =
     SecretFile { name: "store-secret-access-key", least: 32, make: || random_hex(32) };
 

@@ -4,6 +4,10 @@ use serde::Deserialize;
 
 use super::{Complaints, Secret};
 
+/// Characters, as `data_dir` asks them of the same two in files.
+const ACCESS_KEY_ID_MIN: usize = 16;
+const SECRET_ACCESS_KEY_MIN: usize = 32;
+
 /// What the server keeps by itself where no outside database or store is set.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,7 +27,8 @@ pub struct Embedded {
     /// Least rate of a body, sent or taken; 0 for any.
     pub min_bytes_per_second: u32,
     pub bucket: String,
-    /// Made at the first start and kept in `data_dir` where not set.
+    /// Made at the first start and kept in `data_dir` where not set. At least 16 characters, and 32 of the secret: whoever
+    /// guesses both signs for the whole store.
     pub access_key_id: Option<String>,
     pub secret_access_key: Option<Secret>,
 }
@@ -46,5 +51,14 @@ impl Embedded {
             ("embedded.access_key_id", self.access_key_id.is_some()),
             ("embedded.secret_access_key", self.secret_access_key.is_some()),
         );
+        let secret = self.secret_access_key.as_ref().map(Secret::expose);
+        for (name, value, least) in [
+            ("embedded.access_key_id", self.access_key_id.as_deref(), ACCESS_KEY_ID_MIN),
+            ("embedded.secret_access_key", secret, SECRET_ACCESS_KEY_MIN),
+        ] {
+            complaints.unless(value.is_none_or(|value| value.chars().count() >= least), || {
+                format!("{name} has fewer than {least} characters; `openssl rand -hex {}` makes a good one", least / 2)
+            });
+        }
     }
 }

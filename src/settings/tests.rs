@@ -113,16 +113,30 @@ fn every_key_can_be_set_from_the_environment() {
         ("QUAYMASTER_STORAGE__MIN_PART_BYTES", "5242880"),
         ("QUAYMASTER_SERVER__TRUSTED_PROXIES", "10.0.0.0/8,::1,"),
         ("QUAYMASTER_UPLOADS__VIDEO__CHUNK_BYTES", "67108864"),
-        ("QUAYMASTER_EMBEDDED__ACCESS_KEY_ID", "0123"),
-        ("QUAYMASTER_EMBEDDED__SECRET_ACCESS_KEY", "456"),
+        ("QUAYMASTER_EMBEDDED__ACCESS_KEY_ID", "0123456789012345"),
+        ("QUAYMASTER_EMBEDDED__SECRET_ACCESS_KEY", "45678901234567890123456789012345"),
     ])
     .unwrap();
     assert_eq!(settings.storage.path_style, Some(true));
     assert_eq!((settings.storage.max_parts, settings.storage.min_part_bytes), (Some(1000), Some(5 << 20)));
     assert_eq!(settings.server.trusted_networks().unwrap().len(), 2);
-    assert_eq!(settings.embedded.access_key_id.as_deref(), Some("0123"));
+    assert_eq!(settings.embedded.access_key_id.as_deref(), Some("0123456789012345"));
     let video = &settings.uploads["video"];
     assert_eq!((video.chunk_bytes, video.url_ttl_secs), (64 << 20, 900), "a profile inherits what it leaves out");
+}
+
+#[test]
+fn the_embedded_stores_keys_are_as_long_as_those_in_files() {
+    let set = |id: usize, secret: usize| {
+        from_environment(&[
+            ("QUAYMASTER_EMBEDDED__ACCESS_KEY_ID", &"i".repeat(id)),
+            ("QUAYMASTER_EMBEDDED__SECRET_ACCESS_KEY", &"s".repeat(secret)),
+        ])
+    };
+    set(16, 32).unwrap();
+    refused(set(15, 32), &["embedded.access_key_id", "fewer than 16 characters"]);
+    refused(set(16, 31), &["embedded.secret_access_key", "fewer than 32 characters"]);
+    refused(set(1, 1), &["embedded.access_key_id", "embedded.secret_access_key"]);
 }
 
 #[test]
