@@ -12,7 +12,7 @@ use tracing::{info, instrument, warn};
 use super::Session;
 use super::rows::{self, Claim};
 use crate::action::{self, Act};
-use crate::clock::seconds;
+use crate::clock::{CLOCKS_DIFFER_MAX, seconds};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event::{Effect, record_effect};
@@ -332,6 +332,7 @@ impl<'a> Sweep<'a> {
     /// Reads the rows of one page, and removes what none explains. What is nobody's is recorded before. `false` where
     /// the time was up before its end.
     async fn judge(&mut self, page: Vec<Found<'_>>, store_time: DateTime<Utc>) -> Result<bool> {
+        let store_time = believed(store_time, self.engine.clock.now());
         let claims = self.claims(&page).await?;
         let mut orphans = Vec::new();
         for found in page {
@@ -532,6 +533,12 @@ fn of_upload(claim: &Claim, upload_id: &str) -> Verdict {
 
 fn of_ended(claim: &Claim) -> Verdict {
     if claim.storage_cleared_at.is_none() { Verdict::Waiting } else { Verdict::Orphan }
+}
+
+/// The store's time, but no further ahead of ours than our signatures would be taken for: the `Date` of a proxy on the way,
+/// whose clock is wrong, makes nothing old.
+fn believed(store_time: DateTime<Utc>, our_time: DateTime<Utc>) -> DateTime<Utc> {
+    store_time.min(our_time + CLOCKS_DIFFER_MAX)
 }
 
 /// In whole seconds, which is all that the store's `Date` has.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{TimeDelta, Utc};
 use quaymaster::deployment;
 use quaymaster::engine::Engine;
 use quaymaster::error::Error;
@@ -20,6 +20,7 @@ stories![
     what_nothing_explains_is_removed,
     what_lives_is_left_alone,
     what_is_young_by_the_stores_clock_is_left_alone,
+    a_date_that_is_a_day_ahead_makes_nothing_old,
     a_dry_run_changes_nothing,
     what_is_not_ours_is_counted_and_left_alone,
     what_the_cleanup_has_still_to_do_is_left_to_it,
@@ -65,6 +66,19 @@ async fn run(app: &TestApp, options: Options) -> Report {
 /// found, done, failed, skipped
 fn counts(report: &Report) -> [u64; 4] {
     [report.found, report.done, report.failed, report.skipped]
+}
+
+/// A proxy on the way may write a `Date` of its own.
+async fn a_date_that_is_a_day_ahead_makes_nothing_old(app: TestApp) {
+    app.store.put(&nobodys(), b"young").await;
+    app.store.open(&nobodys()).await;
+    let date = (Utc::now() + TimeDelta::hours(25)).to_rfc2822();
+    for op in [Op::ListObjects, Op::ListMultipartUploads] {
+        app.store.faults().order(op, Fault::Header("date", date.clone()));
+    }
+    assert_eq!(counts(&run(&app, Options::default()).await), [0, 0, 0, 2]);
+    app.store.heal();
+    assert_eq!(run(&app, at_once()).await.done, 2);
 }
 
 async fn what_nothing_explains_is_removed(app: TestApp) {
