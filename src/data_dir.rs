@@ -151,13 +151,14 @@ impl DataDir {
         }
     }
 
-    /// Makes the store's folder where missing, mode 0700.
+    /// Makes the store's folder where missing, mode 0700, so that a power cut does not take it away with what is in it.
     ///
     /// # Errors
     /// It cannot be made.
     pub fn make_store(&self) -> Result<(), Error> {
         let path = self.store();
-        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|source| at(&path, source))
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.and_then(|()| File::open(&self.path)?.sync_all()).map_err(|source| at(&path, source))
     }
 
     pub fn path_of(&self, secret: &SecretFile) -> PathBuf {

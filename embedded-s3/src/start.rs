@@ -198,12 +198,19 @@ fn has_bytes(file: &Path) -> io::Result<bool> {
     }
 }
 
+/// Makes the folders that are missing, durably: what lies in one must not vanish with it in a power cut.
 fn make_private(root: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = root.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(root)
+    builder.create(root)?;
+    for dir in missing {
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync_dir(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
 }
 
 #[derive(Debug, thiserror::Error)]
