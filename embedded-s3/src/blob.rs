@@ -25,6 +25,11 @@ impl BlobId {
         (Self(first), Self(last))
     }
 
+    /// The folder.
+    pub fn shard(&self) -> u8 {
+        self.0[0]
+    }
+
     pub fn as_row(&self) -> &[u8] {
         &self.0
     }

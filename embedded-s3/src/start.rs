@@ -221,23 +221,32 @@ enum SweepError {
     Io(#[from] io::Error),
 }
 
+/// Names of blobs that are looked at together, and those of one folder more. Each takes some thirty bytes.
+const SWEPT_AT_ONCE: u32 = 50_000;
+
 /// Removes blobs that no row names: what a process left that died between blob and commit, or between
 /// commit and unlink. A row without its blob is damage from outside; it is reported, not repaired.
 async fn sweep(rows: &Rows, blobs: &Arc<Blobs>) -> Result<(), SweepError> {
-    let (mut removed, mut missing) = (0, 0);
-    for shard in 0..=u8::MAX {
-        let named = rows::sweep::named(&mut *rows.read().await?, shard).await?;
+    let (mut removed, mut missing, mut next) = (0, 0, Some(0));
+    while let Some(first) = next {
+        let (named, last) = rows::sweep::named(&mut *rows.read().await?, first, SWEPT_AT_ONCE).await?;
         let blobs = Arc::clone(blobs);
-        let (litter, found) = spawn_blocking(move || {
-            let found = blobs.list(shard)?;
-            let litter: Vec<_> = found.iter().copied().filter(|blob| !named.contains(blob)).collect();
-            blobs.discard(&litter);
-            io::Result::Ok((litter.len(), named.len() - (found.len() - litter.len())))
+        let (litter, lost) = spawn_blocking(move || {
+            let (mut removed, mut kept) = (0, 0);
+            for shard in first..=last {
+                let found = blobs.list(shard)?;
+                let litter: Vec<_> = found.iter().copied().filter(|blob| !named.contains(blob)).collect();
+                blobs.discard(&litter);
+                removed += litter.len();
+                kept += found.len() - litter.len();
+            }
+            io::Result::Ok((removed, named.len() - kept))
         })
         .await
         .map_err(io::Error::other)??;
         removed += litter;
-        missing += found;
+        missing += lost;
+        next = last.checked_add(1);
     }
     if removed > 0 {
         tracing::info!(removed, "removed blobs that no object and no part names");
