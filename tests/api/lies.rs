@@ -2,8 +2,8 @@
 //! what it is not, and nothing is destroyed on one answer.
 
 use chrono::TimeDelta;
-use entity::{SessionId, TenantId, asset, upload_session};
-use quaymaster::asset::{Promoted, promote};
+use entity::{SessionId, asset, upload_session};
+use quaymaster::asset::Promoted;
 use quaymaster::pass::Pass;
 use quaymaster::storage::Location;
 use sea_orm::EntityTrait;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::kit::{Actor, CHUNK, Fault, Lie, MIB, OWNER, Op, TestApp, Upload, sha256, stories};
-use crate::promote::{completed, promoted};
+use crate::promote::{completed, promoted, promoting};
 
 stories![
     an_object_that_is_not_seen_yet_is_waited_for,
@@ -293,11 +293,7 @@ async fn a_copy_of_what_was_not_completed_is_never_ready(app: TestApp) {
         let (upload, _) = completed(&ann, "reel.mov", size).await;
         // The server has looked, and the store has not begun.
         let held = app.store.faults().hold_request(op);
-        let promotion = tokio::spawn({
-            let (engine, tenant) = (app.engine().await, TenantId(ann.tenant.id));
-            let session: SessionId = upload.id.parse().unwrap();
-            async move { promote(&engine, tenant, session).await }
-        });
+        let promotion = tokio::spawn(promoting(app.engine().await, &ann, &upload));
         held.arrived().await;
         app.store.put(&upload.key(), &vec![b'x'; usize::try_from(size).unwrap()]).await;
         held.release();
@@ -375,11 +371,7 @@ async fn a_source_that_only_looks_say_is_another_fails_no_asset(app: TestApp) {
 
     let (second, _) = completed(&ann, "second.mov", 6 * MIB).await;
     let held = app.store.faults().hold_answer(Op::CopyObject);
-    let promotion = tokio::spawn({
-        let (engine, tenant) = (app.engine().await, TenantId(ann.tenant.id));
-        let session: SessionId = second.id.parse().unwrap();
-        async move { promote(&engine, tenant, session).await }
-    });
+    let promotion = tokio::spawn(promoting(app.engine().await, &ann, &second));
     held.arrived().await;
     app.store.faults().order(Op::HeadObject, another_etag());
     held.release();
@@ -400,11 +392,7 @@ async fn a_copy_that_cannot_be_proved_any_more_fails_no_asset(app: TestApp) {
     let (upload, _) = completed(&ann, "note.txt", 10).await;
     // The copy is made, the source deleted, and the database knows of neither.
     let held = app.store.faults().hold_answer(Op::CopyObject);
-    let promotion = tokio::spawn({
-        let (engine, tenant) = (app.engine().await, TenantId(ann.tenant.id));
-        let session: SessionId = upload.id.parse().unwrap();
-        async move { promote(&engine, tenant, session).await }
-    });
+    let promotion = tokio::spawn(promoting(app.engine().await, &ann, &upload));
     held.arrived().await;
     promotion.abort();
     promotion.await.unwrap_err();

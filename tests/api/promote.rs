@@ -47,7 +47,11 @@ pub async fn promoted(app: &TestApp, ann: &Actor, upload: &Upload) -> Result<Pro
     promoting(app.engine().await, ann, upload).await
 }
 
-fn promoting(engine: Engine, ann: &Actor, upload: &Upload) -> impl Future<Output = Result<Promoted>> + Send + 'static {
+pub fn promoting(
+    engine: Engine,
+    ann: &Actor,
+    upload: &Upload,
+) -> impl Future<Output = Result<Promoted>> + Send + 'static {
     let (tenant, session): (_, SessionId) = (TenantId(ann.tenant.id), upload.id.parse().unwrap());
     async move { promote(&engine, tenant, session).await }
 }
