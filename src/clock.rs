@@ -12,6 +12,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 /// by less.
 pub(crate) const CLOCKS_DIFFER_MAX: TimeDelta = TimeDelta::hours(1);
 
+/// A store's time, but no further ahead of ours than our signatures would be taken for: the `Date` of a proxy on the way,
+/// whose clock is wrong, makes nothing old.
+pub(crate) fn believed(store_time: DateTime<Utc>, our_time: DateTime<Utc>) -> DateTime<Utc> {
+    store_time.min(our_time + CLOCKS_DIFFER_MAX)
+}
+
 /// A wall clock that is put right by less than this is no news.
 const STEP_MIN: TimeDelta = TimeDelta::minutes(5);
 

@@ -9,7 +9,7 @@ use super::rows::{self, Queue};
 use super::sweep::{Fate, dealt_with, sum, sweep};
 use super::{Change, Guard, Outcome, Session, location, transition};
 use crate::caller::Actor;
-use crate::clock::{CLOCKS_DIFFER_MAX, seconds};
+use crate::clock::{believed, seconds};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::pass::{Report, Run};
@@ -161,7 +161,7 @@ async fn last_arrival(engine: &Engine, session: &Session, since: DateTime<Utc>) 
 /// How far the store's clock is ahead of ours. What cannot be known of it (the fraction of a second) is taken in favour of
 /// what has arrived, and so is a `Date` that is further ahead than our signatures would be taken for.
 fn ahead(our_now: DateTime<Utc>, store_now: DateTime<Utc>) -> TimeDelta {
-    let ahead = (store_now - our_now).min(CLOCKS_DIFFER_MAX);
+    let ahead = believed(store_now, our_now) - our_now;
     if -SAME_CLOCK < ahead && ahead <= TimeDelta::zero() { TimeDelta::zero() } else { ahead }
 }
 
@@ -170,6 +170,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::clock::CLOCKS_DIFFER_MAX;
 
     #[test]
     fn a_clock_that_differs_by_less_than_can_be_told_is_ours() {

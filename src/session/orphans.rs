@@ -12,7 +12,7 @@ use tracing::{info, instrument, warn};
 use super::Session;
 use super::rows::{self, Claim};
 use crate::action::{self, Act};
-use crate::clock::{CLOCKS_DIFFER_MAX, seconds};
+use crate::clock::{believed, seconds};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event::{Effect, record_effect};
@@ -533,12 +533,6 @@ fn of_upload(claim: &Claim, upload_id: &str) -> Verdict {
 
 fn of_ended(claim: &Claim) -> Verdict {
     if claim.storage_cleared_at.is_none() { Verdict::Waiting } else { Verdict::Orphan }
-}
-
-/// The store's time, but no further ahead of ours than our signatures would be taken for: the `Date` of a proxy on the way,
-/// whose clock is wrong, makes nothing old.
-fn believed(store_time: DateTime<Utc>, our_time: DateTime<Utc>) -> DateTime<Utc> {
-    store_time.min(our_time + CLOCKS_DIFFER_MAX)
 }
 
 /// In whole seconds, which is all that the store's `Date` has.
