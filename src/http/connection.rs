@@ -48,19 +48,19 @@ pub(super) struct Limits {
     write_timeout: Duration,
     per_address_max: usize,
     proxies: TrustedProxies,
-    /// Connections of each peer on which nothing is being answered.
-    unused: Mutex<HashMap<IpAddr, Unused>>,
+    /// Connections of each peer.
+    open: Mutex<HashMap<IpAddr, Open>>,
 }
 
 #[derive(Default)]
-struct Unused {
+struct Open {
     /// Those that have not sent a whole head yet.
     silent: usize,
-    /// Those on which an answer has begun, from then on until the next request.
+    /// Those that are kept open after an answer, from the first one on.
     kept: usize,
 }
 
-impl Unused {
+impl Open {
     fn of(&mut self, kind: Kind) -> &mut usize {
         match kind {
             Kind::Silent => &mut self.silent,
@@ -83,12 +83,12 @@ impl Limits {
             write_timeout: Duration::from_secs(settings.write_timeout_secs),
             per_address_max: settings.silent_connections_per_address_max,
             proxies,
-            unused: Mutex::default(),
+            open: Mutex::default(),
         })
     }
 
-    fn unused(&self) -> MutexGuard<'_, HashMap<IpAddr, Unused>> {
-        self.unused.lock().unwrap_or_else(PoisonError::into_inner)
+    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -107,14 +107,27 @@ impl Place {
         Self { limits: Arc::clone(limits), peer: embedded_s3::peer_of(address), is_proxy, counted: None }
     }
 
-    /// Counts it as one that is not used; `false` where the peer has as many as it may have.
+    /// Counts it as one that its peer keeps; `false` where the peer has as many as it may have. Counted once, so that further
+    /// requests need not ask what all connections share.
+    fn keep(&mut self) -> bool {
+        matches!(self.counted, Some(Kind::Kept)) || self.count(Kind::Kept)
+    }
+
+    /// It has asked for something.
+    fn speak(&mut self) {
+        if matches!(self.counted, Some(Kind::Silent)) {
+            self.uncount();
+        }
+    }
+
+    /// `false` where the peer has as many as it may have.
     fn count(&mut self, kind: Kind) -> bool {
         self.uncount();
         if self.is_proxy {
             return true;
         }
-        let mut unused = self.limits.unused();
-        let count = unused.entry(self.peer).or_default().of(kind);
+        let mut open = self.limits.open();
+        let count = open.entry(self.peer).or_default().of(kind);
         if *count >= self.limits.per_address_max {
             return false;
         }
@@ -125,11 +138,11 @@ impl Place {
 
     fn uncount(&mut self) {
         let Some(kind) = self.counted.take() else { return };
-        let mut unused = self.limits.unused();
-        if let Some(counts) = unused.get_mut(&self.peer) {
+        let mut open = self.limits.open();
+        if let Some(counts) = open.get_mut(&self.peer) {
             *counts.of(kind) -= 1;
             if counts.silent == 0 && counts.kept == 0 {
-                unused.remove(&self.peer);
+                open.remove(&self.peer);
             }
         }
     }
@@ -370,7 +383,7 @@ pub(super) async fn hold(
     let progress = req.conn_data::<Rc<Progress>>().cloned();
     let has_body = body.is_some();
     if let Some(progress) = &progress {
-        progress.place.borrow_mut().uncount();
+        progress.place.borrow_mut().speak();
         progress.go(Stage::Answering { has_body });
     }
     let exchange = Rc::new(Exchange { progress, body });
@@ -416,7 +429,7 @@ impl Exchange {
     /// Has the connection end with the answer where enough of its peer's are kept open.
     fn keep_or_close(&self, head: &mut ResponseHead) {
         if let Some(progress) = &self.progress
-            && !progress.place.borrow_mut().count(Kind::Kept)
+            && !progress.place.borrow_mut().keep()
         {
             head.set_connection_type(ConnectionType::Close);
         }

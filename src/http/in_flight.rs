@@ -115,12 +115,15 @@ impl InFlight {
         self.room(asker, bytes).await.ok_or_else(|| Problem::no_room(PATIENCE))
     }
 
-    /// The same for a body that may have so many bytes, before it is read.
+    /// The same for a body that may have so many bytes, before it is read. A small one, as most are, needs no room.
     ///
     /// # Errors
     /// 429 where there is none in three seconds.
-    pub(super) async fn reserve_for_body(&self, asker: Asker, bytes: usize) -> Result<Room, Problem> {
-        self.room(asker, bytes).await.ok_or_else(|| Problem::no_turn(PATIENCE))
+    pub(super) async fn reserve_for_body(&self, asker: Asker, bytes: usize) -> Result<Option<Room>, Problem> {
+        if bytes <= SMALL {
+            return Ok(None);
+        }
+        self.room(asker, bytes).await.ok_or_else(|| Problem::no_turn(PATIENCE)).map(Some)
     }
 
     async fn room(&self, asker: Asker, bytes: usize) -> Option<Room> {
