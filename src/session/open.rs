@@ -2,7 +2,8 @@ use entity::upload_session::UploadType;
 use serde_json::json;
 
 use super::discard::abort;
-use super::{Change, Outcome, Session, location, rows, transition};
+use super::transition::transition_alone;
+use super::{Change, Outcome, Session, location, rows};
 use crate::caller::Actor;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -31,7 +32,7 @@ pub(super) async fn open(engine: &Engine, session: &Session, actor: &Actor, agai
         },
     };
     let change = Change::open(actor, upload_id.as_deref());
-    let outcome = transition(engine, session, change, async |_, _| Ok(())).await?;
+    let outcome = transition_alone(engine, session, change).await?;
     match outcome {
         Outcome::Moved(session) => Ok(session),
         Outcome::Already(session) | Outcome::Refused(session) | Outcome::GuardFailed(session) => {

@@ -5,14 +5,17 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use entity::upload_session::{self, Column, FailureReason, Status};
 use entity::{SessionId, TenantId};
-use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{ActiveEnum, ColumnTrait, ConnectionTrait, FromQueryResult, QueryFilter, Statement, UpdateMany};
+use sea_orm::sea_query::{Alias, Asterisk, CommonTableExpression, Expr, ExprTrait, Query, WithClause};
+use sea_orm::{
+    ActiveEnum, ColumnTrait, ConnectionTrait, DbBackend, FromQueryResult, QueryFilter, QueryTrait, Statement,
+    UpdateMany,
+};
 use serde_json::{Value, json};
 
 use super::rows;
 use super::state::{Event, Row, Verdict, is_terminal, judge};
 use crate::caller::Actor;
-use crate::database::{Tx, db_error, values};
+use crate::database::{Tx, db_error, insert_where, values};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event::chain::{Entry, Link};
@@ -148,7 +151,38 @@ pub async fn transition(
     Ok(outcome)
 }
 
-/// The same inside a transaction that has more to do.
+/// The same of a change that does not end the session, where nothing else is to be written. PostgreSQL is asked by one
+/// statement, which is a transaction by itself: each further one would be a round trip.
+///
+/// # Errors
+/// As [`transition`].
+pub(super) async fn transition_alone(engine: &Engine, seen: &Session, change: Change<'_>) -> Result<Outcome> {
+    let conn = engine.db.write_conn().of(seen.tenant_id);
+    if conn.get_database_backend() == DbBackend::Postgres
+        && let Verdict::Move(to) = judge(seen.status, change.event)
+        && !is_terminal(to)
+    {
+        let (now, seq) = (engine.clock.now(), seen.event_seq + 1);
+        let entry = entry(seen.status, &change, to, now);
+        let link = engine.keys.link(&seen.chain_head, seen.tenant_id, seen.id, seq, &entry);
+        let event = event::rows::row(seen.tenant_id, seen.id, seq, &entry, &link.mac);
+        let (moved, told) = (Alias::new("moved"), Alias::new("told"));
+        let update = guarded_update(seen, &change, &link, now).into_query().returning_all().to_owned();
+        let mut with = WithClause::new();
+        with.cte(CommonTableExpression::new().table_name(moved.clone()).query(update).to_owned());
+        let insert = insert_where([event], &moved);
+        with.cte(CommonTableExpression::new().table_name(told).query(insert).to_owned());
+        let select = Query::select().column(Asterisk).from(moved).to_owned().with(with);
+        if let Some(row) = conn.query_one(&select).await.map_err(db_error)? {
+            engine.db.tell(event::rows::CHANNEL).await;
+            return Ok(Outcome::Moved(Session::from_query_result(&row, "").map_err(db_error)?));
+        }
+    }
+    // Somebody was quicker, or what the caller has read is old.
+    transition(engine, seen, change, async |_, _| Ok(())).await
+}
+
+/// [`transition`] inside a transaction that has more to do.
 pub(super) async fn step(engine: &Engine, tx: &Tx, seen: &Session, change: &Change<'_>) -> Result<Outcome> {
     let now = engine.clock.now();
     let mut seen = seen.clone();
