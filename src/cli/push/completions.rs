@@ -13,8 +13,9 @@ const SESSIONS_MAX: usize = 1_000;
 /// Requests under way at a time: one that the store holds up must not hold up all files.
 const REQUESTS_MAX: usize = 4;
 
-/// How long a request waits for further sessions, where there are more to come.
-const GATHER: Duration = Duration::from_millis(50);
+/// How long a request waits for further sessions, where there are more to come. One does at a time, or they would share what
+/// comes.
+const GATHER: Duration = Duration::from_millis(100);
 
 type Answer = Result<Asset, Error>;
 
@@ -23,11 +24,16 @@ pub struct Completions {
     waiting: Mutex<Vec<(String, oneshot::Sender<Answer>)>>,
     /// Of those whose requests are under way; those that come meanwhile are the next one's.
     turns: Semaphore,
+    gathering: tokio::sync::Mutex<()>,
 }
 
 impl Default for Completions {
     fn default() -> Self {
-        Self { waiting: Mutex::default(), turns: Semaphore::new(REQUESTS_MAX) }
+        Self {
+            waiting: Mutex::default(),
+            turns: Semaphore::new(REQUESTS_MAX),
+            gathering: tokio::sync::Mutex::default(),
+        }
     }
 }
 
@@ -54,10 +60,13 @@ impl Completions {
                     },
                     turn = self.turns.acquire() => turn.expect("the semaphore is never closed"),
                 };
+                let gathering = self.gathering.lock().await;
                 if more_to_come {
                     tokio::time::sleep(GATHER).await;
                 }
-                let (sessions, senders): (Vec<_>, Vec<_>) = self.take().into_iter().unzip();
+                let taken = self.take();
+                drop(gathering);
+                let (sessions, senders): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
                 if sessions.is_empty() {
                     // It is under way with somebody else.
                     drop(turn);
