@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::kit::{Database, MIB, Server, Site, Store, new_upload};
 use crate::table::Row;
 
-const IDLE_LIMIT_MIB: f64 = 30.0;
+const IDLE_LIMIT_MIB: f64 = 40.0;
 const OPEN_LIMIT_MIB: f64 = 64.0;
 /// Half of the 10,000 sessions come by batches, half by requests of their own.
 const BATCHES: usize = 5;
