@@ -3,19 +3,15 @@
 //! A plain driver: what matters is the ratio within one run, in a table that can be pasted into a commit.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "server/sdk.rs"]
+mod sdk;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
-use aws_sdk_s3::presigning::PresigningConfig;
 use quaymaster::settings::{self, Provider, ProvisionStrategy, Secret};
 use quaymaster::storage::{Location, Storage};
-
-const KEY: &str = "temp/uploads/01997b7e-0000-7000-8000-000000000000/original";
-/// As long as those of AWS.
-const UPLOAD_ID: &str = "VXBsb2FkIElEIGZvciBlbHZpbmcncyBteS1tb3ZpZS5tMnRzIHVwbG9hZA_VXBsb2FkIElEIGZvciBlbHZpbmcncyBteS1tb3ZpZS5tMnRz_0123456789abcdef";
-const TTL: Duration = Duration::from_secs(900);
-const PART_BYTES: u32 = 8 << 20;
+use sdk::{KEY, PART_BYTES, TTL, UPLOAD_ID};
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -25,10 +21,10 @@ fn main() {
     );
     for (credential, token) in [("long-lived", None), ("temporary", Some("t".repeat(900)))] {
         let storage = runtime.block_on(Storage::connect(&settings(token.as_deref()))).unwrap();
-        let sdk = sdk(token);
+        let sdk = sdk::client(token);
         for count in [1, 100, 10_000] {
             let here = median(|| runtime.block_on(here(&storage, count)));
-            let there = median(|| runtime.block_on(there(&sdk, count)));
+            let there = median(|| runtime.block_on(sdk::presign(&sdk, count)));
             let each = |time: Duration| format!("{:.2} µs", time.as_secs_f64() * 1e6 / f64::from(count));
             let ratio = there.as_secs_f64() / here.as_secs_f64();
             println!(
@@ -48,17 +44,6 @@ async fn here(storage: &Storage, count: u32) {
     let parts = (1..=count).map(|number| (number, u64::from(PART_BYTES)));
     let mut signer = storage.signer().await.unwrap().parts(&at, UPLOAD_ID, TTL);
     let urls: Vec<_> = parts.map(|(number, size)| signer.url(number, size)).collect();
-    assert_eq!(black_box(urls).len(), count as usize);
-}
-
-async fn there(sdk: &aws_sdk_s3::Client, count: u32) {
-    let mut urls = Vec::new();
-    for number in 1..=count {
-        let request = sdk.upload_part().bucket("uploads").key(KEY).upload_id(UPLOAD_ID);
-        let request = request.part_number(number.try_into().unwrap()).content_length(PART_BYTES.into());
-        let signed = request.presigned(PresigningConfig::expires_in(TTL).unwrap()).await.unwrap();
-        urls.push(signed.uri().to_owned());
-    }
     assert_eq!(black_box(urls).len(), count as usize);
 }
 
@@ -97,15 +82,4 @@ fn settings(token: Option<&str>) -> settings::Storage {
         max_object_bytes: None,
         max_copy_bytes: None,
     }
-}
-
-fn sdk(token: Option<String>) -> aws_sdk_s3::Client {
-    let credentials =
-        Credentials::new("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", token, None, "bench");
-    let config = aws_sdk_s3::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("eu-west-1"))
-        .credentials_provider(credentials)
-        .build();
-    aws_sdk_s3::Client::from_conf(config)
 }

@@ -70,6 +70,15 @@ struct Figures {
     pass: Duration,
     cleanup: Duration,
     direct: Direct,
+    hot: Vec<Updates>,
+}
+
+/// Those of one table, and how many of them wrote no index (heap-only tuples).
+#[derive(Debug)]
+struct Updates {
+    table: String,
+    all: i64,
+    hot: i64,
 }
 
 /// What direct uploads take, all of one, each with its promotion and the places of its events.
@@ -114,8 +123,8 @@ async fn measure(finished: u64) -> Figures {
     let cleanup = begun.elapsed();
     assert_eq!((report.found, report.done), (ABANDONED as u64, ABANDONED as u64), "{report:?}");
     let direct = cost_of_direct(engine, &caller).await;
-    home.remove().await;
-    Figures { finished, table_mib: bytes as f64 / f64::from(1 << 20), select, fail, pass, cleanup, direct }
+    let hot = home.remove().await;
+    Figures { finished, table_mib: bytes as f64 / f64::from(1 << 20), select, fail, pass, cleanup, direct, hot }
 }
 
 fn run(older_than: Option<TimeDelta>) -> Run {
@@ -166,9 +175,24 @@ impl Home {
         Self { engine, admin, name, _store: store, _dir: dir }
     }
 
-    async fn remove(self) {
+    /// Returns what was updated since the database was made.
+    async fn remove(self) -> Vec<Updates> {
+        // A connection that ends says what it has done.
         self.engine.db.close().await.unwrap();
+        let (server, _) = self.admin.rsplit_once('/').unwrap();
+        let db = sea_orm::Database::connect(format!("{server}/{}", self.name)).await.unwrap();
+        let sql = "SELECT CAST(relname AS text), n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables
+            WHERE n_tup_upd > 0 ORDER BY n_tup_upd DESC";
+        let rows = db.query_all_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
+        let updates = rows.iter().map(|row| Updates {
+            table: row.try_get_by_index(0).unwrap(),
+            all: row.try_get_by_index(1).unwrap(),
+            hot: row.try_get_by_index(2).unwrap(),
+        });
+        let updates = updates.collect();
+        db.close().await.unwrap();
         execute(&self.admin, &format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
+        updates
     }
 }
 
@@ -346,6 +370,13 @@ fn print(figures: &[Figures]) -> bool {
         println!(
             "{finished:>8}  a direct upload until READY: {millis:.2} ms of {DIRECT} at 8 at once, {wal_bytes:.0} bytes of WAL; \
              {events_per_sec:.0} events a second get their places"
+        );
+    }
+    for Figures { finished, hot, .. } in figures {
+        let share = |of: &Updates| format!("{} {:.0} % of {}", of.table, of.hot as f64 * 100.0 / of.all as f64, of.all);
+        println!(
+            "{finished:>8}  updates that write no index: {}",
+            hot.iter().map(share).collect::<Vec<_>>().join(", ")
         );
     }
     let (Some(first), Some(last)) = (figures.first(), figures.last()) else { return true };

@@ -57,6 +57,7 @@ impl Store {
 
 /// A place for a server, with a database that is migrated and a tenant in it; nothing runs yet.
 pub struct Site {
+    pub database: Database,
     env: Vec<(String, String)>,
     dir: TempDir,
     token: String,
@@ -91,7 +92,7 @@ impl Site {
         // The first command makes the folder, and in it the secrets.
         command_at(dir.path(), &env, &["tenant", "create", TENANT, "--brand", "main"]);
         let s3 = garage.unwrap_or_else(|| S3::embedded(store_port, &data));
-        let mut site = Self { env, dir, token: String::new(), s3 };
+        let mut site = Self { database, env, dir, token: String::new(), s3 };
         site.token = site.user_token(TENANT);
         site
     }

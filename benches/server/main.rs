@@ -15,6 +15,7 @@ mod presign;
 mod push;
 mod push_small;
 mod ready;
+mod sdk;
 mod share;
 mod table;
 

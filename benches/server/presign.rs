@@ -1,8 +1,15 @@
-//! Presigning many URLs at once, which `benches/presign.rs` measures.
+//! Presigning many URLs at once, which `benches/presign.rs` measures; and one URL of the SDK's as a unit for other figures.
 
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::load::{median, millis};
+use crate::sdk;
 use crate::table::Row;
 
 /// Microseconds per URL, of as many as are signed at once.
@@ -21,27 +28,18 @@ pub fn run() -> Vec<Row> {
     lines().iter().map(row).collect()
 }
 
-/// What one URL takes the SDK's presigner, in milliseconds.
-pub fn sdk_ms() -> f64 {
-    lines().iter().find(|line| line.count == 1).expect("one URL is signed alone").sdk / 1e3
-}
-
-/// The lines of that benchmark, which runs once however many parts ask for them.
-fn lines() -> &'static [Line] {
-    static LINES: OnceLock<Vec<Line>> = OnceLock::new();
-    LINES.get_or_init(|| {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let output = Command::new(cargo)
-            .args(["bench", "--locked", "--quiet", "--bench", "presign"])
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap();
-        let printed = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "the benchmark failed:\n{printed}");
-        let lines: Vec<_> = printed.lines().filter_map(line).collect();
-        assert!(!lines.is_empty(), "no line was understood:\n{printed}");
-        lines
-    })
+fn lines() -> Vec<Line> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["bench", "--locked", "--quiet", "--bench", "presign"])
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "the benchmark failed:\n{printed}");
+    let lines: Vec<_> = printed.lines().filter_map(line).collect();
+    assert!(!lines.is_empty(), "no line was understood:\n{printed}");
+    lines
 }
 
 /// `10000  long-lived  5.7ms  0.57 µs  220.5ms  22.05 µs  38.8x`
@@ -51,4 +49,44 @@ fn line(line: &str) -> Option<Line> {
         return None;
     };
     Some(Line { count: count.parse().ok()?, here: here.parse().ok()?, sdk: sdk.parse().ok()? })
+}
+
+/// Has the SDK presign URLs while something else is measured: the unit of figures that depend on the machine and on how busy
+/// it is.
+pub struct Presigner {
+    ends: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Duration>>,
+}
+
+/// Between two: short enough to find the caches as warm as a request does that comes after others of its kind.
+const PAUSE: Duration = Duration::from_micros(100);
+
+impl Presigner {
+    pub fn start() -> Self {
+        let ends = Arc::<AtomicBool>::default();
+        let ended = Arc::clone(&ends);
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let (sdk, mut times) = (sdk::client(None), Vec::new());
+            while !ended.load(Ordering::Relaxed) {
+                let before = cpu_of_this_thread();
+                runtime.block_on(sdk::presign(&sdk, 1));
+                times.push(cpu_of_this_thread() - before);
+                thread::sleep(PAUSE);
+            }
+            times
+        });
+        Self { ends, thread }
+    }
+
+    /// Milliseconds of processor time that one took: the median.
+    pub fn end(self) -> f64 {
+        self.ends.store(true, Ordering::Relaxed);
+        millis(median(&self.thread.join().unwrap()))
+    }
+}
+
+fn cpu_of_this_thread() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.try_into().unwrap())
 }

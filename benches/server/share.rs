@@ -72,16 +72,18 @@ struct Limit {
     lists: u32,
 }
 
-/// HEADs for the verb's own request: one for the round trip, one for the token and the JSON, which a HEAD does without.
-const REQUEST: u32 = 2;
+/// HEADs for the verb's own request: one for the round trip, one for the token and the JSON, which a HEAD does without, and
+/// one for what the SDK does besides the calls that the thin client makes too: its retries, checks and signatures.
+const REQUEST: u32 = 3;
 
 impl Limit {
-    /// `statements`: those beside the commits. Each is a round trip to PostgreSQL; in SQLite they are calls within the
-    /// process, and all of them together count as one.
-    const fn new(database: Database, commits: u32, statements: u32, lists: u32) -> Self {
+    /// `others`: what is read or written beside one row for each commit. On PostgreSQL each stands for a round trip, as most
+    /// of them are; in SQLite they are calls within the process, and all those of a transaction count as one.
+    const fn new(database: Database, commits: u32, others: u32, lists: u32) -> Self {
         let round_trips = match database {
-            Database::Sqlite => 1,
-            Database::Postgres => statements,
+            Database::Sqlite if commits == 0 => 1,
+            Database::Sqlite => commits,
+            Database::Postgres => others,
         };
         Self { commits, heads: REQUEST + round_trips, lists }
     }
