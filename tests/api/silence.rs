@@ -92,6 +92,14 @@ async fn all_are_well(ann: &Actor, from: usize) {
     for answer in join_all((0..20).map(|_| ann.list("status=UPLOADING"))).await {
         answer.ok();
     }
+    // Those that are opened at once have one statement for many: these have several each.
+    let reel = json!({"file_name": "reel.mov", "file_size": 20 << 20});
+    let opened = join_all((0..20).map(|_| ann.initiate_with(&reel))).await;
+    let found = opened.into_iter().map(async |answer| {
+        let session = answer.created();
+        ann.get(&format!("/app/uploads/{}", session["upload_session_id"].as_str().unwrap())).await.ok();
+    });
+    join_all(found).await;
 }
 
 async fn database_falls_silent(app: TestApp) {
