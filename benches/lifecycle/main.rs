@@ -264,7 +264,7 @@ async fn open_abandoned(engine: &Engine, caller: &Caller) {
 
 async fn cost_of_direct(engine: &Engine, caller: &Caller) -> Direct {
     while event::sequence(engine).await.unwrap() > 0 {}
-    let client = &reqwest::Client::new();
+    let (client, workers) = (&reqwest::Client::new(), jobs::start(engine));
     let (before, begun) = (wal(engine).await, Instant::now());
     let uploads = stream::iter(0..DIRECT).map(|n| async move {
         let new = NewUpload {
@@ -287,8 +287,11 @@ async fn cost_of_direct(engine: &Engine, caller: &Caller) -> Direct {
         session::complete(engine, caller, opened.session.id, &Completion::default()).await.unwrap();
     });
     uploads.buffer_unordered(8).collect::<Vec<_>>().await;
-    jobs::work_off(engine).await.unwrap();
+    while is_any_job_left(engine).await {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let millis = begun.elapsed().as_secs_f64() * 1e3 / DIRECT as f64;
+    workers.stop(Duration::from_secs(5)).await;
     let (begun, mut events) = (Instant::now(), 0);
     loop {
         match event::sequence(engine).await.unwrap() {
@@ -298,6 +301,11 @@ async fn cost_of_direct(engine: &Engine, caller: &Caller) -> Direct {
     }
     let events_per_sec = events as f64 / begun.elapsed().as_secs_f64();
     Direct { millis, wal_bytes: (wal(engine).await - before) / DIRECT as f64, events_per_sec }
+}
+
+async fn is_any_job_left(engine: &Engine) -> bool {
+    let any = Statement::from_string(DbBackend::Postgres, "SELECT EXISTS (SELECT 1 FROM job)");
+    engine.db.conn().query_one_raw(any).await.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
 /// Bytes of it so far.
