@@ -45,8 +45,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Batches that are announced at a time: while files of one are sent, there are sessions for the next.
 const BATCHES_AHEAD: usize = 2;
-/// Files that are sent and wait for their assets, beside those that are being sent.
-const COMPLETED_AHEAD: usize = 64;
+/// Files that are sent and wait for their assets, beside those that are being sent: more than come while some gather and a few
+/// requests are under way, or those would hold up the sending.
+const COMPLETED_AHEAD: usize = 256;
 
 const FAILED: u8 = 1;
 const NOTHING_TO_DO: u8 = 2;
