@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::error::Error;
 use super::wire::Asset;
@@ -51,16 +51,15 @@ impl Completions {
             self.waiting().push((session_id.to_owned(), sender));
             loop {
                 // Somebody else may have taken it along, and has the answer sooner than there is a turn.
-                let turn = tokio::select! {
+                let (gathering, turn) = tokio::select! {
                     biased;
                     answered = &mut answer => match answered {
                         Ok(answered) => return answered,
                         // Whoever had taken it along went away before there was an answer.
                         Err(_) => break,
                     },
-                    turn = self.turns.acquire() => turn.expect("the semaphore is never closed"),
+                    both = self.turn() => both,
                 };
-                let gathering = self.gathering.lock().await;
                 if more_to_come {
                     tokio::time::sleep(GATHER).await;
                 }
@@ -88,6 +87,12 @@ impl Completions {
                 }
             }
         }
+    }
+
+    /// In this order: nobody keeps a turn while another one gathers.
+    async fn turn(&self) -> (tokio::sync::MutexGuard<'_, ()>, SemaphorePermit<'_>) {
+        let gathering = self.gathering.lock().await;
+        (gathering, self.turns.acquire().await.expect("the semaphore is never closed"))
     }
 
     /// The next ones, as many as one request takes; those that nobody waits for any more are dropped.
