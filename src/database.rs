@@ -305,7 +305,7 @@ impl Database {
     /// Listens to other processes, on a connection beside the pool's; `None` on SQLite, where there is no such thing.
     pub async fn listen(&self, channel: &str) -> Result<Option<Listener>> {
         let Pool::Postgres(pool) = self.writes.pool() else { return Ok(None) };
-        let own = pool.beside();
+        let own = pool.for_listener();
         let mut listener = PgListener::connect_with(&own).await.map_err(listen_error)?;
         // Whoever listens must know that the line broke, to look for what was said meanwhile.
         listener.eager_reconnect(false);

@@ -4,40 +4,37 @@
 //! future that is dropped in the middle of a statement leaves a connection of which nobody knows how it stands: sqlx
 //! puts it back into its pool after a ping that it waits for without a limit, and after a BEGIN even in the middle of a
 //! transaction that nobody ends. So each step has a limit here, and a connection goes back only where all that was begun
-//! on it has come to its end and it answers in time. Any other one is closed at once, and its place in the pool is free.
+//! on it has come to its end. Any other one is closed at once, and its place in the pool is free.
+
+mod connections;
 
 use std::io;
-use std::panic::resume_unwind;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::sea_query::Values;
 use sea_orm::{
-    ConnAcquireErr, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr,
-    SqlxPostgresConnector, Statement,
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, SqlxPostgresConnector,
+    Statement,
 };
 use sea_query_sqlx::SqlxValues;
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Postgres};
-use tokio::runtime::Handle;
+use sqlx::{AssertSqlSafe, Executor as _, Postgres};
 use tokio::sync::Mutex;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
-use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-use super::TEST_AFTER_IDLE;
+use connections::{Connections, Held};
+
 use crate::settings;
 
 /// How long a connection has for the answer to a ping.
 const PING: Duration = Duration::from_secs(2);
 /// The server itself ends a statement after `statement_timeout_secs`, and has so long to say so.
 const GRACE: Duration = Duration::from_secs(2);
-/// For the closing of a pool, after the last request.
-const CLOSE: Duration = Duration::from_secs(5);
-
 /// How long the server lets a transaction lie idle. Ours never wait for anything but the database, so one that does
 /// belongs to a process that is frozen or gone, and others wait for the rows that it has locked.
 const IDLE_TRANSACTION: Duration = Duration::from_secs(5);
@@ -85,37 +82,16 @@ impl Server {
 
     /// Connects when the first statement comes.
     pub(super) fn pool(&self, most: u32, planning: Planning) -> Pool {
-        let session = self.session(planning);
-        let options = PgPoolOptions::new()
-            .max_connections(most)
-            .acquire_timeout(self.acquire)
-            .test_before_acquire(false)
-            .before_acquire(|connection, idle| {
-                Box::pin(async move {
-                    if idle.idle_for >= TEST_AFTER_IDLE {
-                        timeout(PING, connection.ping()).await.map_err(|_| silence())??;
-                    }
-                    Ok(true)
-                })
-            })
-            // By statements and not by parameters of the start, which connection poolers such as PgBouncer refuse.
-            .after_connect(move |connection, _| {
-                let session = session.clone();
-                Box::pin(async move { prepare(connection, session).await })
-            });
-        Pool {
-            pool: options.connect_lazy_with(self.options.clone()),
-            home: Handle::current(),
-            limit: self.statement + GRACE,
-        }
+        let connections = Connections::new(self.options.clone(), self.session(planning), most, self.acquire);
+        Pool { connections: Arc::new(connections), limit: self.statement + GRACE }
     }
 
     fn session(&self, planning: Planning) -> String {
         let mut session = format!(
-            "SET statement_timeout = '{}s'; SET lock_timeout = '{}s'; SET idle_in_transaction_session_timeout = '{}s'",
+            "SET statement_timeout = '{}s'; SET lock_timeout = '{}s'; {}",
             self.statement.as_secs(),
             LOCK.as_secs(),
-            IDLE_TRANSACTION.as_secs()
+            end_of_idle_transactions()
         );
         if planning == Planning::Anew {
             session.push_str("; SET plan_cache_mode = force_custom_plan");
@@ -124,8 +100,13 @@ impl Server {
     }
 }
 
-async fn prepare(connection: &mut PgConnection, session: String) -> Result<(), sqlx::Error> {
-    connection.execute(sqlx::raw_sql(AssertSqlSafe(session))).await?;
+fn end_of_idle_transactions() -> String {
+    format!("SET idle_in_transaction_session_timeout = '{}s'", IDLE_TRANSACTION.as_secs())
+}
+
+/// By statements and not by parameters of the start, which connection poolers such as PgBouncer refuse.
+async fn prepare(connection: &mut PgConnection, session: &str) -> Result<(), sqlx::Error> {
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(session.to_owned()))).await?;
     // Not every system has each of these. Without them, what holds on our side still does.
     match connection.execute(sqlx::raw_sql(ENDS_OF_LINES)).await {
         Err(error) if error.as_database_error().is_some() => {
@@ -139,9 +120,7 @@ async fn prepare(connection: &mut PgConnection, session: String) -> Result<(), s
 /// A pool of connections to PostgreSQL.
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
-    pool: PgPool,
-    /// Where connections are made: its threads hear what comes on them, however busy those are that asked.
-    home: Handle,
+    connections: Arc<Connections>,
     /// For a statement, and for begin and commit.
     limit: Duration,
 }
@@ -152,19 +131,23 @@ impl Pool {
         self.lend().await.map(drop)
     }
 
-    /// The pool without limits and without what is done to its connections here.
+    /// A connection like the pool's, beside it and without the limits that steps have here.
     pub(super) fn bare(&self) -> DatabaseConnection {
-        SqlxPostgresConnector::from_sqlx_postgres_pool(self.pool.clone())
+        SqlxPostgresConnector::from_sqlx_postgres_pool(self.beside(self.connections.session().to_owned()))
     }
 
-    /// A pool of one connection beside this one, whose statements may wait for ever, for a listener.
-    pub(super) fn beside(&self) -> PgPool {
-        let own = PgPoolOptions::new().max_connections(1).acquire_timeout(self.pool.options().get_acquire_timeout());
-        let own = own.after_connect(|connection, _| {
-            let session = format!("SET idle_in_transaction_session_timeout = '{}s'", IDLE_TRANSACTION.as_secs());
-            Box::pin(prepare(connection, session))
+    /// A connection beside the pool's whose statements may wait for ever, for a listener.
+    pub(super) fn for_listener(&self) -> PgPool {
+        self.beside(end_of_idle_transactions())
+    }
+
+    fn beside(&self, session: String) -> PgPool {
+        let one = PgPoolOptions::new().max_connections(1).acquire_timeout(self.connections.wait());
+        let one = one.after_connect(move |connection, _| {
+            let session = session.clone();
+            Box::pin(async move { prepare(connection, &session).await })
         });
-        own.connect_lazy_with(self.pool.connect_options().as_ref().clone())
+        one.connect_lazy_with(self.connections.options().clone())
     }
 
     pub(super) async fn begin(&self) -> Result<Transaction, DbErr> {
@@ -186,33 +169,14 @@ impl Pool {
         Ok(Transaction(Mutex::new(lent)))
     }
 
-    /// Waits for the connections that are lent, but not for long: what does not answer by then is left to the system.
     pub(super) async fn close(&self) {
-        if timeout(CLOSE, self.pool.close()).await.is_err() {
-            debug!("a connection to the database was not given back before the end");
-        }
+        self.connections.close().await;
     }
 
     async fn lend(&self) -> Result<Lent, DbErr> {
-        let acquired = match self.pool.num_idle() {
-            0 => {
-                let pool = self.pool.clone();
-                let acquiring = AbortOnDropHandle::new(self.home.spawn(async move { pool.acquire().await }));
-                // Without a panic it ends early only with the process's own runtime.
-                acquiring.await.unwrap_or_else(|ended| {
-                    ended.try_into_panic().map_or(Err(sqlx::Error::PoolClosed), |panic| resume_unwind(panic))
-                })
-            }
-            _ => self.pool.acquire().await,
-        };
-        let connection = acquired.map_err(|error| match error {
-            sqlx::Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
-            sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
-            error => DbErr::Conn(RuntimeErr::SqlxError(error.into())),
-        })?;
         Ok(Lent {
-            connection: Some(connection),
-            home: self.home.clone(),
+            held: Some(self.connections.take().await?),
+            connections: Arc::clone(&self.connections),
             limit: self.limit,
             is_under_way: false,
             is_in_transaction: false,
@@ -225,8 +189,8 @@ impl Pool {
 #[derive(Debug)]
 struct Lent {
     /// Until it is dropped.
-    connection: Option<PoolConnection<Postgres>>,
-    home: Handle,
+    held: Option<Held>,
+    connections: Arc<Connections>,
     limit: Duration,
     /// Something was begun on it that has not come to its end.
     is_under_way: bool,
@@ -243,7 +207,7 @@ impl Lent {
             return Err(query_error(silence()));
         }
         self.is_under_way = true;
-        self.connection.as_deref_mut().ok_or_else(|| query_error(sqlx::Error::WorkerCrashed))
+        self.held.as_mut().map(|held| &mut held.connection).ok_or_else(|| query_error(sqlx::Error::WorkerCrashed))
     }
 
     fn settle<T>(&mut self, outcome: Result<Result<T, sqlx::Error>, Elapsed>) -> Result<T, sqlx::Error> {
@@ -283,23 +247,23 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        let Some(connection) = self.connection.take() else { return };
-        match Handle::try_current() {
-            Ok(_) if !self.is_under_way => drop(self.home.spawn(give_back(connection, self.is_in_transaction))),
+        match self.held.take() {
             // Closes it here and now. To say goodbye would be one more step to wait for.
-            _ => drop(connection.detach()),
+            held if self.is_under_way => drop(held),
+            Some(held) if self.is_in_transaction => {
+                drop(self.connections.home().spawn(roll_back(held, Arc::clone(&self.connections))));
+            }
+            Some(held) => self.connections.give_back(held),
+            None => {}
         }
     }
 }
 
-/// Where it does not answer in time, it is closed by being dropped, outside of its pool.
-async fn give_back(mut connection: PoolConnection<Postgres>, is_in_transaction: bool) {
-    if is_in_transaction && !matches!(timeout(PING, connection.execute("ROLLBACK")).await, Ok(Ok(_))) {
-        drop(connection.detach());
-        return;
+/// Where it does not answer in time, it is closed by being dropped.
+async fn roll_back(mut held: Held, connections: Arc<Connections>) {
+    if matches!(timeout(PING, held.connection.execute("ROLLBACK")).await, Ok(Ok(_))) {
+        connections.give_back(held);
     }
-    // Pings it.
-    drop(timeout(PING, connection.return_to_pool()).await);
 }
 
 /// A transaction on PostgreSQL. Dropped, it is rolled back a moment later.
