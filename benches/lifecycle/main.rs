@@ -85,8 +85,16 @@ struct Updates {
 #[derive(Debug)]
 struct Direct {
     millis: f64,
-    wal_bytes: f64,
+    wal: Wal,
     events_per_sec: f64,
+}
+
+/// Bytes of the log for one upload.
+#[derive(Debug)]
+struct Wal {
+    records: f64,
+    /// Whole pages, of those that are written for the first time since the last checkpoint.
+    pages: f64,
 }
 
 async fn measure(finished: u64) -> Figures {
@@ -264,8 +272,10 @@ async fn open_abandoned(engine: &Engine, caller: &Caller) {
 
 async fn cost_of_direct(engine: &Engine, caller: &Caller) -> Direct {
     while event::sequence(engine).await.unwrap() > 0 {}
+    // Which pages are in the log as a whole depends on when the last one was: it is now.
+    engine.db.conn().execute_unprepared("CHECKPOINT").await.unwrap();
     let (client, workers) = (&reqwest::Client::new(), jobs::start(engine));
-    let (before, begun) = (wal(engine).await, Instant::now());
+    let (before, begun) = (end_of_wal(engine).await, Instant::now());
     let uploads = stream::iter(0..DIRECT).map(|n| async move {
         let new = NewUpload {
             file_name: format!("{n}.png"),
@@ -300,7 +310,7 @@ async fn cost_of_direct(engine: &Engine, caller: &Caller) -> Direct {
         }
     }
     let events_per_sec = events as f64 / begun.elapsed().as_secs_f64();
-    Direct { millis, wal_bytes: (wal(engine).await - before) / DIRECT as f64, events_per_sec }
+    Direct { millis, wal: wal_since(engine, &before).await, events_per_sec }
 }
 
 async fn is_any_job_left(engine: &Engine) -> bool {
@@ -308,11 +318,23 @@ async fn is_any_job_left(engine: &Engine) -> bool {
     engine.db.conn().query_one_raw(any).await.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
-/// Bytes of it so far.
-async fn wal(engine: &Engine) -> f64 {
-    let sql = "SELECT CAST(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0') AS float8)";
+async fn end_of_wal(engine: &Engine) -> String {
+    let sql = "SELECT CAST(pg_current_wal_insert_lsn() AS text)";
     let row = engine.db.conn().query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
     row.try_get_by_index(0).unwrap()
+}
+
+async fn wal_since(engine: &Engine, before: &str) -> Wal {
+    let conn = engine.db.conn();
+    // Only what is flushed can be read.
+    conn.execute_unprepared("CREATE EXTENSION IF NOT EXISTS pg_walinspect; CHECKPOINT").await.unwrap();
+    let sql = format!(
+        "SELECT CAST(sum(record_size) AS float8), CAST(sum(fpi_size) AS float8)
+         FROM pg_get_wal_stats('{before}', pg_current_wal_flush_lsn())"
+    );
+    let row = conn.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
+    let of_one = |index| row.try_get_by_index::<f64>(index).unwrap() / DIRECT as f64;
+    Wal { records: of_one(0), pages: of_one(1) }
 }
 
 async fn cost_of_select(engine: &Engine, cutoff: chrono::DateTime<Utc>) -> Cost {
@@ -374,10 +396,11 @@ fn print(figures: &[Figures]) -> bool {
             cleanup.as_secs_f64(),
         );
     }
-    for Figures { finished, direct: Direct { millis, wal_bytes, events_per_sec }, .. } in figures {
+    for Figures { finished, direct: Direct { millis, wal, events_per_sec }, .. } in figures {
         println!(
-            "{finished:>8}  a direct upload until READY: {millis:.2} ms of {DIRECT} at 8 at once, {wal_bytes:.0} bytes of WAL; \
-             {events_per_sec:.0} events a second get their places"
+            "{finished:>8}  a direct upload until READY: {millis:.2} ms of {DIRECT} at 8 at once, {:.0} bytes of WAL and {:.0} of whole \
+             pages; {events_per_sec:.0} events a second get their places",
+            wal.records, wal.pages
         );
     }
     for Figures { finished, hot, .. } in figures {
