@@ -10,7 +10,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin quaymaster \
     && cp target/release/quaymaster /usr/local/bin/quaymaster
-# A new volume takes over the owner of the folder it is mounted on.
+# A new volume inherits the owner of the folder that it is mounted on.
 RUN install -d -o 10001 -g 10001 /tmp/data
 
 FROM debian:12.11-slim
@@ -22,10 +22,10 @@ ENV QUAYMASTER_SERVER__HOST=0.0.0.0 \
     QUAYMASTER_DATA_DIR=/var/lib/quaymaster
 USER 10001:10001
 VOLUME /var/lib/quaymaster
-# 8080: the API. 9000: the embedded store, used where AWS_BUCKET is not set.
+# 8080: the API. 9000: the embedded store, used if AWS_BUCKET is not set.
 EXPOSE 8080 9000
-# The image has no shell tools to ask with: the program asks its own /healthz. Not /readyz: while the store or the database
-# is away, an orchestrator would kill all replicas for it.
+# The image has no HTTP client, so the program calls its own /healthz. Not /readyz: while the store or the database is
+# unavailable, an orchestrator would kill all replicas.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 CMD ["quaymaster", "health"]
 ENTRYPOINT ["quaymaster"]
 CMD ["serve"]

@@ -38,7 +38,7 @@ fn main() {
     }
 }
 
-/// A batch as a request has it signed: the credential of the moment first.
+/// Signs a batch as a request does: it first gets the current credential.
 async fn here(storage: &Storage, count: u32) {
     let at = Location { bucket: "uploads".to_owned(), key: KEY.to_owned() };
     let parts = (1..=count).map(|number| (number, u64::from(PART_BYTES)));
@@ -47,7 +47,7 @@ async fn here(storage: &Storage, count: u32) {
     assert_eq!(black_box(urls).len(), count as usize);
 }
 
-/// Of as many runs as fit in a second, and of five at least.
+/// Returns the median time of as many runs as fit in a second, but at least five.
 fn median(mut run: impl FnMut()) -> Duration {
     run();
     let (begun, mut times) = (Instant::now(), Vec::new());

@@ -1,4 +1,4 @@
-"""Uploads FILE to BUCKET/KEY by parts of PART_BYTES, PARALLEL at a time, and prints the seconds that it took."""
+"""Uploads FILE to BUCKET/KEY in parts of PART_BYTES, PARALLEL at a time, and prints the seconds that it took."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ store = boto3.client(
     region_name=os.environ["QUAYMASTER_TEST_S3_REGION"],
     aws_access_key_id=os.environ["QUAYMASTER_TEST_S3_ACCESS_KEY"],
     aws_secret_access_key=os.environ["QUAYMASTER_TEST_S3_SECRET_KEY"],
-    # Garage refuses the checksums that boto3 sends of its own accord over plain http.
+    # Garage refuses the checksums that boto3 sends by default over plain http.
     config=Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required"),
 )
 transfer = TransferConfig(

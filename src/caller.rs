@@ -1,11 +1,11 @@
-//! Who asks: what a verb may know of the caller, wherever the call came from.
+//! The caller, as a verb may know it, wherever the call came from.
 
 use entity::{ActorKind, BrandId, TenantId, upload_session};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// What a token may do. `x-permission` of the OpenAPI document names these.
+/// What a token allows. `x-permission` of the OpenAPI document names these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Permission {
@@ -14,9 +14,9 @@ pub enum Permission {
     UploadsCancel = 1 << 2,
     AssetsCreate = 1 << 3,
     AssetsView = 1 << 4,
-    /// Other users' sessions and batches, within the brands held.
+    /// Access to other users' sessions and batches, within the token's brands.
     UploadsManage = 1 << 5,
-    /// Every tenant; never part of `*`.
+    /// Access to every tenant; never part of `*`.
     Operator = 1 << 6,
 }
 
@@ -49,7 +49,7 @@ impl Permission {
 pub struct Permissions(u8);
 
 impl Permissions {
-    /// Names that nobody knows grant nothing; `*` grants all but `operator`.
+    /// Parses names of permissions. Unknown names grant nothing; `*` grants all except `operator`.
     pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         names.into_iter().fold(Self::default(), |set, name| match name {
             "*" => Permission::ALL.into_iter().filter(|p| *p != Permission::Operator).fold(set, Self::with),
@@ -69,7 +69,7 @@ impl Permissions {
 /// The brands a token holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Brands {
-    /// `"*"`: all of the tenant's, whichever exist when it matters.
+    /// `"*"`: all brands of the tenant, including those created later.
     All,
     These(Vec<BrandId>),
 }
@@ -83,8 +83,8 @@ impl Brands {
     }
 }
 
-/// Who does something, as the record names them. Of what sort they are is recorded with the name: nobody can bear a name
-/// that makes a person look like the machine, or a user like an operator.
+/// Who does something, as recorded. The kind is recorded with the name, so that no name can make a person look like the
+/// machine, or a user like an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Written", into = "Written")]
 pub enum Actor {
@@ -92,7 +92,7 @@ pub enum Actor {
     User(String),
     /// An operator: the token's `sub`.
     Operator(String),
-    /// A command beside the server.
+    /// A command of the command line.
     Command,
     /// The server itself.
     System,
@@ -102,7 +102,7 @@ impl Actor {
     const COMMAND: &str = "cli";
     const SYSTEM: &str = "system";
 
-    /// Whether the record calls one of the machine's own actors so; no token may bear such a name as its `sub`.
+    /// Returns whether this is the recorded name of a command or of the server; no token may have such a name as its `sub`.
     pub fn is_the_machines(name: &str) -> bool {
         [Self::COMMAND, Self::SYSTEM].contains(&name)
     }
@@ -125,11 +125,11 @@ impl Actor {
     }
 }
 
-/// How an actor stands in a job's payload.
+/// An actor as stored in a job's payload.
 #[derive(Serialize, Deserialize)]
 struct Written {
     actor: String,
-    /// Servers of the version before write none.
+    /// Servers of the previous version write none.
     actor_kind: Option<ActorKind>,
 }
 
@@ -145,35 +145,35 @@ impl From<Written> for Actor {
             (Some(ActorKind::System), _) | (None, Self::SYSTEM) => Self::System,
             (Some(ActorKind::Command), _) | (None, Self::COMMAND) => Self::Command,
             (Some(ActorKind::User), _) => Self::User(written.actor),
-            // Nobody else has ever had work put into the queue in their own name.
+            // Only operators have ever enqueued work in their own name.
             (Some(ActorKind::Operator) | None, _) => Self::Operator(written.actor),
         }
     }
 }
 
-/// Somebody who asks for something of one tenant: a user, or an operator at work there.
+/// A caller within one tenant: a user, or an operator who works on that tenant.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub tenant: TenantId,
-    /// Recorded with what they do.
+    /// Recorded with the caller's actions.
     pub actor: Actor,
     pub brands: Brands,
     pub permissions: Permissions,
 }
 
-/// Somebody who asks for more than their own: an operator, or a manager of one tenant.
+/// A caller who works on more than their own uploads: an operator, or a manager of one tenant.
 ///
-/// No verb on sessions takes one. [`crate::tenant::within`] makes a [`Caller`] of it, who is of one tenant like any other.
+/// No verb on sessions takes one. [`crate::tenant::within`] turns it into a [`Caller`] of one tenant.
 #[derive(Clone, Debug)]
 pub enum Admin {
-    /// Of every tenant, and so of none: by a token, or at the command line.
+    /// Of no single tenant: by a token, or at the command line.
     Operator(Actor),
-    /// Of one tenant, within the brands that they hold.
+    /// Of one tenant, within the token's brands.
     Member(Caller),
 }
 
 impl Admin {
-    /// The operator, as the record names them.
+    /// Returns the operator, as recorded.
     ///
     /// # Errors
     /// [`Error::PermissionDenied`] for everybody else.
@@ -184,11 +184,11 @@ impl Admin {
         }
     }
 
-    /// Whether they may do this to what others opened.
+    /// Checks that the caller may do this to what others opened.
     ///
     /// # Errors
-    /// [`Error::PermissionDenied`] for everybody but an operator, and a manager who has the permission beside
-    /// `uploads.manage`: this door is no way around what the verb asks for at any other.
+    /// [`Error::PermissionDenied`] for everybody except an operator, and a manager who has the permission in addition to
+    /// `uploads.manage`: this door must not bypass the permission that the verb requires at any other.
     pub fn must_manage_with(&self, permission: Permission) -> Result<()> {
         match self {
             Self::Operator(_) => Ok(()),
@@ -198,7 +198,7 @@ impl Admin {
 }
 
 impl Caller {
-    /// An operator at work on one tenant's uploads and their assets, in every brand.
+    /// Returns the caller for an operator who works on one tenant's uploads and their assets, in every brand.
     pub fn operating(tenant: TenantId, actor: Actor) -> Self {
         let permissions = [
             Permission::UploadsView,
@@ -211,29 +211,29 @@ impl Caller {
         Self { tenant, actor, brands: Brands::All, permissions }
     }
 
-    /// The name that sessions are opened under: the token's `sub`.
+    /// Returns the name under which sessions are opened: the token's `sub`.
     pub fn user(&self) -> &str {
         self.actor.name()
     }
 
-    /// For what is a part of an answer only to those who could have asked for it alone.
+    /// Returns whether the caller has the permission. For parts of an answer that only callers with that permission get.
     pub fn may(&self, permission: Permission) -> bool {
         self.permissions.has(permission)
     }
 
     /// # Errors
-    /// [`Error::PermissionDenied`] where the token does not name the permission.
+    /// [`Error::PermissionDenied`] if the token does not grant the permission.
     pub fn must(&self, permission: Permission) -> Result<()> {
         if self.may(permission) { Ok(()) } else { Err(denied(permission)) }
     }
 
-    /// Whether this caller may know that the session exists: their own, or anyone's with `uploads.manage`, in a
+    /// Returns whether this caller may know that the session exists: their own, or anyone's with `uploads.manage`, in a
     /// brand that they hold.
     pub fn sees(&self, session: &upload_session::Model) -> bool {
         self.sees_one_of(session.tenant_id, session.brand_id, &session.created_by)
     }
 
-    /// The same of a session of this tenant, brand and user.
+    /// Like [`Self::sees`], for a session of this tenant, brand and user.
     pub fn sees_one_of(&self, tenant: TenantId, brand: BrandId, user: &str) -> bool {
         self.tenant == tenant
             && self.brands.hold(brand)

@@ -1,6 +1,6 @@
 //! The one place that reads the wall clock for state: session times, expiry, a token's `exp`.
 //!
-//! Signatures do not come here: a store compares them with its own wall clock.
+//! Signatures do not use it: a store compares their time with its own wall clock.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,28 +8,28 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// What is further in the future than this, and cannot be, was written by a clock that was ahead: those of replicas differ
-/// by less.
+/// The clocks of replicas differ by less than this. A recorded time that is further in the future, and cannot be, was
+/// written by a clock that was ahead.
 pub(crate) const CLOCKS_DIFFER_MAX: TimeDelta = TimeDelta::hours(1);
 
-/// A store's time, but no further ahead of ours than our signatures would be taken for: the `Date` of a proxy on the way,
-/// whose clock is wrong, makes nothing old.
+/// Returns a store's time, but at most [`CLOCKS_DIFFER_MAX`] ahead of ours. A store whose clock is further ahead would not
+/// accept our signatures, so such a `Date` is from a proxy with a wrong clock, which must not age anything.
 pub(crate) fn believed(store_time: DateTime<Utc>, our_time: DateTime<Utc>) -> DateTime<Utc> {
     store_time.min(our_time + CLOCKS_DIFFER_MAX)
 }
 
-/// A wall clock that is put right by less than this is no news.
+/// A correction of the wall clock by less than this is not reported.
 const STEP_MIN: TimeDelta = TimeDelta::minutes(5);
 
-/// Tells the time, moved on by what a test has added to it. Clones share one clock.
+/// Tells the time, plus what tests have added to it. Clones share one clock.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// By how much tests have let time pass.
+    /// The time that tests have let pass.
     ahead_micros: AtomicI64,
-    /// By how much tests have put the wall clock forward.
+    /// The time by which tests have moved the wall clock forward.
     put_micros: AtomicI64,
     watch: Mutex<Watch>,
 }
@@ -37,9 +37,9 @@ struct Inner {
 /// Moments by the wall clock and by the machine's uptime.
 #[derive(Debug)]
 struct Watch {
-    /// The last one at which the wall clock was found to be behind; the first one until then.
+    /// The last moment at which the wall clock was found to be behind; the first moment until then.
     believed: (DateTime<Utc>, TimeDelta),
-    /// The last one at which somebody was told that it was put.
+    /// The last moment at which a move of the wall clock was reported; the first moment until then.
     told: (DateTime<Utc>, TimeDelta),
 }
 
@@ -51,14 +51,14 @@ impl Default for Watch {
 }
 
 impl Clock {
-    /// Now, cut to microseconds: the finest time that both databases keep.
+    /// Returns the current time, cut to microseconds: the finest time that both databases keep.
     pub fn now(&self) -> DateTime<Utc> {
         let moved = self.0.ahead_micros.load(Ordering::Relaxed) + self.0.put_micros.load(Ordering::Relaxed);
         DateTime::from_timestamp_micros(Utc::now().timestamp_micros() + moved).unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 
-    /// Now, but since this process began no faster than the machine's uptime: for what a wall clock that was put forward
-    /// must not make old. One that was put back is believed.
+    /// Returns the wall clock's time, but never ahead of the machine's uptime since start. Use it wherever a clock that
+    /// jumps forward must not age anything. A clock that is set back is believed.
     pub fn lived(&self) -> DateTime<Utc> {
         let mut watch = self.watch();
         let (now, lived) = (self.now(), self.since(watch.believed));
@@ -68,7 +68,8 @@ impl Clock {
         now.min(lived)
     }
 
-    /// By how much the wall clock was put forward, or back, since this was asked before; `None` for less than five minutes.
+    /// Returns by how much the wall clock was moved, forward or back, since the last move that was returned; `None` for less
+    /// than five minutes.
     pub fn was_put(&self) -> Option<TimeDelta> {
         let mut watch = self.watch();
         let now = self.now();
@@ -79,7 +80,7 @@ impl Clock {
         })
     }
 
-    /// What the wall clock would say, had nobody put it since that moment.
+    /// Returns what the wall clock would show if nobody had moved it since that moment.
     fn since(&self, (wall, uptime): (DateTime<Utc>, TimeDelta)) -> DateTime<Utc> {
         wall + (self.uptime() - uptime)
     }
@@ -92,7 +93,8 @@ impl Clock {
         self.0.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Now, for spans that no correction of the wall clock may stretch; means nothing outside of this process.
+    /// Returns the current instant, for spans that no correction of the wall clock may change; has no meaning outside of
+    /// this process.
     pub fn instant(&self) -> Instant {
         let now = Instant::now();
         let ahead_micros = self.0.ahead_micros.load(Ordering::Relaxed);
@@ -101,32 +103,32 @@ impl Clock {
         moved.unwrap_or(now)
     }
 
-    /// Lets time pass, or takes it back by a negative span; for tests.
+    /// Lets time pass, or takes it back if the span is negative; for tests.
     pub fn advance(&self, by: TimeDelta) {
         self.0.ahead_micros.fetch_add(micros(by), Ordering::Relaxed);
     }
 
-    /// Puts the wall clock forward, or back by a negative span, without time passing; for tests.
+    /// Moves the wall clock forward, or back if the span is negative, without time passing; for tests.
     pub fn put(&self, by: TimeDelta) {
         self.0.put_micros.fetch_add(micros(by), Ordering::Relaxed);
     }
 }
 
-/// Since the machine was started. A machine that sleeps grows older, as its wall clock says when it wakes.
+/// Returns the time since the machine was started, including sleep, as its wall clock shows it after waking.
 #[cfg(target_os = "linux")]
 fn uptime() -> TimeDelta {
     let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     TimeDelta::seconds(uptime.tv_sec) + TimeDelta::nanoseconds(uptime.tv_nsec)
 }
 
-/// Since this was asked first. Where the machine sleeps, its wall clock seems to be put forward.
+/// Returns the time since the first call, without sleep. After sleep, the wall clock seems to have been moved forward.
 #[cfg(not(target_os = "linux"))]
 fn uptime() -> TimeDelta {
     static FIRST: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     TimeDelta::from_std(FIRST.get_or_init(Instant::now).elapsed()).unwrap_or(TimeDelta::MAX)
 }
 
-/// Of a setting: none is more than a hundred years.
+/// Converts the seconds of a setting: none is more than a hundred years.
 pub(crate) fn seconds(secs: u64) -> TimeDelta {
     TimeDelta::seconds(i64::try_from(secs).unwrap_or(i64::MAX / 1_000))
 }
@@ -166,7 +168,7 @@ mod tests {
         clock.advance(DAY);
         assert!(about(clock.lived(), began + DAY), "time passes on");
         assert!((clock.was_put().unwrap_or_default() - DAY).abs() < TOLERANCE);
-        assert_eq!(clock.was_put(), None, "it was said");
+        assert_eq!(clock.was_put(), None, "it was already returned");
         clock.put(-DAY);
         assert!((clock.was_put().unwrap_or_default() + DAY).abs() < TOLERANCE);
         assert!(about(clock.lived(), began + DAY) && about(clock.now(), began + DAY));

@@ -1,4 +1,4 @@
-//! The folder of the embedded default: the database, the objects and the secrets, all in one place.
+//! The data folder of the embedded default: the database, the objects and the secrets, all in one place.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write as _};
@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use tracing::{debug, warn};
 
 const RESERVE: &str = ".reserve";
-/// Two databases need 32 KiB each for the index of the log, and a few pages for the log itself.
+/// The sizes to try, in order. Two databases need 32 KiB each for the index of the log, and a few pages for the log itself.
 const RESERVE_BYTES: [usize; 3] = [1 << 20, 512 << 10, 256 << 10];
 
 /// A secret of the deployment, in a file of its own.
 #[derive(Debug)]
 pub struct SecretFile {
     name: &'static str,
-    /// Characters; a file with fewer was cut short or made by hand, and is refused.
+    /// Minimum number of characters. A file with fewer was cut short or made by hand, and is refused.
     least: usize,
     make: fn() -> String,
 }
@@ -34,24 +34,24 @@ pub const STORE_SECRET_ACCESS_KEY: SecretFile =
 const SECRETS: [&SecretFile; 4] = [&JWT_SECRET, &AUDIT_KEY, &STORE_ACCESS_KEY_ID, &STORE_SECRET_ACCESS_KEY];
 
 const DATABASE: &str = "quaymaster.db";
-/// What SQLite puts beside its file, with the file's own mode.
+/// The files that SQLite creates beside its database, with the database's mode.
 const BESIDE_DATABASE: [&str; 3] = ["quaymaster.db-wal", "quaymaster.db-shm", "quaymaster.db-journal"];
 const STORE: &str = "store";
 
-/// Why the data folder cannot be used. Each names the file, and says nothing of what is in it.
+/// Why the data folder cannot be used. Each text names the file, and shows nothing of its content.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot use {}", path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error(
-        "{} holds {chars} characters, and a secret there has at least {least}: restore it from a backup, or remove it \
+        "{} holds {chars} characters, but a secret must have at least {least}: restore it from a backup, or remove it \
          to have the server make a new one at its next start",
         path.display()
     )]
     Short { path: PathBuf, chars: usize, least: usize },
     #[error(
-        "{} is missing, and the database beside it was written with it: restore it from a backup, or set audit.key \
-         (AUDIT_KEY) to what it was",
+        "{} is missing, but the database beside it was written with it: restore it from a backup, or set audit.key \
+         (AUDIT_KEY) to the same key",
         .0.display()
     )]
     AuditKeyLost(PathBuf),
@@ -66,16 +66,17 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// The folder as it is; makes and changes nothing. `None` where there is none.
+    /// Returns the folder as it is; makes and changes nothing. `None` if there is none.
     pub fn open(path: &Path) -> Option<Self> {
         path.is_dir().then(|| Self { path: path.to_owned() })
     }
 
-    /// Makes the folder where missing, mode 0700. In one that was there before and lets others in, what the server keeps
-    /// becomes its own: mode 0700 and 0600. The folder itself stays as it is, because it may hold other things.
+    /// Makes the folder if it is missing, with mode 0700. In an existing folder, access for others is removed from the
+    /// server's own files and folders: mode 0600 and 0700. The folder itself stays as it is, because it may hold other
+    /// things.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The folder cannot be made.
     pub fn make(path: &Path) -> Result<Self, Error> {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| at(path, source))?;
         let dir = Self { path: path.to_owned() };
@@ -86,7 +87,8 @@ impl DataDir {
         Ok(dir)
     }
 
-    /// A volume may take no modes, or give files to somebody else; then the server still works.
+    /// Removes access for others, best effort: a volume may not support modes, or may give files to another user, and the
+    /// server must still work there.
     fn close_to_others(&self, name: &str) {
         let path = self.path.join(name);
         let closed = std::fs::metadata(&path).and_then(|found| match found.mode() & 0o7777 {
@@ -104,17 +106,17 @@ impl DataDir {
         self.path.join(DATABASE)
     }
 
-    /// Makes the database's file where missing, still empty, so that its mode is 0600 and not what the umask leaves.
+    /// Makes the database's file, empty, if it is missing, so that its mode is 0600 and not what the umask leaves.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The file cannot be made.
     pub fn make_database_file(&self) -> Result<(), Error> {
         let path = self.database_file();
         let made = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
         made.map(drop).map_err(|source| at(&path, source))
     }
 
-    /// Whether a database has been written here.
+    /// Returns whether a database has been written here.
     pub fn has_database(&self) -> bool {
         std::fs::metadata(self.database_file()).is_ok_and(|found| found.len() > 0)
     }
@@ -123,38 +125,39 @@ impl DataDir {
         self.path.join(STORE)
     }
 
-    /// Keeps a little of the disk for a start on a full one: SQLite cannot open a database that was closed well without
-    /// a few pages for its log. Best effort; what is there already is left as it is.
+    /// Reserves a little disk space for a start on a full disk: SQLite needs a few pages for its log even to open a database
+    /// that was closed cleanly. Best effort; an existing reserve is left as it is.
     pub fn keep_reserve(&self) {
         let path = self.path.join(RESERVE);
         for bytes in RESERVE_BYTES {
             match write_reserve(&path, bytes) {
                 Ok(()) => return,
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => return,
-                // Half a reserve is none: it would take what the next start needs.
+                // A partial reserve is useless: it would take what the next start needs.
                 Err(error) => {
                     debug!(%error, bytes, "no reserve of this size fits on the disk");
                     self.release_reserve();
                 }
             }
         }
-        warn!(folder = %self.path.display(), "the disk is full: what is written will be refused");
+        warn!(folder = %self.path.display(), "the disk is full: writes will be refused");
     }
 
-    /// Gives the space back that [`Self::keep_reserve`] took, before the databases are opened.
+    /// Frees the space that [`Self::keep_reserve`] took, before the databases are opened.
     pub fn release_reserve(&self) {
         match std::fs::remove_file(self.path.join(RESERVE)) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                warn!(%error, "the reserve of disk space cannot be given back");
+                warn!(%error, "the reserve of disk space cannot be freed");
             }
             _ => {}
         }
     }
 
-    /// Makes the store's folder where missing, mode 0700, so that a power cut does not take it away with what is in it.
+    /// Makes the store's folder if it is missing, with mode 0700, and syncs it to disk, so that a power cut does not remove
+    /// it with its content.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The folder cannot be made.
     pub fn make_store(&self) -> Result<(), Error> {
         let path = self.store();
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
@@ -165,10 +168,10 @@ impl DataDir {
         self.path.join(secret.name)
     }
 
-    /// The secret that is kept; `None` where there is none.
+    /// Returns the stored secret; `None` if there is none.
     ///
     /// # Errors
-    /// The file cannot be read, or is shorter than such a secret can be.
+    /// The file cannot be read, or is too short for such a secret.
     pub fn secret(&self, secret: &SecretFile) -> Result<Option<String>, Error> {
         let path = self.path_of(secret);
         let text = match std::fs::read_to_string(&path) {
@@ -183,9 +186,9 @@ impl DataDir {
         Ok(Some(text))
     }
 
-    /// The secret that is kept, made at the first call and the same ever after, mode 0600.
+    /// Returns the stored secret. It is made at the first call, with mode 0600, and stays the same from then on.
     ///
-    /// Any number of processes and threads may ask at once: all get the one that is kept.
+    /// Any number of processes and threads may call this at once: all get the stored one.
     ///
     /// # Errors
     /// As [`DataDir::secret`]; the file cannot be written.
@@ -199,9 +202,9 @@ impl DataDir {
     }
 
     fn keep(&self, secret: &SecretFile, path: &Path) -> io::Result<()> {
-        // Written whole under another name first: a crash leaves no half a secret under its own name, and a link,
-        // unlike a rename, does not replace the one that another process was quicker to make. The draft's name is
-        // nobody else's: in two containers on one volume, both processes may have the id 1.
+        // First written completely under another name: a crash leaves no partial secret under the secret's own name, and
+        // a link, unlike a rename, does not replace a secret that another process has just made. The draft's name is
+        // random: in two containers on one volume, both processes may have the id 1.
         let draft = self.path.join(format!(".{}.{}", secret.name, random_hex(8)));
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         let linked = writeln!(file, "{}", (secret.make)())
@@ -216,7 +219,7 @@ impl DataDir {
     }
 }
 
-/// Zeros would be a hole on some file systems.
+/// Writes random bytes: zeros would be a hole on some file systems.
 fn write_reserve(path: &Path, bytes: usize) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let mut random = vec![0; bytes];
@@ -229,7 +232,7 @@ fn at(path: &Path, source: io::Error) -> Error {
     Error::Io { path: path.to_owned(), source }
 }
 
-/// `bytes` random bytes in hex.
+/// Returns `bytes` random bytes in hex.
 pub fn random_hex(bytes: usize) -> String {
     let mut random = vec![0; bytes];
     aws_lc_rs::rand::fill(&mut random).expect("the operating system's random source does not fail");

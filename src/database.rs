@@ -1,4 +1,4 @@
-//! The one home of connections and transactions, on SQLite and on PostgreSQL.
+//! All connections and transactions, on SQLite and on PostgreSQL.
 
 mod conn;
 mod postgres;
@@ -34,35 +34,35 @@ use crate::error::{Error, Result};
 use crate::settings;
 use crate::turns::{Company, Each, Turns};
 
-/// Readers of a SQLite file do not wait for each other; more than this many only cost memory. So many by a key, and so
-/// many that search.
+/// Connections to a SQLite file for reads by key, and as many for searches. Readers do not wait for each other; more of
+/// them would only cost memory.
 const SQLITE_READERS: u32 = 3;
 
-/// How long a writer waits for those that came before it to one SQLite file.
+/// How long a writer waits for earlier writers to one SQLite file.
 const SQLITE_TURN: Duration = Duration::from_secs(30);
 
-/// Rows that one transaction of a batch is about: many cost little more than one. Where other tenants wait for it, few.
+/// Rows that one transaction of a batch handles: many cost little more than one.
 const AT_ONCE: usize = 32;
+/// The same while other tenants are active, which wait for the transaction.
 const AT_ONCE_BESIDE_OTHERS: usize = 4;
 
-/// What took longer than this has waited for something, and has not worked.
+/// Maximum rest between two transactions of a batch: a transaction that took longer was waiting, not working.
 const REST_MAX: Duration = Duration::from_millis(20);
 
-/// Before its use a connection is tested only where it has lain idle for so long: a test costs as much as a small
-/// statement, and each statement would have one. An outage that is over sooner may cost each pooled connection one
-/// request, which is told to come again.
+/// A connection is tested before its use only if it was idle for this long: a test costs as much as a small statement, and
+/// each statement would need one. A shorter outage may cost each pooled connection one request, which is told to retry.
 const TEST_AFTER_IDLE: Duration = Duration::from_millis(500);
 
-/// Pools of connections, so that nobody who reads much keeps those waiting who write; in each of them tenants take
-/// turns ([`Conn::of`]).
+/// Pools of connections, kept apart so that large reads do not keep writers waiting. In each of them tenants take turns
+/// ([`Conn::of`]).
 #[derive(Clone, Debug)]
 pub struct Database {
     reads: Conn,
     lookups: Conn,
     searches: Conn,
     counts: Conn,
-    /// SQLite has one writer at a time, so here is one connection. Waiting for that is fair and wakes at once, where
-    /// SQLite's own busy handler sleeps and retries; that one is left for other processes on the same file.
+    /// On SQLite one connection, because SQLite has one writer at a time. Waiting for the connection is fair and wakes at
+    /// once, whereas SQLite's busy handler sleeps and retries; that handler is left for other processes on the same file.
     writes: Conn,
     company: Company,
     told: Arc<Told>,
@@ -73,30 +73,31 @@ pub struct Database {
 pub struct Tx {
     tx: InTransaction,
     places: Places,
-    /// Rung once it is committed.
+    /// Notified after the commit.
     bell: OnceLock<Arc<Notify>>,
-    /// Where other processes hear of it once it is committed.
+    /// The channel on which other processes are notified after the commit.
     channel: OnceLock<&'static str>,
     database: Database,
 }
 
-/// Who in this process is told of the commits that other processes are to hear of.
+/// Passes commits that must be announced to other processes on to this process's follower.
 #[derive(Debug, Default)]
 struct Told {
     bell: Notify,
     is_followed: AtomicBool,
 }
 
-/// Hears of this process's commits, and has to tell other processes of them, until it is dropped. See
+/// Learns of this process's commits, and must announce them to other processes, until it is dropped. See
 /// [`Database::follow`].
 #[derive(Debug)]
 pub struct Follower(Arc<Told>);
 
-/// What other processes say on a channel of PostgreSQL. A hint and no more: what is said while the line is down is lost.
+/// The notifications of other processes on a PostgreSQL channel. Only a hint: what is sent while the connection is down is
+/// lost.
 #[derive(Debug)]
 pub struct Listener(PgListener);
 
-/// A transaction for reads, all of one moment.
+/// A transaction whose reads all see one moment.
 #[derive(Debug)]
 pub struct Snapshot(InTransaction, #[allow(dead_code, reason = "held until it is dropped")] Places);
 
@@ -110,7 +111,7 @@ impl Database {
     /// Opens the pools; applies no migration.
     ///
     /// # Errors
-    /// Neither a URL nor a file; the URL cannot be read; no connection was had within `connect_timeout_secs`.
+    /// There is neither a URL nor a file; the URL is invalid; no connection was made within `connect_timeout_secs`.
     pub async fn connect(settings: &settings::Database, file: Option<&Path>) -> Result<Self, DbErr> {
         let acquire = Duration::from_secs(settings.acquire_timeout_secs);
         let connect = Duration::from_secs(settings.connect_timeout_secs);
@@ -120,8 +121,8 @@ impl Database {
             (None, None) => return Err(DbErr::Custom("there is neither a database URL nor a data folder".to_owned())),
         };
         let server = postgres::Server::new(url, settings).map_err(start_error)?;
-        // States, users and batches are skewed: a plan made for any values reads a whole batch to find one of its files.
-        // What goes by a key is planned once; to plan it each time takes as long as to do it.
+        // States, users and batches are skewed: a plan for any values reads a whole batch to find one of its files. Reads
+        // by key are planned once: planning them each time takes as long as running them.
         let third = settings.max_connections / 3;
         let most = settings.max_connections - 2 * third;
         let (reads, searches) = (server.pool(third, Planning::Once), server.pool(third, Planning::Anew));
@@ -138,7 +139,7 @@ impl Database {
             .create_if_missing(true)
             .foreign_keys(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // FULL: a commit that was answered survives a power cut, not only a crash of this process.
+            // FULL: an acknowledged commit survives a power cut, not only a crash of this process.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5));
         let pool =
@@ -152,7 +153,7 @@ impl Database {
         Ok(Self::of_pools((reads, readers), (searches, readers), acquire, (writes, 1), SQLITE_TURN))
     }
 
-    /// Each pool with the number of its connections, and how long a reader and a writer wait for their turns.
+    /// Takes each pool with the number of its connections, and how long a reader and a writer wait for their turns.
     fn of_pools(
         (reads, most_reads): (Pool, u32),
         (searches, most_searches): (Pool, u32),
@@ -161,8 +162,8 @@ impl Database {
         writer_waits: Duration,
     ) -> Self {
         let [reading, searching, writing] = [most_reads, most_searches, most_writes].map(|most| most as usize);
-        // What goes by a key is over soon, and the next one has its turn. A search may take long: no tenant has all
-        // connections for its own, and counts, which take longest, leave one to the searches.
+        // A read by key is short, and the next one has its turn soon. A search may take long: no tenant has all connections
+        // for itself, and counts, which take longest, leave one to the searches.
         let company = Company::default();
         let turns = |places, alone, beside, wait| Turns::new(places, Each { alone, beside }, &company, wait);
         let reads = Conn::new(reads, turns(reading, reading, reading / 2, reader_waits));
@@ -179,7 +180,7 @@ impl Database {
             lookups,
             counts: searches.behind(turns(counting, counting / 2, 1, reader_waits)),
             searches,
-            // One who waits for locks of its own, or for a processor, has them for longer than its statements take.
+            // A writer that waits for locks or for a processor holds its connection for longer than its statements take.
             writes: Conn::new(writes, turns(writing, writing - writing / 4, writing / 2, writer_waits)),
             company,
             told: Arc::default(),
@@ -194,7 +195,7 @@ impl Database {
         migration::run(&self.writes.bare()).await
     }
 
-    /// How the schema stands to this program's; changes nothing.
+    /// Compares the schema with this program's; changes nothing.
     ///
     /// # Errors
     /// As [`migration::schema`].
@@ -202,18 +203,18 @@ impl Database {
         migration::schema(&self.reads.bare()).await
     }
 
-    /// Who else works with the database, of this process.
+    /// Returns which tenants of this process have used the database lately.
     pub(crate) fn company(&self) -> &Company {
         &self.company
     }
 
-    /// How many files of a batch the next transaction of it shall be about.
+    /// Returns how many files of a batch its next transaction should handle.
     pub(crate) fn at_once(&self, tenant: TenantId) -> usize {
         if self.company.is_beside(Some(tenant)) { AT_ONCE_BESIDE_OTHERS } else { AT_ONCE }
     }
 
-    /// Between two transactions of a batch: rests as long as the last one took, where other tenants are at work. So a batch
-    /// leaves them half of what it works on, which is more than the database: processors, disks, the store.
+    /// Rests between two transactions of a batch, for as long as the last one took but at most 20 ms, if other tenants are
+    /// active. So a batch leaves them half of what it uses, and not only of the database: processors, disks, the store.
     pub(crate) async fn rest(&self, tenant: TenantId, took: Duration) {
         if self.company.is_beside(Some(tenant)) {
             sleep(took.min(REST_MAX)).await;
@@ -225,37 +226,37 @@ impl Database {
         &self.reads
     }
 
-    /// For reads by a key that is planned wrongly for any values: references, of which one batch has many. No search keeps
-    /// these waiting.
+    /// For reads by a key for which a plan for any values is wrong: references, of which one batch has many. These never
+    /// wait for searches.
     pub fn lookup_conn(&self) -> &Conn {
         &self.lookups
     }
 
-    /// For reads by anything else, each of which is planned for the values that it asks for. No tenant has all of these
-    /// connections at a time, where there are two or more.
+    /// For all other reads, each planned for its own values. No tenant has all of these connections at a time if there are
+    /// two or more.
     pub fn search_conn(&self) -> &Conn {
         &self.searches
     }
 
-    /// For reads of as many rows as a tenant has: sums, and what a reader of events missed. They share the connections
-    /// of the searches and leave one of them free; a tenant has at most half of the rest at a time.
+    /// For reads of as many rows as a tenant has: sums, and the events that a reader missed. They share the connections of
+    /// the searches and leave one of them free; a tenant has at most half of the rest at a time.
     pub fn count_conn(&self) -> &Conn {
         &self.counts
     }
 
-    /// For single statements that write, each a transaction by itself; [`Database::begin`] and a commit would be two
-    /// round trips more.
+    /// For single statements that write, each in a transaction of its own; [`Database::begin`] and a commit would cost two
+    /// more round trips.
     pub fn write_conn(&self) -> &Conn {
         &self.writes
     }
 
-    /// Begins a write transaction of the server's own; on SQLite an IMMEDIATE one, because a deferred one that turns into
-    /// a writer later fails under load instead of waiting.
+    /// Begins a write transaction of the server's own. On SQLite it is IMMEDIATE, because a deferred one that becomes a
+    /// writer later fails under load instead of waiting.
     pub async fn begin(&self) -> Result<Tx> {
         self.begin_on(&self.writes).await
     }
 
-    /// Begins one in a tenant's name, once it is the tenant's turn.
+    /// Begins a write transaction for a tenant, once it is the tenant's turn.
     pub async fn begin_for(&self, tenant: TenantId) -> Result<Tx> {
         self.begin_on(&self.writes.of(tenant)).await
     }
@@ -274,8 +275,8 @@ impl Database {
         Ok(Tx { tx, places, bell: OnceLock::new(), channel: OnceLock::new(), database: self.clone() })
     }
 
-    /// Begins a transaction for reads alone, each of which sees the database as it was at the first one. Waits for no
-    /// writer and keeps none waiting; dropped, it is over.
+    /// Begins a transaction for reads only, each of which sees the database as it was at the first read. Waits for no
+    /// writer and keeps none waiting. Ends when it is dropped.
     pub async fn snapshot(&self) -> Result<Snapshot> {
         let places = self.searches.enter().await.map_err(db_error)?;
         let begun = match self.searches.pool() {
@@ -286,15 +287,15 @@ impl Database {
         Ok(Snapshot(InTransaction(begun.map_err(db_error)?), places))
     }
 
-    /// From here on the follower tells other processes of this one's commits, for many at once: a NOTIFY in each
-    /// transaction would have all of them commit one after the other. Without a follower, as in a command, each commit
-    /// is told of by itself, after it. One at a time.
+    /// From here on the follower announces this process's commits to other processes, many at once: a NOTIFY in each
+    /// transaction would make them commit one after the other. Without a follower, as in a command, each commit is
+    /// announced by itself, after it. There may be only one follower at a time.
     pub fn follow(&self) -> Follower {
         self.told.is_followed.store(true, Ordering::SeqCst);
         Follower(Arc::clone(&self.told))
     }
 
-    /// Tells other processes that listen to this channel, in a transaction of its own; nothing on SQLite.
+    /// Notifies other processes that listen to this channel, in a transaction of its own. Does nothing on SQLite.
     pub async fn say(&self, channel: &str) -> Result<()> {
         if self.writes.get_database_backend() != DbBackend::Postgres {
             return Ok(());
@@ -302,24 +303,24 @@ impl Database {
         self.writes.execute_unprepared(&format!("NOTIFY {channel}")).await.map(drop).map_err(db_error)
     }
 
-    /// Listens to other processes, on a connection beside the pool's; `None` on SQLite, where there is no such thing.
+    /// Listens to other processes, on a connection outside of the pool; `None` on SQLite, which has no notifications.
     pub async fn listen(&self, channel: &str) -> Result<Option<Listener>> {
         let Pool::Postgres(pool) = self.writes.pool() else { return Ok(None) };
         let own = pool.for_listener();
         let mut listener = PgListener::connect_with(&own).await.map_err(listen_error)?;
-        // Whoever listens must know that the line broke, to look for what was said meanwhile.
+        // The caller must learn that the connection broke, to look for what it missed.
         listener.eager_reconnect(false);
         let listening = timeout(own.options().get_acquire_timeout(), listener.listen(channel)).await;
         listening.unwrap_or_else(|_| Err(postgres::silence())).map_err(listen_error)?;
         Ok(Some(Listener(listener)))
     }
 
-    /// What was committed is told of. A failure is no failure of that: others find it at their next look.
+    /// Announces a commit to other processes. If that fails, the commit still stands: they find it at their next poll.
     pub(crate) async fn tell(&self, channel: &str) {
         if self.told.is_followed.load(Ordering::SeqCst) {
             self.told.bell.notify_one();
         } else if let Err(error) = self.say(channel).await {
-            debug!(%error, channel, "other processes were not told of a commit");
+            debug!(%error, channel, "other processes were not notified of a commit");
         }
     }
 
@@ -341,7 +342,7 @@ impl Tx {
 
     pub async fn commit(self) -> Result<()> {
         self.tx.commit().await.map_err(db_error)?;
-        // To tell others takes a turn of its own.
+        // The notification takes a turn of its own.
         drop(self.places);
         if let Some(bell) = self.bell.get() {
             bell.notify_one();
@@ -352,27 +353,27 @@ impl Tx {
         Ok(())
     }
 
-    /// Once this is committed, other processes that listen to the channel hear that something was.
+    /// After the commit, notifies other processes that listen to the channel.
     pub fn tell_after(&self, channel: &'static str) {
         self.channel.get_or_init(|| channel);
     }
 
-    /// Once this is committed, whoever waits for that bell wakes: before, there is nothing for them to see.
+    /// After the commit, wakes a task that waits for this bell: before it, there is nothing for the task to see.
     pub fn ring_after(&self, bell: &Arc<Notify>) {
         self.bell.get_or_init(|| Arc::clone(bell));
     }
 
-    /// Gives everything back now; a transaction that is only dropped does so a moment later. It cannot fail: what was not
-    /// committed is not there, and a connection that does not confirm it is closed instead of handed out.
+    /// Rolls back now; a transaction that is only dropped does so a moment later. Cannot fail: uncommitted changes are lost
+    /// in any case, and a connection that does not confirm the rollback is closed instead of reused.
     pub async fn rollback(self) {
         if let Err(error) = self.tx.rollback().await {
-            debug!(%error, "a transaction was not rolled back by its statement; its connection is closed");
+            debug!(%error, "the rollback of a transaction failed; closing its connection");
         }
     }
 }
 
 impl Follower {
-    /// Waits until something has been committed, since the last call, that other processes are to hear of; several
+    /// Waits until something that must be announced to other processes has been committed since the last call. Several
     /// commits count as one.
     pub async fn committed(&self) {
         self.0.bell.notified().await;
@@ -386,10 +387,10 @@ impl Drop for Follower {
 }
 
 impl Listener {
-    /// Waits until something is said; all that was said by then counts as one.
+    /// Waits for a notification; all that have arrived by then count as one.
     ///
     /// # Errors
-    /// The line broke; listen anew.
+    /// The connection broke; listen anew.
     pub async fn heard(&mut self) -> Result<()> {
         self.word().await?;
         while let Some(word) = self.word().now_or_never() {
@@ -406,8 +407,8 @@ impl Listener {
         }
     }
 
-    /// Asks over the line whether there is anybody at its other end. A line that something on the way has dropped is as
-    /// quiet as a good one.
+    /// Tests whether the server still answers on this connection. A connection that was dropped on the way is as quiet as
+    /// an idle one.
     ///
     /// # Errors
     /// There was no answer within `patience`; listen anew.
@@ -421,15 +422,15 @@ fn listen_error(error: sqlx::Error) -> Error {
     Error::DbUnavailable(start_error(error))
 }
 
-/// Hands a connection out only outside of a transaction, and tests one that has lain idle.
+/// Makes a pool hand out only connections that are outside of a transaction, and test those that were idle.
 ///
 /// On a full disk and on an I/O error SQLite rolls back by itself, which sqlx's count of open transactions does not
-/// notice: the ROLLBACK after it fails, and whoever came next would work inside a transaction that nobody commits.
+/// notice: the ROLLBACK after it fails, and the next user would work inside a transaction that nobody commits.
 fn tested<DB: sqlx::Database>(options: PoolOptions<DB>) -> PoolOptions<DB> {
     options.test_before_acquire(false).before_acquire(|connection, metadata| {
         Box::pin(async move {
             if connection.is_in_transaction() {
-                warn!("closing a connection to the database whose transaction has no known end");
+                warn!("closing a connection to the database whose transaction is in an unknown state");
                 return Ok(false);
             }
             if metadata.idle_for >= TEST_AFTER_IDLE {
@@ -444,11 +445,11 @@ fn start_error(error: sqlx::Error) -> DbErr {
     DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error)))
 }
 
-/// A VALUES list for a statement, whose values follow those that are bound already. PostgreSQL and SQLite name its columns
-/// `column1`, `column2`.
+/// Returns a VALUES list for a statement, and appends its values to those already bound. PostgreSQL and SQLite name its
+/// columns `column1`, `column2`.
 ///
-/// The last row is repeated until their number is a power of two, so that few different statements are prepared: a join
-/// with the list must not mind.
+/// Repeats the last row until the number of rows is a power of two, so that few different statements are prepared. A join
+/// with the list must tolerate that.
 pub(crate) fn values<const N: usize>(rows: impl IntoIterator<Item = [Value; N]>, bound: &mut Vec<Value>) -> String {
     let mut rows: Vec<_> = rows.into_iter().collect();
     if let Some(last) = rows.last().cloned() {
@@ -465,15 +466,15 @@ pub(crate) fn values<const N: usize>(rows: impl IntoIterator<Item = [Value; N]>,
     list
 }
 
-/// Takes a piece of up to `most` from the front of a list, as long as a power of two, so that few different statements are
-/// prepared; `None` where nothing is left.
+/// Takes a piece of up to `most` items from the front of a list. Its length is a power of two, so that few different
+/// statements are prepared. `None` if nothing is left.
 pub(crate) fn piece<T>(all: &mut Vec<T>, most: usize) -> Option<Vec<T>> {
     let log = all.len().min(most).checked_ilog2()?;
     let rest = all.split_off(1 << log);
     Some(std::mem::replace(all, rest))
 }
 
-/// The INSERT of rows that come to be only where `when`, another part of the same statement, has a row; for PostgreSQL.
+/// Returns an INSERT that takes effect only if `when`, another part of the same statement, has a row; for PostgreSQL.
 pub(crate) fn insert_where<A: ActiveModelTrait>(rows: impl IntoIterator<Item = A>, when: &Alias) -> InsertStatement {
     let columns: Vec<_> = <A::Entity as EntityTrait>::Column::iter().collect();
     let mut selected: Option<SelectStatement> = None;
@@ -494,19 +495,19 @@ pub(crate) fn insert_where<A: ActiveModelTrait>(rows: impl IntoIterator<Item = A
     insert
 }
 
-/// Runs a statement that answers ids.
+/// Runs a statement that returns ids.
 pub(crate) async fn ids<T: TryGetable + Eq + Hash>(tx: &Tx, sql: String, bound: Vec<Value>) -> Result<HashSet<T>> {
     let statement = Statement::from_sql_and_values(tx.conn().get_database_backend(), sql, bound);
     let rows = tx.conn().query_all_raw(statement).await.map_err(db_error)?;
     rows.iter().map(|row| row.try_get_by_index(0).map_err(db_error)).collect()
 }
 
-/// Whether a statement failed because a unique index holds the same key already.
+/// Returns whether a statement failed because a unique index already holds the same key.
 pub fn is_unique_violation(error: &DbErr) -> bool {
     matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
 }
 
-/// Sorts a database error: nobody there (try again), or a statement refused (a bug of ours).
+/// Sorts a database error: the database is unavailable (try again), or it refused a statement (a bug of ours).
 pub fn db_error(error: DbErr) -> Error {
     let unavailable = match &error {
         DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)) => is_outage(cause),
@@ -516,7 +517,7 @@ pub fn db_error(error: DbErr) -> Error {
     if unavailable { Error::DbUnavailable(error) } else { Error::Db(error) }
 }
 
-/// Whether the database's own files are damaged: what it holds cannot be relied on, and waiting does not help.
+/// Returns whether the database's own files are damaged: its content is unreliable, and waiting does not help.
 pub fn is_damaged(error: &DbErr) -> bool {
     let cause = match error {
         DbErr::Exec(RuntimeErr::SqlxError(cause))
@@ -549,7 +550,7 @@ fn is_outage(error: &sqlx::Error) -> bool {
     }
     let code = refused.code().unwrap_or_default();
     // PostgreSQL, appendix A: connection exceptions, transaction rollback (serialization, deadlock), insufficient
-    // resources, operator intervention (shutdown, time-out), system errors; a lock that was not had in time, a
-    // transaction that took too long, and a server that takes no writes, such as one that is being failed over.
+    // resources, operator intervention (shutdown, timeout), system errors; a lock not acquired in time, a transaction that
+    // took too long, and a server that accepts no writes, such as during a failover.
     ["08", "40", "53", "57", "58", "55P03", "25P03", "25P04", "25006"].iter().any(|class| code.starts_with(class))
 }

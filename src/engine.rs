@@ -1,4 +1,4 @@
-//! What every verb needs: the first argument of each.
+//! The engine: what every verb needs, and the first argument of each.
 
 use std::sync::Arc;
 
@@ -21,16 +21,16 @@ pub struct Engine {
     pub settings: Arc<Settings>,
     pub known: Arc<Known>,
     pub keys: Keys,
-    /// Rung when a job was put into the queue, so that a worker of this process need not wait for its next look.
+    /// Notified when a job was enqueued, so that a worker of this process need not wait for its next poll.
     pub wake: Arc<Notify>,
     pub hub: Arc<Hub>,
-    /// What was found of database and store the last time that somebody asked whether the server can work.
+    /// The result of the last check whether database and store can work.
     pub looked: Arc<LastLook>,
-    /// Sessions that are opened at the same time.
+    /// Batches sessions that are opened at the same time.
     pub openings: session::Openings,
-    /// Assets that become READY at the same time.
+    /// Batches assets that become READY at the same time.
     pub promotions: asset::Steps,
-    /// Jobs that end at the same time.
+    /// Batches jobs that end at the same time.
     pub ended: jobs::Ended,
 }
 

@@ -1,4 +1,4 @@
-//! Why a verb did not happen. What that means on the wire is written once, in `http/problem.rs`.
+//! Why a verb failed. How that looks on the wire is defined once, in `http/problem.rs`.
 
 use std::error::Error as StdError;
 
@@ -26,8 +26,7 @@ impl FieldError {
     }
 }
 
-/// Fields that one answer names at most; of more it says how many there are. Whoever gets a thousand wrong has other work
-/// to do first.
+/// Maximum number of wrong fields that one answer names. It only counts further ones.
 pub const FIELD_ERRORS_MAX: usize = 1_000;
 
 /// Keeps the first `room` errors. If that leaves some out, or `unnamed` more were only counted, a last entry of code
@@ -36,11 +35,11 @@ pub fn cut(errors: &mut Vec<FieldError>, room: usize, unnamed: usize) {
     let more = errors.len().saturating_sub(room) + unnamed;
     errors.truncate(room);
     if more > 0 {
-        errors.push(FieldError::new("", "more-errors", format!("{more} more errors are not named")));
+        errors.push(FieldError::new("", "more-errors", format!("{more} more errors are not listed")));
     }
 }
 
-/// An error and what it came from, in one line. A cause that an error's own text tells already is not said twice.
+/// Returns an error and its causes in one line. A cause that the text already contains is not repeated.
 pub fn with_causes(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -57,8 +56,8 @@ pub fn with_causes(error: &dyn StdError) -> String {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Also another tenant's, or one that the caller may not see: nobody can tell these apart.
-    #[error("there is no such thing here")]
+    /// Also if it belongs to another tenant, or the caller may not see it: the answers are identical.
+    #[error("not found")]
     NotFound,
     #[error("{0}")]
     PermissionDenied(String),
@@ -74,36 +73,36 @@ pub enum Error {
     PartsMismatch(String),
     #[error("{0}")]
     ReferenceConflict(String),
-    /// The tenant opens no new sessions; those that run may finish.
+    /// The tenant may open no new sessions; open ones may finish.
     #[error("the tenant is suspended")]
     TenantSuspended,
-    /// What the tenant may hold is used up; nothing was reserved.
+    /// The tenant's quota is used up; nothing was reserved.
     #[error("{0}")]
     QuotaExceeded(String),
-    /// The asset's object is not where it is served from yet, or never will be.
+    /// The asset's object is not yet where it is served from, or never will be.
     #[error("the asset is {0}")]
     AssetNotReady(&'static str),
-    /// Somebody else is at it, or was quicker.
+    /// The resource is in use by another request, or another request was faster.
     #[error("{0}")]
     Busy(String),
-    /// What this process was working on was given to another, which it had not told in time that it lives.
+    /// The work of this process was given to another one, because this one did not renew its lease in time.
     #[error("the work was taken over by another process")]
     LeaseLost,
-    /// As many live readers, or long polls, as one process takes: of all, of the tenant, or of the user.
-    #[error("as many wait for live events as this server takes, or as many of this tenant or user as it takes of one")]
+    /// The limit of live readers, or of long polls, is reached: that of the process, of the tenant or of the user.
+    #[error("this server, tenant or user has reached its limit of live readers or long polls; try again later")]
     TooManyReaders,
-    /// Another version's job, or somebody's own.
+    /// The job is of another version, or was inserted by hand.
     #[error("the job's payload cannot be read: {0}")]
     BadJob(String),
     #[error("the input is not valid")]
     Invalid(Vec<FieldError>),
-    /// Nothing half done, or a state from which the same request goes on.
-    #[error("the store did not do what it was asked")]
+    /// Either nothing is half done, or the same request continues from the state that is left.
+    #[error("the object store did not complete the operation")]
     Storage(#[from] storage::Error),
-    /// Under the `dedicated` strategy, a tenant whose bucket nobody has named yet.
+    /// Under the `dedicated` strategy: the tenant's bucket has not been set yet.
     #[error("the tenant {0} has no bucket of its own")]
     NoBucket(String),
-    /// A pass that deletes does not touch such a bucket.
+    /// A pass that deletes leaves such a bucket alone.
     #[error("the bucket {bucket} belongs to another deployment, {owner}: its object temp/uploads/.owner says so")]
     ForeignBucket { bucket: String, owner: String },
     #[error("the database did not answer")]
@@ -114,17 +113,17 @@ pub enum Error {
 }
 
 impl Error {
-    /// The database took longer than somebody had time for.
+    /// The error for a database that did not answer within the caller's time limit.
     pub fn silent_database() -> Self {
         Self::DbUnavailable(DbErr::Custom("no answer in time".to_owned()))
     }
 
-    /// Whether trying again later may help, with nothing changed on the caller's side.
+    /// Returns whether trying again later may help, with nothing changed on the caller's side.
     pub fn is_outage(&self) -> bool {
         matches!(self, Self::Storage(_) | Self::NoBucket(_) | Self::DbUnavailable(_))
     }
 
-    /// The same outage of the database once more, for another one that it keeps from being done; `None` for any other error.
+    /// Returns the same outage of the database for another operation that it prevents; `None` for any other error.
     pub(crate) fn again(&self) -> Option<Self> {
         match self {
             Self::DbUnavailable(cause) => Some(Self::DbUnavailable(cause.clone())),
@@ -132,14 +131,14 @@ impl Error {
         }
     }
 
-    /// The answers to so many that an outage of the database has kept from being done together; `None` for any other error,
-    /// which may be one of theirs alone.
+    /// Returns the same outage of the database for each of `many` operations that it has prevented together; `None` for any
+    /// other error, which may concern one of them alone.
     pub(crate) fn for_each<T>(&self, many: usize) -> Option<Vec<Result<T>>> {
         self.again()?;
         Some((0..many).filter_map(|_| self.again()).map(Err).collect())
     }
 
-    /// The error for an operator, with what the store said: never a URL, a credential or SQL.
+    /// Returns the text for an operator, with the store's answer: never a URL, a credential or SQL.
     pub fn explained(&self) -> String {
         match self {
             Self::Storage(cause) => format!("{self}: {cause}"),
@@ -147,7 +146,7 @@ impl Error {
         }
     }
 
-    /// The same error with its fields' pointers below `place`: a file's in a batch.
+    /// Returns the same error with its fields' pointers below `place`, such as a file of a batch.
     pub fn within(self, place: &str) -> Self {
         match self {
             Self::Invalid(fields) => Self::Invalid(

@@ -1,6 +1,7 @@
 //! Quaymaster: a session-driven upload server between a web application and S3.
 //!
-//! Three doors lead into one engine: a request, a timer and a worker call the same verbs. Read on in this order.
+//! Three doors lead into one engine: a request, a timer and a worker call the same verbs. The modules are listed in the
+//! order in which to read them.
 
 pub mod session;
 

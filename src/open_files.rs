@@ -1,17 +1,17 @@
-//! How many files, sockets among them, this process may have open, and whether the settings promise more.
+//! The limit of open files (sockets included) of this process, and whether the settings may need more.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::settings::Settings;
 
-/// For what no setting counts: the program's own files, the log, calls to an outside store.
+/// Open files that no setting counts: the program's own files, the log, calls to an outside store.
 const OTHERS: u64 = 256;
 
 /// SQLite opens the database, its write-ahead log and the index of that.
 const FILES_OF_SQLITE: u64 = 3;
 
 /// Raises the soft limit of open files to the hard one: most systems start a process with 1,024, for programs that use
-/// select(2), and allow far more. Logs a warning where even the hard limit is less than what the settings add up to.
+/// select(2), and allow far more. Logs a warning if even the hard limit is less than what the settings add up to.
 pub(crate) fn raise(settings: &Settings) {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum
@@ -20,7 +20,7 @@ pub(crate) fn raise(settings: &Settings) {
         tracing::warn!(%error, "the soft limit of open files (RLIMIT_NOFILE) cannot be raised to the hard one");
     }
     let needed = needed(settings);
-    // No limit is enough.
+    // `None` is no limit at all, which is enough.
     if let Some(limit) = getrlimit(Resource::Nofile).current.filter(|limit| *limit < needed) {
         tracing::warn!(
             limit,
@@ -32,12 +32,13 @@ pub(crate) fn raise(settings: &Settings) {
     }
 }
 
-/// What all that is allowed at a time would have open. Live readers are connections of the server, too.
+/// Returns how many files would be open if everything that the settings allow were in use at a time. Live readers are
+/// connections of the server, too.
 fn needed(settings: &Settings) -> u64 {
     let server = (settings.server.worker_threads() as u64).saturating_mul(settings.server.max_connections as u64);
     let database = u64::from(settings.database.max_connections);
     let database = if settings.database.url.is_some() { database } else { database * FILES_OF_SQLITE };
-    // A connection with the file that it reads or writes, and another one that waits for its place.
+    // For each: a connection, the file that it reads or writes, and another connection that waits for its place.
     let store = if settings.storage.bucket.is_none() { settings.embedded.max_connections as u64 } else { 0 };
     server.saturating_add(database).saturating_add(store.saturating_mul(3)).saturating_add(OTHERS)
 }

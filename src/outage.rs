@@ -1,24 +1,24 @@
-//! Many to do, one by one, beside a database that may be away.
+//! Many operations, one by one, on a database that may be unavailable.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
-/// How long others of the many still try after one has met the outage: it may have been in the way of that one alone.
+/// How long the other operations still try after one has met the outage: it may have affected that one alone.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What attempts at many things have met of an outage of the database. Each attempt waits for the database by itself, so a
-/// thousand that all tried would wait for many minutes.
+/// Remembers the outage of the database that one of many attempts has met. Each attempt waits for the database by itself, so
+/// a thousand of them would wait for many minutes.
 #[derive(Debug, Default)]
 pub(crate) struct Outage(Mutex<Option<(Instant, Error)>>);
 
 impl Outage {
-    /// Makes one attempt. Once the database has been away for five seconds, and no attempt has succeeded in between, it
-    /// answers the outage unasked.
+    /// Makes one attempt. If the database has been unavailable for five seconds, and no attempt has succeeded in between,
+    /// returns the outage without an attempt.
     ///
     /// # Errors
-    /// The attempt's; [`Error::DbUnavailable`].
+    /// The attempt's own; [`Error::DbUnavailable`].
     pub(crate) async fn attempt<T>(&self, attempt: impl Future<Output = Result<T>>) -> Result<T> {
         if let Some(error) = self.lasting() {
             return Err(error);
@@ -31,7 +31,7 @@ impl Outage {
         done
     }
 
-    /// Takes note of what another attempt, at several at once perhaps, has failed for.
+    /// Records the error of another attempt, perhaps at several operations at once. Only an outage of the database counts.
     pub(crate) fn heed(&self, error: &Error) {
         if let Some(error) = error.again() {
             self.met().get_or_insert((Instant::now(), error));
@@ -45,7 +45,7 @@ impl Outage {
     }
 
     fn met(&self) -> MutexGuard<'_, Option<(Instant, Error)>> {
-        // Nothing panics while it is held.
+        // Nothing panics while the lock is held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -77,17 +77,17 @@ mod tests {
                 *since -= PATIENCE;
             }
         };
-        assert!(is_asked().await && is_asked().await, "it may have been in the way of one alone");
+        assert!(is_asked().await && is_asked().await, "it may have affected one alone");
         goes_by();
         assert!(!is_asked().await && !is_asked().await);
 
-        // Whoever was under way then, and succeeded, shows that it is over.
+        // An attempt that was under way and succeeds shows that the outage is over.
         *outage.met() = None;
         assert!(is_asked().await);
         assert!(outage.attempt(async { Ok(()) }).await.is_ok());
         goes_by();
         assert!(is_asked().await);
-        // What is refused for a reason of its own says nothing of the database.
+        // An error with another cause says nothing about the database.
         goes_by();
         outage.heed(&Error::NotFound);
         assert!(!is_asked().await);

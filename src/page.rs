@@ -1,15 +1,15 @@
-//! Lists in pages.
+//! Paginated lists.
 
 /// One page of a list.
 #[derive(Clone, Debug)]
 pub struct Page<T, P> {
     pub items: Vec<T>,
-    /// Where the next page begins: pass it to get that one; `None` on the last one.
+    /// Where the next page begins: pass it to get that page; `None` on the last page.
     pub next: Option<P>,
 }
 
 impl<T, P> Page<T, P> {
-    /// The first `limit` of these rows, of which one more was asked for: it tells whether there is a next page.
+    /// Returns the first `limit` rows. The query must request one row more, which shows whether there is a next page.
     pub(crate) fn cut(mut rows: Vec<T>, limit: u64, place: impl FnOnce(&T) -> P) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = rows.len() > limit;

@@ -1,4 +1,4 @@
-//! From settings to a running server, and back.
+//! Starts a server from its settings, and stops it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,15 +25,15 @@ use crate::storage::Storage;
 use crate::threads::Threads;
 use crate::{deployment, tenant};
 
-/// Why the server, or a command that opens the same files, could not start. Each says what to do.
+/// Why the server, or a command that opens the same files, could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "there is no deployment in {0}: `quaymaster serve` and `quaymaster tenant create` make one; \
-         QUAYMASTER_DATA_DIR (embedded.data_dir) or DATABASE_URL (database.url) names one that is elsewhere"
+        "there is no deployment in {0}: make one with `quaymaster serve` or `quaymaster tenant create`, or set \
+         QUAYMASTER_DATA_DIR (embedded.data_dir) or DATABASE_URL (database.url) to an existing one"
     )]
     NoDeployment(String),
-    #[error("the database's schema is of an older version; the next start of `quaymaster serve` brings it up to date")]
+    #[error("the database's schema is of an older version; start `quaymaster serve` to bring it up to date")]
     OldSchema,
     #[error("the data folder cannot be used")]
     DataDir(#[from] data_dir::Error),
@@ -55,13 +55,13 @@ pub enum Error {
     Auth(#[from] http::auth::StartError),
     #[error("the timetable did not start")]
     Schedule(#[from] schedule::StartError),
-    #[error("the system gives no threads: is there a limit (ulimit -u)?")]
+    #[error("the system refuses to create threads; check its limit (ulimit -u)")]
     Threads(#[source] io::Error),
     #[error("cannot listen on {0}")]
     Listen(String, #[source] io::Error),
 }
 
-/// A server that answers.
+/// A running server.
 pub struct Running {
     pub addr: SocketAddr,
     pub engine: Engine,
@@ -74,13 +74,13 @@ pub struct Running {
     grace: Duration,
 }
 
-/// Those who do the jobs, and the threads that they work on.
+/// The workers that run the jobs, and their threads.
 struct Background(Workers, #[allow(dead_code, reason = "held until it is dropped")] Threads);
 
-/// The embedded store, and the threads that it works on.
+/// The embedded store, and its threads.
 struct Store(embedded_s3::Server, #[allow(dead_code, reason = "held until it is dropped")] Threads);
 
-/// The task that puts events in order and tells live readers.
+/// The task that puts events in order and notifies live readers.
 struct Feed {
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -94,20 +94,20 @@ impl Feed {
         Ok(Self { stop, task })
     }
 
-    /// Ends all streams and long polls too, so that nobody waits for them.
+    /// Also ends all streams and long polls, so that nothing waits for them.
     async fn stop(self) {
         self.stop.cancel();
         if let Err(panic) = self.task.await {
-            tracing::error!(error = %panic, "the feed of events ended badly");
+            tracing::error!(error = %panic, "the feed of events failed");
         }
     }
 }
 
-/// Starts everything: the embedded store where it is used, the database with its migrations, the timetable, the door, and
-/// work in the background.
+/// Starts everything: the embedded store if it is used, the database with its migrations, the timetable, the web door, and
+/// the work in the background.
 ///
 /// # Errors
-/// See [`Error`]. What had started is stopped again.
+/// See [`Error`]. Everything that had started is stopped again.
 pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Error> {
     let dir = prepare(&mut settings, Missing::Make)?;
     if let Some(dir) = &dir {
@@ -151,19 +151,19 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
     Ok(Running { addr, engine, server, serving, feed, store, schedule, workers, grace })
 }
 
-/// Makes a bucket of the embedded store ready for browsers: it is there, and the pages of `cors.allowed_origins` may send
-/// to it. A bucket of any other store is its owner's to set up.
+/// Makes a bucket of the embedded store ready for browsers: creates it if it is missing, and lets the pages of
+/// `cors.allowed_origins` send to it. Buckets of any other store are set up by their owners.
 ///
 /// # Errors
-/// The store does not answer.
+/// [`Error::Bucket`]: the store failed.
 pub async fn prepare_bucket(engine: &Engine, bucket: &str) -> Result<(), Error> {
     make_ready(engine, bucket).await.map_err(Error::Bucket)
 }
 
-/// Makes the bucket of one tenant ready where the store is embedded; any other store's buckets are their owner's.
+/// Makes the bucket of one tenant ready if the store is embedded. Buckets of any other store are set up by their owners.
 ///
 /// # Errors
-/// The store's; the next start of the server does it too.
+/// The store failed; the next start of the server makes the bucket ready too.
 pub async fn prepare_own_bucket(engine: &Engine, bucket: &str) -> Result<(), crate::storage::Error> {
     if engine.settings.storage.bucket.is_some() {
         return Ok(());
@@ -176,25 +176,25 @@ async fn make_ready(engine: &Engine, bucket: &str) -> Result<(), crate::storage:
     engine.storage.set_cors(bucket, &engine.settings.cors.allowed_origins).await
 }
 
-/// What becomes of a part of the deployment that is not there: a folder, a secret, a schema.
+/// What to do if a part of the deployment is missing: a folder, a secret, a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Missing {
     Make,
-    /// Commands that look at a deployment, or work on it, never make one: an empty one beside the real one would answer
-    /// them that all is well.
+    /// For commands that look at a deployment, or work on it. They never make one: an empty one beside the real one would
+    /// tell them that all is well.
     Refuse,
 }
 
-/// Opens database and store of a deployment that is there, without serving, as the commands do that work beside a
-/// running server. Makes nothing, and applies no migration.
+/// Opens the database and the store of an existing deployment without serving, for commands that work beside a running
+/// server. Makes nothing, and applies no migration.
 ///
 /// # Errors
-/// [`Error::NoDeployment`], [`Error::OldSchema`]; else see [`Error`].
+/// [`Error::NoDeployment`], [`Error::OldSchema`]; otherwise see [`Error`].
 pub async fn open(settings: Settings) -> Result<Engine, Error> {
     open_or(settings, Missing::Refuse).await
 }
 
-/// The same, and makes what is missing, as the start of a server does.
+/// Like [`open`], but makes what is missing, as the start of a server does.
 ///
 /// # Errors
 /// See [`Error`].
@@ -207,7 +207,7 @@ async fn open_or(mut settings: Settings, missing: Missing) -> Result<Engine, Err
     Box::pin(connect(settings, dir.as_ref(), None, missing, Clock::default())).await
 }
 
-/// The keys of this deployment's record, from its settings or its data folder; opens nothing else, and makes nothing.
+/// Returns the audit keys of this deployment, from its settings or its data folder. Opens nothing else, and makes nothing.
 ///
 /// # Errors
 /// [`Error::NoDeployment`], [`Error::DataDir`].
@@ -229,7 +229,7 @@ impl Running {
         }
     }
 
-    /// Stops accepting, lets requests and jobs that run finish within `server.shutdown_grace_secs`, then closes the store
+    /// Stops accepting, lets running requests and jobs finish within `server.shutdown_grace_secs`, then closes the store
     /// and the database.
     pub async fn stop(self) {
         let begun = Instant::now();
@@ -255,7 +255,7 @@ impl Running {
     }
 }
 
-/// Fills in what the embedded default keeps in the data folder; `None` where nothing is embedded.
+/// Fills in the settings that the embedded default keeps in the data folder; `None` if nothing is embedded.
 fn prepare(settings: &mut Settings, missing: Missing) -> Result<Option<DataDir>, Error> {
     let (own_database, own_store) = (settings.database.url.is_none(), settings.storage.bucket.is_none());
     if !own_database && !own_store {
@@ -271,7 +271,7 @@ fn prepare(settings: &mut Settings, missing: Missing) -> Result<Option<DataDir>,
     if !settings.auth.has_key() {
         settings.auth.jwt_secret = match missing {
             Missing::Make => Some(Secret::new(dir.secret_or_new(&JWT_SECRET)?)),
-            // Only a command that makes tokens has to do without.
+            // It may be missing: only a command that makes tokens needs it.
             Missing::Refuse => dir.secret(&JWT_SECRET)?.map(Secret::new),
         };
     }
@@ -302,7 +302,8 @@ fn no_deployment(settings: &Settings) -> Error {
     })
 }
 
-/// A record that was begun with one key cannot be gone on with by another.
+/// Returns the audit key. If there is a database, no new key is made: a history begun with one key cannot be continued with
+/// another.
 fn audit_key(dir: &DataDir, missing: Missing) -> Result<Secret, data_dir::Error> {
     let key = match dir.secret(&AUDIT_KEY)? {
         Some(key) => key,
@@ -328,7 +329,7 @@ fn point_at_embedded_store(settings: &mut Settings, dir: &DataDir, missing: Miss
     Ok(())
 }
 
-/// Half as many as serve connections.
+/// Creates half as many threads as serve connections.
 fn threads(name: &str, settings: &Settings) -> Result<Threads, Error> {
     Threads::new(name, settings.server.worker_threads() / 2).map_err(Error::Threads)
 }
@@ -355,12 +356,13 @@ async fn start_store(settings: &mut Settings, dir: &DataDir) -> Result<Store, Er
         Ok(started) => started?,
         Err(panic) => resume_unwind(panic.into_panic()),
     };
-    // Port 0 took a free one.
+    // For port 0 the system has chosen a free one.
     settings.embedded.port = server.addr().port();
     Ok(Store(server, threads))
 }
 
-/// `own_addr` is where the embedded store of this process listens for it; a command asks the one of the server.
+/// `own_addr` is where the embedded store of this process listens for the server's own calls. A command has none, and calls
+/// the store of the running server.
 async fn connect(
     settings: Settings,
     dir: Option<&DataDir>,
@@ -382,7 +384,7 @@ async fn connect(
     Ok(Engine::new(db, storage, clock, Arc::new(settings)))
 }
 
-/// The settings of the store in use: the outside one's, or those of the one in this process, which is reached like any.
+/// Returns the settings of the store in use: the outside one, or the embedded one, which is called like any other.
 fn store_settings(settings: &Settings, own_addr: Option<SocketAddr>) -> settings::Storage {
     if settings.storage.bucket.is_some() {
         return settings.storage.clone();
@@ -402,7 +404,7 @@ fn store_settings(settings: &Settings, own_addr: Option<SocketAddr>) -> settings
     }
 }
 
-/// The URL under which this machine itself reaches what listens on `host` and `port`.
+/// Returns the URL at which this machine itself reaches a server that listens on `host` and `port`.
 pub(crate) fn http_url(host: &str, port: u16) -> String {
     match host.parse() {
         Ok(IpAddr::V4(ip)) if ip.is_unspecified() => format!("http://{}:{port}", Ipv4Addr::LOCALHOST),

@@ -1,6 +1,6 @@
-//! The log: to standard error, because standard output belongs to what commands print.
+//! The log. It goes to standard error, because standard output is for what commands print.
 //!
-//! Names in it: spans are `noun.verb`, fields `noun.field` (`session.id`, `tenant.id`, `request.id`, `http.status`).
+//! Spans are named `noun.verb`, fields `noun.field` (`session.id`, `tenant.id`, `request.id`, `http.status`).
 
 use std::io::{self, IsTerminal};
 use std::panic;
@@ -16,16 +16,16 @@ use crate::settings::{Log, LogFormat};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("log.level cannot be read")]
+    #[error("log.level is not valid")]
     Level(#[from] tracing_subscriber::filter::ParseError),
-    #[error("a log is there already")]
+    #[error("the log has already been started")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
 /// Starts the log of this process, and sends panics into it.
 ///
 /// # Errors
-/// The level cannot be read, or a log has been started before.
+/// The level is not valid, or a log has already been started.
 pub fn init(settings: &Log) -> Result<(), Error> {
     let terminal = io::stderr().is_terminal();
     let json = match settings.format {
@@ -43,12 +43,13 @@ pub fn init(settings: &Log) -> Result<(), Error> {
     Ok(())
 }
 
-/// What writes lines: in JSON, with the spans under `spans` and the outermost first, or for eyes.
+/// Returns the subscriber that writes the lines: in JSON, with the spans under `spans` and the outermost first, or as text
+/// for people.
 ///
-/// A verb's warning has the id of its request only through the list. The innermost span is not written a second time.
+/// A verb's warning has the id of its request only through that list. The innermost span is not written a second time.
 ///
 /// # Errors
-/// The level cannot be read.
+/// The level is not valid.
 pub(crate) fn subscriber<W>(
     level: &str,
     json: bool,

@@ -1,5 +1,5 @@
-//! Work that costs little more for many than for one: those who come while it is being done for others wait, and then
-//! it is done for all of them at once.
+//! Batches work that costs little more for many callers than for one: callers that come while the work is being done for
+//! others wait, and then it is done for all of them at once.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,38 +11,38 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-/// How long the first one waits for others where the work is done in the background.
+/// How long to wait for further callers if the work is done in the background.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// Those who wait for one sort of work, by what keeps them apart: only those with the same key go together. Clones are the
-/// same.
+/// The callers that wait for one sort of work. Only callers with the same key are served together. Clones share their
+/// state.
 pub struct Together<K, T, R> {
     waiting: Arc<Mutex<HashMap<K, Waiting<T, R>>>>,
-    /// Where it is done: on the runtime that this was made on. The one of whoever comes first may end before the others are
-    /// served.
+    /// The runtime that does the work: the one on which this was created. The runtime of the first caller may end before
+    /// the others are served.
     home: Option<Handle>,
 }
 
 struct Waiting<T, R> {
     queue: Vec<(T, oneshot::Sender<R>)>,
-    /// Those who work on earlier ones, and will see to these.
+    /// The number of tasks that serve earlier callers, and will serve these.
     at_work: usize,
 }
 
 /// How a sort of work is done.
 pub(crate) struct Way<C, K, T, R> {
-    /// How long the first one waits for others, if no others are being worked for.
+    /// How long a task waits for further callers before each group.
     pub(crate) gather: Duration,
-    /// How many groups of one key may be worked for at a time.
+    /// How many groups of one key may be served at a time.
     pub(crate) groups: usize,
-    /// How many of one key go together.
+    /// How many callers of one key a group may have.
     pub(crate) most: fn(&C, &K) -> usize,
-    /// Answers for each, in their order.
+    /// Returns a result for each item, in their order.
     pub(crate) work: fn(C, Vec<T>) -> BoxFuture<'static, Vec<R>>,
 }
 
 impl<C, K, T, R> Way<C, K, T, R> {
-    /// For work in the background: the first one waits for others, and one group goes at a time.
+    /// For work in the background: waits for further callers before each group, and serves one group at a time.
     pub(crate) const fn in_background(
         most: fn(&C, &K) -> usize,
         work: fn(C, Vec<T>) -> BoxFuture<'static, Vec<R>>,
@@ -79,7 +79,7 @@ impl<K, T, R> std::fmt::Debug for Together<K, T, R> {
 
 impl<K, T, R> Together<K, T, R> {
     fn waiting(&self) -> MutexGuard<'_, HashMap<K, Waiting<T, R>>> {
-        // Nothing panics while it is held, and each change is whole.
+        // Nothing panics while the lock is held, and each change is complete.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -90,11 +90,11 @@ where
     T: Send + 'static,
     R: Send + 'static,
 {
-    /// Has it done, together with what others of the same key want done at the same time. All callers give the same way. It
-    /// goes on where whoever waits for it is dropped.
+    /// Does the work for `one`, together with that of other callers with the same key at the same time. All callers must
+    /// pass the same `way`. The work goes on if the caller is dropped.
     ///
     /// # Panics
-    /// Where the work panics, or does not answer for all.
+    /// If the work panics, or does not return a result for each item.
     pub(crate) async fn done<C: Clone + Send + 'static>(&self, key: K, with: &C, one: T, way: Way<C, K, T, R>) -> R {
         let (sender, answer) = oneshot::channel();
         let begins = {
@@ -118,7 +118,7 @@ where
     }
 }
 
-/// Who works for all of one key, until nobody waits any more.
+/// A task that serves the callers of one key until none waits any more.
 struct Turn<K: Eq + Hash, T, R> {
     of: Together<K, T, R>,
     key: K,
@@ -134,12 +134,12 @@ impl<K: Eq + Hash, T, R> Turn<K, T, R> {
             let most = (way.most)(&with, &self.key);
             let Some((ones, senders)) = self.next(most) else { return };
             for (sender, answer) in senders.into_iter().zip((way.work)(with.clone(), ones).await) {
-                let _ = sender.send(answer); // nobody waits for it any more
+                let _ = sender.send(answer); // its caller no longer waits
             }
         }
     }
 
-    /// The next that go together; `None` where nobody waits, and the turn is over.
+    /// Returns the next group; `None` if no caller waits, which ends the turn.
     fn next(&mut self, most: usize) -> Option<(Vec<T>, Vec<oneshot::Sender<R>>)> {
         let mut all = self.of.waiting();
         // A power of two, so that few different statements are prepared.
@@ -159,7 +159,7 @@ impl<K: Eq + Hash, T, R> Turn<K, T, R> {
 impl<K: Eq + Hash, T, R> Drop for Turn<K, T, R> {
     fn drop(&mut self) {
         if !self.is_over {
-            // It panicked. Whoever waits is told where nobody else sees to them, and the next one begins anew.
+            // The work panicked. If no other task serves this key, its callers are told, and the next caller begins anew.
             let mut all = self.of.waiting();
             let is_last = all.get_mut(&self.key).is_some_and(|waiting| {
                 waiting.at_work -= 1;
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(all, (100..200).map(|one| one * 2).collect::<Vec<_>>());
         assert!(sizes.lock().unwrap().len() <= 3, "{sizes:?}");
         assert!(sizes.lock().unwrap().iter().all(|size| *size <= 64), "{sizes:?}");
-        // Later ones are not forgotten.
+        // Later callers are served too.
         assert_eq!(together.done((), &sizes, 1, MANY).await, 2);
     }
 

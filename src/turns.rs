@@ -1,7 +1,7 @@
-//! Who is next, where there is less than is asked for: connections of a pool, processors. First come, first served gives
-//! the most to whoever asks for the most; here tenants take turns, however much any of them asks for. And a tenant that
-//! others work beside has fewer places at a time than one that has the server to itself: what is at work when the other
-//! one comes is what the other one waits for, at the processors and the disks as well.
+//! Fair queues in front of what is scarce: connections of a pool, processors. First come, first served gives most to the
+//! tenant that asks for most. Here tenants take turns, however much any of them asks for. And while other tenants are
+//! active, a tenant has fewer places at a time than while it is alone: a tenant that comes later must wait for the work
+//! that is already running, at the processors and the disks as well.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,20 +11,20 @@ use entity::TenantId;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// Who asks: a tenant, or with `None` the server itself, which has its turns like any tenant.
+/// Who asks: a tenant, or with `None` the server itself, which takes turns like any tenant.
 pub(crate) type Party = Option<TenantId>;
 
-/// How long a tenant counts as being there after it has asked for something.
+/// How long a tenant counts as active after it has asked for something.
 const LATELY: Duration = Duration::from_secs(10);
 
-/// Which tenants have asked lately, as far as it matters whether a tenant is alone. Clones are the same.
+/// Which tenants were active lately: only as many as it takes to tell whether a tenant is alone. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Company(Arc<Mutex<Seen>>);
 
 #[derive(Debug, Default)]
 struct Seen {
     last: Option<(TenantId, Instant)>,
-    /// The last one that is another than `last`.
+    /// The last one that differs from `last`.
     other: Option<(TenantId, Instant)>,
 }
 
@@ -39,21 +39,21 @@ impl Company {
         seen.last = now;
     }
 
-    /// Whether a tenant that is not this one has asked for something in the last ten seconds.
+    /// Returns whether another tenant than this one has asked for something in the last ten seconds.
     pub(crate) fn is_beside(&self, party: Party) -> bool {
         let is_other = |(tenant, at)| Some(tenant) != party && is_lately(at);
         let seen = self.seen();
         seen.last.is_some_and(is_other) || seen.other.is_some_and(is_other)
     }
 
-    /// Whether two tenants or more have.
+    /// Returns whether two or more tenants have asked for something in the last ten seconds.
     pub(crate) fn is_several(&self) -> bool {
         let seen = self.seen();
         [seen.last, seen.other].into_iter().all(|seen| seen.is_some_and(|(_, at)| is_lately(at)))
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        // Nothing panics while it is held.
+        // Nothing panics while the lock is held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -66,41 +66,41 @@ fn is_lately(at: Instant) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Each {
     pub(crate) alone: usize,
-    /// While there is company.
+    /// While other tenants are active.
     pub(crate) beside: usize,
 }
 
-/// The places in front of what is shared. A place that is free goes to the party whose turn it is, and within a party to
-/// whoever has waited longest.
+/// A fixed number of places in front of a shared resource. A free place goes to the party whose turn it is, and within a
+/// party to the caller that has waited longest.
 #[derive(Debug)]
 pub(crate) struct Turns {
     state: Mutex<State>,
     each: Each,
     company: Company,
-    /// How long anybody waits.
+    /// How long a caller waits.
     patience: Duration,
 }
 
 #[derive(Debug)]
 struct State {
     free: usize,
-    /// Those that have a place or wait for one.
+    /// Parties that have a place or wait for one.
     parties: HashMap<Party, Queue>,
-    /// Parties of which somebody waits, each once; the first has the next turn.
+    /// Parties that wait, each once; the first has the next turn.
     turns: VecDeque<Party>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     held: usize,
-    /// Those that have given up are found by their closed channels.
+    /// A caller that has given up is recognized by its closed channel.
     waiting: VecDeque<oneshot::Sender<Place>>,
 }
 
-/// A place, until it is dropped.
+/// A place, held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
-    /// `None` where the place was not handed over.
+    /// `None` if the place was not handed over.
     turns: Option<Arc<Turns>>,
     party: Party,
 }
@@ -114,7 +114,7 @@ impl Drop for Place {
 }
 
 impl Turns {
-    /// No party has more than `each` of the places at a time, but at least one.
+    /// Creates the places. A party may have at most `each` of them at a time, but at least one.
     pub(crate) fn new(places: usize, each: Each, company: &Company, patience: Duration) -> Arc<Self> {
         let state = State { free: places, parties: HashMap::new(), turns: VecDeque::new() };
         let each = Each { alone: each.alone.max(1), beside: each.beside.max(1) };
@@ -125,13 +125,13 @@ impl Turns {
         if self.company.is_beside(party) { self.each.beside } else { self.each.alone }
     }
 
-    /// Waits for a place; `None` where there was none in time. May be dropped while it waits.
+    /// Waits for a place; `None` if there was none in time. May be dropped while it waits.
     pub(crate) async fn enter(self: &Arc<Self>, party: Party) -> Option<Place> {
         self.company.note(party);
         let waiting = {
             let mut state = self.state();
             let queue = state.parties.entry(party).or_default();
-            // Whoever has given up has waited longest.
+            // Callers that have given up are in front: they have waited longest.
             while queue.waiting.front().is_some_and(oneshot::Sender::is_closed) {
                 queue.waiting.pop_front();
             }
@@ -143,7 +143,8 @@ impl Turns {
             if !state.turns.contains(&party) {
                 state.turns.push_back(party);
             }
-            // Those who wait while a place is free had all that they might when it was given back, and may have more now.
+            // A party may wait although a place is free: when the place was given back, the party had its maximum. The
+            // maximum may be higher now.
             self.serve_round(&mut state);
             waiting
         };
@@ -151,7 +152,7 @@ impl Turns {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it is held, and each change is whole.
+        // Nothing panics while the lock is held, and each change is complete.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -168,9 +169,9 @@ impl Turns {
         state.forget_if_gone(party);
     }
 
-    /// Hands out what is free, by turns.
+    /// Hands out the free places, by turns.
     fn serve_round(self: &Arc<Self>, state: &mut State) {
-        // Until nobody in a whole round may have one more: a party that has become alone may have several.
+        // Until no party of a whole round may have one more place: a party that is now alone may get several.
         let mut passed_over = 0;
         while state.free > 0 && passed_over < state.turns.len() {
             let Some(party) = state.turns.pop_front() else { break };
@@ -179,13 +180,13 @@ impl Turns {
                 state.turns.push_back(party);
                 passed_over = if is_served { 0 } else { passed_over + 1 };
             } else {
-                // It leaves the round, which is shorter without it.
+                // The party leaves the round, which is shorter without it.
                 state.forget_if_gone(party);
             }
         }
     }
 
-    /// Hands a place to the first of a party that still waits, where the party may have one more. Returns whether it did.
+    /// Hands a place to the party's first caller that still waits, if the party may have one more. Returns whether it did.
     fn serve(self: &Arc<Self>, state: &mut State, party: Party) -> bool {
         let most = self.most(party);
         while let Some(queue) = state.parties.get_mut(&party).filter(|queue| queue.held < most) {
@@ -194,7 +195,7 @@ impl Turns {
             match waiting.send(place) {
                 Ok(()) => return true,
                 Err(mut place) => {
-                    // It has given up. Its place is given back here, where the state is at hand.
+                    // The caller has given up. Its place is given back here, where the state is already locked.
                     place.turns = None;
                     state.take_back(party);
                 }
@@ -254,14 +255,14 @@ mod tests {
         let mut held = vec![turns.enter(noisy).await.unwrap(), turns.enter(noisy).await.unwrap()];
         let mut crowd: Vec<_> = (0..1_000).map(|_| waits(&turns, noisy)).collect();
         let mut alone = waits(&turns, quiet);
-        // The noisy one was there before, and has one turn first.
+        // The noisy party came first, and has one turn before the quiet one.
         drop(held.pop());
         held.push(has(&mut crowd[0]).unwrap());
         assert!(has(&mut alone).is_none());
         drop(held.pop());
         let place = has(&mut alone).unwrap();
         assert!(has(&mut crowd[1]).is_none());
-        // Nobody else waits, so all places are the noisy one's again.
+        // No other party waits, so the noisy one may have all places again.
         drop(place);
         held.push(has(&mut crowd[1]).unwrap());
         drop(held);
@@ -276,7 +277,7 @@ mod tests {
         let mut third = waits(&turns, noisy);
         let place = turns.enter(quiet).now_or_never().unwrap().unwrap();
         let mut other = waits(&turns, quiet);
-        // Passed over, for it may have no more, and the other one has its turn.
+        // The noisy party is passed over because it has its maximum, and the other one has its turn.
         drop(place);
         assert!(has(&mut third).is_none());
         assert!(has(&mut other).is_some());
@@ -295,7 +296,7 @@ mod tests {
         let mut held: Vec<_> = (0..4).map(|_| enter(noisy).unwrap()).collect();
         let mut crowd: Vec<_> = (0..4).map(|_| waits(&turns, noisy)).collect();
         assert!(!company.is_beside(noisy) && company.is_beside(quiet) && company.is_beside(None));
-        // From now on there is another one, and nothing goes to whoever has more than its share beside others.
+        // From now on another tenant is active, and a party that has more than its share beside others gets nothing.
         drop(enter(quiet).unwrap());
         assert!(company.is_beside(noisy) && company.is_beside(quiet));
         held.truncate(1);
@@ -303,14 +304,14 @@ mod tests {
         drop(held.pop());
         held.extend(crowd.iter_mut().filter_map(has));
         assert_eq!(held.len(), 1);
-        // The server's own work is no company, and the other one is gone after a while.
+        // The server's own work does not count as another tenant, and the other tenant stops counting after a while.
         let gone = Instant::now().checked_sub(LATELY).unwrap();
         company.0.lock().unwrap().last.as_mut().unwrap().1 = gone;
         drop(enter(None).unwrap());
         assert!(!company.is_beside(noisy));
         let mut last = waits(&turns, noisy);
         held.extend(crowd.iter_mut().skip(1).filter_map(has));
-        assert_eq!(held.len(), 4, "all that were there before whoever comes, at once");
+        assert_eq!(held.len(), 4, "all earlier callers are served at once, before the new one");
         drop(held);
         assert!(has(&mut last).is_some());
     }
@@ -332,7 +333,7 @@ mod tests {
         let turns = turns(1, 1, LONG);
         let (noisy, quiet) = (Some(TenantId::new()), Some(TenantId::new()));
         let held = turns.enter(noisy).await.unwrap();
-        // One gives up in the queue, one after it was handed a place that it has not seen, one after its time.
+        // One caller gives up in the queue, another one after it was handed a place that it has not seen.
         let left = waits(&turns, quiet);
         let mut handed = waits(&turns, quiet);
         let late = waits(&turns, noisy);
@@ -340,7 +341,7 @@ mod tests {
         drop(held);
         assert!(pin!(turns.enter(quiet)).now_or_never().is_none(), "the place is handed over");
         drop(std::mem::replace(&mut handed, async { None }.boxed()));
-        // The noisy one's turn; it is in time.
+        // It is the noisy party's turn, whose caller still waits.
         drop(late.await.unwrap());
         assert!(turns.enter(quiet).now_or_never().unwrap().is_some());
         let state = turns.state();

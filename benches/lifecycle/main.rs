@@ -1,7 +1,7 @@
-//! What finding and failing abandoned sessions costs among few and among many finished ones, and what a direct upload
-//! does, from its opening until its asset is READY: `scripts/bench-lifecycle`.
+//! The cost of finding and failing abandoned sessions among few and among many finished ones, and the cost of a direct
+//! upload from its opening until its asset is READY. Run it by `scripts/bench-lifecycle`.
 //!
-//! For each size a database of its own: so many finished sessions, with all indexes and without their events, and 1,000
+//! Each size has its own database, with that many finished sessions (with all indexes and without their events) and 1,000
 //! abandoned ones that were opened by the verb itself, each with a multipart upload in an embedded store.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
@@ -27,16 +27,16 @@ const SIZES: [u64; 2] = [100_000, 10_000_000];
 const ABANDONED: usize = 1_000;
 /// Direct uploads whose cost is measured.
 const DIRECT: usize = 1_000;
-/// Of each statement; the figure is the median.
+/// Runs of each statement; the figure is the median.
 const RUNS: usize = 51;
-/// How much more than in the smallest database a statement may take in the largest.
+/// The largest ratio of a statement's cost in the last database to its cost in the first.
 const RATIO_MAX: f64 = 2.0;
 /// Rows in one INSERT of finished sessions.
 const CHUNK: u64 = 500_000;
 const THREADS: usize = 2;
 
 fn main() -> ExitCode {
-    // `cargo bench` adds --bench to whatever is asked for.
+    // `cargo bench` adds --bench to the arguments.
     let sizes: Result<Vec<u64>, _> =
         std::env::args().skip(1).filter(|arg| arg != "--bench").map(|arg| arg.parse()).collect();
     let sizes = match sizes {
@@ -52,10 +52,10 @@ fn main() -> ExitCode {
     if print(&figures) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What one statement takes.
+/// The cost of one statement.
 #[derive(Clone, Copy, Debug)]
 struct Cost {
-    /// Planning and execution, as the server says.
+    /// Time for planning and execution, as PostgreSQL reports it.
     millis: f64,
     /// Pages of 8 KiB, found in the cache or read.
     buffers: f64,
@@ -73,7 +73,7 @@ struct Figures {
     hot: Vec<Updates>,
 }
 
-/// Those of one table, and how many of them wrote no index (heap-only tuples).
+/// Updates of one table, and how many of them wrote no index (heap-only tuples).
 #[derive(Debug)]
 struct Updates {
     table: String,
@@ -81,7 +81,7 @@ struct Updates {
     hot: i64,
 }
 
-/// What direct uploads take, all of one, each with its promotion and the places of its events.
+/// The cost of direct uploads, each with its promotion. The log also includes the places of their events.
 #[derive(Debug)]
 struct Direct {
     millis: f64,
@@ -89,11 +89,11 @@ struct Direct {
     events_per_sec: f64,
 }
 
-/// Bytes of the log for one upload.
+/// Bytes of write-ahead log for one upload.
 #[derive(Debug)]
 struct Wal {
     records: f64,
-    /// Whole pages, of those that are written for the first time since the last checkpoint.
+    /// Whole pages: those that are written for the first time since the last checkpoint.
     pages: f64,
 }
 
@@ -150,7 +150,7 @@ struct Home {
 
 impl Home {
     async fn new() -> Self {
-        let admin = std::env::var("QUAYMASTER_TEST_POSTGRES").expect("run this by scripts/bench-lifecycle");
+        let admin = std::env::var("QUAYMASTER_TEST_POSTGRES").expect("run this with scripts/bench-lifecycle");
         let name = format!("lifecycle_{}", uuid::Uuid::new_v4().simple());
         execute(&admin, &format!("CREATE DATABASE {name}")).await;
         let (server, _) = admin.rsplit_once('/').unwrap();
@@ -174,7 +174,7 @@ impl Home {
             ("AWS_ACCESS_KEY_ID", &config.access_key_id),
             ("AWS_SECRET_ACCESS_KEY", &config.secret_access_key),
             ("QUAYMASTER_STORAGE__PATH_STYLE", "true"),
-            // To build an index takes a while.
+            // Building an index takes a while.
             ("QUAYMASTER_DATABASE__STATEMENT_TIMEOUT_SECS", "3600"),
         ];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -183,9 +183,9 @@ impl Home {
         Self { engine, admin, name, _store: store, _dir: dir }
     }
 
-    /// Returns what was updated since the database was made.
+    /// Drops the database. Returns the updates since it was created.
     async fn remove(self) -> Vec<Updates> {
-        // A connection that ends says what it has done.
+        // A connection reports its statistics when it ends.
         self.engine.db.close().await.unwrap();
         let (server, _) = self.admin.rsplit_once('/').unwrap();
         let db = sea_orm::Database::connect(format!("{server}/{}", self.name)).await.unwrap();
@@ -210,7 +210,8 @@ async fn execute(url: &str, sql: &str) {
     db.close().await.unwrap();
 }
 
-/// Sessions that ended within two months (so that none is past its retention), cleared, without the triggers' checks; their indexes are built when all are there.
+/// Inserts sessions that ended within two months (so that none is past its retention) and whose storage is cleared, without
+/// the triggers' checks. Builds their indexes after the last one.
 async fn seed_finished(engine: &Engine, tenant: TenantId, brand: uuid::Uuid, count: u64) {
     let tx = engine.db.conn().bare().begin().await.unwrap();
     let indexes = "SELECT indexname, indexdef FROM pg_indexes
@@ -227,7 +228,7 @@ async fn seed_finished(engine: &Engine, tenant: TenantId, brand: uuid::Uuid, cou
     let started = Utc::now().to_rfc3339();
     for first in (1..=count).step_by(usize::try_from(CHUNK).unwrap()) {
         let last = count.min(first + CHUNK - 1);
-        // Eight of ten are completed, and one in ten failed or cancelled.
+        // Of ten sessions eight are completed, one is failed and one is cancelled.
         let sql = format!(
             "INSERT INTO upload_session (tenant_id, id, brand_id, created_by, status, version, event_seq, chain_head,
                 failure_reason, upload_type, profile, url_ttl_secs, bucket, file_name, file_size, mime_type, metadata,
@@ -272,7 +273,7 @@ async fn open_abandoned(engine: &Engine, caller: &Caller) {
 
 async fn cost_of_direct(engine: &Engine, caller: &Caller) -> Direct {
     while event::sequence(engine).await.unwrap() > 0 {}
-    // Which pages are in the log as a whole depends on when the last one was: it is now.
+    // How many whole pages are in the log depends on the time of the last checkpoint: make one now.
     engine.db.conn().execute_unprepared("CHECKPOINT").await.unwrap();
     let (client, workers) = (&reqwest::Client::new(), jobs::start(engine));
     let (before, begun) = (end_of_wal(engine).await, Instant::now());
@@ -326,7 +327,7 @@ async fn end_of_wal(engine: &Engine) -> String {
 
 async fn wal_since(engine: &Engine, before: &str) -> Wal {
     let conn = engine.db.conn();
-    // Only what is flushed can be read.
+    // Only flushed records can be read.
     conn.execute_unprepared("CREATE EXTENSION IF NOT EXISTS pg_walinspect; CHECKPOINT").await.unwrap();
     let sql = format!(
         "SELECT CAST(sum(record_size) AS float8), CAST(sum(fpi_size) AS float8)
@@ -348,7 +349,7 @@ async fn cost_of_select(engine: &Engine, cutoff: chrono::DateTime<Utc>) -> Cost 
     median(&costs)
 }
 
-/// Of the UPDATE that fails a session, each time another one; nothing of it stays.
+/// Returns the cost of the UPDATE that fails a session: another session in each run, rolled back afterwards.
 async fn cost_of_failing(engine: &Engine, cutoff: chrono::DateTime<Utc>) -> Cost {
     let idle: Vec<Session> = queued(Queue::Idle(cutoff), None, RUNS as u64).all(engine.db.conn()).await.unwrap();
     let mut costs = Vec::new();
@@ -382,7 +383,7 @@ fn median(costs: &[Cost]) -> Cost {
     Cost { millis: middle(|cost| cost.millis), buffers: middle(|cost| cost.buffers) }
 }
 
-/// Whether no statement costs more than it may in the last database, beside the first.
+/// Prints the figures. Returns whether each statement's cost in the last database is within [`RATIO_MAX`] of the first.
 fn print(figures: &[Figures]) -> bool {
     println!("finished  table and indexes  select 500 idle        fail one               pass of {ABANDONED}  cleanup");
     for figure in figures {
@@ -398,8 +399,8 @@ fn print(figures: &[Figures]) -> bool {
     }
     for Figures { finished, direct: Direct { millis, wal, events_per_sec }, .. } in figures {
         println!(
-            "{finished:>8}  a direct upload until READY: {millis:.2} ms of {DIRECT} at 8 at once, {:.0} bytes of WAL and {:.0} of whole \
-             pages; {events_per_sec:.0} events a second get their places",
+            "{finished:>8}  a direct upload until READY ({DIRECT} uploads, 8 at once): {millis:.2} ms, {:.0} bytes of \
+             WAL records, {:.0} bytes of whole pages; {events_per_sec:.0} events a second get their places",
             wal.records, wal.pages
         );
     }

@@ -1,4 +1,4 @@
-//! The databases alone: how many commits of one INSERT each they take.
+//! The databases alone: how many commits, of one INSERT each, they process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use crate::kit::from_backends;
 use crate::load::{Times, keep_asking};
 
-/// About as much as a session's row.
+/// About the size of a session's row.
 const ROW: &str = "................................................................................................\
                    ................................................................................................\
                    ................................................................................................\
@@ -21,13 +21,13 @@ const ROW: &str = ".............................................................
 
 #[derive(Clone)]
 pub enum Bare {
-    /// One writer at a time, as SQLite has it; waiting for the turn here is quicker than its own waiting.
+    /// SQLite allows one writer at a time; waiting for this mutex is faster than SQLite's own waiting.
     Sqlite(SqlitePool, Arc<Mutex<()>>),
     Postgres(PgPool),
 }
 
 impl Bare {
-    /// A file in `dir`, opened as the server opens its own.
+    /// Opens a file in `dir` as the server opens its own.
     pub async fn sqlite(dir: &Path) -> Self {
         let options = SqliteConnectOptions::new()
             .filename(dir.join("bare.db"))
@@ -47,7 +47,7 @@ impl Bare {
         Self::Postgres(pool)
     }
 
-    /// One INSERT, committed.
+    /// Commits one INSERT.
     pub async fn commit(&self) {
         let id = uuid::Uuid::now_v7();
         match self {

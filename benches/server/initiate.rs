@@ -1,4 +1,5 @@
-//! Opening direct sessions, which takes one transaction each, beside what the bare database commits.
+//! Opening direct sessions, compared with commits of the bare database. A session takes one transaction; requests that
+//! arrive during a transaction of their tenant share the next one.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use crate::kit::{Database, Site, Store};
 use crate::load::{Times, keep_asking, median, millis};
 use crate::table::Row;
 
-/// Concurrent requests for which there is a limit.
+/// Number of concurrent requests for which there is a limit.
 const MANY: usize = 16;
 const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_secs(3);
@@ -22,7 +23,7 @@ pub async fn run() -> Vec<Row> {
             Database::Postgres => Bare::postgres(MANY as u32).await,
         };
         for tasks in [1, MANY] {
-            // By turns, so that what else the machine does meets both.
+            // In turns, so that other load on the machine affects both.
             let (mut here, mut there) = (Vec::new(), Vec::new());
             for round in 0..=ROUNDS {
                 let commits = bare.commits(tasks, ROUND).await;
@@ -54,8 +55,8 @@ fn row(database: Database, tasks: usize, here: &[Times], there: &[Times]) -> Row
     let row = Row::new(format!("initiate direct, {}, {tasks} at once", database.name()), figure)
         .beside(format!("{:.0}/s, one INSERT per commit", rate(there)))
         .ratio(ratio);
-    // SQLite commits one after the other, so that the sync to disk is most of the time of both; PostgreSQL syncs many
-    // commits at once, which leaves what a statement writes: a session with its usage, events and indexes.
+    // SQLite commits one after the other, so the sync to disk takes most of the time in both. PostgreSQL syncs many
+    // commits at once; what remains is the data that a statement writes: a session with its usage, events and indexes.
     let least = match database {
         Database::Sqlite => 0.4,
         Database::Postgres => 0.2,

@@ -1,4 +1,4 @@
-//! A server of its own, with the release binary, on a free port and in a temporary folder; and a way to talk to it.
+//! Runs the release binary as a server, on a free port and in a temporary folder, and sends requests to it.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -16,9 +16,9 @@ use tempfile::TempDir;
 pub const MIB: u64 = 1 << 20;
 const TENANT: &str = "bench";
 const BINARY: &str = env!("CARGO_BIN_EXE_quaymaster");
-/// What a web application gives its users.
+/// The permissions that a web application gives its users.
 const PERMISSIONS: [&str; 5] = ["uploads.create", "uploads.view", "uploads.cancel", "assets.create", "assets.view"];
-/// Longer than any answer takes that is not lost.
+/// Longer than any answer takes, unless it is lost.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// The kernel counts processor time for `/proc` in hundredths of a second, on every architecture (`USER_HZ`).
 const TICKS_PER_SEC: f64 = 100.0;
@@ -40,9 +40,9 @@ impl Database {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
-    /// The server's own.
+    /// The server's own store.
     Embedded,
-    /// The one that `scripts/with-backends` started.
+    /// The store that `scripts/with-backends` started.
     Garage,
 }
 
@@ -55,18 +55,18 @@ impl Store {
     }
 }
 
-/// A place for a server, with a database that is migrated and a tenant in it; nothing runs yet.
+/// A place for a server, with a migrated database and a tenant in it. No server runs yet.
 pub struct Site {
     pub database: Database,
     env: Vec<(String, String)>,
     dir: TempDir,
     token: String,
-    /// The store that its server works with.
+    /// The store that the server uses.
     pub s3: S3,
 }
 
 impl Site {
-    /// `settings` come on top of the defaults, by their names in the environment.
+    /// `settings` override the defaults. They are named as in the environment.
     pub async fn new(database: Database, store: Store, settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::Builder::new().prefix("quaymaster-bench").tempdir().unwrap();
         let data = dir.path().join("data");
@@ -89,7 +89,7 @@ impl Site {
             Store::Garage => Some(S3::garage().await),
         };
         env.extend(garage.iter().flat_map(S3::env));
-        // The first command makes the folder, and in it the secrets.
+        // The first command creates the folder with its secrets.
         command_at(dir.path(), &env, &["tenant", "create", TENANT, "--brand", "main"]);
         let s3 = garage.unwrap_or_else(|| S3::embedded(store_port, &data));
         let mut site = Self { database, env, dir, token: String::new(), s3 };
@@ -97,7 +97,7 @@ impl Site {
         site
     }
 
-    /// Makes another tenant; a token for a user of it.
+    /// Creates another tenant. Returns a token for one of its users.
     pub fn another_tenant(&self, slug: &str) -> String {
         self.command(&["tenant", "create", slug, "--brand", "main"]);
         self.user_token(slug)
@@ -113,12 +113,12 @@ impl Site {
         self.command(&user.into_iter().chain(permissions).collect::<Vec<_>>())
     }
 
-    /// The folder that goes with this value.
+    /// The folder, which is removed when this value is dropped.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The binary, with nothing of this process's environment that could change what it does.
+    /// Returns a command for the binary, without this process's environment, which could change its behaviour.
     pub fn quaymaster(&self) -> Command {
         quaymaster(self.dir.path(), &self.env)
     }
@@ -146,7 +146,7 @@ impl Site {
         server
     }
 
-    /// What a command prints.
+    /// Runs a command. Returns its output.
     fn command(&self, args: &[&str]) -> String {
         command_at(self.dir.path(), &self.env, args)
     }
@@ -165,7 +165,7 @@ fn command_at(dir: &Path, env: &[(String, String)], args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// Below the range from which outgoing connections take theirs, so that none has it when the server comes for it.
+/// Returns a free port below the range of ephemeral ports, so that no outgoing connection takes it before the server does.
 fn free_port() -> u16 {
     loop {
         let port = fastrand::u16(20_000..32_000);
@@ -175,7 +175,7 @@ fn free_port() -> u16 {
     }
 }
 
-/// A proxy of the machine's has no part in this.
+/// A client that ignores the machine's proxy settings.
 fn client() -> Client {
     Client::builder().no_proxy().tcp_nodelay(true).timeout(ANSWER_WITHIN).build().unwrap()
 }
@@ -189,12 +189,12 @@ async fn new_postgres_database() -> String {
     format!("{server}/{name}")
 }
 
-/// What `scripts/with-backends` says of the back ends that it started.
+/// Returns a variable that `scripts/with-backends` sets for the back ends that it started.
 pub fn from_backends(name: &str) -> String {
-    env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this by scripts/bench"))
+    env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this with scripts/bench"))
 }
 
-/// A process that ends with this value.
+/// A server's process, which is killed when this value is dropped.
 pub struct Server {
     child: Child,
     pub url: String,
@@ -204,14 +204,14 @@ pub struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only where it has ended by itself.
+        // Both fail only if it has ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 impl Server {
-    /// Whether `/readyz` answers 200 within that time, asked each millisecond.
+    /// Polls `/readyz` every millisecond. Returns whether it answers 200 within `time`.
     pub async fn ready_within(&mut self, time: Duration) -> bool {
         let begun = Instant::now();
         let url = format!("{}/readyz", self.url);
@@ -232,7 +232,7 @@ impl Server {
         Api { http: self.http.clone(), url: self.url.clone(), token: token.to_owned() }
     }
 
-    /// Processor time that the process has used so far, its own and the kernel's for it.
+    /// Processor time that the process has used so far, in user mode and in the kernel.
     pub fn cpu(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         // proc_pid_stat(5): utime and stime are fields 14 and 15; the second, a name in brackets, may hold spaces.
@@ -241,7 +241,7 @@ impl Server {
         Duration::from_secs_f64(ticks / TICKS_PER_SEC)
     }
 
-    /// A field of `/proc/PID/status` that counts KiB, such as `VmRSS`; in MiB.
+    /// A field of `/proc/PID/status` that counts KiB, such as `VmRSS`, converted to MiB.
     pub fn memory_mib(&self, field: &str) -> f64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
@@ -264,7 +264,7 @@ impl Api {
     }
 
     /// # Errors
-    /// What else it was answered, or why it was not.
+    /// The unsuccessful answer, or the reason why there is none.
     pub async fn try_call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, String> {
         let mut request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token);
         if let Some(body) = body {
@@ -282,13 +282,13 @@ impl Api {
     /// Sends the bytes of a direct upload.
     ///
     /// # Errors
-    /// What else it was answered, or why it was not.
+    /// The unsuccessful answer, or the reason why there is none.
     pub async fn put(&self, upload: &Value, bytes: &'static [u8]) -> Result<(), String> {
         let answer = put_request(&self.http, upload).body(bytes).send().await;
         answer.and_then(|answer| answer.error_for_status()).map(drop).map_err(|error| error.without_url().to_string())
     }
 
-    /// Waits until nothing is left to promote: every asset is READY. Wants an operator's token.
+    /// Waits until no promotion is left: every asset is READY. Requires an operator's token.
     pub async fn all_ready(&self) {
         loop {
             let answer = self.http.get(format!("{}/admin/metrics", self.url)).bearer_auth(&self.token).send().await;
@@ -299,7 +299,7 @@ impl Api {
             if left.is_empty() {
                 return;
             }
-            // Seldom enough to be no load of its own.
+            // Rare enough not to be a load itself.
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
@@ -329,7 +329,7 @@ pub fn put_request(http: &Client, upload: &Value) -> RequestBuilder {
     headers.iter().fold(put, |put, (name, value)| put.header(name, value.as_str().unwrap()))
 }
 
-/// A bucket, and the calls that Quaymaster makes to it, made without Quaymaster.
+/// A bucket, and the calls that Quaymaster makes to it, sent here directly.
 #[derive(Clone)]
 pub struct S3 {
     bucket: Bucket,
@@ -340,7 +340,7 @@ pub struct S3 {
 const URL_LIVES: Duration = Duration::from_secs(3600);
 
 impl S3 {
-    /// A new bucket of Garage's.
+    /// Creates a bucket in Garage.
     async fn garage() -> Self {
         let set = |name: &str| from_backends(&format!("QUAYMASTER_TEST_S3_{name}"));
         let name = format!("bench-{}", uuid::Uuid::new_v4().simple());
@@ -353,7 +353,7 @@ impl S3 {
         s3
     }
 
-    /// That of a server's own store, with the credential that lies in its data folder.
+    /// The bucket of a server's own store, with the credential from its data folder.
     fn embedded(port: u16, data: &Path) -> Self {
         let endpoint = format!("http://127.0.0.1:{port}").parse().unwrap();
         let bucket = Bucket::new(endpoint, UrlStyle::Path, "quaymaster", "us-east-1").unwrap();
@@ -362,12 +362,12 @@ impl S3 {
         Self { bucket, credentials, http: client() }
     }
 
-    /// Without the bucket.
+    /// The URL of the store, without the bucket.
     pub fn endpoint(&self) -> &str {
         self.bucket.base_url().as_str().split_once(&format!("/{}", self.bucket.name())).unwrap().0
     }
 
-    /// What makes a server use this bucket.
+    /// The environment with which a server uses this bucket.
     fn env(&self) -> Vec<(String, String)> {
         [
             ("STORAGE_PROVIDER", "garage"),
@@ -381,10 +381,10 @@ impl S3 {
         .to_vec()
     }
 
-    /// rclone, to which `store:` is this store.
+    /// Returns a command for rclone in which `store:` is this store.
     pub fn rclone(&self) -> Command {
         let mut command = Command::new("rclone");
-        // What this shell sets for other uses of S3, it would take for itself.
+        // rclone would use variables that this shell sets for other S3 programs.
         command.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default()).env("RCLONE_CONFIG", "/dev/null");
         command.envs([
             ("RCLONE_CONFIG_STORE_TYPE", "s3"),
@@ -407,7 +407,7 @@ impl S3 {
         CreateMultipartUpload::parse_response(&answer).unwrap().upload_id().to_owned()
     }
 
-    /// Sends part 1 and on, all of the same bytes; their ETags.
+    /// Sends the parts 1 to `count`, all with the same bytes. Returns their ETags.
     pub async fn put_parts(&self, key: &str, upload_id: &str, count: u16, bytes: &str) -> Vec<String> {
         let mut etags = Vec::new();
         for number in 1..=count {
@@ -419,7 +419,7 @@ impl S3 {
         etags
     }
 
-    /// Lists the parts; how many there are.
+    /// Lists the parts. Returns their number.
     pub async fn list_parts(&self, key: &str, upload_id: &str) -> usize {
         let url = self.bucket.list_parts(Some(&self.credentials), key, upload_id).sign(URL_LIVES);
         ListParts::parse_response(&self.send(Method::GET, url, String::new()).await).unwrap().parts.len()
@@ -437,7 +437,7 @@ impl S3 {
         self.send(Method::HEAD, url, String::new()).await;
     }
 
-    /// Deletes all that the bucket holds.
+    /// Deletes all objects in the bucket.
     pub async fn empty(&self) {
         loop {
             let url = self.bucket.list_objects_v2(Some(&self.credentials)).sign(URL_LIVES);
@@ -445,7 +445,7 @@ impl S3 {
             if listed.contents.is_empty() {
                 return;
             }
-            // Keys have no sign that is written otherwise in a URL: the list has them as they are.
+            // The keys have no character that a URL encodes, so the list holds them unchanged.
             let objects: Vec<_> = listed.contents.into_iter().map(|object| ObjectIdentifier::new(object.key)).collect();
             let delete = self.bucket.delete_objects(Some(&self.credentials), objects.iter());
             let url = delete.sign(URL_LIVES);

@@ -1,10 +1,10 @@
-//! Requests in number, and what their times say.
+//! Repeated requests, and statistics of their times.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Times of single requests, and how long the whole took.
+/// Times of single requests, and the elapsed time of all of them.
 pub struct Times {
     sorted: Vec<Duration>,
     elapsed: Duration,
@@ -31,8 +31,8 @@ impl Times {
     }
 }
 
-/// Asks over and over from as many tasks, each waiting for its answer, until the time is over. `ask` gets a number that
-/// no other request of this run has.
+/// Repeats `ask` in `tasks` tasks at once, each of which waits for its answer, for the time `lasting`. Each call of `ask`
+/// gets a number that is unique in this run.
 pub async fn keep_asking<F>(tasks: usize, lasting: Duration, ask: impl Fn(usize) -> F + Send + Sync + 'static) -> Times
 where
     F: Future<Output = ()> + Send,

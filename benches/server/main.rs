@@ -1,4 +1,4 @@
-//! What the server costs, in one table, beside what it should cost: `scripts/bench`, which see for the parts.
+//! What the server costs, compared with its limits, in one table. Run it by `scripts/bench`, which describes the parts.
 //!
 //! A plain driver: most figures are taken from outside a running server, from its answers and from `/proc`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
@@ -28,11 +28,11 @@ use table::{Row, Table};
 const PARTS: [&str; 8] = ["presign", "part-url", "initiate", "share", "memory", "ready", "push", "push-small"];
 
 fn main() -> ExitCode {
-    // `cargo bench` adds --bench to whatever is asked for.
+    // `cargo bench` adds --bench to the arguments.
     let (flags, names): (Vec<_>, Vec<_>) =
         std::env::args().skip(1).filter(|arg| arg != "--bench").partition(|arg| arg.starts_with("--"));
     if let Some(unknown) = flags.iter().find(|flag| *flag != "--strict") {
-        eprintln!("there is no {unknown}");
+        eprintln!("unknown option {unknown}; the only option is --strict");
         return ExitCode::from(2);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     let mut table = Table::default();
     for (name, rows) in parts {
         eprintln!("bench: {name}");
-        // A part that fails leaves the others their turn.
+        // A part that fails does not stop the others.
         match runtime.block_on(async { tokio::spawn(rows).await }) {
             Ok(rows) => table.extend(rows),
             Err(_) => table.failed(&name),
@@ -71,10 +71,10 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Those of `all` that are named, in their order; all of them where none is.
+/// Returns the entries of `all` that are named, in the order of `all`; all of them if none is named.
 fn chosen(names: &[&str], all: &[&'static str]) -> Result<Vec<&'static str>, String> {
     if let Some(unknown) = names.iter().find(|name| !all.contains(name)) {
-        return Err(format!("there is no {unknown}, only {}", all.join(", ")));
+        return Err(format!("unknown name {unknown}; known are {}", all.join(", ")));
     }
     Ok(all.iter().copied().filter(|name| names.is_empty() || names.contains(name)).collect())
 }
@@ -89,6 +89,6 @@ fn part(name: &'static str) -> BoxFuture<'static, Vec<Row>> {
         "ready" => Box::pin(ready::run()),
         "push" => Box::pin(push::run()),
         "push-small" => Box::pin(push_small::run()),
-        other => unreachable!("{other} is no part"),
+        other => unreachable!("{other} is not a part"),
     }
 }

@@ -1,4 +1,4 @@
-//! Memory that the server holds, its embedded store included.
+//! Memory that the server uses, including its embedded store.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::table::Row;
 
 const IDLE_LIMIT_MIB: f64 = 40.0;
 const OPEN_LIMIT_MIB: f64 = 64.0;
-/// Half of the 10,000 sessions come by batches, half by requests of their own.
+/// Half of the 10,000 sessions are opened in batches, half by single requests.
 const BATCHES: usize = 5;
 const BATCH: usize = 1_000;
 const SINGLE: usize = 5_000;
@@ -26,7 +26,7 @@ pub async fn run() -> Vec<Row> {
     vec![idle, row("memory, 10,000 sessions open", &server, OPEN_LIMIT_MIB)]
 }
 
-/// Sessions by parts: those are the ones that the store knows of, too.
+/// Opens multipart sessions, because the store has state for these, too.
 async fn open_sessions(server: &Server) {
     let api = server.client();
     for batch in 0..BATCHES {

@@ -1,7 +1,7 @@
-//! The load of a noisy tenant. `noisy.rs` starts this binary again for each sort, as a process that has a processor while
-//! nobody else wants it: what is measured is how the server shares itself out, not what the generator takes.
+//! The load of a noisy tenant. `noisy.rs` starts this binary again for each sort, as a process with idle priority: the
+//! benchmark measures how the server divides its capacity, not what the generator uses.
 //!
-//! All of it comes from an address that the quiet tenant's client does not use.
+//! All load comes from an address that the quiet tenant's client does not use.
 
 use std::collections::BTreeMap;
 use std::io::{Write as _, stdin, stdout};
@@ -27,13 +27,13 @@ use crate::kit::{MIB, Store, id_of, new_upload, put_request};
 const FROM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// Longer than the load lasts.
 const LONG: Duration = Duration::from_secs(3600);
-/// Between two attempts of a client that was refused.
+/// Pause between two attempts of a client that was refused.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A sort of load.
 pub struct Sort {
     pub name: &'static str,
-    /// The only store that it is meant for.
+    /// The only store that this sort is for; `None` if it is for both.
     pub only: Option<Store>,
     make: fn(Noise) -> BoxFuture<'static, ()>,
 }
@@ -123,8 +123,8 @@ async fn batches(noise: Noise) {
     noise.send_batches(200, &json!({ "files": vec![new_upload("note.txt", 10); 1_000] })).await;
 }
 
-/// Files that are completed faster than their assets are promoted. They are small: most of what larger ones cost is the
-/// store's, which clients reach without the server.
+/// Files that are completed faster than their assets are promoted. They are small: larger ones mostly load the store,
+/// which clients reach without the server.
 async fn completions(noise: Noise) {
     const BYTES: usize = 1_000;
     let files = json!({ "files": vec![new_upload("still.jpg", BYTES as u64); 50] });
@@ -187,7 +187,7 @@ async fn endless_bodies(noise: Noise) {
 /// Where the load goes, and the noisy tenant's slug and tokens.
 #[derive(Serialize, Deserialize)]
 pub struct Place {
-    /// `127.0.0.1:8080`, of the server and of its store.
+    /// Address of the server, such as `127.0.0.1:8080`; then that of its store.
     pub server: String,
     pub store: String,
     pub tenant: String,
@@ -195,12 +195,12 @@ pub struct Place {
     pub operator: String,
 }
 
-/// What all clients of a sort share.
+/// The state that all clients of a sort share.
 #[derive(Clone)]
 struct Noise {
     place: Arc<Place>,
     http: Client,
-    /// How often each occurred: a status of an answer, or something that happened to a connection.
+    /// How often each outcome occurred: the status of an answer, or an event on a connection.
     outcomes: Arc<Mutex<BTreeMap<String, usize>>>,
     /// Lines read from standard input.
     orders: watch::Receiver<usize>,
@@ -218,7 +218,7 @@ pub async fn make(sort: &str, place: &str) {
         counter.send_modify(|lines| *lines = 2);
         std::thread::park();
     });
-    let sort = SORTS.iter().find(|known| known.name == sort).expect("the sort is one of the table");
+    let sort = SORTS.iter().find(|known| known.name == sort).expect("the sort is in the table");
     let http = Client::builder().no_proxy().tcp_nodelay(true).local_address(IpAddr::from(FROM)).build().unwrap();
     let place = Arc::new(serde_json::from_str(place).unwrap());
     let noise = Noise { place, http, outcomes: Arc::default(), orders: orders.clone() };
@@ -235,7 +235,7 @@ async fn ordered(mut orders: watch::Receiver<usize>, lines: usize) {
 }
 
 impl Noise {
-    /// To be called once everything is prepared: waits for the order to begin.
+    /// Call this once everything is prepared: it waits for the order to begin.
     async fn begin(&self) {
         self.outcomes.lock().unwrap().clear();
         println!("ready");
@@ -243,7 +243,7 @@ impl Noise {
         ordered(self.orders.clone(), 1).await;
     }
 
-    /// Runs so many clients, numbered from 0, each of which repeats `act` for ever.
+    /// Runs `clients` clients, numbered from 0, each of which repeats `act` forever.
     async fn over_and_over<F>(self, clients: usize, act: impl Fn(Self, usize) -> F + Clone + Send + 'static)
     where
         F: Future<Output = ()> + Send,
@@ -260,7 +260,7 @@ impl Noise {
         clients.join_all().await;
     }
 
-    /// Begins, and has so many clients send the same batch.
+    /// Begins, and lets `clients` clients repeatedly send the same batch.
     async fn send_batches(self, clients: usize, batch: &Value) {
         let body = Bytes::from(batch.to_string());
         self.begin().await;
@@ -275,7 +275,7 @@ impl Noise {
         *self.outcomes.lock().unwrap().entry(what.to_string()).or_default() += 1;
     }
 
-    /// Sends a JSON body. Returns the answer's, if it is a success.
+    /// Sends a JSON body. Returns the answer's body if it is a success.
     async fn post(&self, path: &str, body: Bytes) -> Option<Value> {
         let request = self.http.post(format!("http://{}{path}", self.place.server)).bearer_auth(&self.place.token);
         let answer = self.answer(request.header("Content-Type", "application/json").body(body)).await?;
@@ -300,7 +300,7 @@ impl Noise {
             let Some(mut answer) = self.answer(request).await else { return sleep(PAUSE / 10).await };
             while let Ok(Some(_)) = answer.chunk().await {}
         };
-        // Either way the client is done with it.
+        // After the end or the timeout, the client is done with the answer.
         drop(timeout(lasting, read).await);
     }
 
@@ -318,7 +318,7 @@ impl Noise {
         }
     }
 
-    /// A request as text.
+    /// Formats a POST as text.
     fn request(&self, path: &str, body: &Value) -> String {
         let (Place { server, token, .. }, body) = (&*self.place, body.to_string());
         format!(
@@ -328,7 +328,7 @@ impl Noise {
         )
     }
 
-    /// Opens a connection with a receive buffer of about so many bytes. After a failure it waits for [`PAUSE`].
+    /// Opens a connection with a receive buffer of about `buffer` bytes. After a failure it waits for [`PAUSE`].
     async fn connect(&self, to: &str, buffer: u32) -> Option<TcpStream> {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(buffer).unwrap();

@@ -24,22 +24,22 @@ use crate::table::Row;
 const LIMIT: f64 = 3.0;
 const PHASE: Duration = Duration::from_secs(20);
 const WARM_UP: Duration = Duration::from_secs(3);
-/// From the order to begin until the load is taken to be steady.
+/// Time from the order to begin until the load counts as steady.
 const SWELL: Duration = Duration::from_secs(2);
-/// Between the starts of two cycles.
+/// Time between the starts of two cycles.
 const PACE: Duration = Duration::from_millis(50);
 const PAIRS: [(Database, Store); 2] = [(Database::Sqlite, Store::Embedded), (Database::Postgres, Store::Garage)];
-/// The quiet tenant's client would be on a machine of its own: how long it waits here for a processor is not the server's.
-/// Where the system does not allow that, as it does not to most users, the ratios are larger.
+/// Priority of the quiet tenant's client, which would run on another machine: its wait for a processor must not count as
+/// the server's time. If the system does not allow this priority, as for most users, the ratios are larger.
 const FIRST: i32 = -10;
 const FILE: &[u8] = &[b'x'; 10_000];
-/// Parts, of the default size, of the session that part URLs are for.
+/// Number of parts, of the default size, in the session that part URLs are requested for.
 const PARTS: usize = 100;
 const VERBS: [&str; 3] = ["initiate", "part URL", "complete"];
 /// The argument that makes this binary the load generator.
 pub const MAKE_NOISE: &str = "make-noise";
 
-/// One part for each pair of back ends and each of these sorts.
+/// Returns one part of the benchmark for each pair of back ends and each of these sorts.
 pub fn parts(names: &[&'static str]) -> Vec<(String, BoxFuture<'static, Vec<Row>>)> {
     let mut parts = Vec::new();
     for (database, store) in PAIRS {
@@ -59,7 +59,7 @@ async fn run(name: String, sort: &'static Sort, database: Database, store: Store
     let server = site.start().await;
     let quiet = Quiet::new(&server).await;
     let mut noise = Generator::start(sort, &site, &server).await;
-    // What an earlier sort has left in memory is on its way to the disk: that is not what this one is about.
+    // Flush what an earlier sort left in memory: writing it to the disk would disturb this one.
     assert!(Command::new("sync").status().await.unwrap().success());
     let goes_first = set_priority(FIRST).await;
     quiet.cycles(WARM_UP).await;
@@ -68,7 +68,7 @@ async fn run(name: String, sort: &'static Sort, database: Database, store: Store
     sleep(SWELL).await;
     let beside = quiet.cycles(PHASE).await;
     let outcomes = noise.end().await;
-    // What this process starts has the priority of the thread that starts it.
+    // A child process inherits the priority of the thread that starts it.
     assert!(!goes_first || set_priority(0).await);
 
     let mut rows = vec![Row::new(format!("{name}: outcomes of the load"), outcomes)];
@@ -88,7 +88,7 @@ async fn run(name: String, sort: &'static Sort, database: Database, store: Store
     rows
 }
 
-/// Sets how urgent the threads of this process are, from -20 to 19. Returns whether the system has allowed it.
+/// Sets the nice value of this process's threads, from -20 to 19. Returns whether the system has allowed it.
 async fn set_priority(nice: i32) -> bool {
     let threads = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().file_name());
     let mut command = Command::new("renice");
@@ -116,7 +116,7 @@ impl Quiet {
         Self { api, part_url: format!("/app/uploads/{}/multipart-part-url", id_of(&reel)) }
     }
 
-    /// Starts a cycle every [`PACE`], whether the one before has ended or not: slow answers must not lower the rate.
+    /// Starts a cycle every [`PACE`], even if the previous one has not ended: slow answers must not lower the rate.
     async fn cycles(&self, lasting: Duration) -> Cycles {
         let (begun, mut ticks, mut cycles) = (Instant::now(), interval(PACE), JoinSet::new());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -151,7 +151,7 @@ fn small_file() -> Value {
     json!({ "file_name": "note.txt", "file_size": FILE.len(), "mime_type": "text/plain" })
 }
 
-/// The process of the noisy tenant, see `noise.rs`. It ends with this value.
+/// The process that generates the noisy tenant's load, see `noise.rs`. It is killed when this value is dropped.
 struct Generator {
     child: Child,
     orders: ChildStdin,
@@ -194,6 +194,6 @@ impl Generator {
     }
 
     async fn line(&mut self) -> String {
-        self.lines.next_line().await.unwrap().expect("the generator lives")
+        self.lines.next_line().await.unwrap().expect("the generator runs")
     }
 }

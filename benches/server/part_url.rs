@@ -9,8 +9,8 @@ use crate::load::{keep_asking, median, millis};
 use crate::presign::Presigner;
 use crate::table::Row;
 
-/// Times one presign by the SDK. The URL itself costs a tenth of that; the rest is for the request, its token and the
-/// session's row.
+/// In units of one presign by the SDK. The URL itself costs a tenth of that; the rest is for the request, its token and
+/// the session's row.
 const LIMIT: f64 = 4.0;
 const CLIENTS: usize = 16;
 const SESSIONS: usize = 100;
@@ -58,7 +58,7 @@ pub async fn run() -> Vec<Row> {
     );
     vec![
         Row::new("part URL, processor time of the server", format!("{each_ms:.3} ms"))
-            .beside(format!("{sdk_ms:.3} ms, one presign of the SDK's meanwhile"))
+            .beside(format!("{sdk_ms:.3} ms, one presign by the SDK meanwhile"))
             .ratio(each_ms / sdk_ms)
             .limit(format!("{LIMIT} ×"), each_ms <= LIMIT * sdk_ms),
         Row::new(format!("part URL, {CLIENTS} clients on the same machine"), rate),

@@ -1,4 +1,4 @@
-//! Presigning many URLs at once, which `benches/presign.rs` measures; and one URL of the SDK's as a unit for other figures.
+//! Presigning many URLs at once, measured by `benches/presign.rs`; and one presign by the SDK as a unit for other figures.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::load::{median, millis};
 use crate::sdk;
 use crate::table::Row;
 
-/// Microseconds per URL, of as many as are signed at once.
+/// Microseconds per URL when `count` URLs are signed at once.
 struct Line {
     count: u32,
     here: f64,
@@ -38,7 +38,7 @@ fn lines() -> Vec<Line> {
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "the benchmark failed:\n{printed}");
     let lines: Vec<_> = printed.lines().filter_map(line).collect();
-    assert!(!lines.is_empty(), "no line was understood:\n{printed}");
+    assert!(!lines.is_empty(), "no line could be parsed:\n{printed}");
     lines
 }
 
@@ -51,14 +51,14 @@ fn line(line: &str) -> Option<Line> {
     Some(Line { count: count.parse().ok()?, here: here.parse().ok()?, sdk: sdk.parse().ok()? })
 }
 
-/// Has the SDK presign URLs while something else is measured: the unit of figures that depend on the machine and on how busy
-/// it is.
+/// Presigns URLs with the SDK while something else is measured. Its time is the unit for figures that depend on the machine
+/// and on how busy it is.
 pub struct Presigner {
     ends: Arc<AtomicBool>,
     thread: JoinHandle<Vec<Duration>>,
 }
 
-/// Between two: short enough to find the caches as warm as a request does that comes after others of its kind.
+/// Pause between two presigns: short enough that the caches are as warm as for a request that follows similar ones.
 const PAUSE: Duration = Duration::from_micros(100);
 
 impl Presigner {
@@ -79,7 +79,7 @@ impl Presigner {
         Self { ends, thread }
     }
 
-    /// Milliseconds of processor time that one took: the median.
+    /// Ends it. Returns the median processor time of one presign, in milliseconds.
     pub fn end(self) -> f64 {
         self.ends.store(true, Ordering::Relaxed);
         millis(median(&self.thread.join().unwrap()))

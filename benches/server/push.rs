@@ -1,5 +1,5 @@
-//! `quaymaster push` of one large file, beside two clients that know nothing of sessions: boto3 and rclone. Each is
-//! timed from the start of its process to the end.
+//! `quaymaster push` of one large file, compared with two clients without sessions: boto3 and rclone. Each is timed from
+//! the start of its process to its end.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -24,11 +24,11 @@ pub async fn run() -> Vec<Row> {
     let file = site.dir().join("reel.bin");
     write_noise(&file, FILE_BYTES, 1);
 
-    // The venv that scripts/bench made; where there was no network for it, it left none.
+    // The venv that scripts/bench creates; not set if that failed, for example without a network.
     let python = std::env::var("QUAYMASTER_BENCH_PYTHON").ok();
     let has_rclone = has_rclone();
     let (mut pushed, mut boto3, mut alone, mut rclone) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    // By turns, so that what else the machine does meets all of them; the first round warms up.
+    // In turns, so that other load on the machine affects all of them; the first round warms up.
     for round in 0..=ROUNDS {
         let secs = push(&site, &server, &file, &format!("round-{round}"));
         s3.empty().await;
@@ -65,7 +65,7 @@ fn row(other: &str, pushed: f64, theirs: &[f64]) -> Row {
     row.beside(gib_per_sec(theirs)).ratio(pushed / theirs).limit("no slower", pushed <= theirs)
 }
 
-/// Bytes that no store can compress or find twice.
+/// Writes random bytes, which a store can neither compress nor deduplicate.
 pub fn write_noise(path: &Path, bytes: u64, seed: u64) {
     let mut file = BufWriter::with_capacity(MIB as usize, File::create(path).unwrap());
     let mut noise = fastrand::Rng::with_seed(seed);
@@ -80,7 +80,8 @@ pub fn write_noise(path: &Path, bytes: u64, seed: u64) {
     file.flush().unwrap();
 }
 
-/// The whole command, from its start to the assets. A file that is pushed again needs another batch, or its asset is found.
+/// Returns the seconds of the whole command, until the assets exist. A file that is pushed again requires another batch;
+/// otherwise push finds the existing asset.
 pub fn push(site: &Site, server: &Server, path: &Path, batch: &str) -> f64 {
     let mut command = site.quaymaster();
     command.arg("push").arg(path).args(["--server", &server.url, "--parallel", PARALLEL, "--json"]);
@@ -88,7 +89,7 @@ pub fn push(site: &Site, server: &Server, path: &Path, batch: &str) -> f64 {
     secs(&mut command)
 }
 
-/// The whole command, and of it the upload, without what Python needs to start and to import.
+/// Returns the seconds of the whole command, and of its upload alone, without the time to start Python and import modules.
 fn by_boto3(python: &str, s3: &S3, file: &Path) -> (f64, f64) {
     let mut command = Command::new(python);
     command.arg("scripts/bench-boto3.py").arg(file).args([s3.bucket_name(), "reel.bin"]);
@@ -98,7 +99,7 @@ fn by_boto3(python: &str, s3: &S3, file: &Path) -> (f64, f64) {
     (begun.elapsed().as_secs_f64(), String::from_utf8(output.stdout).unwrap().trim().parse().unwrap())
 }
 
-/// The whole command.
+/// Returns the seconds of the whole command.
 fn by_rclone(s3: &S3, file: &Path) -> f64 {
     let mut command = s3.rclone();
     command.arg("copyto").arg(file).arg(format!("store:{}/reel.bin", s3.bucket_name()));
@@ -107,7 +108,7 @@ fn by_rclone(s3: &S3, file: &Path) -> f64 {
     secs(&mut command)
 }
 
-/// From a command's start to its end.
+/// Returns the seconds from a command's start to its end.
 pub fn secs(command: &mut Command) -> f64 {
     let begun = Instant::now();
     run_to_end(command);

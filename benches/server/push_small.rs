@@ -1,5 +1,5 @@
-//! `quaymaster push` of folders of small files, beside `rclone copy` of the same folder to the same store; and what such a
-//! file costs the server.
+//! `quaymaster push` of folders of small files, compared with `rclone copy` of the same folder to the same store; and what
+//! such a file costs the server.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,12 @@ use crate::presign::Presigner;
 use crate::push::{PARALLEL, has_rclone, push, secs, write_noise};
 use crate::table::Row;
 
-/// Each file costs the server commits beside its bytes; rclone records nothing.
+/// Each file costs the server commits besides its bytes; rclone records nothing.
 const SMALL: Files = Files { count: 2_000, bytes: 100_000, size: "100 kB", limit: 1.3 };
 /// The largest files that go by one PUT: most of the time goes into their bytes.
 const LARGER: Files = Files { count: 200, bytes: 5 * MIB, size: "5 MiB", limit: 1.1 };
-/// Processor time of the server for one small file, in times of one presign by the SDK: machines differ. It is 2.5 ms where
-/// that takes 0.0625 ms.
+/// Limit on the server's processor time for one small file, in units of one presign by the SDK, because machines differ:
+/// 2.5 ms if a presign takes 0.0625 ms.
 const CPU_LIMIT: f64 = 40.0;
 const ROUNDS: usize = 3;
 /// The objects of a round are deleted in the store and not in the server: no pass must find them missing.
@@ -50,7 +50,7 @@ pub async fn run() -> Vec<Row> {
     rows
 }
 
-/// Makes a folder of such files, no two of them the same.
+/// Creates a folder with these files, all different.
 fn folder(dir: &TempDir, files: &Files) -> PathBuf {
     let folder = dir.path().join(files.count.to_string());
     fs::create_dir(&folder).unwrap();
@@ -81,8 +81,8 @@ impl Place {
         Self { site, server, operator }
     }
 
-    /// Measures push and rclone by turns, so that whatever else the machine does affects both. The first round warms up and
-    /// is left out.
+    /// Measures push and rclone in turns, so that other load on the machine affects both. The first round warms up and is
+    /// left out.
     async fn rounds(&self, folder: &Path, with_rclone: bool) -> Vec<Round> {
         let mut rounds = Vec::new();
         for _ in 0..=ROUNDS {
@@ -94,8 +94,8 @@ impl Place {
         rounds.split_off(1)
     }
 
-    /// Returns the seconds of the command, once every asset is READY: promotions go on after it, and would disturb whatever
-    /// comes next.
+    /// Returns the seconds that the command took. Returns only after every asset is READY: promotions continue after the
+    /// command, and would disturb the next measurement.
     async fn push(&self, folder: &Path) -> f64 {
         let batch = format!("{}-{}", folder.file_name().unwrap().display(), fastrand::u64(..));
         let push = push(&self.site, &self.server, folder, &batch);
@@ -104,7 +104,7 @@ impl Place {
         push
     }
 
-    /// Processor time of the server, for each file of the folder, beside presigns of the SDK's.
+    /// Measures the server's processor time for each file of the folder, while the SDK presigns URLs.
     async fn cpu_row(&self, folder: &Path) -> Row {
         let (mut each, mut presigns) = (Vec::new(), Vec::new());
         for _ in 0..=ROUNDS {
@@ -124,7 +124,7 @@ impl Place {
             format!("server's processor time, open to READY of {}, {} {without}", SMALL.size, database.name()),
             format!("{each_ms:.2} ms"),
         )
-        .beside(format!("{sdk_ms:.3} ms, one presign of the SDK's meanwhile"))
+        .beside(format!("{sdk_ms:.3} ms, one presign by the SDK meanwhile"))
         .ratio(each_ms / sdk_ms)
         .limit(format!("{CPU_LIMIT} ×"), each_ms <= CPU_LIMIT * sdk_ms)
     }

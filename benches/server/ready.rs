@@ -1,4 +1,4 @@
-//! From start to ready, with a database that needs no migration.
+//! The time from start to ready, with a database that needs no migration.
 
 use std::time::{Duration, Instant};
 
@@ -19,11 +19,11 @@ pub async fn run() -> Vec<Row> {
 async fn starts(name: &str, database: Database, store: Store) -> Row {
     let site = Site::new(database, store, &[]).await;
     let mut times = Vec::new();
-    // The first one makes what a data folder holds from then on.
+    // The first start creates what the data folder still lacks, and is not measured.
     for start in 0..=STARTS {
         let begun = Instant::now();
         let mut server = site.spawn();
-        assert!(server.ready_within(Duration::from_secs(30)).await, "it did not become ready");
+        assert!(server.ready_within(Duration::from_secs(30)).await, "the server did not become ready");
         if start > 0 {
             times.push(millis(begun.elapsed()));
         }

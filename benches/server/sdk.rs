@@ -1,4 +1,4 @@
-//! The presigner of the AWS SDK, which the server's own is measured against.
+//! The presigner of the AWS SDK, with which the server's own presigner is compared.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use aws_sdk_s3::config::{BehaviorVersion, Config, Credentials, Region};
 use aws_sdk_s3::presigning::PresigningConfig;
 
 pub const KEY: &str = "temp/uploads/01997b7e-0000-7000-8000-000000000000/original";
-/// As long as those of AWS.
+/// As long as the upload ids of AWS.
 pub const UPLOAD_ID: &str = "VXBsb2FkIElEIGZvciBlbHZpbmcncyBteS1tb3ZpZS5tMnRzIHVwbG9hZA_VXBsb2FkIElEIGZvciBlbHZpbmcncyBteS1tb3ZpZS5tMnRz_0123456789abcdef";
 pub const TTL: Duration = Duration::from_secs(900);
 pub const PART_BYTES: u32 = 8 << 20;
@@ -29,7 +29,7 @@ pub fn client(session_token: Option<String>) -> Client {
     Client::from_conf(config)
 }
 
-/// One URL for each of so many parts.
+/// Presigns one URL for each of `count` parts.
 pub async fn presign(sdk: &Client, count: u32) {
     let mut urls = Vec::new();
     for number in 1..=count {

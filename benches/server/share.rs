@@ -2,11 +2,10 @@
 //!
 //! Each request is followed by the same S3 calls on an upload of the same shape, made straight to the store by a thin
 //! client; the figure is the median of the differences. All uploads are opened, then all resumed, then all completed: a
-//! verb that comes after a pause, or after another one, is slower by what the caches of the machine have lost meanwhile.
-//! The store has a core of its own, as if it were another machine: it goes on working after its answers, which is no
-//! share of the server's.
+//! verb is slower after a pause or after another verb, because the machine's caches have gone cold. The store has a core
+//! of its own, as if on another machine: it goes on working after its answers, and that work is not the server's share.
 //!
-//! The limits are made of bare operations, so that they are as fast or slow as the machine: a commit of one INSERT, a HEAD
+//! The limits consist of bare operations, so that they are as fast or slow as the machine: a commit of one INSERT, a HEAD
 //! of an object and a list of ten parts, one of each after each request.
 
 use std::process::Command;
@@ -20,10 +19,10 @@ use crate::kit::{Api, Database, S3, Site, Store, from_backends, id_of};
 use crate::load::{median, millis};
 use crate::table::Row;
 
-/// Parts of an upload, as many as one of 80 MiB has; but small ones, which Garage takes.
+/// Number of parts of an upload, as for one of 80 MiB; but the parts are small, which Garage accepts.
 const PARTS: u16 = 10;
 const PART: &str = "................................................................";
-/// Assets are moved by nobody: what is done in the background is no share of a request.
+/// No job runs, so no asset is promoted: background work is not part of a request.
 const SETTINGS: [(&str, &str); 4] = [
     ("QUAYMASTER_JOBS__ENABLED", "false"),
     ("QUAYMASTER_STORAGE__MIN_PART_BYTES", "64"),
@@ -34,7 +33,7 @@ const FILE_BYTES: u64 = PARTS as u64 * PART.len() as u64;
 const WARM_UP: usize = 20;
 const UPLOADS: usize = 200;
 
-/// Keeps the store to one core until it is dropped. Where there is only one, nothing changes.
+/// Pins the store to one core until this value is dropped. On a machine with a single core, nothing changes.
 struct Apart {
     store: String,
     cores: usize,
@@ -62,9 +61,9 @@ impl Drop for Apart {
     }
 }
 
-/// The most that the server's share of a verb may take, in bare operations.
+/// The limit on the server's share of a verb, in bare operations.
 struct Limit {
-    /// Those that the verb waits for.
+    /// Commits that the verb waits for.
     commits: u32,
     /// Each stands for a round trip to another process.
     heads: u32,
@@ -72,13 +71,13 @@ struct Limit {
     lists: u32,
 }
 
-/// HEADs for the verb's own request: one for the round trip, one for the token and the JSON, which a HEAD does without, and
-/// one for what the SDK does besides the calls that the thin client makes too: its retries, checks and signatures.
+/// HEADs for the verb's own request: one for the round trip, one for the token and the JSON, which a HEAD does not have,
+/// and one for the additional work of the SDK, compared with the thin client: its retries, checks and signatures.
 const REQUEST: u32 = 3;
 
 impl Limit {
-    /// `others`: what is read or written beside one row for each commit. On PostgreSQL each stands for a round trip, as most
-    /// of them are; in SQLite they are calls within the process, and all those of a transaction count as one.
+    /// `others` counts reads and writes besides one row for each commit. On PostgreSQL each counts as a round trip, as most
+    /// of them are. In SQLite they are calls within the process, and all those of a transaction count as one.
     const fn new(database: Database, commits: u32, others: u32, lists: u32) -> Self {
         let round_trips = match database {
             Database::Sqlite if commits == 0 => 1,
@@ -88,17 +87,17 @@ impl Limit {
         Self { commits, heads: REQUEST + round_trips, lists }
     }
 
-    /// The session with its usage, then the upload that the store has opened; the answer is a session.
+    /// Commits the session with its usage, then the upload that the store has opened; the answer is a session.
     const fn initiate(database: Database) -> Self {
         Self::new(database, 2, 3, 1)
     }
 
-    /// The intent, then the asset with its job; the parts come from the store, and go there again.
+    /// Commits the intent, then the asset with its job; the list of parts comes from the store and goes back to it.
     const fn complete(database: Database) -> Self {
         Self::new(database, 2, 7, 2)
     }
 
-    /// Writes nothing; the parts come from the store, and go to the client.
+    /// Commits nothing; the list of parts comes from the store and goes to the client.
     const fn resume(database: Database) -> Self {
         Self::new(database, 0, 1, 2)
     }
@@ -128,11 +127,11 @@ struct Sample {
     list: f64,
 }
 
-/// What the limits are made of.
+/// The bare operations of the limits.
 struct BareCalls {
     database: Bare,
     s3: S3,
-    /// Where there is an object, and an upload with parts.
+    /// The key of an object, and of an open upload with parts.
     key: &'static str,
     upload_id: String,
 }
@@ -152,7 +151,7 @@ impl BareCalls {
         Self { database, s3, key, upload_id }
     }
 
-    /// Makes one of each right after the request: in a loop of its own each would be faster, out of warm caches.
+    /// Runs one of each right after the request: in a separate loop each would be faster, because of warm caches.
     async fn beside(&self, whole: Duration, store: Duration) -> Sample {
         let ((), commit) = timed(self.database.commit()).await;
         let ((), head) = timed(self.s3.head(self.key)).await;
@@ -249,7 +248,7 @@ async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
     (done, begun.elapsed())
 }
 
-/// The median, without those that warmed up.
+/// The median, without the warm-up samples.
 fn middle(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> f64 {
     median(&samples[WARM_UP..].iter().map(figure).collect::<Vec<_>>())
 }

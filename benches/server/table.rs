@@ -1,15 +1,15 @@
-//! The table that the benchmarks end with.
+//! The table that the benchmarks print at the end.
 
 /// One figure.
 pub struct Row {
     pub name: String,
     pub figure: String,
-    /// What it stands beside, measured in the same run.
+    /// The comparison, measured in the same run.
     pub compared: String,
-    /// Figure to comparison.
+    /// The figure divided by the comparison, or by the limit.
     pub ratio: Option<f64>,
     pub limit: String,
-    /// Whether it keeps its limit; `None` where it has none.
+    /// Whether the figure is within its limit; `None` if it has none.
     pub fine: Option<bool>,
 }
 
@@ -54,7 +54,7 @@ impl Table {
         self.rows.extend(rows);
     }
 
-    /// A part that did not come to an end; it has said why on standard error.
+    /// Records a part that failed; the reason is on standard error.
     pub fn failed(&mut self, part: &str) {
         self.rows.push(Row::new(part, "FAILED"));
         self.failures += 1;

@@ -1,4 +1,4 @@
-//! Who may ask: the holder of the one key, or of a URL that it signed.
+//! Access: a request must be signed with the one key, by a header or in a presigned URL.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{Credentials, S3Auth, SecretKey};
 use s3s::{S3Error, S3Result, s3_error};
 
-/// The one key.
+/// The only access key of the store.
 pub struct Key {
     pub id: String,
     pub secret: SecretKey,
@@ -26,7 +26,7 @@ impl S3Auth for Key {
     }
 }
 
-/// Looks at a request whose signature is right.
+/// Applies [`check`] to each request, after `s3s` has verified its signature.
 pub struct SignedOnly;
 
 #[async_trait]
@@ -37,7 +37,7 @@ impl S3Access for SignedOnly {
 }
 
 /// # Errors
-/// AccessDenied without a signature, or for a header that it should cover.
+/// AccessDenied without a signature, or if a presigned URL does not sign an `x-amz-` header of the request.
 pub fn check(credentials: Option<&Credentials>, uri: &Uri, headers: &HeaderMap) -> S3Result<()> {
     if credentials.is_none() {
         return Err(s3_error!(AccessDenied, "Access Denied"));
@@ -48,11 +48,11 @@ pub fn check(credentials: Option<&Credentials>, uri: &Uri, headers: &HeaderMap) 
     }
 }
 
-/// Takes the signature out of a request, for a service that checks none.
+/// Removes the signature from a request, for a service that verifies none.
 pub fn without_signature<B>(request: &mut Request<B>) -> Result<(), http::Error> {
     request.headers_mut().remove(http::header::AUTHORIZATION);
     let query = request.uri().query().unwrap_or_default();
-    // The names are in the encoding of their sender: compare what they mean, and keep what was written.
+    // The sender may have percent-encoded the names: compare them decoded, and keep the rest as it was sent.
     let kept = query.split('&').filter(|pair| {
         let name = percent_decode_str(pair.split('=').next().unwrap_or_default()).decode_utf8_lossy();
         !name.to_ascii_lowercase().starts_with("x-amz-")
@@ -68,12 +68,12 @@ fn headers_not_signed(name: &str) -> S3Error {
     s3_error!(AccessDenied, "There were headers present in the request which were not signed: {name}")
 }
 
-/// An `x-amz-` header that a presigned URL does not sign.
+/// Returns an `x-amz-` header that a presigned URL does not sign, if there is one.
 ///
 /// `s3s` verifies the signed headers and acts on all of them. Without this check the holder of a URL for one PUT
 /// could add `x-amz-copy-source` to it, and read any object. S3 refuses such headers too.
-/// Two are harmless: one adds a check of the body, the other asks for a checksum in the answer (and the AWS SDK
-/// for Rust does not sign it).
+/// Two headers are exempt, because they are harmless: one adds a check of the body, the other asks for a checksum in the
+/// answer (and the AWS SDK for Rust does not sign it).
 fn unsigned_header(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     let (_, signed) = parameters(uri).find(|(name, _)| name == "X-Amz-SignedHeaders")?;
     headers
@@ -87,15 +87,15 @@ fn unsigned_header(uri: &Uri, headers: &HeaderMap) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Whether a request is signed by Signature Version 2, which `s3s` would take. It rests on SHA-1 and leaves
-/// most headers out; S3 refuses it in every region opened since 2014.
+/// Whether a request is signed by Signature Version 2, which `s3s` would accept. It uses SHA-1 and does not sign
+/// most headers; S3 refuses it in every region opened since 2014.
 pub fn is_version_2(uri: &Uri, headers: &HeaderMap) -> bool {
     let by_query = parameters(uri).any(|(name, _)| name == "Signature" || name == "AWSAccessKeyId");
     let by_header = headers.get(http::header::AUTHORIZATION).is_some_and(|value| value.as_bytes().starts_with(b"AWS "));
     by_query || by_header
 }
 
-/// The parameters of the query, decoded: an encoded name means the same to the signature.
+/// Returns the parameters of the query, decoded: the signature treats an encoded name like a plain one.
 fn parameters(uri: &Uri) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
     let decode = |text| percent_decode_str(text).decode_utf8_lossy();
     uri.query().unwrap_or_default().split('&').map(move |pair| {

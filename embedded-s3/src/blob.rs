@@ -1,4 +1,4 @@
-//! Blobs: files with random names in 256 folders. What they mean stands in the metadata only.
+//! Blobs: files with random names in 256 folders. Only the metadata says what they belong to.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
-/// Name of a blob. It says nothing of bucket or key, so no key can lead anywhere on the disk.
+/// The random name of a blob. It does not depend on bucket or key, so no key becomes a path on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BlobId([u8; 16]);
 
@@ -18,7 +18,7 @@ impl BlobId {
         Self(*Uuid::new_v4().as_bytes())
     }
 
-    /// First and last name in a folder.
+    /// The first and the last possible name in a folder.
     pub fn range(shard: u8) -> (Self, Self) {
         let (mut first, mut last) = ([0; 16], [0xff; 16]);
         (first[0], last[0]) = (shard, shard);
@@ -62,12 +62,12 @@ pub struct Blobs {
 #[derive(Default)]
 struct Held {
     readers: HashMap<BlobId, usize>,
-    /// Named by no row any more; the last reader unlinks them.
+    /// Blobs that no row names any more; their last reader unlinks them.
     doomed: HashSet<BlobId>,
 }
 
 impl Blobs {
-    /// Makes the folders that are missing, durably: a blob's own folder must not vanish in a power cut.
+    /// Creates missing folders durably: a blob's own folder must not vanish in a power cut.
     pub fn open(dir: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
         for shard in 0..=u8::MAX {
@@ -84,7 +84,7 @@ impl Blobs {
         self.dir.join(hex::encode(&id.0[..1])).join(hex::encode(id.0))
     }
 
-    /// A new, empty blob. Blocks.
+    /// Creates an empty blob. Blocks.
     pub fn create(&self) -> io::Result<(NewBlob, File)> {
         let id = BlobId::random();
         let path = self.path(id);
@@ -105,7 +105,7 @@ impl Blobs {
             let name = entry?.file_name();
             match name.to_str().and_then(BlobId::parse) {
                 Some(id) => blobs.push(id),
-                None => tracing::warn!(dir = %dir.display(), ?name, "a file that is not a blob lies in the store"),
+                None => tracing::warn!(dir = %dir.display(), ?name, "the store holds a file that is not a blob"),
             }
         }
         Ok(blobs)
@@ -121,7 +121,7 @@ impl Blobs {
         Ok(true)
     }
 
-    /// Unlinks blobs that no row names, except those being read: their last reader does it. Blocks.
+    /// Unlinks blobs that no row names. Those that are being read are unlinked by their last reader. Blocks.
     pub fn discard(&self, ids: &[BlobId]) {
         let free = {
             let mut held = self.held();
@@ -138,9 +138,9 @@ impl Blobs {
         unlink(&self.path(id));
     }
 
-    /// Keeps blobs on the disk until the answer is dropped, even when no row names them any more.
+    /// Keeps blobs on the disk until the returned hold is dropped, even if no row names them any more.
     ///
-    /// Rows read before the call may be stale by now: look again whether the version is current.
+    /// Rows read before the call may be stale by now: check again that the version is current.
     pub fn hold(self: &Arc<Self>, segments: &[Segment]) -> Hold {
         let ids: Box<[_]> = segments.iter().map(|segment| segment.blob).collect();
         let mut held = self.held();
@@ -187,7 +187,7 @@ impl Drop for Hold {
     }
 }
 
-/// A blob that no row names yet. Dropped, it is unlinked; a process that dies leaves it to the next start.
+/// A blob that no row names yet. Dropping it unlinks the file; if the process dies, the next start removes it.
 pub struct NewBlob {
     id: BlobId,
     path: Option<PathBuf>,
@@ -198,13 +198,13 @@ impl NewBlob {
         self.id
     }
 
-    /// From here on the rows decide. Call it *before* COMMIT: one that fails may have happened after all,
-    /// and an unnamed blob is removed at the next start, while a missing one is lost data.
+    /// Keeps the file from here on; the rows decide. Call it *before* COMMIT: a COMMIT that fails may have taken effect, and
+    /// a blob without a row is removed at the next start, while a row without its blob is lost data.
     pub fn leave_to_rows(&mut self) {
         self.path = None;
     }
 
-    /// Makes the name durable; the bytes are the caller's business. Blocks.
+    /// Makes the name durable; the caller syncs the bytes. Blocks.
     pub fn sync_name(&self) -> io::Result<()> {
         match self.path.as_deref().and_then(Path::parent) {
             Some(dir) => sync_dir(dir),

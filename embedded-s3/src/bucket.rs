@@ -49,12 +49,12 @@ impl Store {
 
     pub async fn get_bucket_location(&self, input: GetBucketLocationInput) -> Result<GetBucketLocationOutput> {
         bucket_id(&mut *self.rows.reader().await?, &input.bucket).await?;
-        // S3 says nothing for its oldest region.
+        // S3 returns no location for us-east-1, its oldest region.
         let region = (self.region != "us-east-1").then(|| BucketLocationConstraint::from(self.region.clone()));
         Ok(GetBucketLocationOutput { location_constraint: region })
     }
 
-    /// Says nothing, as S3 does of a bucket whose versioning was never enabled.
+    /// Returns an empty answer, as S3 does for a bucket whose versioning was never enabled.
     pub async fn get_bucket_versioning(&self, input: GetBucketVersioningInput) -> Result<GetBucketVersioningOutput> {
         bucket_id(&mut *self.rows.reader().await?, &input.bucket).await?;
         Ok(GetBucketVersioningOutput::default())
@@ -95,7 +95,7 @@ impl Store {
         Ok(DeleteBucketCorsOutput {})
     }
 
-    /// Rules that are there already are not written again: a server sets them at each start, and starts on a full disk.
+    /// Writes only rules that differ from the current ones: a server sets them at each start, and must start on a full disk.
     async fn set_cors(&self, bucket: String, rules: Option<Vec<cors::Rule>>) -> Result<()> {
         bucket_id(&mut *self.rows.reader().await?, &bucket).await?;
         if self.cors.of(&bucket).as_deref() == rules.as_deref() {

@@ -1,4 +1,4 @@
-//! Checksums that clients send along, beyond the MD5 that makes an ETag.
+//! Checksums that clients send with their data, in addition to the MD5 that makes an ETag.
 //!
 //! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html>
 
@@ -55,7 +55,7 @@ impl Algorithm {
             .ok_or_else(|| s3_error!(InvalidRequest, "Checksum algorithm provided is unsupported."))
     }
 
-    /// The CRCs, whose value for a whole follows from those of its parts.
+    /// The CRC of this algorithm, if it is one: the CRC of a whole can be computed from those of its parts.
     fn crc(self) -> Option<CrcAlgorithm> {
         match self {
             Self::Crc32 => Some(CrcAlgorithm::Crc32IsoHdlc),
@@ -84,7 +84,7 @@ pub fn digest(hasher: ChecksumHasher) -> Option<String> {
     sum.checksum_crc32.or(sum.checksum_crc32c).or(sum.checksum_crc64nvme).or(sum.checksum_sha1).or(sum.checksum_sha256)
 }
 
-/// Whether a value covers the bytes, or the values of the parts.
+/// Whether a checksum covers the bytes of the object, or the checksums of its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     FullObject,
@@ -100,7 +100,7 @@ impl Kind {
     }
 }
 
-/// A checksum as it is stored and sent: base64, a composite one with `-N` behind it.
+/// A checksum as it is stored and sent: base64, followed by `-N` (the number of parts) if it is composite.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checksum {
     pub algorithm: Algorithm,
@@ -108,7 +108,7 @@ pub struct Checksum {
     pub kind: Kind,
 }
 
-/// What a multipart upload was created to be checked by.
+/// The kind of checksum that a multipart upload was created with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     pub algorithm: Algorithm,
@@ -117,11 +117,12 @@ pub struct Plan {
 
 impl Plan {
     /// # Errors
-    /// InvalidRequest for a combination that S3 does not have: SHA of a full object, CRC-64 of parts.
+    /// InvalidRequest for an unknown algorithm or type, a type without an algorithm, or a combination that S3 does not
+    /// support: SHA of a full object, CRC-64 of parts.
     pub fn parse(algorithm: Option<&ChecksumAlgorithm>, kind: Option<&ChecksumType>) -> S3Result<Option<Self>> {
         let Some(algorithm) = algorithm.map(Algorithm::parse).transpose()? else {
             return match kind {
-                Some(_) => Err(s3_error!(InvalidRequest, "A checksum type needs a checksum algorithm.")),
+                Some(_) => Err(s3_error!(InvalidRequest, "A checksum type requires a checksum algorithm.")),
                 None => Ok(None),
             };
         };
@@ -130,19 +131,19 @@ impl Plan {
             None | Some(ChecksumType::COMPOSITE) => Kind::Composite,
             Some(ChecksumType::FULL_OBJECT) => Kind::FullObject,
             Some(_) => {
-                return Err(s3_error!(InvalidRequest, "The checksum type is neither COMPOSITE nor FULL_OBJECT."));
+                return Err(s3_error!(InvalidRequest, "The checksum type must be COMPOSITE or FULL_OBJECT."));
             }
         };
         match (algorithm, kind) {
             (Algorithm::Crc64Nvme, Kind::Composite) | (Algorithm::Sha1 | Algorithm::Sha256, Kind::FullObject) => {
-                Err(s3_error!(InvalidRequest, "The checksum algorithm does not go with the checksum type."))
+                Err(s3_error!(InvalidRequest, "The checksum algorithm cannot be used with this checksum type."))
             }
             _ => Ok(Some(Self { algorithm, kind })),
         }
     }
 
-    /// The checksum of the whole, from those of its parts and their sizes, in order.
-    /// `None` where a part has none by this algorithm.
+    /// Computes the checksum of the whole from the checksums and sizes of its parts, in order.
+    /// `None` if a part has no checksum by this algorithm.
     pub fn assemble<'a>(self, parts: impl Iterator<Item = (Option<&'a Checksum>, i64)>) -> Option<Checksum> {
         let mut values = Vec::new();
         for (checksum, size) in parts {
@@ -169,11 +170,11 @@ impl Plan {
     }
 }
 
-/// What a request says its body will hash to.
+/// The digests that a request announces for its body.
 pub struct Expected {
     pub md5: Option<[u8; 16]>,
     pub algorithm: Option<Algorithm>,
-    /// `None` where the value comes in the trailer, or only the algorithm was named.
+    /// `None` if the value comes in the trailer, or if only the algorithm was named.
     pub value: Option<String>,
     pub in_trailer: bool,
 }
@@ -182,7 +183,8 @@ impl Expected {
     /// `asked` is an algorithm named without a value, by the request or by its upload; SDKs name theirs in a header.
     ///
     /// # Errors
-    /// InvalidDigest for a Content-MD5 that is none; InvalidRequest for two checksums, or a value of the wrong form.
+    /// InvalidDigest for a malformed Content-MD5; InvalidRequest for two checksums, an unknown algorithm or a malformed
+    /// value.
     pub fn parse(
         headers: &HeaderMap,
         md5: Option<&str>,
@@ -216,10 +218,10 @@ impl Expected {
         Ok(Self { md5: md5.flatten(), algorithm, value, in_trailer: trailing.is_some() })
     }
 
-    /// Compares what was announced with what arrived.
+    /// Compares the announced digests with those of the received bytes.
     ///
     /// # Errors
-    /// BadDigest; MalformedTrailerError where the announced trailer did not come.
+    /// BadDigest; InvalidRequest if the announced trailer is missing.
     pub fn check(&self, md5: [u8; 16], computed: Option<&str>, trailers: Option<&HeaderMap>) -> S3Result<()> {
         if self.md5.is_some_and(|expected| expected != md5) {
             return Err(s3_error!(BadDigest, "The Content-MD5 you specified did not match what we received."));
@@ -228,7 +230,7 @@ impl Expected {
         let trailing =
             trailers.and_then(|trailers| trailers.get(algorithm.header())).and_then(|value| value.to_str().ok());
         if self.in_trailer && trailing.is_none() {
-            return Err(s3_error!(InvalidRequest, "The trailer that x-amz-trailer names did not come."));
+            return Err(s3_error!(InvalidRequest, "The trailer announced in x-amz-trailer is missing."));
         }
         match self.value.as_deref().or(trailing) {
             Some(expected) if Some(expected) != computed => Err(s3_error!(
@@ -256,7 +258,7 @@ fn check_form(algorithm: Algorithm, value: &str) -> S3Result<()> {
     }
 }
 
-/// The one checksum among the five fields of a request or of a listed part.
+/// Takes the one checksum from the five fields of a request or of a listed part.
 macro_rules! given {
     ($from:expr) => {{
         use $crate::checksum::Algorithm::*;
@@ -270,7 +272,7 @@ macro_rules! given {
     }};
 }
 
-/// Puts a checksum into the field of an answer that is meant for it.
+/// Puts a checksum into the field of an answer for its algorithm.
 macro_rules! put {
     ($checksum:expr => $into:expr) => {
         if let Some(checksum) = $checksum {
@@ -289,7 +291,7 @@ macro_rules! put {
 pub(crate) use {given, put};
 
 /// # Errors
-/// InvalidRequest where there is more than one.
+/// InvalidRequest if there is more than one.
 pub fn only(given: [(Algorithm, Option<String>); 5]) -> S3Result<Option<(Algorithm, String)>> {
     let mut given = given.into_iter().filter_map(|(algorithm, value)| Some((algorithm, value?)));
     let first = given.next();

@@ -1,4 +1,4 @@
-//! CompleteMultipartUpload: one transaction, in which the parts become an object. No byte is copied.
+//! CompleteMultipartUpload: one transaction turns the parts into an object. No bytes are copied.
 
 use std::collections::HashMap;
 
@@ -15,12 +15,12 @@ use crate::rows::upload::Part as PartRow;
 use crate::rows::{self, now_ms};
 use crate::store::{Store, bucket_id, look};
 
-/// S3's least size of every part but the last.
+/// S3's minimum size of every part but the last.
 const PART_MIN_BYTES: i64 = 5 * 1024 * 1024;
 
 const PARTS_MAX: i64 = 10_000;
 
-/// A part as the client names it.
+/// A part in the client's list.
 struct Named {
     number: i32,
     etag: ETag,
@@ -28,7 +28,7 @@ struct Named {
 }
 
 impl Store {
-    /// Whatever is refused here leaves the upload as it was.
+    /// A refused request leaves the upload unchanged.
     pub async fn complete_multipart_upload(
         &self,
         mut input: CompleteMultipartUploadInput,
@@ -44,7 +44,7 @@ impl Store {
             let upload = rows::upload::find(&mut tx, &input.upload_id, bucket, &input.key).await?;
             let upload = upload.ok_or_else(no_such_upload)?;
             if let Some(etag) = upload.completed {
-                // The answer to the first call may have been lost. Whoever names other parts is not repeating it.
+                // The answer to the first call may have been lost. A call that names other parts is not a repetition.
                 let md5s = named.iter().map(|part| part.etag.value());
                 return match assembled_etag(md5s) {
                     Some(repeated) if repeated == etag => Ok(output(input.bucket, input.key, &etag)),
@@ -103,10 +103,11 @@ fn output(bucket: String, key: String, value: &str) -> CompleteMultipartUploadOu
     }
 }
 
-/// The parts of the request, each number above the last.
+/// Returns the parts of the request, in ascending order of their numbers.
 ///
 /// # Errors
-/// MalformedXML for an empty list or a part without number or ETag, InvalidPartOrder.
+/// MalformedXML for an empty list or a part without number or ETag; InvalidPartOrder; InvalidRequest for a part with more
+/// than one checksum.
 fn named(upload: Option<CompletedMultipartUpload>) -> S3Result<Vec<Named>> {
     let malformed = || {
         s3_error!(
@@ -130,10 +131,10 @@ fn named(upload: Option<CompletedMultipartUpload>) -> S3Result<Vec<Named>> {
     Ok(named)
 }
 
-/// The stored parts that the client names.
+/// Returns the stored parts that the client names.
 ///
 /// # Errors
-/// InvalidPart where one is not there, or has another ETag or checksum; EntityTooSmall.
+/// InvalidPart if a part does not exist, or has another ETag or checksum; EntityTooSmall.
 fn chosen(named: &[Named], stored: &[PartRow]) -> S3Result<Vec<PartRow>> {
     let by_number: HashMap<_, _> = stored.iter().map(|part| (part.number, part)).collect();
     let mut parts = Vec::with_capacity(named.len());
@@ -162,7 +163,7 @@ fn chosen(named: &[Named], stored: &[PartRow]) -> S3Result<Vec<PartRow>> {
 }
 
 /// # Errors
-/// BadDigest where the client announced another checksum; InvalidRequest where none of that kind was planned.
+/// BadDigest if the client announced another checksum; InvalidRequest if the upload has no checksum by that algorithm.
 fn assembled_checksum(
     plan: Option<Plan>,
     given: Option<(Algorithm, String)>,
@@ -186,7 +187,7 @@ fn assembled_checksum(
     Ok(checksum)
 }
 
-/// The MD5 of the parts' MD5s, and how many they are. `None` where one is not an MD5.
+/// Returns the MD5 of the parts' MD5s, with the number of parts. `None` if one is not an MD5.
 fn assembled_etag<'a>(parts: impl Iterator<Item = &'a str>) -> Option<String> {
     let mut md5 = Md5::new();
     let mut count = 0;

@@ -1,4 +1,4 @@
-//! Conditional requests (RFC 9110, section 13), as S3 has them.
+//! Conditional requests (RFC 9110, section 13), as S3 supports them.
 
 use http::{HeaderMap, HeaderValue, header};
 use s3s::dto::{ETag, ETagCondition, Timestamp, TimestampFormat};
@@ -8,7 +8,7 @@ use crate::headers::seconds;
 use crate::rows::now_ms;
 use crate::rows::object::Object;
 
-/// For If-Match (RFC 9110, section 13.1.1): a weak ETag names no bytes.
+/// For If-Match (RFC 9110, section 13.1.1): a weak ETag does not identify exact bytes.
 fn matches_strongly(condition: &ETagCondition, etag: &str) -> bool {
     match condition {
         ETagCondition::Any => true,
@@ -24,8 +24,8 @@ fn matches_weakly(condition: &ETagCondition, etag: &str) -> bool {
     }
 }
 
-/// On what a write insists about the object it replaces. Checked before the body is read,
-/// and again inside the transaction that commits.
+/// A write's condition on the object that it replaces. Checked before the body is read, and again inside the
+/// transaction that commits.
 #[derive(Clone)]
 pub enum WriteCondition {
     None,
@@ -37,24 +37,24 @@ pub enum WriteCondition {
 
 impl WriteCondition {
     /// # Errors
-    /// NotImplemented for what S3 does not have either: an ETag in If-None-Match, or both headers at once.
+    /// NotImplemented for conditions that S3 does not support either: an ETag in If-None-Match, or both headers at once.
     pub fn parse(if_match: Option<ETagCondition>, if_none_match: Option<ETagCondition>) -> S3Result<Self> {
         match (if_match, if_none_match) {
             (None, None) => Ok(Self::None),
             (None, Some(ETagCondition::Any)) => Ok(Self::Absent),
             (Some(etag), None) => Ok(Self::Is(etag)),
-            _ => Err(s3_error!(NotImplemented, "If-None-Match takes * only, and does not go with If-Match.")),
+            _ => Err(s3_error!(NotImplemented, "If-None-Match must be * and cannot be combined with If-Match.")),
         }
     }
 
-    /// The same, for a call whose conditions `s3s` does not read.
+    /// Parses the conditions from the headers, for a call whose conditions `s3s` does not parse.
     ///
     /// # Errors
-    /// As above; InvalidArgument for what is no ETag.
+    /// As [`Self::parse`]; InvalidArgument for a value that is not an ETag.
     pub fn from_headers(headers: &HeaderMap) -> S3Result<Self> {
         let read = |name| match headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default().parse())
         {
-            Some(Err(_)) => Err(s3_error!(InvalidArgument, "A condition on the target is not an ETag.")),
+            Some(Err(_)) => Err(s3_error!(InvalidArgument, "If-Match and If-None-Match must be an ETag or *.")),
             Some(Ok(condition)) => Ok(Some(condition)),
             None => Ok(None),
         };
@@ -62,7 +62,7 @@ impl WriteCondition {
     }
 
     /// # Errors
-    /// PreconditionFailed, or NoSuchKey where If-Match finds nothing to match.
+    /// PreconditionFailed, or NoSuchKey if If-Match is given and there is no object.
     pub fn check(&self, existing: Option<&Object>) -> S3Result<()> {
         match (self, existing) {
             (Self::None, _) | (Self::Absent, None) => Ok(()),
@@ -77,7 +77,7 @@ fn precondition_failed() -> S3Error {
     s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold")
 }
 
-/// What a read, or the source of a copy, asks of the object.
+/// The conditions of a read on its object, or of a copy on its source.
 #[derive(Default)]
 pub struct ReadConditions {
     pub if_match: Option<ETagCondition>,
@@ -93,7 +93,7 @@ enum Outcome {
 }
 
 impl ReadConditions {
-    /// In the order of RFC 9110, section 13.2.2: an ETag outranks a date.
+    /// Evaluates the conditions in the order of RFC 9110, section 13.2.2: an ETag takes precedence over a date.
     fn outcome(&self, object: &Object) -> Outcome {
         let modified = object.modified_ms / 1000;
         let kept = match (&self.if_match, &self.if_unmodified_since) {
@@ -132,7 +132,7 @@ impl ReadConditions {
     }
 
     /// # Errors
-    /// PreconditionFailed: a copy knows no 304.
+    /// PreconditionFailed, also in place of NotModified: a copy has no 304.
     pub fn check_copy(&self, object: &Object) -> S3Result<()> {
         match self.outcome(object) {
             Outcome::Holds => Ok(()),
@@ -141,11 +141,11 @@ impl ReadConditions {
     }
 }
 
-/// Whether a validator, an ETag or a date, names exactly this version (RFC 9110, sections 8.8.2.2 and 8.8.3.2).
+/// Whether a validator (an ETag or a date) identifies exactly this version (RFC 9110, sections 8.8.2.2 and 8.8.3.2).
 pub fn is_strong_match(validator: &HeaderValue, object: &Object) -> bool {
     let Ok(text) = validator.to_str() else { return false };
     if let Ok(date) = Timestamp::parse(TimestampFormat::HttpDate, text) {
-        // A date has whole seconds: it names one version only once its second is over.
+        // A date has whole seconds: it identifies one version only after its second is over.
         let modified = object.modified_ms / 1000;
         return seconds(date) == modified && now_ms() / 1000 > modified;
     }

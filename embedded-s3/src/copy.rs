@@ -1,4 +1,4 @@
-//! Copies: an object as an object, and a stretch of an object as a part. No byte is copied.
+//! Copies: of an object to an object, and of a stretch of an object to a part. No bytes are copied on the disk.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::store::{Opened, Store, bucket_id, find, look, only_version};
 
 impl Store {
     /// Gives the target the bytes, the ETag and the checksum of the source, in one transaction.
-    /// There is no limit on its size, because nothing is copied.
+    /// There is no limit on the size, because no bytes are copied.
     pub async fn copy_object(&self, mut input: CopyObjectInput, request: &HeaderMap) -> Result<CopyObjectOutput> {
         check_key(&input.key)?;
         let target = WriteCondition::from_headers(request)?;
@@ -40,7 +40,7 @@ impl Store {
         }
         let asked = input.checksum_algorithm.as_ref().map(Algorithm::parse).transpose()?;
         let headers = headers::kept!(input)?;
-        // A checksum that the source does not have yet needs a look at its bytes.
+        // A checksum that the source does not have yet is computed from its bytes.
         let (looked_at, checksum) = match asked {
             Some(algorithm) => self.checksum_of(&source_bucket, &source_key, algorithm).await?,
             None => (None, None),
@@ -86,7 +86,7 @@ impl Store {
         .await
     }
 
-    /// The version that was read, and its checksum by `algorithm`; nothing where it has that already.
+    /// Returns the id of the version that was read, and its checksum by `algorithm`; nothing if it already has that one.
     async fn checksum_of(
         &self,
         bucket: &str,
@@ -102,8 +102,8 @@ impl Store {
         Ok((Some(row.id), value.map(|value| Checksum { algorithm, value, kind: Kind::FullObject })))
     }
 
-    /// Gives a part the bytes of a stretch of an object. They are read for their MD5, unless the
-    /// stretch is a whole object whose ETag is its MD5 already; nothing is written.
+    /// Gives a part the bytes of a stretch of an object. The bytes are read for their digests, unless the upload has no
+    /// checksum and the stretch is a whole object whose ETag is its MD5. No bytes are written.
     pub async fn upload_part_copy(&self, input: UploadPartCopyInput) -> Result<UploadPartCopyOutput> {
         let number = crate::multipart::part_number(input.part_number)?;
         let (source_bucket, source_key) = source(&input.copy_source)?;
@@ -142,7 +142,7 @@ impl Store {
             let mut tx = store.rows.write().await?;
             let bucket = bucket_id(&mut tx, &input.bucket).await?;
             let upload = crate::multipart::find_open(&mut tx, &input.upload_id, bucket, &input.key).await?;
-            // Only a version that still has its rows keeps its blobs.
+            // Only a version that still has its row keeps its blobs.
             if !rows::object::is_current(&mut tx, from.id).await? {
                 return Err(changed_meanwhile().into());
             }
@@ -173,12 +173,12 @@ fn source(source: &CopySource) -> Result<(String, String)> {
             Ok((bucket.to_string(), key.to_string()))
         }
         CopySource::AccessPoint { .. } | CopySource::Outpost { .. } => {
-            Err(s3_error!(NotImplemented, "The source of a copy is a bucket and a key.").into())
+            Err(s3_error!(NotImplemented, "The source of a copy must be a bucket and a key.").into())
         }
     }
 }
 
-/// `bytes=first-last`, both given and inside the source, as S3 wants it of a copy.
+/// Parses `bytes=first-last`. For a copy S3 requires both positions, and both must be inside the source.
 fn stretch(header: &str, size: u64) -> S3Result<std::ops::Range<u64>> {
     let wrong = || s3_error!(InvalidArgument, "The x-amz-copy-source-range value must be of the form bytes=first-last");
     match Range::parse(header).map_err(|_| wrong())? {

@@ -1,7 +1,7 @@
-//! Cross-origin requests: the rules of a bucket, and what they make of a request.
+//! Cross-origin requests: the rules of a bucket, and how they apply to a request.
 //!
-//! Browsers ask by OPTIONS, unsigned, before they send; the answer comes from here, before the S3 service.
-//! Every other answer gets its headers here too, errors as well: without them a page cannot read why it failed.
+//! Before a request, browsers send an unsigned OPTIONS (preflight). It is answered here, before the S3 service.
+//! Every other answer gets its CORS headers here too, including errors: without them a page cannot read why it failed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -26,7 +26,8 @@ pub struct Rule {
 
 impl Rule {
     /// # Errors
-    /// InvalidRequest for a method that S3 does not allow, or a second `*` in an origin or a header.
+    /// InvalidRequest for a method that S3 does not allow, or a second `*` in an origin or a header; MalformedXML without an
+    /// origin or a method.
     fn parse(rule: CORSRule) -> S3Result<Self> {
         const METHODS: [&str; 5] = ["GET", "PUT", "HEAD", "POST", "DELETE"];
         let headers = rule.allowed_headers.unwrap_or_default();
@@ -37,7 +38,7 @@ impl Rule {
             return Err(s3_error!(InvalidRequest, "{pattern} can not have more than one wildcard."));
         }
         if rule.allowed_origins.is_empty() || rule.allowed_methods.is_empty() {
-            return Err(s3_error!(MalformedXML, "A rule names at least one origin and one method."));
+            return Err(s3_error!(MalformedXML, "A rule must name at least one origin and one method."));
         }
         Ok(Self {
             id: rule.id,
@@ -73,7 +74,7 @@ impl Rule {
 /// As [`Rule::parse`]; MalformedXML for no rule, or more than 100.
 pub fn parse(rules: Vec<CORSRule>) -> S3Result<Vec<Rule>> {
     if rules.is_empty() || rules.len() > RULES_MAX {
-        return Err(s3_error!(MalformedXML, "A CORS configuration has between 1 and {RULES_MAX} rules."));
+        return Err(s3_error!(MalformedXML, "A CORS configuration must have between 1 and {RULES_MAX} rules."));
     }
     rules.into_iter().map(Rule::parse).collect()
 }
@@ -103,7 +104,7 @@ impl Cors {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(bucket).cloned()
     }
 
-    /// The answer to OPTIONS.
+    /// Returns the answer to OPTIONS.
     pub fn preflight<B>(&self, request: &Request<B>) -> Response<Body> {
         let text = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let answer = match (text(header::ORIGIN), text(header::ACCESS_CONTROL_REQUEST_METHOD)) {
@@ -129,7 +130,7 @@ impl Cors {
         }
     }
 
-    /// The headers of any other answer; none where the request has no origin, or no rule allows it.
+    /// Returns the headers of any other answer; `None` if the request has no origin, or no rule allows it.
     pub fn headers<B>(&self, request: &Request<B>) -> Option<HeaderMap> {
         let origin = request.headers().get(header::ORIGIN)?.to_str().ok()?;
         self.grant(request.uri().path(), origin, request.method().as_str(), &[]).ok()
@@ -153,7 +154,7 @@ impl Cors {
         if let Some(secs) = rule.max_age_secs {
             put(&mut headers, header::ACCESS_CONTROL_MAX_AGE, &secs.to_string());
         }
-        // An upload by parts is impossible for a page that cannot read the ETag.
+        // A page that cannot read the ETag cannot upload by parts.
         let mut expose = rule.expose.clone();
         if !expose.iter().any(|name| name.eq_ignore_ascii_case("etag")) {
             expose.push("ETag".to_owned());
@@ -168,7 +169,7 @@ impl Cors {
 }
 
 fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    // A rule with a character that no header may carry grants nothing.
+    // A rule with a character that is invalid in a header grants nothing.
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
@@ -181,7 +182,7 @@ fn forbidden(why: &'static str) -> S3Error {
     error
 }
 
-/// An error as an answer, for requests that never reach the service.
+/// Turns an error into an answer, for requests that never reach the service.
 pub fn refusal(error: S3Error) -> Response<Body> {
     error.to_http_response().unwrap_or_else(|_| {
         let mut response = Response::new(Body::empty());
@@ -190,7 +191,7 @@ pub fn refusal(error: S3Error) -> Response<Body> {
     })
 }
 
-/// Whether the request is a browser asking for leave.
+/// Treats every OPTIONS request as a preflight.
 pub fn is_preflight<B>(request: &Request<B>) -> bool {
     request.method() == Method::OPTIONS
 }

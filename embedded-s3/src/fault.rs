@@ -1,4 +1,4 @@
-//! Why a request failed: a refusal the client may read, or trouble of ours that belongs in the log.
+//! Why a request failed: a refusal that the client may read, or a failure of the store that belongs in the log.
 
 use std::cell::RefCell;
 use std::error::Error as StdError;
@@ -10,19 +10,19 @@ use tokio::task::JoinError;
 
 use crate::sqlite::{self, Trouble};
 
-/// What every verb returns in place of a result.
+/// The result of every verb.
 pub type Result<T> = std::result::Result<T, Fault>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// The client's to read.
+    /// A refusal that the client may read.
     #[error(transparent)]
     Refused(S3Error),
-    #[error("the metadata did not answer")]
+    #[error("the metadata database failed")]
     Sql(#[from] sqlx::Error),
-    #[error("the disk did not answer")]
+    #[error("reading or writing the disk failed")]
     Io(#[from] io::Error),
-    #[error("a piece of work ended without an answer")]
+    #[error("a background task ended without a result")]
     Lost(#[from] JoinError),
 }
 
@@ -39,12 +39,12 @@ impl From<S3ErrorCode> for Fault {
 }
 
 tokio::task_local! {
-    /// What went wrong while answering this request. `s3s` runs without a log (see `serve.rs`), so
-    /// trouble is carried past it, to be logged by the one who gives up on it.
+    /// The store's failure while answering this request. `s3s` runs without a log (see `serve.rs`), so the failure is
+    /// carried past it and logged by `serve.rs`.
     static TROUBLE: RefCell<Option<String>>;
 }
 
-/// Runs `answer`, and says what trouble of ours it met.
+/// Runs `answer`. Returns its output, and the store's failure, if there was one.
 pub async fn watch<F: Future>(answer: F) -> (F::Output, Option<String>) {
     TROUBLE
         .scope(RefCell::default(), async {
@@ -71,7 +71,7 @@ impl From<Fault> for S3Error {
                 error
             }
             Some(Trouble::Locked | Trouble::ReadOnly | Trouble::Io) => {
-                s3_error!(ServiceUnavailable, "The disk of the store does not answer. Please try again.")
+                s3_error!(ServiceUnavailable, "The disk of the store is not available. Please try again.")
             }
             Some(Trouble::Corrupt) | None => {
                 s3_error!(InternalError, "We encountered an internal error. Please try again.")
@@ -81,17 +81,18 @@ impl From<Fault> for S3Error {
 }
 
 impl Fault {
-    /// What kind of trouble it is, where trying again later may help or the disk is damaged.
+    /// Classifies a failure that may pass when tried again later, and damage of the disk; `None` for any other.
     fn trouble(&self) -> Option<Trouble> {
         match self {
             Self::Sql(sqlx::Error::PoolTimedOut) => Some(Trouble::Locked),
-            // The connection's thread was not started, for want of threads or memory, or has ended; or the store is stopping.
+            // The connection's thread could not be started for lack of threads or memory, or has ended; or the store is
+            // stopping.
             Self::Sql(sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed | sqlx::Error::PoolClosed) => Some(Trouble::Io),
             Self::Sql(error) => sqlite::trouble(error),
             Self::Io(error) => Some(match error.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Trouble::Full,
                 io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Trouble::ReadOnly,
-                // A blob that is gone, or shorter than its rows say.
+                // A blob is missing, or shorter than its rows say.
                 io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => Trouble::Corrupt,
                 _ => Trouble::Io,
             }),

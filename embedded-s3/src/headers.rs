@@ -1,4 +1,4 @@
-//! What a client wants said with an object's bytes: standard headers and its own metadata.
+//! The headers that a client stores with an object: standard headers and its own metadata.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,7 +30,7 @@ pub struct Headers {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Takes the headers to keep out of a PutObject, CreateMultipartUpload or CopyObject.
+/// Takes the headers to store from the input of PutObject, CreateMultipartUpload or CopyObject.
 macro_rules! kept {
     ($from:expr) => {{
         let headers = $crate::headers::Headers {
@@ -46,7 +46,7 @@ macro_rules! kept {
     }};
 }
 
-/// Puts kept headers into the answer to GetObject or HeadObject.
+/// Puts stored headers into the answer to GetObject or HeadObject.
 macro_rules! say {
     ($headers:expr => $into:expr) => {{
         let headers = $headers;
@@ -70,7 +70,7 @@ impl Headers {
         if bytes > METADATA_MAX_BYTES {
             return Err(s3_error!(MetadataTooLarge, "Your metadata headers exceed the maximum allowed metadata size."));
         }
-        // `aws-chunked` says how the body travelled, not what it is.
+        // `aws-chunked` describes how the body was sent, not its content.
         self.content_encoding = self.content_encoding.and_then(|encoding| {
             let kept: Vec<_> =
                 encoding.split(',').map(str::trim).filter(|one| !one.eq_ignore_ascii_case("aws-chunked")).collect();
@@ -84,14 +84,14 @@ pub fn metadata(kept: BTreeMap<String, String>) -> Option<Metadata> {
     (!kept.is_empty()).then(|| kept.into_iter().collect())
 }
 
-/// From milliseconds since 1970.
+/// Converts milliseconds since 1970.
 pub fn timestamp(ms: i64) -> Timestamp {
     let distance = Duration::from_millis(ms.unsigned_abs());
     let time = if ms < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
     time.unwrap_or(SystemTime::UNIX_EPOCH).into()
 }
 
-/// Seconds since 1970, as whole as HTTP dates are.
+/// Whole seconds since 1970, the precision of HTTP dates.
 pub fn seconds(time: Timestamp) -> i64 {
     OffsetDateTime::from(time).unix_timestamp()
 }

@@ -1,4 +1,4 @@
-//! Time-outs for clients that send or take nothing, or too little.
+//! Timeouts for clients that send or receive nothing, or too slowly.
 
 use std::io;
 use std::pin::Pin;
@@ -16,24 +16,24 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use crate::Limits;
 use crate::places::{Activity, Busy};
 
-/// The text by which `receive.rs` knows the error of a slow sender again.
+/// The error text by which `receive.rs` recognizes a slow sender.
 pub const TOO_SLOW: &str = "the client sent nothing, or too little, for too long";
 
-/// What a refused request may still send before the connection is cut.
+/// How much a refused request may still send, and for how long, before the connection is cut.
 const DRAIN_MAX_BYTES: usize = 16 * 1024 * 1024;
 const DRAIN_MAX_TIME: Duration = Duration::from_secs(10);
 
-/// For how long a client is waited for.
+/// The time budget for waiting on a client.
 ///
-/// There are `idle_timeout` seconds at first. Waiting uses them up, and bytes that move bring them back, a second for
-/// each `rate_min` bytes, up to as many as at first. So a silent client has `idle_timeout`, one at `rate_min` or more is
-/// never cut, and a body of `n` bytes ends after at most `idle_timeout` + `n` / `rate_min` of waiting. Time that the
-/// store itself takes does not count.
+/// The budget starts at `idle_timeout`. Waiting uses it up; each `rate_min` bytes transferred restore one second, up to
+/// `idle_timeout`. So a silent client is cut after `idle_timeout`, a client at `rate_min` or faster is never cut, and a
+/// body of `n` bytes ends after at most `idle_timeout` + `n` / `rate_min` of waiting. Time that the store itself takes
+/// does not count.
 struct Pace {
     limit: Duration,
     rate_min: u32,
     left: Duration,
-    /// Since when the client is waited for.
+    /// Start of the current wait for the client.
     since: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
@@ -44,7 +44,7 @@ impl Pace {
         Self { limit, rate_min: limits.rate_min, left: limit, since: None, timer: Box::pin(sleep(limit)) }
     }
 
-    /// Nothing moves. Ready once the client was waited for too long.
+    /// Called when no byte can be transferred. Ready once the budget is used up.
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.since.is_none() {
             let now = Instant::now();
@@ -58,16 +58,16 @@ impl Pace {
         if let Some(since) = self.since.take() {
             self.left = self.left.saturating_sub(since.elapsed());
         }
-        // Without a least rate any byte brings back all.
+        // Without a minimum rate any byte restores the whole budget.
         let earned = Duration::try_from_secs_f64(bytes as f64 / f64::from(self.rate_min)).unwrap_or(self.limit);
         self.left = self.left.saturating_add(earned).min(self.limit);
     }
 }
 
-/// A request's body that fails when the client is too slow.
+/// A request's body that fails if the client is too slow.
 ///
-/// Dropped unread, it is drained for a while: a client that is cut off in the middle of sending
-/// sees a broken connection in place of the answer that says why (nginx calls it `lingering_close`).
+/// A body that is dropped before its end is drained for a while: a client that is cut off while sending sees a broken
+/// connection instead of the answer that says why (nginx calls this `lingering_close`).
 pub struct IdleBody {
     inner: Option<(Incoming, Busy)>,
     pace: Pace,
@@ -132,17 +132,17 @@ async fn drain((mut body, _busy): (Incoming, Busy)) {
     }
 }
 
-/// A connection that fails when the client is too slow to begin a request, to send its head, or to take an answer.
+/// A connection that fails if the client is too slow to begin a request, to send its head, or to receive an answer.
 ///
-/// While a request runs, reads have no limit here: a client sends nothing into waiting for a slow answer, and a
-/// request's body has a limit above.
+/// While a request runs, this stream does not limit reads: a client that waits for a slow answer sends nothing, and
+/// [`IdleBody`] limits the request's body.
 pub struct IdleStream {
     stream: TcpStream,
     activity: Arc<Activity>,
     reading: Reading,
     header_timeout: Duration,
     keep_alive: Duration,
-    /// For the head of a request, or for its first byte.
+    /// Limits the wait for the first byte of a request, or for its whole head.
     timer: Pin<Box<Sleep>>,
     pace: Pace,
 }
@@ -161,7 +161,7 @@ impl IdleStream {
         Self {
             stream,
             activity,
-            // A client that connects has something to say.
+            // A client that connects is expected to send a request.
             reading: Reading::Head,
             header_timeout: limits.header_timeout,
             keep_alive: limits.keep_alive,
@@ -175,7 +175,7 @@ impl IdleStream {
         self.timer.as_mut().reset(Instant::now() + limit);
     }
 
-    /// What came of a write, or that it waits for the client.
+    /// Records whether a write succeeded or waits for the client. Fails if it has waited for too long.
     fn watch(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.activity.set_writing(outcome.is_pending());
         if let Poll::Ready(written) = outcome {
@@ -183,7 +183,7 @@ impl IdleStream {
             return Poll::Ready(written);
         }
         ready!(self.pace.poll_wait(cx));
-        Poll::Ready(Err(too_slow("the client took nothing, or too little, for too long")))
+        Poll::Ready(Err(too_slow("the client received nothing, or too little, for too long")))
     }
 }
 
@@ -208,7 +208,7 @@ impl AsyncRead for IdleStream {
         }
         if outcome.is_pending() {
             ready!(this.timer.as_mut().poll(cx));
-            return Poll::Ready(Err(too_slow("the client sent no request, or not the whole of its head, in time")));
+            return Poll::Ready(Err(too_slow("the client did not send a request, or its whole head, in time")));
         }
         outcome
     }

@@ -20,40 +20,41 @@
 //!
 //! # What it is
 //!
-//! `s3s` speaks the protocol and checks signatures; the disk is ours:
+//! `s3s` implements the protocol and verifies signatures; this crate implements the storage:
 //!
 //! - **Blobs** (`blob.rs`) are files with random names. A key never becomes a path.
-//! - **Rows** (`rows/`) in SQLite say which bucket holds which key, and of which *segments* of which blobs it
-//!   consists. So CompleteMultipartUpload and CopyObject are one transaction: no byte is copied.
+//! - **Rows** (`rows/`) in SQLite map buckets and keys to objects, and objects to *segments* of blobs. So
+//!   CompleteMultipartUpload and CopyObject are one transaction each and copy no bytes.
 //! - **Verbs** (`object.rs`, `multipart.rs`, `complete.rs`, `copy.rs`, `list.rs`, `bucket.rs`) are methods of `Store`.
 //!
 //! # What it promises
 //!
-//! What was answered with 200 survives a power cut. A write goes: blob, fsync of the file, fsync of its folder, digests
-//! checked, COMMIT (WAL, `synchronous=FULL`), answer. Blobs that lose their last row are unlinked after
-//! the commit, once nobody reads them; blobs that no row names are removed at the next start. A GET reads one version
-//! to its end, whatever is written meanwhile. Conditions are checked before a body is read and again in the commit.
+//! A write that was answered with 200 survives a power cut. The steps of a write: write the blob, fsync the file, fsync
+//! its folder, check the digests, COMMIT (WAL, `synchronous=FULL`), answer. A blob that loses its last row is unlinked
+//! after the commit, once it has no readers; a blob that no row names is removed at the next start. A GET reads one
+//! version to its end, even if the key is overwritten meanwhile. Conditions are checked before a body is read and again
+//! in the transaction that commits.
 //!
 //! The memory of a request does not grow with its body: two batches of 256 KiB, and hyper's buffer.
 //!
-//! No client holds up another for long by saying nothing, by being slow or by asking for much ([`Limits`]), and none
-//! holds up the process around the store, which has an address of its own ([`Server::own_addr`]).
+//! A client that is silent, slow or greedy does not block other clients for long ([`Limits`]). No client blocks the
+//! process around the store, which uses a separate address ([`Server::own_addr`]).
 //!
 //! # What it leaves out, on purpose
 //!
 //! Versioning, ACLs, policies, lifecycle rules, tags, encryption, HTML forms, Signature Version 2, virtual-hosted
-//! addresses: `s3s` answers 501, or we refuse. The Host header is signed, so a URL made for
-//! `localhost` does not work at `127.0.0.1`. One key may do everything: it is meant for the process around the store,
-//! which hands out presigned URLs. TLS ends in front of it.
+//! addresses: `s3s` answers 501, or this crate refuses the request. The Host header is signed, so a URL made for
+//! `localhost` does not work at `127.0.0.1`. There is one key, which may do everything: it is meant for the process
+//! around the store, which hands out presigned URLs. The store has no TLS; terminate it in front of the store.
 //!
 //! `s3s` holds one chunk of an `aws-chunked` body in memory. Only the holder of the key can send such a body;
-//! presigned URLs do not take them.
+//! presigned URLs do not accept one.
 //!
 //! # The log
 //!
-//! Through `tracing`, at target `embedded_s3`: `error` for what is ours (disk, metadata, a blob that is missing), `debug`
-//! for each request, with method and path, never the query. `s3s` itself is kept out of the log: it would
-//! write whole presigned URLs.
+//! The crate logs through `tracing`, at target `embedded_s3`: `error` for failures of the store (disk, metadata, a missing
+//! blob), `debug` for each request, with its method and path but never its query. The log lines of `s3s` are dropped:
+//! they would contain whole presigned URLs.
 
 mod auth;
 mod blob;
@@ -89,25 +90,26 @@ use std::time::Duration;
 pub use places::peer_of;
 pub use start::{Error, Server, start};
 
-/// Where the store lives, and who may use it.
+/// Where the store keeps its data and listens, the key to it, and its limits.
 #[derive(Clone)]
 pub struct Config {
-    /// The folder; made (mode 0700) where it is missing. One process at a time.
+    /// The store's folder; created with mode 0700 if it is missing. One process at a time may use it.
     pub root: PathBuf,
-    /// Port 0 takes a free one; [`Server::addr`] says which.
+    /// Port 0 selects a free port; [`Server::addr`] returns it.
     pub listen: SocketAddr,
-    /// What GetBucketLocation answers. Signatures for any region are taken.
+    /// The region that GetBucketLocation and HeadBucket report. Signatures for any region are accepted.
     pub region: String,
-    /// Keep the two in a safe place: with new ones, every URL handed out is void.
+    /// Store the id and the secret safely: with new ones, every presigned URL handed out before is invalid.
     pub access_key_id: String,
     pub secret_access_key: String,
-    /// Made at start where missing.
+    /// Created at start if they are missing.
     pub buckets: Vec<String>,
     pub limits: Limits,
 }
 
 impl Default for Config {
-    /// A free port of the loopback interface. The root and the two keys have no default: [`start`] refuses empty ones.
+    /// Listens on a free port of the loopback interface. `root`, `access_key_id` and `secret_access_key` have no default:
+    /// [`start`] refuses empty ones.
     fn default() -> Self {
         Self {
             root: PathBuf::new(),
@@ -134,23 +136,24 @@ impl fmt::Debug for Config {
     }
 }
 
-/// What clients may take.
+/// Limits on what clients may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// For the head of a request, and for the wait for a place. 30 seconds.
+    /// Time limit for receiving the head of a request, and for waiting for a place. 30 seconds.
     pub header_timeout: Duration,
-    /// For the silence between two requests of a connection. 75 seconds, more than the 60 of most balancers: one that
-    /// sends a request into a connection that ends tells its client of a bad gateway.
+    /// Longest silence between two requests of a connection. 75 seconds, more than the 60 of most load balancers: one that
+    /// sends a request on a connection that is being closed answers its client with 502 (Bad Gateway).
     pub keep_alive: Duration,
-    /// For the silence inside a body, in both directions. 60 seconds.
+    /// Longest silence inside a body, in both directions. 60 seconds.
     pub idle_timeout: Duration,
-    /// Bytes a second of a body, in both directions, on average over [`Self::idle_timeout`]; 0 for no minimum. A body of
-    /// `n` bytes has `idle_timeout` and a second for each `rate_min` bytes. 4 KiB: half a megabit shared by ten bodies.
+    /// Minimum rate of a body in bytes per second, in both directions, averaged over [`Self::idle_timeout`]; 0 for no
+    /// minimum. A body of `n` bytes may take `idle_timeout` plus one second for each `rate_min` bytes. 4 KiB, so that ten
+    /// bodies can share half a megabit per second.
     pub rate_min: u32,
-    /// Connections at a time. 512, each at most about 1 MiB of memory. As many more wait up to
-    /// [`Self::header_timeout`] for a place, then they are answered 503 (SlowDown). One without a request makes room.
+    /// Maximum number of connections. 512, each with at most about 1 MiB of memory. As many more may wait for a place, up
+    /// to [`Self::header_timeout`]; then they are answered 503 (SlowDown). An idle connection is closed to make room.
     pub connections_max: usize,
-    /// Connections at a time of one peer, an IPv4 address or an IPv6 network of 64 bits. 128. Behind a proxy all clients
+    /// Maximum number of connections of one peer: an IPv4 address or an IPv6 /64 network. 128. Behind a proxy all clients
     /// are one peer.
     pub connections_per_peer_max: usize,
 }

@@ -16,7 +16,7 @@ use crate::store::{ONLY_VERSION, Store, bucket_id};
 /// S3's largest page.
 pub const PAGE_MAX: i32 = 1000;
 
-/// What `encoding-type=url` leaves alone.
+/// The characters that `encoding-type=url` does not encode.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// # Errors
@@ -25,11 +25,11 @@ pub fn page_size(asked: Option<i32>) -> S3Result<i32> {
     match asked {
         None => Ok(PAGE_MAX),
         Some(size) if size >= 0 => Ok(size.min(PAGE_MAX)),
-        Some(_) => Err(s3_error!(InvalidArgument, "The size of a page is not negative.")),
+        Some(_) => Err(s3_error!(InvalidArgument, "The size of a page must not be negative.")),
     }
 }
 
-/// Which keys a listing is about, and which of them it rolls up.
+/// Which keys a listing covers, and which of them it rolls up into common prefixes.
 pub struct Scope {
     pub prefix: String,
     pub delimiter: String,
@@ -40,7 +40,7 @@ impl Scope {
         Self { prefix: prefix.unwrap_or_default(), delimiter: delimiter.unwrap_or_default() }
     }
 
-    /// The common prefix that stands for `key`, if it is rolled up.
+    /// Returns the common prefix that `key` is rolled up into, if any.
     pub fn roll_up<'k>(&self, key: &'k str) -> Option<&'k str> {
         if self.delimiter.is_empty() {
             return None;
@@ -49,7 +49,7 @@ impl Scope {
         Some(&key[..self.prefix.len() + at + self.delimiter.len()])
     }
 
-    /// Where the page after `marker` starts: behind this key, or behind all that a common prefix stands for.
+    /// Returns where the page after `marker` starts: after this key, or after all keys under a common prefix.
     fn behind_marker(&self, marker: Option<&str>) -> Vec<u8> {
         match marker.filter(|marker| !marker.is_empty()) {
             None => Vec::new(),
@@ -60,31 +60,31 @@ impl Scope {
         }
     }
 
-    /// Whether a key is nothing but a common prefix, as the marker of a page is that ended with one.
+    /// Whether a key equals its common prefix. If a page ends with a common prefix, that is the marker of the next page.
     pub fn is_common_prefix(&self, key: &str) -> bool {
         key.starts_with(&self.prefix) && self.roll_up(key) == Some(key)
     }
 
-    /// The first key behind all that start with the prefix.
+    /// Returns the first key after all that start with the prefix.
     pub fn end(&self) -> Option<Vec<u8>> {
         behind(self.prefix.as_bytes())
     }
 }
 
-/// The first key behind all that start with `prefix`; `None` where every key starts with it.
-/// UTF-8 has no byte 0xff, so the last one can always be counted up.
+/// Returns the first key after all that start with `prefix`; `None` if every key starts with it.
+/// UTF-8 has no byte 0xff, so the last byte can always be incremented.
 pub fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix.to_vec();
     *end.last_mut()? += 1;
     Some(end)
 }
 
-/// The first key after `key` itself.
+/// Returns the first key after `key` itself.
 fn after(key: &[u8]) -> Vec<u8> {
     [key, &[0]].concat()
 }
 
-/// How the keys of an answer are written.
+/// How the keys of an answer are encoded.
 pub struct Writing {
     url: bool,
 }
@@ -119,7 +119,7 @@ impl<T> Entry<T> {
     }
 }
 
-/// A page as the answers have it: objects, and common prefixes.
+/// Splits a page into objects and common prefixes.
 fn lines(entries: Vec<Entry<rows::object::Listed>>, writing: &Writing) -> (Vec<Object>, Vec<CommonPrefix>) {
     let (mut contents, mut prefixes) = (Vec::new(), Vec::new());
     for entry in entries {
@@ -138,7 +138,7 @@ fn lines(entries: Vec<Entry<rows::object::Listed>>, writing: &Writing) -> (Vec<O
     (contents, prefixes)
 }
 
-/// The key of a row. We only ever store text.
+/// Converts the key of a row to text. Only text is ever stored.
 pub fn text(key: Vec<u8>) -> std::result::Result<String, sqlx::Error> {
     String::from_utf8(key).map_err(|error| sqlx::Error::Decode(error.into()))
 }
@@ -173,14 +173,14 @@ impl Store {
         })
     }
 
-    /// Version 1, for which many tools ask by default: pages go on from a key.
+    /// Version 1, which many tools use by default: a page continues after a key.
     pub async fn list_objects(&self, input: ListObjectsInput) -> Result<ListObjectsOutput> {
         let limit = page_size(input.max_keys)?;
         let writing = Writing::parse(input.encoding_type.as_ref())?;
         let scope = Scope::new(input.prefix, input.delimiter.clone());
         let start = scope.behind_marker(input.marker.as_deref());
         let (entries, next) = self.objects(&input.bucket, &scope, start, limit as usize).await?;
-        // Without a delimiter the last key is the marker of the next page, and S3 says nothing.
+        // Without a delimiter the last key is the marker of the next page, and S3 returns no NextMarker.
         let last = entries.last().filter(|_| next.is_some() && !scope.delimiter.is_empty());
         let next_marker = last.map(|entry| writing.key(entry.name()));
 
@@ -200,8 +200,8 @@ impl Store {
         })
     }
 
-    /// Every object is the one version of its key, which S3 calls `null`: so a tool that empties a bucket version by
-    /// version does here, too.
+    /// Lists each object as the only version of its key, with the id `null` as in S3. So tools that empty a bucket version
+    /// by version work here, too.
     pub async fn list_object_versions(&self, input: ListObjectVersionsInput) -> Result<ListObjectVersionsOutput> {
         let limit = page_size(input.max_keys)?;
         let writing = Writing::parse(input.encoding_type.as_ref())?;
@@ -240,7 +240,7 @@ impl Store {
         })
     }
 
-    /// Up to `limit` entries from the key `start` on, and where the next page starts, if there is one.
+    /// Returns up to `limit` entries from the key `start` on, and where the next page starts, if there is one.
     async fn objects(
         &self,
         bucket: &str,
@@ -263,7 +263,7 @@ impl Store {
             let exhausted = batch.len() < batch_max;
             for row in batch {
                 if row.key < from {
-                    continue; // below a prefix that is rolled up already
+                    continue; // below a prefix that is already rolled up
                 }
                 if entries.len() == limit {
                     return Ok((entries, Some(from)));
@@ -287,7 +287,7 @@ impl Store {
     }
 }
 
-/// A continuation token is the key to go on from.
+/// Decodes a continuation token: the key that the page starts from.
 fn read_token(token: &str) -> S3Result<Vec<u8>> {
     let wrong = |_| -> S3Error { s3_error!(InvalidArgument, "The continuation token provided is incorrect") };
     BASE64_URL_SAFE_NO_PAD.decode(token).map_err(wrong)

@@ -1,4 +1,4 @@
-//! ListMultipartUploads: the open uploads of a bucket, by key and then as they were made.
+//! ListMultipartUploads: the open uploads of a bucket, by key and then in order of creation.
 
 use s3s::dto::*;
 
@@ -9,10 +9,10 @@ use crate::rows;
 use crate::rows::upload::Listed;
 use crate::store::{Store, bucket_id};
 
-/// A place between two uploads: after this key and id.
+/// A position between two uploads: after this key and id.
 type Marker = (Vec<u8>, String);
 
-/// Sorts behind every upload id, which is made of hex digits.
+/// Sorts after every upload id; ids consist of hex digits.
 const BEHIND_ALL_IDS: &str = "~";
 
 impl Store {
@@ -60,7 +60,7 @@ impl Store {
         })
     }
 
-    /// Up to `limit` entries behind `marker`, and whether there are more.
+    /// Returns up to `limit` entries after `marker`, and whether there are more.
     async fn uploads(
         &self,
         bucket: &str,
@@ -83,7 +83,7 @@ impl Store {
             }
             for row in batch {
                 if row.key < marker.0 {
-                    continue; // below a prefix that is rolled up already
+                    continue; // below a prefix that is already rolled up
                 }
                 if entries.len() == limit {
                     return Ok((entries, true));
@@ -104,8 +104,8 @@ impl Store {
     }
 }
 
-/// Where a page begins. A key alone stands for all its uploads, a common prefix for all under it;
-/// an id without a key says nothing.
+/// Returns where a page begins. A key without an id skips all its uploads, a common prefix all uploads under it. An id
+/// without a key is ignored.
 fn start(scope: &Scope, key: Option<&str>, id: Option<&str>) -> Marker {
     let first = (scope.prefix.clone().into_bytes(), String::new());
     let Some(key) = key.filter(|key| !key.is_empty()) else {

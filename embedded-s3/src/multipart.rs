@@ -1,4 +1,4 @@
-//! Multipart uploads: create, send parts, look at them, abort. Their end is in `complete.rs`.
+//! Multipart uploads: create, upload parts, list parts, abort. Completion is in `complete.rs`.
 
 use http::HeaderMap;
 use s3s::dto::*;
@@ -28,7 +28,7 @@ impl Store {
         check_key(&input.key)?;
         let plan = Plan::parse(input.checksum_algorithm.as_ref(), input.checksum_type.as_ref())?;
         let headers = headers::kept!(input)?;
-        // Version 7 begins with the time: uploads of one key sort by their ids as they were made.
+        // Version 7 begins with the time: the ids of one key's uploads sort in the order of their creation.
         let id = Uuid::now_v7().simple().to_string();
 
         let store = self.clone();
@@ -140,7 +140,7 @@ impl Store {
         .await
     }
 
-    /// The upload as it stands before a body is read; the committing transaction looks again.
+    /// Returns an open upload, before a body is read; the transaction that commits checks again.
     pub async fn open_upload(&self, id: &str, bucket: &str, key: &str) -> Result<Upload> {
         let mut tx = self.rows.read().await?;
         let bucket = bucket_id(&mut tx, bucket).await?;

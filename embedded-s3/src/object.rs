@@ -104,7 +104,7 @@ impl Store {
             let body = read::Body::new(&self.blobs, hold, cut(&segments, range));
             output.body = Some(StreamingBlob::new(body));
         }
-        // A checksum of the whole would make a client doubt the part.
+        // A client would compare the checksum of the whole object with the part that it received.
         if asked.range.is_none() && input.checksum_mode.is_some() {
             output.checksum_type = object.checksum.as_ref().map(|checksum| checksum.kind.dto());
             checksum::put!(&object.checksum => output);
@@ -154,7 +154,7 @@ impl Store {
         Ok(output)
     }
 
-    /// Which stretch of the object is asked for, by Range or by part number.
+    /// Returns the stretch of the object that is requested, by Range or by part number.
     fn stretch(row: &ObjectRow, range: Option<s3s::dto::Range>, part: Option<i32>, sizes: &[i64]) -> Result<Stretch> {
         let size = row.object.size.cast_unsigned();
         match (range, part) {
@@ -198,7 +198,7 @@ impl Store {
         .await
     }
 
-    /// All keys in one transaction: either the answer holds for all of them, or nothing happened.
+    /// Deletes all keys in one transaction: either the answer holds for all of them, or nothing was deleted.
     pub async fn delete_objects(&self, input: DeleteObjectsInput) -> Result<DeleteObjectsOutput> {
         if input.delete.objects.is_empty() || input.delete.objects.len() > DELETE_MAX_KEYS {
             return Err(s3_error!(MalformedXML, "Between 1 and {DELETE_MAX_KEYS} keys can be deleted at once.").into());
@@ -253,7 +253,7 @@ pub fn check_key(key: &str) -> S3Result<()> {
     Ok(())
 }
 
-/// What a GET or HEAD asks for; the whole object by default.
+/// The part of an object that a GET or HEAD requests; the whole object by default.
 #[derive(Default)]
 struct Stretch {
     range: Option<Range<u64>>,

@@ -1,7 +1,9 @@
-//! Places: who holds a connection, who waits for one, and which one ends to make room.
+//! Places: a limited number of slots for connections. Tracks which connections hold one and which wait for one, and ends
+//! idle connections to make room.
 //!
-//! There are places for all clients together and a share of them for each peer. A connection on which no request runs
-//! holds its place only while nobody needs it. So neither idle sockets nor one busy client keep the others out.
+//! All clients share the places of a listener, and each peer has a maximum share of them. A connection on which no
+//! request runs keeps its place only while no other connection needs it. So neither idle sockets nor one busy client keep
+//! other clients out.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -25,7 +27,7 @@ pub struct Places {
     next: AtomicU64,
 }
 
-/// Places of one kind, and those who wait for one, first come, first served.
+/// Places of one kind, and the connections that wait for one, first come, first served.
 struct Line {
     size: usize,
     free: Arc<Semaphore>,
@@ -40,19 +42,20 @@ impl Line {
         Arc::new(Self { size, free, waiting: AtomicUsize::new(0), present: AtomicUsize::new(0) })
     }
 
-    /// Waits for a place; `make_room` is called where none is free.
+    /// Waits for a place. Calls `make_room` if none is free.
     async fn place(&self, make_room: impl FnOnce()) -> OwnedSemaphorePermit {
         if let Ok(place) = Arc::clone(&self.free).try_acquire_owned() {
             return place;
         }
-        // Counted before the look for an idle connection: one that becomes idle after the look sees the count.
+        // Counted before `make_room` searches for an idle connection: one that becomes idle after the search sees the
+        // count.
         let _waiting = Count::up(&self.waiting);
         make_room();
-        Arc::clone(&self.free).acquire_owned().await.expect("nobody closes the semaphore")
+        Arc::clone(&self.free).acquire_owned().await.expect("the semaphore is never closed")
     }
 }
 
-/// One more, until it is dropped.
+/// Adds one to a counter until it is dropped.
 struct Count<'a>(&'a AtomicUsize);
 
 impl<'a> Count<'a> {
@@ -83,10 +86,10 @@ impl Places {
 
     /// Waits for a place for a connection from `address`, at most for `patience`.
     ///
-    /// Where no place is free, the connection that has been idle for longest ends: of this peer where its share is used
-    /// up, else of all. As many connections may wait as may hold a place, of a peer and in all.
+    /// If no place is free, the connection that has been idle longest ends: one of this peer if its share is used up, else
+    /// one of any peer. As many connections may wait as may hold a place, per peer and in total.
     ///
-    /// `None` where too many wait, or for too long.
+    /// Returns `None` if too many connections wait, or if no place becomes free in time.
     pub async fn enter(self: &Arc<Self>, address: IpAddr, patience: Duration) -> Option<Seat> {
         let presence = Presence::new(self, peer_of(address))?;
         let mine = &presence.line;
@@ -109,12 +112,12 @@ impl Places {
         Some(Seat { number, activity, _places: (place, share), _presence: presence })
     }
 
-    /// Ends the connection that has been idle for longest, for the file that it keeps open.
+    /// Ends the connection that has been idle longest, to free its file descriptor.
     pub fn free_a_file(&self) {
         self.make_room(None);
     }
 
-    /// Ends the connection that has been idle for longest: of all, or of those in one line.
+    /// Ends the connection that has been idle longest: of one line, or of all if `line` is `None`.
     fn make_room(&self, line: Option<&Arc<Line>>) {
         let held = locked(&self.held);
         let idle = held.values().filter(|activity| {
@@ -132,8 +135,8 @@ impl Places {
     }
 }
 
-/// Who shares what there is for one client: an address, but of IPv6 the network of 64 bits, all of whose addresses one host
-/// may have.
+/// Returns the peer that a per-client limit applies to: an IPv4 address, or the /64 network of an IPv6 address, because
+/// one host may have all addresses of such a network.
 pub fn peer_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
@@ -145,7 +148,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A connection that holds a place or waits for one, in the counts of its peer and of all.
+/// Counts a connection that holds a place or waits for one, for its peer and in total, until it is dropped.
 struct Presence {
     places: Arc<Places>,
     peer: IpAddr,
@@ -153,7 +156,7 @@ struct Presence {
 }
 
 impl Presence {
-    /// `None` where twice as many are present as there are places.
+    /// Returns `None` if twice as many connections are present as there are places.
     fn new(places: &Arc<Places>, peer: IpAddr) -> Option<Self> {
         let mut peers = locked(&places.peers);
         let line = peers.get(&peer).cloned().unwrap_or_else(|| Line::new(places.share));
@@ -191,21 +194,21 @@ impl Drop for Seat {
     }
 }
 
-/// What happens on a connection that holds a place.
+/// The state of a connection that holds a place.
 pub struct Activity {
     places: Arc<Places>,
     line: Arc<Line>,
-    /// Bodies that are read and answers that are sent.
+    /// Number of request bodies that are being read and answers that are being sent.
     requests: AtomicUsize,
     /// Whether bytes wait for the client to take them.
     writing: AtomicBool,
-    /// Since `Places::began`.
+    /// Counted from `Places::began`.
     idle_since_ms: AtomicU64,
     leave: CancellationToken,
 }
 
 impl Activity {
-    /// A request has begun. It lasts until all that is returned for it is dropped.
+    /// Records that a request has begun. It runs until every guard returned for it is dropped.
     pub fn begin(self: &Arc<Self>) -> Busy {
         self.requests.fetch_add(1, SeqCst);
         Busy(Arc::clone(self))
@@ -218,14 +221,14 @@ impl Activity {
         }
     }
 
-    /// Ends the connection where somebody came for its place while it was not idle, and it is idle now.
+    /// Ends the connection if it is idle now and another connection came for its place meanwhile.
     fn leave_if_wanted(&self) {
         if self.is_idle() && self.is_wanted() {
             self.leave.cancel();
         }
     }
 
-    /// Whether a request runs: its body is read, or its answer made and handed to the connection.
+    /// Whether a request runs: its body is being read, or its answer is being made or handed to the connection.
     pub fn in_request(&self) -> bool {
         self.requests.load(SeqCst) > 0
     }
@@ -235,18 +238,18 @@ impl Activity {
         !self.in_request() && !self.writing.load(SeqCst)
     }
 
-    /// Whether the place of this connection is for another one, once no request runs on it.
+    /// Whether another connection gets this one's place as soon as no request runs on it.
     pub fn is_wanted(&self) -> bool {
         self.leave.is_cancelled() || self.line.waiting.load(SeqCst) > 0 || self.places.everyone.waiting.load(SeqCst) > 0
     }
 
-    /// Ends when the connection should.
+    /// Completes when the connection should end.
     pub fn leaving(&self) -> WaitForCancellationFuture<'_> {
         self.leave.cancelled()
     }
 }
 
-/// A request that runs, or a half of it.
+/// A guard for a running request, or for one half of it: its body or its answer.
 pub struct Busy(Arc<Activity>);
 
 impl Drop for Busy {
@@ -284,12 +287,12 @@ mod tests {
         let second = places.enter(a, SHORT).await.expect("a free place");
         let (_one, two) = (first.activity.begin(), second.activity.begin());
         assert!(places.enter(a, SHORT).await.is_none(), "its share is used up by requests that run");
-        assert!(!first.activity.is_wanted(), "who gave up waits no longer");
+        assert!(!first.activity.is_wanted(), "a client that gave up no longer waits");
         let other = places.enter(b, SHORT).await.expect("another peer has its share");
         let _three = other.activity.begin();
-        assert!(places.enter(b, SHORT).await.is_none(), "there is none for anybody");
+        assert!(places.enter(b, SHORT).await.is_none(), "all places are taken");
 
-        // While somebody waits, the first request that ends gives its place away.
+        // While a connection waits, the first request that ends gives up its place.
         let waiting = tokio::spawn({
             let places = Arc::clone(&places);
             async move { places.enter(a, Duration::from_secs(60)).await.is_some() }
@@ -312,7 +315,7 @@ mod tests {
             seats.push(places.enter(*peer, SHORT).await.expect("a free place"));
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        drop(seats[0].activity.begin()); // it was idle for longest until now
+        drop(seats[0].activity.begin()); // it was idle longest until now
         let newcomer = tokio::spawn({
             let places = Arc::clone(&places);
             async move { places.enter(peers[3], Duration::from_secs(60)).await.is_some() }
@@ -338,7 +341,7 @@ mod tests {
         while !seat.activity.is_wanted() {
             tokio::task::yield_now().await;
         }
-        assert!(!seat.activity.leave.is_cancelled(), "its client still takes what it asked for");
+        assert!(!seat.activity.leave.is_cancelled(), "its client is still receiving its answer");
         seat.activity.set_writing(false);
         timeout(Duration::from_secs(20), seat.activity.leaving()).await.expect("it is idle now");
         drop(seat);
@@ -362,12 +365,12 @@ mod tests {
         while locked(&places.peers)[&peer].waiting.load(SeqCst) < 2 {
             tokio::task::yield_now().await;
         }
-        assert!(places.enter(peer, Duration::from_secs(60)).await.is_none(), "at once");
+        assert!(places.enter(peer, Duration::from_secs(60)).await.is_none(), "refused at once");
         drop(inside);
         for one in waiting {
             assert!(one.await.expect("no panic"));
         }
-        assert!(locked(&places.peers).is_empty() && locked(&places.held).is_empty(), "nobody is remembered");
+        assert!(locked(&places.peers).is_empty() && locked(&places.held).is_empty(), "no entry is left");
         assert_eq!(places.everyone.present.load(SeqCst), 0);
     }
 }

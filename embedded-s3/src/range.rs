@@ -1,9 +1,10 @@
 //! Range requests (RFC 9110, section 14), as S3 answers them.
 //!
-//! S3 sends one range. Several at once, another unit and what is no range at all are ignored: the answer is the whole
-//! object, with 200. `s3s` reads one range only and refuses everything else with 400, after it has checked the signature,
-//! which may cover the header. So requests whose header it would refuse take another route: their header is put in the
-//! words that `s3s` reads, or taken out, and they go on to a second service, which checks no signature.
+//! S3 sends a single range. It ignores several ranges, another unit and a value that is not a range: the answer is the
+//! whole object, with 200. `s3s` parses a single range only and refuses everything else with 400, after it has verified
+//! the signature, which may cover the header. So requests whose header `s3s` would refuse take another route: their
+//! header is rewritten into the form that `s3s` parses, or removed, and they go on to a second service, which verifies no
+//! signature.
 
 use async_trait::async_trait;
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri, header};
@@ -16,12 +17,12 @@ use crate::auth;
 use crate::condition::is_strong_match;
 use crate::rows::object::Object;
 
-/// No object is longer.
+/// No object is longer than this.
 const POSITION_MAX: u64 = i64::MAX as u64;
 
-/// The route of requests whose Range `s3s` does not read.
+/// The route of requests whose Range header `s3s` does not parse.
 pub struct Unread {
-    /// Checks no signature.
+    /// Verifies no signature.
     pub unsigned: S3Service,
 }
 
@@ -67,7 +68,7 @@ impl S3Route for Unread {
     }
 }
 
-/// The one range that a header asks for; `None` where S3 ignores it.
+/// Parses the single range that a header asks for; `None` if S3 ignores the header.
 fn meant(header: &str) -> Option<dto::Range> {
     let (unit, set) = header.split_once('=')?;
     if !unit.trim().eq_ignore_ascii_case("bytes") {
@@ -86,17 +87,17 @@ fn meant(header: &str) -> Option<dto::Range> {
     }
 }
 
-/// Digits may say more than fits: that is behind the end of every object.
+/// Parses digits; `None` for any other text. A number that is too large is clamped: it is beyond the end of every object.
 fn position(digits: &str) -> Option<u64> {
     let all = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     all.then(|| digits.parse().unwrap_or(POSITION_MAX).min(POSITION_MAX))
 }
 
-/// Which bytes of an object of `size` bytes are asked for.
+/// Returns the bytes that `range` selects in an object of `size` bytes.
 ///
 /// # Errors
-/// InvalidRange (416, with the size in Content-Range). An empty object has no range at all, which the check of `s3s`
-/// overlooks for a suffix.
+/// InvalidRange (416, with the size in Content-Range). An empty object satisfies no range; the check of `s3s` misses this
+/// for a suffix.
 pub fn resolve(range: dto::Range, size: u64) -> S3Result<std::ops::Range<u64>> {
     match range.check(size) {
         Ok(range) if range.start < range.end => Ok(range),
@@ -117,8 +118,8 @@ pub fn content_range(range: &std::ops::Range<u64>, size: u64) -> String {
     format!("bytes {}-{}/{size}", range.start, range.end - 1)
 }
 
-/// Whether the request's If-Range lets its Range count (RFC 9110, section 13.1.5): a download that goes on must not
-/// get the rest of another version.
+/// Whether the request's If-Range allows its Range (RFC 9110, section 13.1.5): a resumed download must not get the rest of
+/// another version.
 pub fn counts(request: &HeaderMap, object: &Object) -> bool {
     request.get(header::IF_RANGE).is_none_or(|validator| is_strong_match(validator, object))
 }

@@ -1,4 +1,4 @@
-//! From segments to an answer's body, or to a digest.
+//! Reads segments, into the body of an answer or for a digest.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -21,7 +21,7 @@ use crate::checksum::{self, Algorithm};
 /// Reads of 4 KiB would cost five times the CPU.
 const FRAME_BYTES: u64 = 256 * 1024;
 
-/// The stretch `range` of the bytes that `segments` are together.
+/// Returns the segments of the bytes in `range`, counted from the start of the first segment.
 pub fn cut(segments: &[Segment], range: Range<u64>) -> Vec<Segment> {
     let mut cut = Vec::new();
     let mut at = 0;
@@ -36,7 +36,7 @@ pub fn cut(segments: &[Segment], range: Range<u64>) -> Vec<Segment> {
     cut
 }
 
-/// Reads segments one after the other.
+/// Reads segments in order.
 struct Reader {
     blobs: Arc<Blobs>,
     segments: VecDeque<Segment>,
@@ -51,7 +51,7 @@ impl Reader {
         Self { blobs: Arc::clone(blobs), segments: segments.into(), open: None, _hold: hold }
     }
 
-    /// The next frame, empty at the end. Blocks.
+    /// Returns the next frame, which is empty at the end. Blocks.
     fn frame(&mut self) -> io::Result<Bytes> {
         let Some(segment) = self.segments.front_mut() else {
             return Ok(Bytes::new());
@@ -80,7 +80,7 @@ impl Reader {
     }
 }
 
-/// An answer's body. The next frame is read while the last one is sent, so two are in memory.
+/// An answer's body. The next frame is read while the previous one is sent, so two are in memory.
 pub struct Body {
     next: Option<JoinHandle<io::Result<(Reader, Bytes)>>>,
     remaining: u64,
@@ -119,7 +119,7 @@ impl Stream for Body {
                 Poll::Ready(Some(Ok(frame)))
             }
             Err(error) => {
-                // The status is sent already; all that is left is to cut the connection.
+                // The status has already been sent; the only way left is to cut the connection.
                 tracing::error!(%error, "cannot read a blob");
                 Poll::Ready(Some(Err(error.into())))
             }
@@ -133,7 +133,7 @@ impl ByteStream for Body {
     }
 }
 
-/// MD5 of the segments' bytes, and their checksum where one is asked for. Blocks for as long as reading them takes.
+/// Returns the MD5 of the segments' bytes, and their checksum if one is requested. Blocks for as long as reading takes.
 pub fn digest(
     blobs: &Arc<Blobs>,
     hold: Hold,

@@ -1,4 +1,4 @@
-//! From a request's body to a durable blob, hashed on the way.
+//! Writes a request's body to a durable blob, and hashes it on the way.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,19 +18,19 @@ use crate::blob::{Blobs, NewBlob, Segment};
 use crate::checksum::{self, Algorithm};
 use crate::fault::Result;
 
-/// What one body may have at most: S3's limit on a PUT and on a part.
+/// Largest body: S3's limit on a PUT and on a part.
 const BODY_MAX_BYTES: u64 = 5 * 1024 * 1024 * 1024;
 
 /// Frames are gathered into batches of this many bytes before a thread hashes and writes them.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// A body, on the disk to stay.
+/// A body that has been written durably.
 pub struct Received {
     /// `None` for an empty body.
     pub blob: Option<NewBlob>,
     pub size: i64,
     pub md5: [u8; 16],
-    /// By the algorithm asked for.
+    /// By the requested algorithm, if there is one.
     pub checksum: Option<String>,
 }
 
@@ -45,7 +45,7 @@ impl Received {
     }
 }
 
-/// How many bytes the body is announced to have.
+/// Returns the announced size of the body.
 ///
 /// # Errors
 /// MissingContentLength; EntityTooLarge above 5 GiB.
@@ -64,11 +64,11 @@ pub fn announced(content_length: Option<i64>, body: Option<&StreamingBlob>) -> S
 /// Writes a body of `length` bytes into a new blob.
 ///
 /// Each batch is hashed and written by a thread of the blocking pool while the next one is gathered,
-/// so a slow client holds no thread, and a body holds two batches of memory whatever its size.
-/// Nothing is left behind unless the answer is kept.
+/// so a slow client holds no thread, and a body of any size takes two batches of memory.
+/// The file is removed if this fails, or if the result is dropped.
 ///
 /// # Errors
-/// IncompleteBody, and what the stream says: a wrong payload hash, a client that stopped sending.
+/// IncompleteBody, and the errors of the stream: a wrong payload hash, a client that stopped sending.
 pub async fn receive(
     blobs: &Arc<Blobs>,
     body: Option<StreamingBlob>,
@@ -76,13 +76,13 @@ pub async fn receive(
     algorithm: Option<Algorithm>,
 ) -> Result<Received> {
     let blobs = Arc::clone(blobs);
-    // The file is made inside the thread, and travels with its guard: a request that is dropped here
-    // cannot leave one behind.
+    // The file is created inside the blocking thread, and moves together with its guard: a request that is dropped here
+    // cannot leave a file behind.
     let new = move || Sink::new(&blobs, length, algorithm);
     let Some(mut body) = body else { return spawn_blocking(move || new()?.finish(length)).await? };
     let first = gather(&mut body).await?;
     if bytes_of(&first) < BATCH_BYTES {
-        // The whole of it, by one thread in one go.
+        // This is the whole body: one thread handles it in one go.
         return spawn_blocking(move || new()?.absorb(&first)?.finish(length)).await?;
     }
     let mut work = spawn_blocking(move || new()?.absorb(&first));
@@ -102,7 +102,7 @@ fn bytes_of(batch: &[Bytes]) -> usize {
     batch.iter().map(Bytes::len).sum()
 }
 
-/// The next frames, together a batch; fewer bytes at the end of the body, none after it.
+/// Returns the next frames, together one batch: fewer bytes at the end of the body, no frames after it.
 async fn gather(body: &mut StreamingBlob) -> S3Result<Vec<Bytes>> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while bytes < BATCH_BYTES {
@@ -119,7 +119,7 @@ async fn gather(body: &mut StreamingBlob) -> S3Result<Vec<Bytes>> {
     Ok(batch)
 }
 
-/// `s3s` keeps the types of its body errors to itself, so their text has to tell.
+/// `s3s` does not export the types of its body errors, so they are recognized by their text.
 fn body_error(error: &StdError) -> S3Error {
     let text = error.to_string();
     if text.contains("Sha256Mismatch") {
@@ -140,7 +140,7 @@ fn incomplete() -> S3Error {
     s3_error!(IncompleteBody, "You did not provide the number of bytes specified by the Content-Length HTTP header.")
 }
 
-/// The end of the line: a file and the hashes of what went into it.
+/// A file, and the hashes of the bytes written to it.
 struct Sink {
     file: Option<(NewBlob, File)>,
     size: u64,
@@ -172,7 +172,7 @@ impl Sink {
         Ok(self)
     }
 
-    /// The bytes first, then the name: a name without its bytes must not survive a power cut.
+    /// Syncs the bytes first, then the name: a name without its bytes must not survive a power cut.
     fn finish(self, length: u64) -> Result<Received> {
         if self.size != length {
             return Err(incomplete().into());

@@ -1,7 +1,7 @@
-//! The accept loop: connections, their limits, and what surrounds the S3 service on the wire.
+//! The accept loop: connections, their limits, and the HTTP handling around the S3 service.
 //!
-//! HTTP/1.1 only. Browsers speak HTTP/2 over TLS alone, which ends at a proxy, and the detection of a
-//! version would wait for a silent client without a limit.
+//! HTTP/1.1 only. Browsers use HTTP/2 only over TLS, which ends at a proxy, and detecting the version would
+//! wait for a silent client without a limit.
 
 use std::io;
 use std::net::IpAddr;
@@ -33,13 +33,13 @@ use crate::places::{Activity, Busy, Places};
 use crate::store::Store;
 use crate::{Limits, auth, cors, fault};
 
-/// hyper's buffer for one connection. Larger ones buy nothing, smaller ones cost CPU.
+/// hyper's buffer for one connection. A larger one gains nothing, a smaller one costs CPU.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// What a head may have: S3 allows 8 KiB of headers, and a URL holds a key of 1,024 bytes, each encoded as three.
+/// Largest head of a request: S3 allows 8 KiB of headers, and a URL holds a key of 1,024 bytes, each encoded as three.
 const HEAD_MAX_BYTES: usize = 32 * 1024;
 
-/// How long a client that finds no place has to take the answer that says so, and how many may do so at a time.
+/// How long a client without a place may take to receive its 503, and how many clients receive one at a time.
 const TURN_AWAY_MAX_TIME: Duration = Duration::from_secs(1);
 const TURN_AWAY_MAX: usize = 64;
 
@@ -52,12 +52,12 @@ pub struct Service {
     pub limits: Limits,
 }
 
-/// What ends connections and waits for them, and what those without a place share.
+/// Handles that end connections and wait for them, and the limit shared by clients without a place.
 #[derive(Clone)]
 pub struct Tasks {
-    /// No new connections and no new requests.
+    /// Once cancelled, no new connection and no new request is accepted.
     pub stop: CancellationToken,
-    /// Nothing any more.
+    /// Once cancelled, all connections end at once.
     pub kill: CancellationToken,
     pub running: TaskTracker,
     turning_away: Arc<Semaphore>,
@@ -74,7 +74,7 @@ impl Tasks {
     }
 }
 
-/// Accepts connections until it is told to stop.
+/// Accepts connections until `tasks.stop` is cancelled.
 pub async fn accept(listener: TcpListener, places: Arc<Places>, service: Arc<Service>, tasks: Tasks) {
     loop {
         let accepted = tokio::select! {
@@ -87,7 +87,7 @@ pub async fn accept(listener: TcpListener, places: Arc<Places>, service: Arc<Ser
                 tasks.running.spawn(connection);
             }
             Err(error) => {
-                // Mostly too many open files: give the others time to close theirs.
+                // Usually too many open files: free one, and give other connections time to close theirs.
                 tracing::warn!(%error, "cannot accept a connection");
                 places.free_a_file();
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -96,7 +96,7 @@ pub async fn accept(listener: TcpListener, places: Arc<Places>, service: Arc<Ser
     }
 }
 
-/// One connection, from the wait for its place to its end.
+/// Serves one connection, from the wait for its place to its end.
 async fn serve(stream: TcpStream, from: IpAddr, places: Arc<Places>, service: Arc<Service>, tasks: Tasks) {
     let seat = tokio::select! {
         () = tasks.stop.cancelled() => return,
@@ -122,7 +122,7 @@ async fn serve(stream: TcpStream, from: IpAddr, places: Arc<Places>, service: Ar
             () = tasks.kill.cancelled() => return,
             () = tasks.stop.cancelled(), if !closing => {}
             () = seat.activity.leaving(), if !closing => {
-                // Half a head would not end by itself.
+                // A connection with half a head would not end by itself.
                 if seat.activity.is_idle() {
                     return;
                 }
@@ -133,8 +133,8 @@ async fn serve(stream: TcpStream, from: IpAddr, places: Arc<Places>, service: Ar
     }
 }
 
-/// Tells a client that there is no place for it, once it has said something: before that, many clients take an answer
-/// for garbage. Best effort: a client that sends on for longer sees a broken connection.
+/// Answers 503 to a client without a place, once it has sent something: many clients take an earlier answer for garbage.
+/// Best effort: a client that sends for longer than [`TURN_AWAY_MAX_TIME`] sees a broken connection.
 async fn turn_away(mut stream: TcpStream) {
     const BODY: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>SlowDown</Code>\
                         <Message>Too many connections. Please reduce your request rate.</Message></Error>";
@@ -146,22 +146,22 @@ async fn turn_away(mut stream: TcpStream) {
     let told = timeout(TURN_AWAY_MAX_TIME, async {
         let mut unread = vec![0; 4096];
         if stream.read(&mut unread).await? == 0 {
-            return Ok(()); // it has gone
+            return Ok(()); // the client has closed the connection
         }
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await?;
-        // Closed with bytes unread, a connection is reset, and the answer may be lost.
+        // Closing with unread bytes resets the connection, and the answer may be lost.
         while stream.read(&mut unread).await? > 0 {}
         io::Result::Ok(())
     });
     if !matches!(told.await, Ok(Ok(()))) {
-        tracing::debug!("a client may not have heard that there is no place for it");
+        tracing::debug!("a client without a place may not have received its 503");
     }
 }
 
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Answer>, HttpError>> + Send>>;
 
-/// A [`Service`] as hyper wants it, for one connection.
+/// Adapts a [`Service`] to hyper, for one connection.
 struct Door {
     service: Arc<Service>,
     activity: Arc<Activity>,
@@ -175,7 +175,7 @@ impl hyper::service::Service<Request<Incoming>> for Door {
     fn call(&self, request: Request<Incoming>) -> Answering {
         let service = Arc::clone(&self.service);
         let activity = Arc::clone(&self.activity);
-        // From this moment on, before anything is awaited: the connection is in use.
+        // The connection is in use from here on, before anything is awaited.
         let (receiving, answering) = (activity.begin(), activity.begin());
         Box::pin(async move {
             let mut response = service.answer(request, receiving).await?;
@@ -187,7 +187,7 @@ impl hyper::service::Service<Request<Incoming>> for Door {
     }
 }
 
-/// An answer's body, which keeps its connection in use until it is handed over.
+/// An answer's body. Its connection counts as in use until the body is dropped.
 struct Answer {
     body: Body,
     _busy: Busy,
@@ -221,8 +221,8 @@ fn connection(stream: TcpStream, service: Arc<Service>, activity: Arc<Activity>)
     let stream = IdleStream::new(stream, &limits, Arc::clone(&activity));
     http1::Builder::new()
         .timer(TokioTimer::new())
-        // The stream has a limit for either. hyper reads on after an answer, and so has the stream look at its limits,
-        // only where it has one itself.
+        // `IdleStream` enforces both limits. hyper reads on after an answer, and so lets the stream check them, only if
+        // it has a timeout of its own.
         .header_read_timeout(limits.keep_alive.saturating_add(limits.header_timeout))
         .max_header_size(HEAD_MAX_BYTES)
         .max_buf_size(BUFFER_BYTES)
@@ -244,14 +244,14 @@ impl Service {
         } else if let Some(refused) = refuse(&request) {
             (Ok(refused), None)
         } else {
-            // s3s logs whole URLs, and every refusal as an error of ours. What matters is logged below.
+            // s3s logs whole URLs, and logs every refusal as a server error. The lines that matter are logged below.
             fault::watch(self.s3.call(request.map(Body::http_body)).with_subscriber(Dispatch::none())).await
         };
 
         let mut response = answer?;
         let ranged = response.headers().contains_key(header::CONTENT_RANGE);
         if method == Method::HEAD && ranged && response.status() == StatusCode::OK {
-            // s3s answers 200, whatever its answer says of a range.
+            // s3s answers 200 even with a Content-Range.
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         }
         let headers = response.headers_mut();
@@ -273,7 +273,8 @@ impl Service {
     }
 }
 
-/// Headers that ask for what the store does not do. To do the rest would not be what the client insists on.
+/// Prefixes of headers that ask for features that the store does not have. It refuses such a request as a whole: doing
+/// only the rest would not be what the client asked for.
 const NOT_DONE: [&str; 5] = [
     "x-amz-server-side-encryption",
     "x-amz-copy-source-server-side-encryption",
@@ -282,24 +283,24 @@ const NOT_DONE: [&str; 5] = [
     "x-amz-write-offset-bytes",
 ];
 
-/// What `s3s` would take, and must not.
+/// Refuses requests that `s3s` would accept, but must not.
 fn refuse<B>(request: &Request<B>) -> Option<Response<Body>> {
     let form = request.method() == Method::POST
         && request.headers().get(header::CONTENT_TYPE).is_some_and(|value| {
             value.as_bytes().get(..19).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
         });
     if form {
-        // s3s reads a whole form into memory before it knows who sends it.
+        // s3s reads a whole form into memory before it authenticates the sender.
         return Some(cors::refusal(s3_error!(NotImplemented, "Uploads by HTML form are not implemented.")));
     }
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if request.method() == Method::POST && length.is_some_and(|length: u64| length > XML_MAX_BYTES as u64) {
-        // Every POST we know carries XML. s3s has the same limit, and answers 500 above it.
+        // Every supported POST carries XML. s3s has the same limit, but answers 500 above it.
         return Some(cors::refusal(s3_error!(MaxMessageLengthExceeded, "Your request was too large.")));
     }
     let names = request.headers().keys().map(|name| name.as_str());
     if let Some(name) = names.into_iter().find(|name| NOT_DONE.iter().any(|not| name.starts_with(not))) {
-        return Some(cors::refusal(s3_error!(NotImplemented, "The store does not know what {name} asks for.")));
+        return Some(cors::refusal(s3_error!(NotImplemented, "The store does not support the header {name}.")));
     }
     if auth::is_version_2(request.uri(), request.headers()) {
         let why = "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.";

@@ -1,23 +1,23 @@
-//! Failures of SQLite, sorted once: for the store's own metadata, and for a server that keeps its rows in SQLite too.
+//! Classifies failures of SQLite, for the store's own metadata and for a server that keeps its rows in SQLite too.
 
-/// Why SQLite did not do what it was asked, where that is no mistake in a statement.
+/// Why SQLite failed, unless the statement is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// Another connection holds the lock for longer than the busy time-out: try again.
+    /// Another connection has held the lock for longer than the busy timeout: try again.
     Locked,
-    /// No space is left on the disk. A quota that is used up is an I/O error to SQLite, which does not say why it could not
-    /// write: [`Trouble::Io`].
+    /// No space is left on the disk. An exhausted disk quota is [`Trouble::Io`]: SQLite reports it as an I/O error without
+    /// its cause.
     Full,
     /// The file or its folder cannot be written.
     ReadOnly,
-    /// The disk did not read or write, or the file cannot be opened.
+    /// A read or write failed, or the file cannot be opened.
     Io,
-    /// The file is not, or not any more, what SQLite has written.
+    /// The file is damaged, or is not a SQLite database.
     Corrupt,
 }
 
-/// Sorts an error by SQLite's result code, <https://www.sqlite.org/rescode.html>; `None` for any other error, such as a
-/// constraint's.
+/// Classifies an error by SQLite's result code, <https://www.sqlite.org/rescode.html>; `None` for any other error, such as
+/// a violated constraint.
 pub fn trouble(error: &sqlx::Error) -> Option<Trouble> {
     let refused = error.as_database_error()?.try_downcast_ref::<sqlx::sqlite::SqliteError>()?;
     let code: u32 = sqlx::error::DatabaseError::code(refused)?.parse().ok()?;
@@ -25,7 +25,7 @@ pub fn trouble(error: &sqlx::Error) -> Option<Trouble> {
 }
 
 fn sort(code: u32) -> Option<Trouble> {
-    // SQLITE_IOERR_SHMSIZE: the index of the WAL, a file, cannot grow.
+    // SQLITE_IOERR_SHMSIZE: the file with the index of the WAL cannot grow.
     if code == 4874 {
         return Some(Trouble::Full);
     }

@@ -34,7 +34,7 @@ pub enum Error {
     InUse(PathBuf),
     #[error("cannot use {}", .0.display())]
     Folder(PathBuf, #[source] io::Error),
-    #[error("there are blobs in {} but no metadata.db that says what they are, or an empty one; put it back, or move the blobs away", .0.display())]
+    #[error("{} holds blobs, but metadata.db, which describes them, is missing or empty; restore metadata.db, or move the blobs away", .0.display())]
     MetadataLost(PathBuf),
     #[error("cannot open the metadata: {0}")]
     Metadata(String),
@@ -54,7 +54,7 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// A running endpoint. Dropped, it stops accepting and leaves its connections to the runtime;
+/// A running endpoint. Dropping it stops accepting connections and leaves the open ones to the runtime;
 /// [`Server::shutdown`] waits for them.
 pub struct Server {
     addr: SocketAddr,
@@ -65,18 +65,19 @@ pub struct Server {
     store: Store,
 }
 
-/// Opens the store, removes what a dead process left behind, and listens.
+/// Opens the store, removes the blobs that a process left behind when it died, and listens.
 ///
 /// # Errors
-/// A folder that is in use, unreadable, or has lost its metadata; a port that is taken; an empty key.
+/// A folder that is in use, unreadable, or has lost its metadata; a port that is taken; an empty root or key, or an
+/// invalid bucket name.
 pub async fn start(config: Config) -> Result<Server, Error> {
     for (name, value) in [("access_key_id", &config.access_key_id), ("secret_access_key", &config.secret_access_key)] {
         if value.is_empty() {
-            return Err(Error::Config(format!("{name} of the embedded store is empty")));
+            return Err(Error::Config(format!("{name} of the embedded store must not be empty")));
         }
     }
     if let Some(name) = config.buckets.iter().find(|name| !s3s::path::check_bucket_name(name)) {
-        return Err(Error::Config(format!("{name:?} is not a name that S3 allows for a bucket")));
+        return Err(Error::Config(format!("{name:?} is not a valid S3 bucket name")));
     }
     let root = config.root.clone();
     let Folder { lock, blobs, has_blobs, has_metadata } = spawn_blocking(move || open_folder(&root))
@@ -132,24 +133,24 @@ pub async fn start(config: Config) -> Result<Server, Error> {
 }
 
 impl Server {
-    /// Where it listens.
+    /// Returns the address that the store listens on.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Where it listens for the process around it: a free port of the loopback interface, with as many places as the
-    /// other address has for all clients, and without a share for each. What those clients do holds up nobody here.
+    /// Returns the address for the process around the store: a free port of the loopback interface. It has as many places
+    /// as [`Self::addr`] and no limit per peer. Clients of [`Self::addr`] do not take its places.
     pub fn own_addr(&self) -> SocketAddr {
         self.own_addr
     }
 
-    /// Stops accepting, lets what runs finish for up to `grace`, cuts the rest, and closes the store.
-    /// Commits that are under way finish whatever the grace.
+    /// Stops accepting, waits up to `grace` for running requests, cuts the remaining connections, and closes the store.
+    /// Waits for commits in progress even after `grace`.
     pub async fn shutdown(self, grace: Duration) {
         drop(self.stop);
         self.running.close();
         if timeout(grace, self.running.wait()).await.is_err() {
-            tracing::warn!(connections = self.running.len(), "cutting connections that outlived the grace");
+            tracing::warn!(connections = self.running.len(), "cutting connections that did not finish in time");
             self.kill.cancel();
             self.running.wait().await;
         }
@@ -158,12 +159,12 @@ impl Server {
     }
 }
 
-/// A store's folder, as it was found.
+/// A store's folder, in the state in which it was found.
 struct Folder {
     lock: File,
     blobs: Blobs,
     has_blobs: bool,
-    /// Whether there is a file with anything in it.
+    /// Whether `metadata.db` exists and is not empty.
     has_metadata: bool,
 }
 
@@ -171,7 +172,7 @@ struct Folder {
 fn open_folder(root: &Path) -> Result<Folder, Error> {
     let trouble = |error| Error::Folder(root.to_owned(), error);
     if root.as_os_str().is_empty() {
-        return Err(Error::Config("the root of the embedded store is empty".to_owned()));
+        return Err(Error::Config("the root of the embedded store must not be empty".to_owned()));
     }
     make_private(root).map_err(trouble)?;
     let lock = OpenOptions::new().create(true).truncate(false).write(true).open(root.join("lock")).map_err(trouble)?;
@@ -183,7 +184,7 @@ fn open_folder(root: &Path) -> Result<Folder, Error> {
     let blobs = Blobs::open(root.join("blobs")).map_err(trouble)?;
     let has_blobs = !blobs.is_empty().map_err(trouble)?;
     let has_metadata = has_bytes(&root.join("metadata.db")).map_err(trouble)?;
-    // Before SQLite opens it: beside a file without a byte it would delete the log, which may be all that is left.
+    // Before SQLite opens it: beside an empty file it would delete the WAL, which may be all that is left.
     if has_blobs && !has_metadata {
         return Err(Error::MetadataLost(root.to_owned()));
     }
@@ -198,7 +199,7 @@ fn has_bytes(file: &Path) -> io::Result<bool> {
     }
 }
 
-/// Makes the folders that are missing, durably: what lies in one must not vanish with it in a power cut.
+/// Creates missing folders durably: a power cut must not remove a folder together with its contents.
 fn make_private(root: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = root.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
     let mut builder = DirBuilder::new();
@@ -221,11 +222,11 @@ enum SweepError {
     Io(#[from] io::Error),
 }
 
-/// Names of blobs that are looked at together, and those of one folder more. Each takes some thirty bytes.
+/// How many names of blobs are compared at a time, plus at most those of one folder. Each takes about 30 bytes.
 const SWEPT_AT_ONCE: u32 = 50_000;
 
-/// Removes blobs that no row names: what a process left that died between blob and commit, or between
-/// commit and unlink. A row without its blob is damage from outside; it is reported, not repaired.
+/// Removes blobs that no row names. A process leaves them if it dies between writing a blob and the commit, or between the
+/// commit and the unlink. A row without its blob is damage from outside; it is logged, not repaired.
 async fn sweep(rows: &Rows, blobs: &Arc<Blobs>) -> Result<(), SweepError> {
     let (mut removed, mut missing, mut next) = (0, 0, Some(0));
     while let Some(first) = next {
@@ -249,10 +250,10 @@ async fn sweep(rows: &Rows, blobs: &Arc<Blobs>) -> Result<(), SweepError> {
         next = last.checked_add(1);
     }
     if removed > 0 {
-        tracing::info!(removed, "removed blobs that no object and no part names");
+        tracing::info!(removed, "removed blobs that no object and no part refers to");
     }
     if missing > 0 {
-        tracing::error!(missing, "blobs are gone that objects or parts are made of; reading them will fail");
+        tracing::error!(missing, "blobs of objects or parts are missing; reading these will fail");
     }
     Ok(())
 }

@@ -13,11 +13,11 @@ use crate::fault::Result;
 use crate::rows::object::ObjectRow;
 use crate::rows::{self, Rows, Tx};
 
-/// An object that is being read, of one version all through.
+/// One version of an object, opened for reading.
 pub struct Opened {
     pub row: ObjectRow,
     pub segments: Vec<Segment>,
-    /// As [`part_sizes`] has them.
+    /// The result of [`part_sizes`].
     pub part_sizes: Vec<i64>,
     pub hold: Hold,
 }
@@ -33,7 +33,7 @@ pub struct Inner {
     pub region: String,
     /// Blobs whose commit failed: see [`Store::commit_with`].
     in_doubt: Mutex<Vec<BlobId>>,
-    /// Held as long as anything may still write: a connection too keeps the store alive.
+    /// Held as long as anything may still write: a connection keeps the store alive, too.
     _lock: File,
     /// Commits and unlinks that outlive the request that asked for them.
     pub tasks: TaskTracker,
@@ -55,8 +55,8 @@ impl Store {
 
     /// Commits rows that name a new blob.
     ///
-    /// Where the commit fails, nobody knows yet whether the rows are there: what was written of them may count after a
-    /// crash, until another commit takes its place. So the blob stays, and is looked at again after the next commit that
+    /// If the commit fails, it is unknown whether the rows exist: the part of them that was written may count after a
+    /// crash, until another commit overwrites it. So the blob stays, and is checked again after the next commit that
     /// succeeds. On a full disk it would otherwise take space until the next start.
     pub async fn commit_with(&self, tx: Tx, blob: Option<&mut NewBlob>) -> Result<()> {
         let id = blob.map(|blob| {
@@ -75,12 +75,12 @@ impl Store {
         Ok(())
     }
 
-    /// Removes those blobs that no row names after all.
+    /// Removes the blobs of failed commits that no row names.
     async fn settle(&self, doubtful: Vec<BlobId>) {
         match self.rows.unnamed(&doubtful).await {
             Ok(orphans) => self.discard(orphans),
             Err(error) => {
-                tracing::debug!(%error, "cannot tell yet which blobs a failed commit has left");
+                tracing::debug!(%error, "cannot determine yet which blobs a failed commit left behind");
                 self.in_doubt().extend(doubtful);
             }
         }
@@ -90,8 +90,8 @@ impl Store {
         self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs a commit to its end, even when the client hangs up meanwhile: a transaction cut off
-    /// at COMMIT leaves nobody who knows which blobs are named now.
+    /// Runs a commit to its end, even if the client disconnects meanwhile: after a transaction that was cut off at COMMIT
+    /// it is unknown which blobs have rows.
     pub async fn detached<T: Send + 'static>(
         &self,
         commit: impl Future<Output = Result<T>> + Send + 'static,
@@ -107,7 +107,7 @@ impl Store {
         }
     }
 
-    /// An object with its bytes, which stay on the disk while the hold lives.
+    /// Opens an object for reading. Its bytes stay on the disk until the hold is dropped.
     ///
     /// # Errors
     /// NoSuchBucket, NoSuchKey.
@@ -119,14 +119,14 @@ impl Store {
             let part_sizes = part_sizes(&mut tx, &row, part).await?;
             drop(tx);
             let hold = self.blobs.hold(&segments);
-            // Replaced before we held them, the blobs may be gone: then there is a newer version to read.
+            // If the version was replaced before the hold, its blobs may be gone: open the newer version.
             if rows::object::is_current(&mut *self.rows.reader().await?, row.id).await? {
                 return Ok(Opened { row, segments, part_sizes, hold });
             }
         }
     }
 
-    /// Commits what is asked for at the end, whatever the grace.
+    /// Waits for all commits and unlinks, without a time limit, and closes the database.
     pub async fn close(&self) {
         self.tasks.close();
         self.tasks.wait().await;
@@ -134,8 +134,8 @@ impl Store {
     }
 }
 
-/// Sizes of the object's parts, where one of them is asked for. To be read in the row's own transaction: a version that is
-/// replaced has no parts a moment later.
+/// Returns the sizes of the object's parts if one of them is requested, else nothing. Call it in the transaction that read
+/// the row: once a version is replaced, its parts are gone.
 pub async fn part_sizes(conn: &mut SqliteConnection, row: &ObjectRow, part: Option<i32>) -> Result<Vec<i64>> {
     match part {
         Some(_) => Ok(rows::object::part_sizes(conn, row.id).await?),
@@ -152,7 +152,7 @@ pub async fn bucket_id(conn: &mut SqliteConnection, name: &str) -> Result<i64> {
     }
 }
 
-/// A bucket, and what is in it under the key.
+/// Returns the id of the bucket, and the object under the key, if there is one.
 ///
 /// # Errors
 /// NoSuchBucket.
@@ -173,7 +173,7 @@ fn no_such_bucket() -> S3Error {
     s3_error!(NoSuchBucket, "The specified bucket does not exist")
 }
 
-/// What S3 calls the version of an object in a bucket that keeps one.
+/// The version id that S3 gives to objects in a bucket without versioning.
 pub const ONLY_VERSION: &str = "null";
 
 /// Refuses any other version id.

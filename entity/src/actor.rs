@@ -1,20 +1,20 @@
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// What sort of actor a record names: a person may bear any name, and the machine's own are names too.
+/// The kind of actor that a record names. The name alone is ambiguous: a user may be called `system` or `cli`.
 ///
-/// Rows that were written before there were kinds have none.
+/// Rows written before kinds were introduced have none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum, Serialize, Deserialize)]
 #[sea_orm(rs_type = "String", db_type = "Text")]
 #[serde(rename_all = "lowercase")]
 pub enum ActorKind {
-    /// A tenant's user, by the `sub` of their token.
+    /// A tenant's user, named by their token's `sub`.
     #[sea_orm(string_value = "user")]
     User,
-    /// An operator, by the `sub` of their token.
+    /// An operator, named by their token's `sub`.
     #[sea_orm(string_value = "operator")]
     Operator,
-    /// A command beside the server.
+    /// A command-line command.
     #[sea_orm(string_value = "command")]
     Command,
     /// The server itself.
@@ -23,7 +23,7 @@ pub enum ActorKind {
 }
 
 impl ActorKind {
-    /// As the database and the chains of events have it.
+    /// Returns the name used in the database and in the event chains.
     pub const fn name(self) -> &'static str {
         match self {
             Self::User => "user",

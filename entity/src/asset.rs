@@ -3,17 +3,17 @@ use sea_orm::entity::prelude::*;
 
 use crate::{AssetId, BrandId, SessionId, TenantId};
 
-/// Where an asset stands on its way out of the quarantine prefix.
+/// How far an asset has moved out of the quarantine prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text")]
 pub enum Status {
-    /// The object is whole, under the session's temporary key.
+    /// The object is complete, and still under the session's temporary key.
     #[sea_orm(string_value = "UPLOADED")]
     Uploaded,
-    /// The object has been copied to its own key, where it is served from.
+    /// The object has been copied to the asset's own key, from which it is served.
     #[sea_orm(string_value = "READY")]
     Ready,
-    /// What lies under the temporary key is not what was completed; an operator decides.
+    /// The completed object is gone or was replaced, or its copy differs from it; an operator decides.
     #[sea_orm(string_value = "FAILED")]
     Failed,
 }
@@ -37,16 +37,16 @@ pub struct Model {
     pub mime_type: String,
     pub bucket: String,
     pub object_key: String,
-    /// The upload's ETag as the store gave it, without quotes.
+    /// The upload's ETag as reported by the store, without quotes.
     pub etag: String,
     pub checksum_sha256: Option<String>,
-    /// Whether the store or this server has hashed the object and found `checksum_sha256`.
+    /// Whether the store has verified `checksum_sha256` against the object's bytes.
     pub checksum_verified: bool,
     /// A JSON object.
     pub metadata: Json,
     pub created_at: DateTime<Utc>,
     pub ready_at: Option<DateTime<Utc>>,
-    /// Why it is FAILED, for people.
+    /// Why the asset is FAILED, as text for people.
     pub failure: Option<String>,
 }
 

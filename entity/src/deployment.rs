@@ -1,17 +1,17 @@
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;
 
-/// Which deployment the database belongs to. One row.
+/// The deployment that the database belongs to. The table has one row.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "deployment")]
 pub struct Model {
-    /// 1.
+    /// Always 1.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: i32,
     pub deployment_id: Uuid,
     pub created_at: DateTime<Utc>,
-    /// When a server last tried whether it can write.
+    /// When a server last tested that it can write to the database.
     pub written_at: Option<DateTime<Utc>>,
 }
 

@@ -1,4 +1,4 @@
-//! Ids as types: a tenant's id does not fit where a session's is asked for.
+//! Ids as types, so that a tenant's id cannot be passed where a session's id is expected.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,7 +9,7 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
-/// Reads an id from text.
+/// Deserializes an id from text.
 struct Hyphenated<T>(PhantomData<T>);
 
 impl<T: FromStr> Visitor<'_> for Hyphenated<T> {
@@ -20,7 +20,7 @@ impl<T: FromStr> Visitor<'_> for Hyphenated<T> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-        text.parse().map_err(|_| E::custom("not a UUID in its hyphenated form"))
+        text.parse().map_err(|_| E::custom("must be a UUID in its hyphenated form"))
     }
 }
 
@@ -34,7 +34,7 @@ macro_rules! id {
         pub struct $name(pub Uuid);
 
         impl $name {
-            /// A new id, a UUIDv7 (RFC 9562, section 5.7): ids sort by the time they were made.
+            /// Creates a new id: a UUIDv7 (RFC 9562, section 5.7), so that ids sort by creation time.
             pub fn new() -> Self {
                 Self(Uuid::now_v7())
             }
@@ -53,7 +53,7 @@ macro_rules! id {
         }
 
         impl TryFromU64 for $name {
-            // sea-orm asks this of every key type, for databases that number rows themselves.
+            // sea-orm requires this of every key type, for databases that generate numeric keys.
             fn try_from_u64(_: u64) -> Result<Self, DbErr> {
                 Err(DbErr::ConvertFromU64(stringify!($name)))
             }
@@ -68,7 +68,7 @@ macro_rules! id {
         impl FromStr for $name {
             type Err = uuid::Error;
 
-            /// Only the hyphenated form: one id has one spelling on the wire.
+            /// Accepts only the hyphenated form, so that an id has one spelling on the wire.
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 let hyphenated: uuid::fmt::Hyphenated = text.parse()?;
                 Ok(Self(hyphenated.into_uuid()))
@@ -78,7 +78,7 @@ macro_rules! id {
 }
 
 id!(
-    /// A customer of the web application; the wall between two of them is the first promise of this server.
+    /// A customer of the web application. Isolation between tenants is the first guarantee of this server.
     TenantId
 );
 id!(
@@ -86,15 +86,15 @@ id!(
     BrandId
 );
 id!(
-    /// An upload session; its object key is derived from it alone.
+    /// An upload session. Its object key is derived from this id alone.
     SessionId
 );
 id!(
-    /// What a completed session becomes.
+    /// An asset: the result of a completed session.
     AssetId
 );
 id!(
-    /// A piece of work in the background.
+    /// A background job.
     JobId
 );
 id!(

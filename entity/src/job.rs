@@ -3,7 +3,7 @@ use sea_orm::entity::prelude::*;
 
 use crate::{JobId, TenantId};
 
-/// Work for the background. A row is there until the work is done, or for good once it is dead.
+/// A background job. Its row is deleted when the work is done. A dead job stays until it is retried, replaced or deleted.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "job")]
@@ -11,22 +11,22 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: JobId,
     pub kind: String,
-    /// Whose share of the workers' places it takes; all zeros: the deployment's own.
+    /// The tenant whose share of the worker slots the job takes. All zeros: the deployment's own share.
     pub tenant_id: TenantId,
     /// A JSON object.
     pub payload: Json,
-    /// Of one tenant's jobs, lower comes first.
+    /// Lower runs first, among the jobs of one tenant.
     pub priority: i32,
-    /// At most one job that is not dead has it.
+    /// Shared by at most one job that is not dead.
     pub dedupe_key: Option<String>,
-    /// How often it was claimed.
+    /// How many times the job was claimed.
     pub attempts: i32,
     pub max_attempts: i32,
-    /// When it may be claimed: its time, the end of its pause after a failure, or the end of its lease.
+    /// When the job may be claimed: its scheduled time, the end of its backoff after a failure, or the end of its lease.
     pub run_at: DateTime<Utc>,
-    /// That time has come, and it waits for a worker.
+    /// Whether that time has come and the job waits for a worker.
     pub queued: bool,
-    /// Of the worker that has it. Whoever writes with another one has lost it.
+    /// The lease holder's token. A worker with a different token has lost the lease.
     pub lease_token: Option<Uuid>,
     pub last_error: Option<String>,
     pub dead_at: Option<DateTime<Utc>>,

@@ -1,4 +1,4 @@
-//! The tables, one file each, and the ids that lead to their rows.
+//! The tables, one file each, and the ids of their rows as types.
 //!
 //! Every row that belongs to a tenant has the tenant's id first in its primary key, so that no lookup by a bare id
 //! can be written by accident.

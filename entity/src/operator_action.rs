@@ -3,7 +3,8 @@ use sea_orm::entity::prelude::*;
 
 use crate::{ActorKind, TenantId};
 
-/// Something that an operator did to a tenant, a job or a pass; written in the transaction that did it.
+/// An operator's action on a tenant, a job or a pass, written in the transaction of the action. Also the removal of orphans
+/// that belong to no session, written before it.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "operator_action")]
@@ -14,14 +15,14 @@ pub struct Model {
     pub at: DateTime<Utc>,
     /// The token's `sub`, `system`, or `cli` for a command.
     pub actor: String,
-    /// Which of these it is; `None` in rows of before there were kinds.
+    /// The kind of that actor; `None` in rows written before kinds were introduced.
     pub actor_kind: Option<ActorKind>,
     pub action: String,
-    /// `None` where it concerns no single tenant.
+    /// `None` if the action concerns no single tenant.
     pub tenant_id: Option<TenantId>,
     /// A JSON object.
     pub details: Json,
-    /// 32 bytes that only the server's key makes of this row and all before it.
+    /// 32 bytes derived with the server's key from this row and all rows before it.
     pub mac: Vec<u8>,
 }
 

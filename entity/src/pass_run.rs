@@ -3,7 +3,7 @@ use sea_orm::entity::prelude::*;
 
 use crate::{ActorKind, RunId};
 
-/// One run of a pass: what it found and what came of it.
+/// One run of a pass, with its counts and results.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "pass_run")]
@@ -11,14 +11,14 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: RunId,
     pub pass: String,
-    /// Of the schedule; `None` where somebody asked for it.
+    /// The slot of the schedule; `None` for a run started by hand.
     pub slot: Option<DateTime<Utc>>,
     /// The token's `sub`, `system` for a slot, `cli` for a command.
     pub actor: String,
-    /// Which of these it is; `None` in rows of before there were kinds.
+    /// The kind of that actor; `None` in rows written before kinds were introduced.
     pub actor_kind: Option<ActorKind>,
     pub dry_run: bool,
-    /// What was asked for in place of the pass's own threshold.
+    /// The requested threshold, if it replaces the pass's own.
     pub older_than_secs: Option<i64>,
     pub started_at: DateTime<Utc>,
     pub ended_at: Option<DateTime<Utc>>,
@@ -26,9 +26,9 @@ pub struct Model {
     pub done: i64,
     pub failed: i64,
     pub skipped: i64,
-    /// Why it ended early.
+    /// Why the run ended early.
     pub error: Option<String>,
-    /// A JSON object: what else the pass has to say.
+    /// A JSON object with further results of the pass.
     pub details: Json,
 }
 

@@ -9,16 +9,16 @@ use crate::TenantId;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: TenantId,
-    /// What people type on the command line; unique in the deployment.
+    /// The name that people type on the command line; unique in the deployment.
     #[sea_orm(unique)]
     pub slug: String,
     /// The tenant's own bucket under the `dedicated` strategy.
     pub bucket: Option<String>,
-    /// Since when it opens no new sessions.
+    /// Since when the tenant cannot open new sessions.
     pub suspended_at: Option<DateTime<Utc>>,
-    /// The most bytes that it may hold: those of live sessions, of assets, and of what is not cleared yet.
+    /// The maximum bytes that the tenant may hold: in live sessions, in assets, and in ended sessions not cleared yet.
     pub quota_bytes: Option<i64>,
-    /// The most sessions that may be INITIATING or UPLOADING.
+    /// The maximum number of sessions that may be INITIATING or UPLOADING.
     pub quota_live_sessions: Option<i64>,
     pub created_at: DateTime<Utc>,
 }

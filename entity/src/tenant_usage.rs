@@ -2,7 +2,7 @@ use sea_orm::entity::prelude::*;
 
 use crate::TenantId;
 
-/// A share of what a tenant holds; the sum of its rows is what counts.
+/// One share of a tenant's usage. The usage is the sum of the tenant's rows.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "tenant_usage")]
@@ -13,7 +13,7 @@ pub struct Model {
     pub stripe: i32,
     pub live_sessions: i64,
     pub bytes: i64,
-    /// Whether the tenant is suspended or under a quota, so that a new session has to be weighed first.
+    /// Whether the tenant is suspended or has a quota, so that each new session must be checked first.
     pub limited: bool,
 }
 

@@ -4,7 +4,8 @@ use sea_orm::entity::prelude::*;
 use crate::upload_session::{FailureReason, Status};
 use crate::{ActorKind, SessionId, TenantId};
 
-/// One line of a session's history; written in the transaction that did what it records.
+/// One event in a session's history, written in the transaction of the change that it records. An effect on the store is
+/// recorded after it.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "upload_event")]
@@ -17,20 +18,20 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub seq: i32,
     pub at: DateTime<Utc>,
-    /// What happened: `initiate`, the name of a transition, or that of an effect on the store.
+    /// The event's name: `initiate`, a transition, a change of the asset (`asset.ready`), or an effect on the store.
     pub event: String,
     pub from_status: Option<Status>,
     pub to_status: Option<Status>,
     /// The token's `sub`, `system`, or `cli` for a command.
     pub actor: String,
-    /// Which of these it is; `None` in rows of before there were kinds.
+    /// The kind of that actor; `None` in rows written before kinds were introduced.
     pub actor_kind: Option<ActorKind>,
     pub reason: Option<FailureReason>,
     /// A JSON object.
     pub details: Json,
-    /// 32 bytes that only the server's key makes of this row and all before it.
+    /// 32 bytes derived with the server's key from this row and all rows before it.
     pub mac: Vec<u8>,
-    /// Its place in the order of all events of the deployment; given a moment after the commit, from 1, without gaps.
+    /// The event's place in the deployment's global event order, from 1 without gaps; assigned shortly after the commit.
     pub position: Option<i64>,
 }
 

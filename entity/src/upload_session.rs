@@ -33,19 +33,19 @@ pub enum UploadType {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text")]
 pub enum FailureReason {
-    /// Nobody touched it for too long.
+    /// The session had no activity for too long.
     #[sea_orm(string_value = "abandoned")]
     Abandoned,
-    /// It outlived its `expires_at`.
+    /// The session passed its `expires_at`.
     #[sea_orm(string_value = "expired")]
     Expired,
-    /// The store never opened it, or lost what it held.
+    /// The store never opened the upload, or lost its data.
     #[sea_orm(string_value = "storage_error")]
     StorageError,
-    /// The stored object is not what was announced.
+    /// The stored object is not the announced file.
     #[sea_orm(string_value = "verification_failed")]
     VerificationFailed,
-    /// An administrator ended it.
+    /// An operator or a manager ended the session.
     #[sea_orm(string_value = "operator")]
     Operator,
 }
@@ -62,25 +62,25 @@ pub struct Model {
     /// The token's `sub` at initiation.
     pub created_by: String,
 
-    /// Changed by one statement of the code base only, and only along the arrows that the database knows too.
+    /// Changed only by `session/transition.rs`, and only along the transitions that the database enforces too.
     pub status: Status,
     /// Counts changes of state, from 1.
     pub version: i32,
-    /// The last event's number; advanced by the same statement that records what happened.
+    /// The last event's number; advanced by the UPDATE that makes the change.
     pub event_seq: i32,
-    /// The event chain's last link, 32 bytes; advanced by the statement that advances `event_seq`.
+    /// The event chain's last link, 32 bytes; advanced together with `event_seq`.
     pub chain_head: Vec<u8>,
     pub failure_reason: Option<FailureReason>,
 
     pub upload_type: UploadType,
-    /// The upload profile whose limits were applied; what mattered of it is recorded here.
+    /// The upload profile whose limits were applied. The values that matter later are recorded in this row.
     pub profile: String,
-    /// Life of a presigned URL of this session, in seconds.
+    /// Lifetime of this session's presigned URLs, in seconds.
     pub url_ttl_secs: i32,
-    /// The bucket in which it was opened: a tenant may move to another one later.
+    /// The bucket in which the session was opened; the tenant may move to another bucket later.
     pub bucket: String,
     pub multipart_upload_id: Option<String>,
-    /// Bytes of every part but the last.
+    /// Size of every part but the last, in bytes.
     pub chunk_size: Option<i64>,
     pub total_parts: Option<i32>,
 
@@ -97,7 +97,7 @@ pub struct Model {
     pub fingerprint: Option<String>,
     pub idempotency_key: Option<String>,
 
-    /// Reserved when the session opens, so that it can be promised; a row of `asset` exists once COMPLETED.
+    /// Reserved when the session is created, so that clients know it early; the row in `asset` exists once COMPLETED.
     pub asset_id: AssetId,
     /// The intent to complete: set before the store is asked to assemble the object.
     pub completing_at: Option<DateTime<Utc>>,
@@ -112,9 +112,9 @@ pub struct Model {
     pub completed_at: Option<DateTime<Utc>>,
     pub failed_at: Option<DateTime<Utc>>,
     pub cancelled_at: Option<DateTime<Utc>>,
-    /// When nothing was left in the store under the session's own key, for good.
+    /// Since when nothing is left in the store under the session's own key.
     pub storage_cleared_at: Option<DateTime<Utc>>,
-    /// When a cleanup first failed to clear it. Stays when a later one does.
+    /// When a cleanup first failed to clear the session's storage. Kept after a later cleanup succeeds.
     pub clear_failed_at: Option<DateTime<Utc>>,
 }
 

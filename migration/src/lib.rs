@@ -1,7 +1,7 @@
-//! The schema, change by change. One file makes one change, and a server of the version before must be able to go on
-//! working after it, because replicas are replaced one by one.
+//! The schema, change by change. Each file makes one change, and servers of the previous version must keep working after it,
+//! because replicas are replaced one by one.
 //!
-//! Nothing here imports the entities: a migration says what the tables were on the day it was written.
+//! Nothing here imports the entities: a migration describes the tables as they were when it was written.
 
 mod m20261121_000001_create_tenants;
 mod m20261121_000002_create_upload_sessions;
@@ -37,7 +37,7 @@ use sea_orm_migration::sea_orm::{
 use tokio::time::timeout;
 use tracing::info;
 
-/// The advisory lock that migrators of one PostgreSQL database take turns on: "quaymast" in ASCII.
+/// The advisory lock that lets only one migrator at a time work on a PostgreSQL database: "quaymast" in ASCII.
 const LOCK: i64 = i64::from_be_bytes(*b"quaymast");
 
 struct Migrator;
@@ -71,32 +71,32 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// How often a migration is tried that cannot have its lock, with a second between: longer than any statement of a
-/// server takes, many times over.
+/// How often a migration is tried if it cannot get its lock, one second apart. In total this is many times longer than any
+/// statement of a server takes.
 const TRIES_FOR_A_LOCK: u32 = 120;
 
-/// How long the small statements around the migrations may take, the look at what is pending among them: longer than a
-/// server that is well ever takes. A database that says nothing must not hold up a start for ever. The migrations
-/// themselves take as long as they take.
+/// How long each small statement around the migrations may take, including the query for pending ones. This is longer than a
+/// healthy database ever takes, and keeps a silent database from blocking a start forever. The migrations themselves have no
+/// time limit.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// Between two lines in the log of one who waits.
+/// Interval between two log lines while waiting.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
-/// How a database stands to the migrations of this program.
+/// The schema of a database, compared with the migrations of this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schema {
-    /// None was ever applied.
+    /// No migration was ever applied.
     None,
-    /// Some are pending.
+    /// Some migrations are pending.
     Old,
     Current,
 }
 
-/// Looks, and changes nothing.
+/// Reads the state of the schema, and changes nothing.
 ///
 /// # Errors
-/// [`DbErr`]; also where the database has a migration that this program does not know.
+/// [`DbErr`], also if the database has a migration that this program does not know.
 pub async fn schema(db: &DatabaseConnection) -> Result<Schema, DbErr> {
     match pending(db).await? {
         0 => Ok(Schema::Current),
@@ -105,24 +105,24 @@ pub async fn schema(db: &DatabaseConnection) -> Result<Schema, DbErr> {
     }
 }
 
-/// Applies what is pending, one change after the other: each is there as a whole or not at all, and on SQLite all of
-/// them are.
+/// Applies the pending changes one after the other. Each is applied as a whole or not at all; on SQLite, all of them
+/// together.
 ///
-/// Any number of servers may start at once: one applies, the others wait for it and find nothing left to do. With
-/// nothing pending this is two small reads and takes no lock. Servers of the version before go on meanwhile: no change
-/// keeps their statements waiting for longer than a second (`lock_timeout`), and indexes are built beside them. One
-/// that was interrupted is built anew.
+/// Any number of servers may start at once: one applies the changes, the others wait for it and find nothing left to do.
+/// With nothing pending this takes two small reads and no lock. Servers of the previous version keep working meanwhile: no
+/// change makes their statements wait longer than a second (`lock_timeout`), and indexes are built concurrently. An index
+/// whose build was interrupted is built again.
 ///
 /// # Errors
-/// [`DbErr`]; what was applied before stays, and the next call goes on. Also where the database has a migration that
-/// this program does not know, which means that a newer one has been here; on SQLite where another process holds the
-/// write lock for longer than the connection's busy time-out; on PostgreSQL where a table was locked by others for two
-/// minutes, and where it does not answer to one of the small statements around the changes within half a minute.
+/// [`DbErr`]; changes that were committed stay, and the next call continues. Also if the database has a migration that this
+/// program does not know, because a newer version has run; on SQLite if another process holds the write lock for longer than
+/// the connection's busy timeout; on PostgreSQL if others lock a table for two minutes, or if the database does not answer
+/// one of the small statements around the changes within 30 seconds.
 pub async fn run(db: &DatabaseConnection) -> Result<(), DbErr> {
     run_first(db, None).await
 }
 
-/// Applies at most so many of the pending changes: what an earlier version of this program knew.
+/// Applies at most `most` of the pending changes, as an earlier version of this program would.
 ///
 /// # Errors
 /// As [`run`].
@@ -143,7 +143,7 @@ async fn answered<T>(asked: impl Future<Output = Result<T, DbErr>>) -> Result<T,
     timeout(ANSWER, asked).await.unwrap_or_else(silence)
 }
 
-/// Takes every change back, down to an empty database. The data is gone.
+/// Reverts every change, down to an empty database. All data is lost.
 ///
 /// # Errors
 /// As [`run`].
@@ -178,8 +178,8 @@ async fn migrate(db: &DatabaseConnection, change: Change) -> Result<(), DbErr> {
     }
 }
 
-/// On a connection of its own, beside the pool's: it holds the migrators' lock from one transaction to the next, and
-/// where there is none, as an index that is built beside the servers wants it.
+/// Migrates on a connection of its own, outside of the pool. It holds the migrators' lock across transactions, and also
+/// while no transaction is open, as a concurrent index build requires.
 async fn on_postgres(db: &DatabaseConnection, change: Change) -> Result<(), DbErr> {
     let pool = db.get_postgres_connection_pool();
     let one = pool.options().clone().max_connections(1).idle_timeout(None).max_lifetime(None);
@@ -192,23 +192,23 @@ async fn on_postgres(db: &DatabaseConnection, change: Change) -> Result<(), DbEr
 }
 
 async fn with_lock(own: &DatabaseConnection, change: Change) -> Result<(), DbErr> {
-    // The server's limits for a statement and a transaction are meant for requests. To wait for another migrator, or to
-    // build an index, takes longer.
+    // The server's limits for statements and transactions are meant for requests. Waiting for another migrator or building
+    // an index takes longer.
     for limit in ["statement_timeout = 0", "idle_in_transaction_session_timeout = 0", sql::LOCK_TIMEOUT] {
         say(own, &format!("SET {limit}")).await?;
     }
-    // Asked for again and again: whoever waits inside a statement holds a snapshot, for the end of which the building
-    // of an index would wait.
+    // Polled: a statement that waits for the lock would hold a snapshot, and a concurrent index build would wait for the end
+    // of that snapshot.
     let mut waiting = Waiting::default();
     while !try_lock(own).await? {
-        waiting.log("another process migrates the database's schema: waiting for its end");
+        waiting.log("another process migrates the database's schema: waiting until it has finished");
         say(own, "SELECT pg_sleep(0.1)").await?;
     }
     let mut waiting = Waiting::default();
     for _ in 1..TRIES_FOR_A_LOCK {
         match apply(own, change).await {
             Err(error) if is_lock_timeout(&error) => {
-                waiting.log("a table that the migration changes is locked by others: trying again");
+                waiting.log("a table that the migration changes is locked by others: retrying");
                 say(own, "SELECT pg_sleep(1)").await?;
             }
             outcome => return outcome,
@@ -217,7 +217,7 @@ async fn with_lock(own: &DatabaseConnection, change: Change) -> Result<(), DbErr
     apply(own, change).await
 }
 
-/// What is waited for, said at the beginning and once a minute.
+/// Logs what is waited for, at the beginning and once a minute.
 #[derive(Default)]
 struct Waiting(Option<Instant>);
 

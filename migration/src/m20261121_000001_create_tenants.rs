@@ -38,10 +38,10 @@ impl MigrationTrait for Migration {
         );
         execute(manager, &brand).await?;
 
-        // What a tenant holds, as the sum of a few rows: transactions that run at once rarely meet on one of them. A
-        // row alone means nothing, and may be below zero. A tenant that is suspended or under a quota has all the rows
-        // that there can be, each of them `limited`: whoever counts a session in without a look at the tenant is stopped
-        // by the very row that it would count in.
+        // What a tenant holds, as the sum of a few rows, so that concurrent transactions rarely update the same row. A
+        // single row means nothing, and may be negative. A tenant that is suspended or has a quota has all possible rows,
+        // each of them `limited`: a transaction that counts a session without reading the tenant is stopped by the row in
+        // which it counts.
         let usage = format!(
             "CREATE TABLE tenant_usage (
                 tenant_id {id} NOT NULL,

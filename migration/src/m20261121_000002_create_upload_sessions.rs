@@ -5,7 +5,7 @@ use crate::sql::{Refusal, Words, execute, is_postgres};
 #[derive(DeriveMigrationName)]
 pub struct Migration;
 
-/// The state machine's arrows, and what else no statement may do to a session.
+/// The state machine's transitions, and the other changes that no statement may make to a session.
 const REFUSALS: [Refusal; 5] = [
     Refusal {
         name: "upload_session_starts",
@@ -176,8 +176,8 @@ impl MigrationTrait for Migration {
         );
         execute(manager, &table).await?;
 
-        // One use of a key, and of a pair of references, for each user of a brand. A violation names the index on
-        // PostgreSQL and the columns on SQLite; both texts hold the name of the column that tells the two apart.
+        // Each user of a brand may use a key, and a pair of references, once. A violation names the index on PostgreSQL and
+        // the columns on SQLite; both texts contain the name of the column that tells the two apart.
         execute(
             manager,
             "CREATE UNIQUE INDEX upload_session_idempotency_key_unique

@@ -46,7 +46,7 @@ impl MigrationTrait for Migration {
             "CREATE UNIQUE INDEX upload_event_position ON upload_event (position) WHERE position IS NOT NULL",
         )
         .await?;
-        // For readers of one tenant's events, who come back after a while.
+        // For readers of one tenant's events that reconnect after a while.
         execute(
             manager,
             "CREATE INDEX upload_event_of_tenant ON upload_event (tenant_id, position) WHERE position IS NOT NULL",
@@ -54,7 +54,8 @@ impl MigrationTrait for Migration {
         .await?;
         execute(manager, "CREATE INDEX upload_event_unplaced ON upload_event (seq, at) WHERE position IS NULL").await?;
 
-        // The last place that an event was given in the order of all. One row; whoever updates it has the turn.
+        // The last place that was given to an event in the order of all events. One row; the transaction that updates it has
+        // the turn to give places.
         let feed = format!(
             "CREATE TABLE feed (
                 id integer NOT NULL PRIMARY KEY,

@@ -5,8 +5,8 @@ use crate::sql::{Refusal, Words, execute, is_postgres};
 #[derive(DeriveMigrationName)]
 pub struct Migration;
 
-/// Whether the row NEW has the session, the brand and the reserved id that it should. All of these stay as they are
-/// once a session is COMPLETED, so what holds at INSERT holds for good.
+/// Whether the row NEW has the right session, brand and reserved id. None of these change once a session is COMPLETED, so
+/// what holds at INSERT holds forever.
 const SESSION_MADE_IT: &str = "EXISTS (
     SELECT 1 FROM upload_session AS s
     WHERE s.tenant_id = NEW.tenant_id AND s.id = NEW.upload_session_id
@@ -98,7 +98,7 @@ impl MigrationTrait for Migration {
         execute(manager, &trigger).await?;
         ORIGIN_STAYS.create(manager).await?;
         ARROWS.create(manager).await?;
-        // What a tenant completed in a span of days.
+        // For what a tenant completed in a span of days.
         execute(manager, "CREATE INDEX asset_by_time ON asset (tenant_id, created_at)").await
     }
 

@@ -5,9 +5,9 @@ use crate::sql::execute;
 #[derive(DeriveMigrationName)]
 pub struct Migration;
 
-/// Lists go newest first, which is by descending id, a page at a time. Each index has the columns that a list may fix,
-/// then `status`, then `id`: a list over several states or brands reads each in order and merges them, and no row that
-/// it does not return. A list with no filter at all goes along the primary key.
+/// Lists return pages, newest first, which is by descending id. Each index has the columns that a list may filter by, then
+/// `status`, then `id`: a list over several states or brands reads each in order and merges them, and reads no row that it
+/// does not return. A list without any filter uses the primary key.
 const INDEXES: [(&str, &str); 7] = [
     ("upload_session_by_status", "(tenant_id, status, id)"),
     ("upload_session_by_brand", "(tenant_id, brand_id, status, id)"),

@@ -5,8 +5,8 @@ use crate::sql::{execute, is_postgres};
 #[derive(DeriveMigrationName)]
 pub struct Migration;
 
-/// The queues of the scheduled passes. Each index holds only the sessions that a pass may have to do with, so its cost
-/// does not grow with those that are over and done with.
+/// The queues of the scheduled passes. Each index holds only the sessions that a pass may have to handle, so its cost does
+/// not grow with the finished ones.
 const INDEXES: [(&str, &str); 10] = [
     ("upload_session_idle", "(last_activity_at, tenant_id, id) WHERE status = 'UPLOADING'"),
     ("upload_session_expiring", "(expires_at, tenant_id, id) WHERE status = 'UPLOADING'"),
@@ -19,14 +19,14 @@ const INDEXES: [(&str, &str); 10] = [
         "upload_session_uncleared",
         "(updated_at, tenant_id, id) WHERE storage_cleared_at IS NULL AND status IN ('FAILED', 'CANCELLED')",
     ),
-    // Apart from those: a COMPLETED session waits here until its asset is served from elsewhere, if it ever is.
+    // Apart from those: a COMPLETED session stays here until its asset is served from elsewhere, which may never happen.
     ("upload_session_unmoved", "(tenant_id, id) WHERE storage_cleared_at IS NULL AND status = 'COMPLETED'"),
     (
         "upload_session_past",
         "(storage_cleared_at, tenant_id, id)
          WHERE storage_cleared_at IS NOT NULL AND status IN ('FAILED', 'CANCELLED')",
     ),
-    // What happened to a tenant's sessions in a span of days; of those that were completed the assets tell.
+    // For what happened to a tenant's sessions in a span of days; completed sessions are counted by their assets.
     ("upload_session_by_time", "(tenant_id, created_at)"),
     ("upload_session_failed", "(tenant_id, failed_at) WHERE status = 'FAILED'"),
     ("upload_session_cancelled", "(tenant_id, cancelled_at) WHERE status = 'CANCELLED'"),
@@ -38,8 +38,8 @@ impl MigrationTrait for Migration {
         for (name, columns) in INDEXES {
             execute(manager, &format!("CREATE INDEX {name} ON upload_session {columns}")).await?;
         }
-        // The one pass that starts from keys in a bucket knows ids and no tenants. By hash, because PostgreSQL would take
-        // an order of all tenants' ids for the way to the newest sessions of one.
+        // The only pass that starts from keys in a bucket knows ids but no tenants. By hash, because PostgreSQL would use an
+        // ordered index over the ids of all tenants to find the newest sessions of one tenant.
         let by = if is_postgres(manager) { "USING hash (id)" } else { "(id)" };
         execute(manager, &format!("CREATE INDEX upload_session_by_id ON upload_session {by}")).await
     }

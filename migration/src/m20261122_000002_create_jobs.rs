@@ -9,8 +9,8 @@ pub struct Migration;
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let Words { id, time, json, json_typeof, strict, .. } = Words::of(manager);
-        // A job that is done has no row. One that is running is hidden until `run_at`, when its lease ends: so a job
-        // that waits, one that waits longer after a failure and one whose worker died are all claimed alike.
+        // A job that is done has no row. A job that is running is hidden until `run_at`, when its lease expires. So a
+        // waiting job, a job that pauses after a failure and a job whose worker died are all claimed in the same way.
         let table = format!(
             "CREATE TABLE job (
                 id {id} NOT NULL PRIMARY KEY,

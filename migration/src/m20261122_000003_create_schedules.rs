@@ -40,7 +40,7 @@ impl MigrationTrait for Migration {
         execute(manager, &run).await?;
         execute(manager, "CREATE INDEX pass_run_by_pass ON pass_run (pass, id)").await?;
 
-        // Which deployment this database belongs to; the buckets that it uses say the same.
+        // The deployment that this database belongs to; the buckets that it uses are marked with the same id.
         let deployment = format!(
             "CREATE TABLE deployment (
                 id integer NOT NULL PRIMARY KEY,

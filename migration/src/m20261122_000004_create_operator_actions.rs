@@ -31,7 +31,7 @@ impl MigrationTrait for Migration {
         )
         .await?;
 
-        // The last action's number and what its chain ends in. One row; whoever locks it has the turn.
+        // The last action's number and the head of the chain. One row; the transaction that locks it has the turn to record.
         let chain = format!(
             "CREATE TABLE operator_chain (
                 id integer NOT NULL PRIMARY KEY,

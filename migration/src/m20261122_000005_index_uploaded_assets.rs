@@ -8,7 +8,7 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // Those that are to be promoted: a few, however many assets there are.
+        // The assets that wait for promotion: a few, however many assets there are.
         let index = "CREATE INDEX asset_uploaded ON asset (tenant_id, upload_session_id) WHERE status = 'UPLOADED'";
         execute(manager, index).await
     }

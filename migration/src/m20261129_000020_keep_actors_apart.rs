@@ -5,8 +5,8 @@ use crate::sql::{execute, is_postgres};
 const TABLES: [&str; 3] = ["upload_event", "operator_action", "pass_run"];
 const KNOWN: &str = "CHECK (actor_kind IN ('user', 'operator', 'command', 'system'))";
 
-/// What sort of actor a record names: what a token calls its bearer and what the machine calls itself are both text.
-/// Rows of before, and those of servers of the version before, have none.
+/// The kind of actor that a record names: the name of a user and the name of the server itself are both plain text. Rows
+/// from before this change, and rows of servers of the previous version, have none.
 #[derive(DeriveMigrationName)]
 pub struct Migration;
 
@@ -16,7 +16,7 @@ impl MigrationTrait for Migration {
         for table in TABLES {
             if is_postgres(manager) {
                 execute(manager, &format!("ALTER TABLE {table} ADD COLUMN actor_kind text")).await?;
-                // All rows that are there have none, and need not be read to know it.
+                // All existing rows have none, so they need not be checked.
                 let sql = format!("ALTER TABLE {table} ADD CONSTRAINT actor_kind_known {KNOWN} NOT VALID");
                 execute(manager, &sql).await?;
             } else {

@@ -7,9 +7,9 @@ pub struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
-    /// Whose job it is, all zeros where it is nobody's; and whether its time has come, so that those that still wait
-    /// are in nobody's way. Servers of before know neither: their jobs are nobody's and wait, until a server of today
-    /// finds that their time has come.
+    /// Adds the job's tenant, all zeros if it has none, and whether the job is due, so that jobs that still wait do not slow
+    /// down the claiming of due ones. Older servers know neither column: their jobs have no tenant and wait until a newer
+    /// server finds that they are due.
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let Words { id, boolean, .. } = Words::of(manager);
         let (nobody, no) = if is_postgres(manager) {

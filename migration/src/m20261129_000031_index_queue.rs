@@ -5,20 +5,20 @@ use crate::sql::{Index, drop_index};
 #[derive(DeriveMigrationName)]
 pub struct Migration;
 
-/// The queue that was: with those that wait between those that are due.
+/// The previous index of the queue, which mixed waiting jobs with due ones.
 const MIXED: Index =
     Index { name: "job_queue", table: "job", columns: "(kind, priority, run_at, id) WHERE dead_at IS NULL" };
 
 const INDEXES: [Index; 4] = [
-    // Of each kind, tenant by tenant; none of them waits.
+    // The due jobs of each kind, tenant by tenant.
     Index {
         name: "job_queued",
         table: "job",
         columns: "(kind, tenant_id, priority, run_at, id) WHERE queued AND dead_at IS NULL",
     },
-    // By the time at which a pause or a lease ends.
+    // The waiting jobs, by the time at which a pause or a lease ends.
     Index { name: "job_waiting", table: "job", columns: "(run_at) WHERE NOT queued AND dead_at IS NULL" },
-    // How many places each tenant has.
+    // For the number of places that each tenant holds.
     Index { name: "job_running", table: "job", columns: "(kind, tenant_id) WHERE lease_token IS NOT NULL" },
     Index { name: "job_dead_key", table: "job", columns: "(dedupe_key) WHERE dead_at IS NOT NULL" },
 ];

@@ -7,8 +7,8 @@ pub struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
-    /// Of deleted sessions whose tombstones are gone too: the places that their events had in the order of all, one bit
-    /// for each, so many places in a row.
+    /// The places that events of deleted sessions had in the order of all events, once the tombstones are deleted too: one
+    /// bit for each place, and a block of consecutive places in each row.
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let Words { bigint, bytes, strict, .. } = Words::of(manager);
         let table = format!(

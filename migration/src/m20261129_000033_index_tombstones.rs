@@ -5,7 +5,7 @@ use crate::sql::{Index, drop_index};
 #[derive(DeriveMigrationName)]
 pub struct Migration;
 
-/// The oldest, which are pruned first.
+/// By age, because the oldest tombstones are pruned first.
 const BY_TIME: Index = Index {
     name: "upload_tombstone_by_time",
     table: "upload_tombstone",

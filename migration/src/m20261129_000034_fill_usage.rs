@@ -7,9 +7,8 @@ pub struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
-    /// The rows that are changed most have room for their next version beside them: then no index is written, and the
-    /// old version is cleared away by whoever comes next. Pages that are full already get room as their rows are
-    /// changed.
+    /// Leaves room in the pages for the next versions of the rows that change most: then no index is written, and the next
+    /// access clears the old version away. Pages that are already full get room as their rows change.
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         fill(manager, "SET (fillfactor = 80)").await
     }

@@ -18,7 +18,7 @@ impl MigrationTrait for Migration {
         replace(manager, POSITIVE, NOT_NEGATIVE).await
     }
 
-    /// Rows of empty files that are there stay.
+    /// Existing rows of empty files stay.
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         replace(manager, NOT_NEGATIVE, POSITIVE).await
     }
@@ -27,7 +27,7 @@ impl MigrationTrait for Migration {
 async fn replace(manager: &SchemaManager<'_>, old: Check, new: Check) -> Result<(), DbErr> {
     if is_postgres(manager) {
         for table in ["upload_session", "asset"] {
-            // NOT VALID reads no row: all that are there have met the condition before.
+            // NOT VALID reads no rows: existing ones were checked by the old condition.
             let sql = format!(
                 "ALTER TABLE {table} DROP CONSTRAINT {}, ADD CONSTRAINT {} CHECK ({}) NOT VALID",
                 old.0, new.0, new.1
@@ -36,8 +36,8 @@ async fn replace(manager: &SchemaManager<'_>, old: Check, new: Check) -> Result<
         }
         return Ok(());
     }
-    // SQLite cannot alter a CHECK. Its manual's way for a change that no row on the disk can tell: edit the text of the
-    // schema, and count its version on, so that every connection reads it anew (lang_altertable.html, section 7).
+    // SQLite cannot alter a CHECK. For a change that does not affect stored rows, its manual says: edit the text of the
+    // schema, and increment its version, so that every connection reads it again (lang_altertable.html, section 7).
     let conn = manager.get_connection();
     let statement = Statement::from_string(manager.get_database_backend(), "PRAGMA schema_version");
     let row = conn.query_one_raw(statement).await?;

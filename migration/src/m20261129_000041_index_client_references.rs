@@ -5,7 +5,7 @@ use crate::sql::{Index, drop_index};
 #[derive(DeriveMigrationName)]
 pub struct Migration;
 
-/// For lists of the sessions that one reference of a caller's names, in any batch: the columns of the other lists' indexes.
+/// For lists of sessions by client reference, in any batch. Has the same columns as the indexes of the other lists.
 const BY_CLIENT_REFERENCE: Index = Index {
     name: "upload_session_by_client_reference",
     table: "upload_session",

@@ -7,7 +7,8 @@ pub struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
-    /// When a server last tried whether it can write. The value changes each time: SQLite writes no page that stays as it is.
+    /// When a server last tried to write. The value changes each time, because SQLite does not write a page that stays the
+    /// same.
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let Words { time, .. } = Words::of(manager);
         execute(manager, &format!("ALTER TABLE deployment ADD COLUMN written_at {time}")).await

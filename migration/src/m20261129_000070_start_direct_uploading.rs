@@ -8,7 +8,7 @@ pub struct Migration;
 const NAME: &str = "upload_session_starts";
 const BEFORE: &str = "INSERT ON upload_session";
 
-/// A direct session takes bytes as soon as it is there, with both its events in the same transaction.
+/// A direct session may be inserted as UPLOADING, with both its events in the same transaction.
 const NOW: Refusal = Refusal {
     name: NAME,
     before: BEFORE,

@@ -3,12 +3,12 @@
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{DbBackend, Statement};
 
-/// Names for what one database writes otherwise than the other. The SQLite side is what sea-orm binds there: an id as
-/// a blob of 16 bytes, a time as RFC 3339 text (which sorts as the times do), JSON as text, a bool as 0 or 1.
+/// Names that differ between the two databases. The SQLite names match what sea-orm binds there: an id as a blob of 16
+/// bytes, a time as RFC 3339 text (which sorts in the order of time), JSON as text, a bool as 0 or 1.
 pub(crate) struct Words {
     pub id: &'static str,
     pub time: &'static str,
-    /// Text as it came, unlike `jsonb`: members keep their order and numbers their digits.
+    /// Stored as the original text, unlike `jsonb`: members keep their order and numbers their digits.
     pub json: &'static str,
     pub json_typeof: &'static str,
     pub bigint: &'static str,
@@ -58,10 +58,11 @@ pub(crate) async fn execute(manager: &SchemaManager<'_>, sql: &str) -> Result<()
 /// A trigger that stops the statement for every row that meets `condition`, in which NEW and OLD are the rows.
 pub(crate) struct Refusal {
     pub name: &'static str,
-    /// `INSERT ON table`, or `UPDATE OF columns ON table` with the columns of which one must be assigned to for the
-    /// condition to hold. PostgreSQL parses the condition anew for each statement, and most assign to none of them.
+    /// `INSERT ON table`, or `UPDATE OF columns ON table` with the columns of which one must be assigned for the condition
+    /// to hold. PostgreSQL parses the condition again for each statement, and most statements assign none of them.
     pub before: &'static str,
-    /// No subquery: PostgreSQL allows none here. In return it costs no call of a function where nothing is refused.
+    /// Must not contain a subquery, which PostgreSQL does not allow here. In return, no function is called if nothing is
+    /// refused.
     pub condition: &'static str,
     pub message: &'static str,
 }
@@ -80,21 +81,20 @@ impl Refusal {
     }
 }
 
-/// How long a change waits for a lock, on PostgreSQL: as long as it waits, every statement that comes after it waits
-/// too.
+/// How long a change waits for a lock on PostgreSQL. While it waits, every statement that comes after it waits too.
 pub(crate) const LOCK_TIMEOUT: &str = "lock_timeout = '1s'";
 
-/// An index on a table that may be large, and is written to meanwhile.
+/// An index on a table that may be large and is written to during the build.
 pub(crate) struct Index {
     pub name: &'static str,
     pub table: &'static str,
-    /// In brackets, and the condition where it has one.
+    /// The columns in brackets, and the condition if there is one.
     pub columns: &'static str,
 }
 
 impl Index {
-    /// Builds the index; on PostgreSQL beside the servers, for which the migration must not use a transaction. One that
-    /// an interrupted try has left unfinished is dropped before, and one that is there stays.
+    /// Builds the index; on PostgreSQL concurrently, so the migration must not use a transaction. There, an unfinished index
+    /// of an interrupted build is dropped first, and a valid index is kept.
     pub(crate) async fn create(&self, manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         let Self { name, table, columns } = self;
         if !is_postgres(manager) {
@@ -110,7 +110,7 @@ impl Index {
     }
 }
 
-/// Drops an index where it is there, as [`Index::create`] builds one.
+/// Drops an index if it exists; on PostgreSQL concurrently, like [`Index::create`].
 pub(crate) async fn drop_index(manager: &SchemaManager<'_>, name: &str) -> Result<(), DbErr> {
     if is_postgres(manager) {
         beside(manager, &format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")).await
@@ -119,14 +119,15 @@ pub(crate) async fn drop_index(manager: &SchemaManager<'_>, name: &str) -> Resul
     }
 }
 
-/// `None` where there is no such index.
+/// Returns `None` if there is no such index.
 async fn is_valid(manager: &SchemaManager<'_>, name: &str) -> Result<Option<bool>, DbErr> {
     let sql = format!("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{name}')");
     let row = manager.get_connection().query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
     row.map(|row| row.try_get_by_index(0)).transpose()
 }
 
-/// Nobody waits for such a statement, and it waits for all that were there before it: for as long as it takes.
+/// Runs a concurrent statement without a lock timeout. No other statement waits for it, and it waits for all earlier ones,
+/// however long they take.
 async fn beside(manager: &SchemaManager<'_>, sql: &str) -> Result<(), DbErr> {
     execute(manager, "SET lock_timeout = 0").await?;
     execute(manager, sql).await?;

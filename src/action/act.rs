@@ -10,8 +10,8 @@ pub(crate) struct Act {
     pub(super) name: &'static str,
     /// `None` where it concerns no single tenant.
     pub(super) tenant: Option<TenantId>,
-    /// A JSON object of objects, texts, whole numbers, booleans and nulls: what other numbers look like in JSON is not one
-    /// thing. The members of an act on a tenant say how the tenant is after it.
+    /// A JSON object of objects, arrays, strings, whole numbers, booleans and nulls: other numbers have more than one form
+    /// in JSON. The members of an act on a tenant describe the tenant after the act.
     pub(super) details: Value,
 }
 
@@ -42,7 +42,7 @@ impl Act {
         Self { name: "job.drop", tenant: None, details: what(job) }
     }
 
-    /// Objects and uploads under keys of ours that are nobody's.
+    /// Objects and uploads under this deployment's keys that belong to no session.
     pub(crate) fn removing_orphans(bucket: &str, keys: &[&str]) -> Self {
         Self { name: "orphans.remove", tenant: None, details: json!({ "bucket": bucket, "object_keys": keys }) }
     }
@@ -58,7 +58,7 @@ impl Act {
     }
 }
 
-/// A tenant as it is recorded, but for its brands. A time is in microseconds since 1970.
+/// A tenant as it is recorded, without its brands. Times are in microseconds since 1970.
 pub(super) fn made(tenant: &tenant::Model) -> Map<String, Value> {
     let mut facts = limits(tenant);
     facts.insert("slug".to_owned(), json!(tenant.slug));
@@ -81,7 +81,7 @@ pub(super) fn ids(brands: &[(String, BrandId)]) -> Value {
     brands.iter().map(|(slug, id)| (slug.clone(), json!(id))).collect::<Map<_, _>>().into()
 }
 
-/// All that is left of a job that is dropped.
+/// A job as it is recorded: all that remains of a dropped job.
 fn what(job: &Job) -> Value {
     json!({ "job_id": job.id, "kind": job.kind, "payload": job.payload })
 }

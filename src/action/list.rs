@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::page::Page;
 
-/// What operators did, to one tenant or at all, newest first; `limit` is 1 to 1,000.
+/// Returns what operators did, to one tenant or overall, newest first; `limit` must be 1 to 1,000.
 pub async fn list(
     engine: &Engine,
     tenant: Option<TenantId>,

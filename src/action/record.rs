@@ -6,8 +6,8 @@ use crate::database::Tx;
 use crate::engine::Engine;
 use crate::error::Result;
 
-/// Records what an operator does, in the transaction that does it. Comes last in it: from here to the commit nobody else
-/// can record anything.
+/// Records an operator's action in the transaction that performs it. Must come last in it: until the commit, no other
+/// transaction can record an action.
 pub(crate) async fn record(engine: &Engine, tx: &Tx, actor: &Actor, act: Act) -> Result<()> {
     let chain = rows::take_turn(tx).await?;
     let action = Model {

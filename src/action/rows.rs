@@ -8,17 +8,17 @@ use sea_orm::{
 use crate::database::{DbErr, Snapshot, Tx, db_error};
 use crate::error::{Error, Result};
 
-/// The one row's.
+/// The id of the only row.
 const ID: i32 = 1;
 
-/// Takes the turn to record, until the transaction ends; answers where the chain ends.
+/// Locks the end of the chain until the transaction ends, and returns it.
 pub(super) async fn take_turn(tx: &Tx) -> Result<operator_chain::Model> {
     let query = operator_chain::Entity::find_by_id(ID).lock(LockType::Update);
     let lost = || Error::Db(DbErr::RecordNotFound("the row of operator_chain".to_owned()));
     query.one(tx.conn()).await.map_err(db_error)?.ok_or_else(lost)
 }
 
-/// Moves the end of the chain on.
+/// Moves the end of the chain forward.
 pub(super) async fn end_turn(tx: &Tx, last_seq: i64, head: Vec<u8>) -> Result<()> {
     operator_chain::Entity::update_many()
         .col_expr(operator_chain::Column::LastSeq, Expr::value(last_seq))
@@ -35,7 +35,7 @@ pub(super) async fn insert(tx: &Tx, row: Model) -> Result<()> {
     insert.exec_without_returning(tx.conn()).await.map(drop).map_err(db_error)
 }
 
-/// Up to `limit` actions, newest first, those before the number `before`.
+/// Returns up to `limit` actions before the number `before`, newest first.
 pub(super) async fn page(
     conn: &impl ConnectionTrait,
     tenant: Option<TenantId>,
@@ -52,18 +52,18 @@ pub(super) async fn page(
     query.order_by_desc(Column::Seq).limit(limit).all(conn).await.map_err(db_error)
 }
 
-/// The last number that was given, and the head.
+/// Returns the last assigned number and the head of the chain.
 pub(super) async fn chain(at: &Snapshot) -> Result<Option<(i64, Vec<u8>)>> {
     let row = operator_chain::Entity::find_by_id(ID).one(at.conn()).await.map_err(db_error)?;
     Ok(row.map(|row| (row.last_seq, row.head)))
 }
 
-/// How many actions there are.
+/// Returns the number of actions.
 pub(super) async fn count(at: &Snapshot) -> Result<u64> {
     Entity::find().count(at.conn()).await.map_err(db_error)
 }
 
-/// Up to `limit` actions, oldest first, those after the number `after`.
+/// Returns up to `limit` actions after the number `after`, oldest first.
 pub(super) async fn after(at: &Snapshot, after: Option<i64>, limit: u64) -> Result<Vec<Model>> {
     let mut query = Entity::find();
     if let Some(after) = after {

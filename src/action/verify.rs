@@ -13,11 +13,11 @@ use crate::tenant::rows as tenants;
 const ACTIONS_AT_ONCE: u64 = 1_000;
 const TENANTS_AT_ONCE: u64 = 500;
 
-/// Computes the chain of all actions anew, and compares the tenants with what was done to them. Answers how many actions
-/// there are; `tell` is called with each thing that is wrong, and with the tenant that it is about.
+/// Recomputes the chain of all actions, and compares each tenant with the actions on it. Returns the number of actions.
+/// Calls `tell` with each finding and the tenant that it concerns.
 ///
-/// Needs memory for what each tenant was made to be. Reads a page at a time, and before each page of tenants what was
-/// done since.
+/// Keeps the recorded state of every tenant in memory. Reads a page at a time, and before each page of tenants the actions
+/// recorded since.
 pub(crate) async fn check(engine: &Engine, tell: &mut impl FnMut(Option<TenantId>, String)) -> Result<u64> {
     let mut record = Record::default();
     while record.read_on(engine, &engine.db.snapshot().await?, tell).await? {}
@@ -36,12 +36,12 @@ pub(crate) async fn check(engine: &Engine, tell: &mut impl FnMut(Option<TenantId
     }
     let at = engine.db.snapshot().await?;
     while record.read_on(engine, &at, tell).await? {}
-    // One that was made meanwhile may have its place among those that were passed.
+    // A tenant created meanwhile may sort among the pages already read.
     let others: Vec<TenantId> = record.tenants.keys().filter(|id| !record.checked.contains(id)).copied().collect();
     for id in others {
         match tenants::find(at.conn(), id).await? {
             Some(tenant) => record.check_tenant(&at, &tenant, tell).await?,
-            None => tell(Some(id), "the tenant was made, and is gone".to_owned()),
+            None => tell(Some(id), "the tenant was created, but its row is gone".to_owned()),
         }
     }
     if let Some(what) = record.chain.wrong_with_end(rows::chain(&at).await?) {
@@ -49,25 +49,25 @@ pub(crate) async fn check(engine: &Engine, tell: &mut impl FnMut(Option<TenantId
     }
     let (there, read) = (rows::count(&at).await?, record.read);
     if there != read {
-        tell(None, format!("there are {there} actions, of which {read} have a number of their own"));
+        tell(None, format!("there are {there} actions, but only {read} different numbers"));
     }
     Ok(read)
 }
 
-/// What was read of the actions so far.
+/// The actions read so far.
 #[derive(Default)]
 struct Record {
     chain: Chain,
-    /// The last one's number.
+    /// The number of the last action read.
     after: Option<i64>,
     read: u64,
-    /// What each was made to be.
+    /// The state of each tenant according to the actions.
     tenants: BTreeMap<TenantId, Map<String, Value>>,
     checked: HashSet<TenantId>,
 }
 
 impl Record {
-    /// Reads the next page; `false` where there is no more.
+    /// Reads the next page. Returns `false` after the last page.
     async fn read_on(
         &mut self,
         engine: &Engine,
@@ -89,7 +89,7 @@ impl Record {
         Ok(more)
     }
 
-    /// With what was done to it up to the same moment.
+    /// Compares a tenant with the actions on it up to the same snapshot.
     async fn check_tenant(
         &mut self,
         at: &Snapshot,
@@ -101,7 +101,7 @@ impl Record {
         let brands = tenants::all_brands(at.conn(), tenant.id).await?;
         check_tenant(tenant, &brands, self.tenants.get(&tenant.id), &mut tell);
         if !tenants::are_shares_right(at.conn(), tenant).await? {
-            tell("the tenant's usage is not marked with whether it is limited".to_owned());
+            tell("the tenant's usage rows do not match whether the tenant is limited".to_owned());
         }
         Ok(())
     }
@@ -112,7 +112,7 @@ impl Record {
 struct Chain {
     head: Vec<u8>,
     seq: i64,
-    /// Something is wrong with it: what follows cannot be told, and is followed all the same.
+    /// A finding was reported. Later actions are followed, but no longer checked.
     is_broken: bool,
 }
 
@@ -124,7 +124,7 @@ impl Chain {
         let seq = self.seq + 1;
         let link = engine.keys.action(&self.head, action);
         let wrong = if action.seq < seq {
-            Some(format!("there is an action of the number {}, which was never given", action.seq))
+            Some(format!("there is an action with number {}, which was never assigned", action.seq))
         } else if action.seq > seq {
             Some(format!("action {seq} is missing; the next one is number {}", action.seq))
         } else if link.mac != action.mac {
@@ -138,7 +138,7 @@ impl Chain {
 
     fn wrong_with_end(&self, end: Option<(i64, Vec<u8>)>) -> Option<String> {
         match end {
-            None => Some("where the chain of actions ends is gone".to_owned()),
+            None => Some("the end of the chain of actions is missing".to_owned()),
             _ if self.is_broken => None,
             Some((last, _)) if last != self.seq => {
                 Some(format!("there were {last} actions, and {} are left", self.seq))
@@ -151,7 +151,7 @@ impl Chain {
     }
 }
 
-/// Makes of a tenant what the action made of it.
+/// Applies an action to the recorded state of a tenant.
 fn follow(tenant: &mut Map<String, Value>, action: &Action) {
     for (name, value) in action.details.as_object().into_iter().flatten() {
         match (tenant.get_mut(name), value) {
@@ -173,7 +173,7 @@ fn check_tenant(
     tell: &mut impl FnMut(String),
 ) {
     let Some(was) = was else {
-        return tell("nobody is recorded to have made the tenant".to_owned());
+        return tell("no action records that the tenant was created".to_owned());
     };
     let mut now = made(tenant);
     now.insert("brands".to_owned(), ids(brands));

@@ -2,7 +2,7 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// RFC 8187, section 3.2.1: `attr-char` stays as it is.
+/// Encodes all but `attr-char` (RFC 8187, section 3.2.1).
 const EXT_VALUE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
     .remove(b'#')
@@ -17,7 +17,7 @@ const EXT_VALUE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
-/// What a browser shows by itself and never runs: no HTML, SVG, XML, PDF or plain text, in which some look for HTML.
+/// Types that browsers display and never execute. Not HTML, SVG, XML, PDF or plain text, which some browsers sniff for HTML.
 const INLINE: [&str; 14] = [
     "audio/aac",
     "audio/flac",
@@ -35,13 +35,13 @@ const INLINE: [&str; 14] = [
     "video/webm",
 ];
 
-/// The type without its parameters, where a browser may show it in the page's place.
+/// Returns the type without its parameters if a browser may display it inline.
 pub(super) fn inline_type(mime_type: &str) -> Option<&'static str> {
     let essence = mime_type.split(';').next().unwrap_or_default().trim();
     INLINE.into_iter().find(|shown| shown.eq_ignore_ascii_case(essence))
 }
 
-/// `attachment` or `inline` with the file's name: in ASCII for old clients, and whole for all others.
+/// Builds the header: `kind` (`attachment` or `inline`) and the file name, in ASCII for old clients and in full for others.
 pub(super) fn header(kind: &str, file_name: &str) -> String {
     let name = shown(file_name);
     let plain: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
@@ -52,8 +52,8 @@ pub(super) fn header(kind: &str, file_name: &str) -> String {
     format!("{header}; filename*=UTF-8''{}", utf8_percent_encode(&name, EXT_VALUE))
 }
 
-/// The name without what would make it look like another one: marks that turn the direction of writing, by which
-/// `gpj.exe` is shown as `exe.jpg`. What is no name at all gets one.
+/// Removes control characters and the marks that change the writing direction, by which `gpj.exe` is shown as `exe.jpg`. If
+/// only dots and spaces are left, the name is `download`.
 fn shown(file_name: &str) -> String {
     let name: String = file_name.chars().filter(|c| !turns_writing(*c) && !c.is_control()).collect();
     match name.trim_matches(['.', ' ']) {
@@ -67,7 +67,8 @@ const fn turns_writing(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// What every client reads alike within quotes: some take `%` for an escape, and a path's end for the name.
+/// Whether all clients read the character alike within quotes. Some treat `%` as an escape, some take a path's end as the
+/// name.
 const fn is_plain(c: char) -> bool {
     matches!(c, ' '..='~') && !matches!(c, '"' | '\\' | '%' | '/')
 }

@@ -10,16 +10,16 @@ use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
 use crate::storage::{Answered, Location, Presigned};
 
-/// What a browser is to do with the file.
+/// What a browser should do with the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Disposition {
     #[default]
     Attachment,
-    /// Show it, where it is of a type that cannot run anything; else it is an attachment all the same.
+    /// Display the file, if browsers never execute its type; otherwise it is an attachment.
     Inline,
 }
 
-/// What is asked of a download URL.
+/// The options of a download URL.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Download {
     /// Seconds from 1 to `downloads.url_ttl_max_secs`, which is also the default.
@@ -27,14 +27,14 @@ pub struct Download {
     pub disposition: Disposition,
 }
 
-/// A URL from which anybody can fetch the asset's file until it ends, under the name that it was uploaded with.
+/// Returns a URL with which anyone can download the asset's file, under its uploaded name, until the URL expires.
 ///
-/// It leads to the asset's own key at the public endpoint, never to where uploads arrive, and lives no longer than the
-/// credential that signed it.
+/// The URL points to the asset's own key at the public endpoint, never to the key of the upload. It expires no later than
+/// the credential that signed it.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a time out of range; [`Error::NotFound`] as [`find`]; [`Error::AssetNotReady`] until the asset
-/// is READY.
+/// [`Error::Invalid`] if `expires_in` is out of range; [`Error::NotFound`] as [`find`]; [`Error::AssetNotReady`] if the
+/// asset is not READY.
 #[instrument(name = "asset.download", skip_all, fields(asset.id = %id, tenant.id = %caller.tenant))]
 pub async fn download(engine: &Engine, caller: &Caller, id: AssetId, wanted: Download) -> Result<Presigned> {
     let ttl = ttl(engine, wanted.expires_in)?;

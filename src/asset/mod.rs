@@ -1,4 +1,4 @@
-//! What a completed session becomes.
+//! The asset: the result of a completed session.
 
 mod disposition;
 mod download;

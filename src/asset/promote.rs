@@ -16,31 +16,31 @@ use crate::storage::{self, Kind, Location, Object, Op, Source};
 pub(super) const ACTOR: &Actor = &Actor::System;
 const CHANGED: &str = "the uploaded object was overwritten after it was completed";
 const GONE: &str = "the uploaded object was gone before it was copied";
-const CUT: &str = "the copy has another size than what was completed";
-const OTHER: &str = "the copy has another checksum than what was completed";
+const CUT: &str = "the copy and the completed object differ in size";
+const OTHER: &str = "the copy and the completed object differ in checksum";
 
-/// What became of an asset.
+/// The result of a promotion.
 #[derive(Clone, Debug)]
 pub enum Promoted {
-    /// It is READY by this call.
+    /// This call made the asset READY.
     Ready(Asset),
-    /// It is FAILED by this call: what was completed is not there any more.
+    /// This call made the asset FAILED: the completed object is gone or was replaced, or its copy differs.
     Failed(Asset),
-    /// It was READY or FAILED before.
+    /// The asset was READY or FAILED before.
     Already(Asset),
 }
 
-/// What a job to promote holds.
+/// The payload of a promotion job.
 #[derive(Debug, Serialize, Deserialize)]
 struct Payload {
     tenant_id: TenantId,
     upload_session_id: SessionId,
 }
 
-/// The kinds of job that [`promotion`] makes.
+/// The kinds of job that [`promotion`] returns.
 pub(crate) const PROMOTIONS: [Job; 2] = [Job::Promote, Job::PromoteByParts];
 
-/// The job to promote the asset of a session that was just completed.
+/// Returns the job that promotes the asset of a completed session.
 pub fn promotion(engine: &Engine, session: &Session) -> NewJob {
     let is_by_parts = session.file_size.unsigned_abs() > engine.storage.limits().max_copy_bytes;
     NewJob {
@@ -53,43 +53,43 @@ pub fn promotion(engine: &Engine, session: &Session) -> NewJob {
     }
 }
 
-/// Under which an asset's promotion is in the queue once.
+/// Returns the dedupe key of an asset's promotion, under which the queue has it once.
 pub(crate) fn promotion_key(session: SessionId) -> String {
     format!("promote/{session}")
 }
 
-/// Whose asset such a job is to promote; `None` for a payload that is none of ours.
+/// Returns the session whose asset the job promotes; `None` if the payload cannot be read.
 pub(crate) fn promoted_by(job: &jobs::Job) -> Option<(TenantId, SessionId)> {
     let payload = Payload::deserialize(&job.payload).ok()?;
     Some((payload.tenant_id, payload.upload_session_id))
 }
 
-/// Does such a job.
+/// Runs a promotion job.
 ///
 /// # Errors
-/// As [`promote`]; [`Error::Invalid`] for a payload that is none of ours.
+/// As [`promote`]; [`Error::Invalid`] if the payload cannot be read.
 pub async fn promote_job(engine: &Engine, job: &jobs::Job) -> Result<()> {
     let Payload { tenant_id, upload_session_id } = Payload::deserialize(&job.payload)
         .map_err(|error| Error::Invalid(vec![FieldError::new("", "invalid-format", error.to_string())]))?;
     attempt(engine, tenant_id, upload_session_id, job.attempts > 1).await.map(drop)
 }
 
-/// Copies the object of a COMPLETED session, exactly as it was completed, to where its asset is served from, and makes
-/// the asset READY. The store copies by itself. The uploaded object is deleted after that, best effort.
+/// Copies the object of a COMPLETED session, exactly as it was completed, to the key that its asset is served from, and
+/// makes the asset READY. The store itself makes the copy. The uploaded object is deleted afterwards, best effort.
 ///
-/// Where the uploaded object is gone or is another one, or its copy has another size or checksum, by different answers of
-/// the store, the asset becomes FAILED: it stays for an operator, and so does the object. It stays UPLOADED where a copy that
-/// may be the right one stands at its place, and cannot be proved. Safe to repeat, to race and to kill: the copy is looked for
-/// before it is made.
+/// The asset becomes FAILED if the uploaded object is gone or was replaced, or its copy has a different size or checksum,
+/// and a second answer of the store agrees. The asset and the object then stay for an operator. The asset stays UPLOADED if
+/// its key has a copy that may be the right one and cannot be proved. Safe to repeat, to run concurrently and to kill: an
+/// existing copy is looked for first.
 ///
 /// # Errors
-/// [`Error::NotFound`] where there is no such session, or no asset of it. After [`Error::Storage`] and
-/// [`Error::DbUnavailable`] the asset is UPLOADED, and the same call goes on.
+/// [`Error::NotFound`] if there is no such session, or it has no asset. After [`Error::Storage`] and
+/// [`Error::DbUnavailable`] the asset is UPLOADED, and the same call continues from there.
 pub async fn promote(engine: &Engine, tenant: TenantId, session: SessionId) -> Result<Promoted> {
     attempt(engine, tenant, session, true).await
 }
 
-/// `again`: an earlier try may have lost the store's answer, or died before it was recorded.
+/// `again`: an earlier attempt may have made the copy without recording it: the answer was lost, or the process died.
 #[instrument(name = "asset.promote", skip_all, fields(session.id = %session, tenant.id = %tenant))]
 async fn attempt(engine: &Engine, tenant: TenantId, session: SessionId, again: bool) -> Result<Promoted> {
     let (session, asset) = rows::find_with_session(engine.db.conn(), tenant, session).await?.ok_or(Error::NotFound)?;
@@ -105,10 +105,10 @@ async fn attempt(engine: &Engine, tenant: TenantId, session: SessionId, again: b
     }
 }
 
-/// How the copy stands.
+/// The state of the copy.
 enum Fetched {
     Whole,
-    /// There is none, and never will be.
+    /// No right copy exists, and none can be made.
     Lost(&'static str),
 }
 
@@ -124,9 +124,9 @@ async fn fetch(engine: &Engine, session: &Session, asset: &Asset, to: &Location,
     let source = Source { at: &from, etag: &asset.etag, size: asset.file_size.unsigned_abs() };
     if engine.storage.copy_keeps_etag(&asset.etag) {
         match engine.storage.copy(source, to, &asset.mime_type).await {
-            // The store itself says what it has made: that is the look at it.
+            // The store's answer names the copy's ETag, so the copy need not be read.
             Ok(Some(etag)) if etag == asset.etag => return Ok(Fetched::Whole),
-            // Of another object, or of the same one: it is copied again, with a look before and after.
+            // The copy may be of another object, or of the same one. Copy again, and check the source before and after.
             Ok(etag) => {
                 has_copied = true;
                 engine.storage.note_copy(&asset.etag, etag.as_deref());
@@ -134,12 +134,13 @@ async fn fetch(engine: &Engine, session: &Session, asset: &Asset, to: &Location,
             Err(error) => return judge_refusal(engine, session, asset, to, error).await,
         }
     }
-    // Not every store honours the condition of a copy. Whatever this look may find is left to the copy itself: trouble comes
-    // up there again, its answer can tell a missing object from a missing bucket, and one look alone proves no other object.
+    // Not every store honours the ETag condition of a copy. Errors of this HEAD are ignored: the copy meets them again, and
+    // its answer can tell a missing object from a missing bucket. One HEAD alone does not prove that the object was
+    // replaced.
     let before = engine.storage.head(&from).await.ok();
     if !has_copied
         && before.as_ref().is_some_and(|object| object.etag != asset.etag)
-        && let Some(fetched) = standing(engine, session, asset, to, "another ETag").await?
+        && let Some(fetched) = standing(engine, session, asset, to, "the source has another ETag").await?
     {
         return Ok(fetched);
     }
@@ -162,16 +163,16 @@ async fn judge_refusal(
     if !matches!(error.kind, Kind::Changed | Kind::NotFound) {
         return Err(failed(engine, session, error).await);
     }
-    // Another one at the same work may have been quicker, and have deleted the source.
+    // A concurrent promotion may have been first, and may have deleted the source.
     match standing(engine, session, asset, to, &error.code).await? {
         Some(fetched) => Ok(fetched),
         None => judge_source(engine, session, asset, error).await,
     }
 }
 
-/// What to think of a copy that was there before, where the source is no help. One that may be the right one, and cannot be
-/// proved, is neither copied over nor given up: to fail the asset would make it nobody's. Restoring the database to before
-/// the asset was READY leaves such a one.
+/// Judges an existing copy when the source cannot be used; `None` if there is no copy or it differs. A copy that may be the
+/// right one and cannot be proved is neither overwritten nor given up: a FAILED asset would leave it without an owner. Such
+/// a copy exists after the database was restored to a time before the asset was READY.
 async fn standing(
     engine: &Engine,
     session: &Session,
@@ -182,15 +183,15 @@ async fn standing(
     match look(engine, asset, to).await? {
         Some(copy) if is_proved(asset, &copy) => Ok(Some(Fetched::Whole)),
         Some(copy) if difference(asset, &copy).is_none() => {
-            let what = format!("{why}, and a copy is there that cannot be proved");
+            let what = format!("{why}, and the existing copy cannot be verified");
             Err(in_doubt(engine, session, &what).await)
         }
         Some(_) | None => Ok(None),
     }
 }
 
-/// What to think of a copy that the store says it has made: by its size, by what tells that it has the same bytes, or else
-/// by a look at the source, which must be the one that it was before.
+/// Judges a copy that the store reports as made: by its size, by its checksum or ETag, or else by the source, which must be
+/// the same as before the copy.
 async fn judge_copy(
     engine: &Engine,
     session: &Session,
@@ -202,7 +203,7 @@ async fn judge_copy(
     if copy.as_ref().is_some_and(|copy| difference(asset, copy).is_some()) {
         copy = look(engine, asset, to).await?;
     }
-    let Some(copy) = copy else { return Err(in_doubt(engine, session, "there is no copy").await) };
+    let Some(copy) = copy else { return Err(in_doubt(engine, session, "the copy is not there").await) };
     if let Some(why) = difference(asset, &copy) {
         return Ok(Fetched::Lost(why));
     }
@@ -212,11 +213,11 @@ async fn judge_copy(
     let from = location(session);
     let is_another = |object: &Object| object.etag != asset.etag;
     if let (Some(before), Some(after)) = (before, engine.storage.find(&from).await?) {
-        // By the time, too: one that was put in its place and put back has the same ETag.
+        // Compares the time too: an object that was replaced and put back has the same ETag.
         if after == before && !is_another(&after) {
             return Ok(Fetched::Whole);
         }
-        // The store has copied what it says is another object: it ignores the condition, if a list says so too.
+        // The store copied an object with another ETag, so it ignores the condition. A list must confirm that ETag.
         if is_another(&before)
             && is_another(&after)
             && engine.storage.listed_etag(&from).await?.is_some_and(|etag| etag != asset.etag)
@@ -227,14 +228,14 @@ async fn judge_copy(
     Err(in_doubt(engine, session, "the source was not the same before and after the copy").await)
 }
 
-/// The store has refused to copy the source: only a second answer makes certain why.
+/// Judges the source after the store refused to copy it. A second answer must confirm the reason.
 async fn judge_source(engine: &Engine, session: &Session, asset: &Asset, error: storage::Error) -> Result<Fetched> {
     let from = location(session);
     match engine.storage.find(&from).await? {
         Some(object) if error.kind == Kind::Changed && object.etag != asset.etag => Ok(Fetched::Lost(CHANGED)),
         None if engine.storage.is_gone(&from).await? => Ok(Fetched::Lost(GONE)),
-        // It is there after all, or another one is.
-        Some(_) | None => Err(in_doubt(engine, session, &format!("{}, and the source is there", error.code)).await),
+        // The answers disagree: the source, or another object, is there after all.
+        Some(_) | None => Err(in_doubt(engine, session, &format!("{}, but the source is there", error.code)).await),
     }
 }
 
@@ -247,7 +248,7 @@ async fn failed(engine: &Engine, session: &Session, error: storage::Error) -> Er
     error.into()
 }
 
-/// What is where the asset is to be served from, with its checksum where there is one to compare it with.
+/// Reads the object at the asset's own key, with its checksum if there is one to compare it with.
 async fn look(engine: &Engine, asset: &Asset, to: &Location) -> Result<Option<Object>> {
     let found = if asset.checksum_verified {
         engine.storage.find_with_checksum(to).await
@@ -257,8 +258,8 @@ async fn look(engine: &Engine, asset: &Asset, to: &Location) -> Result<Option<Ob
     Ok(found?)
 }
 
-/// What tells a copy from what was completed, if anything does. Another ETag says nothing: a store may make one of how the
-/// object came to be, or of how it is encrypted.
+/// Returns how the copy differs from the completed object, if it does. A different ETag proves nothing: a store may derive
+/// ETags from how an object was written or encrypted.
 fn difference(asset: &Asset, copy: &Object) -> Option<&'static str> {
     if copy.size != asset.file_size.unsigned_abs() {
         return Some(CUT);
@@ -267,18 +268,18 @@ fn difference(asset: &Asset, copy: &Object) -> Option<&'static str> {
     (!has_same_content).then_some(OTHER)
 }
 
-/// Whether the copy itself shows that it is what was completed.
+/// Whether the copy's own checksum or ETag proves that it equals the completed object.
 fn is_proved(asset: &Asset, copy: &Object) -> bool {
     difference(asset, copy).is_none() && has_same_checksum(asset, copy).unwrap_or(copy.etag == asset.etag)
 }
 
-/// `None` where there are no two checksums to compare.
+/// `None` if there are no two checksums to compare.
 fn has_same_checksum(asset: &Asset, copy: &Object) -> Option<bool> {
     let completed = asset.checksum_sha256.as_deref().filter(|_| asset.checksum_verified)?;
     Some(hex::encode(copy.sha256?) == completed)
 }
 
-/// The status and its event in one transaction.
+/// Makes the asset FAILED and records the event, in one transaction.
 async fn fail(engine: &Engine, session: &Session, asset: &Asset, why: &'static str) -> Result<Promoted> {
     let now = engine.clock.now();
     let tx = engine.db.begin_for(asset.tenant_id).await?;
@@ -289,11 +290,11 @@ async fn fail(engine: &Engine, session: &Session, asset: &Asset, why: &'static s
     let details = json!({ "asset_id": asset.id, "failure": why });
     event::record(engine, &tx, session, &Note { event: "asset.failed", actor: ACTOR, details, at: now }).await?;
     tx.commit().await?;
-    warn!(asset.id = %asset.id, why, "an asset is FAILED, and waits for an operator");
+    warn!(asset.id = %asset.id, why, "an asset is FAILED and needs an operator");
     Ok(Promoted::Failed(asset))
 }
 
-/// Whoever was quicker has said what becomes of it.
+/// Returns the asset as a concurrent call left it.
 pub(super) async fn already(engine: &Engine, asset: &Asset) -> Result<Promoted> {
     let asset = rows::find(engine.db.conn(), asset.tenant_id, asset.id).await?;
     asset.map(Promoted::Already).ok_or(Error::NotFound)

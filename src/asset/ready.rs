@@ -1,5 +1,5 @@
-//! What comes after a copy that is there: READY, and the end of the object that was uploaded. Of many small files these steps
-//! would cost more than all others, so assets whose copies are there at the same time go through them together.
+//! The steps after the copy: the asset becomes READY, and the uploaded object is deleted. For many small files these steps
+//! would cost more than all others, so assets whose copies are made at the same time go through them together.
 
 use entity::asset::Status;
 use futures_util::FutureExt as _;
@@ -15,19 +15,19 @@ use crate::session::{Session, location};
 use crate::storage::{self, Location, Storage};
 use crate::together::{Together, Way};
 
-/// Assets that one statement changes, and objects that one request deletes.
+/// The maximum number of assets that one statement changes, and of objects that one request deletes.
 const AT_ONCE: usize = 64;
 
-/// Those who wait for each step.
+/// The work that waits for each step.
 #[derive(Clone, Debug, Default)]
 pub struct Steps {
     ready: Together<(), Copied, Result<Made>>,
-    /// By bucket: one that does not answer holds up no other one's.
+    /// By bucket, so that a bucket that does not answer does not delay the others.
     deleted: Together<String, Location, Result<(), storage::Error>>,
     recorded: Together<(), Session, ()>,
 }
 
-/// An asset whose copy is whole.
+/// An asset whose copy is complete.
 #[derive(Clone, Debug)]
 struct Copied {
     session: Session,
@@ -35,10 +35,10 @@ struct Copied {
     to: Location,
 }
 
-/// What became of it; the session, as it is then, where it is READY by this.
+/// The result, and the session's new row if this call made the asset READY.
 struct Made(Promoted, Option<Session>);
 
-/// Makes the asset READY and deletes what it was copied from, best effort: the passes delete what fails here.
+/// Makes the asset READY and deletes the uploaded object, best effort: the passes delete what is left.
 pub(super) async fn make_ready(engine: &Engine, session: Session, asset: Asset, to: Location) -> Result<Promoted> {
     let copied = Copied { session, asset, to: to.clone() };
     let ready = |engine, copied| async move { all_ready(&engine, copied).await }.boxed();
@@ -57,7 +57,7 @@ async fn all_ready(engine: &Engine, copied: Vec<Copied>) -> Vec<Result<Made>> {
         Err(error) if copied.len() == 1 => vec![Err(error)],
         Err(error) => match error.for_each(copied.len()) {
             Some(answers) => answers,
-            // One that the database refuses takes no other with it.
+            // An asset that the database refuses must not fail the others: each is tried alone.
             None => {
                 let (outage, mut each) = (Outage::default(), Vec::with_capacity(copied.len()));
                 for one in copied {
@@ -70,13 +70,13 @@ async fn all_ready(engine: &Engine, copied: Vec<Copied>) -> Vec<Result<Made>> {
     }
 }
 
-/// The assets' status and their events in one transaction.
+/// Makes the assets READY and records their events, in one transaction.
 async fn record(engine: &Engine, copied: &[Copied]) -> Result<Vec<Made>> {
     let now = engine.clock.now();
     let tx = engine.db.begin().await?;
     let rows: Vec<_> = copied.iter().map(|one| (&one.asset, one.to.key.as_str())).collect();
     let mut ready = rows::make_ready(&tx, &rows, now).await?;
-    // Of several that are at the same asset, it is the first one that made it READY.
+    // If several entries name the same asset, the first one made it READY.
     let are_ready: Vec<_> = copied.iter().map(|one| ready.remove(&one.asset.id)).collect();
     let note = |one: &Copied| {
         let details = json!({ "asset_id": one.asset.id, "object_key": one.to.key });
@@ -105,7 +105,7 @@ async fn record(engine: &Engine, copied: &[Copied]) -> Result<Vec<Made>> {
     Ok(made)
 }
 
-/// Deletes what was copied, and what copies that did not come to their end left behind.
+/// Deletes the uploaded object, and aborts the uploads that unfinished copies by parts left behind.
 async fn clear(engine: &Engine, asset: &Asset, session: &Session, to: &Location) -> Result<(), storage::Error> {
     let delete = |storage: Storage, all: Vec<Location>| async move { storage.delete_all(&all).await }.boxed();
     let way = Way::in_background(|_, _| AT_ONCE, delete);

@@ -20,7 +20,7 @@ pub(crate) async fn find(conn: &impl ConnectionTrait, tenant: TenantId, id: Asse
     Entity::find_by_id((tenant, id)).one(conn).await.map_err(db_error)
 }
 
-/// A session and its asset; either is missing where there is none.
+/// Returns a session and its asset; either may be missing.
 pub(super) async fn find_with_session(
     conn: &impl ConnectionTrait,
     tenant: TenantId,
@@ -34,13 +34,13 @@ pub(super) async fn find_with_session(
     Ok(query.all(conn).await.map_err(db_error)?.into_iter().next())
 }
 
-/// The assets of sessions that this transaction has just completed.
+/// Inserts the assets of sessions that this transaction has just completed.
 pub(crate) async fn insert(tx: &Tx, assets: &[Asset]) -> Result<()> {
     let rows = assets.iter().map(|asset| asset.clone().into_active_model());
     Entity::insert_many(rows).exec_without_returning(tx.conn()).await.map(drop).map_err(db_error)
 }
 
-/// The asset of a session as it was completed, under the id that was reserved for it.
+/// Builds the asset of a completed session, under the id that was reserved for it.
 pub(crate) fn asset(session: &upload_session::Model, etag: &str, verified: bool) -> Asset {
     Asset {
         tenant_id: session.tenant_id,
@@ -65,7 +65,7 @@ pub(crate) fn asset(session: &upload_session::Model, etag: &str, verified: bool)
     }
 }
 
-/// Sessions completed before `before` whose assets are UPLOADED, by their ids, those after `after`.
+/// Selects the sessions after `after` that were completed before `before` and whose assets are UPLOADED, ordered by id.
 pub fn find_uploaded(before: DateTime<Utc>, after: Option<(TenantId, SessionId)>, limit: u64) -> Select<Entity> {
     let mut query = are_uploaded(before);
     if let Some((tenant, session)) = after {
@@ -84,7 +84,7 @@ pub(crate) async fn list_uploaded(
     find_uploaded(before, after, limit).into_tuple().all(conn).await.map_err(db_error)
 }
 
-/// Of these sessions those that were completed before `before` and whose assets are UPLOADED.
+/// Returns those of the sessions in `of` that were completed before `before` and whose assets are UPLOADED.
 pub(crate) async fn list_uploaded_of(
     conn: &impl ConnectionTrait,
     before: DateTime<Utc>,
@@ -97,7 +97,7 @@ pub(crate) async fn list_uploaded_of(
     are_uploaded(before).filter(by_session().is_in(of)).into_tuple().all(conn).await.map_err(db_error)
 }
 
-/// In the words of the index that has these alone.
+/// Has the status as a literal, as in the condition of the partial index.
 fn are_uploaded(before: DateTime<Utc>) -> Select<Entity> {
     Entity::find()
         .select_only()
@@ -110,7 +110,7 @@ fn by_session() -> Expr {
     Expr::tuple([Expr::col(asset::Column::TenantId), Expr::col(asset::Column::UploadSessionId)])
 }
 
-/// Makes UPLOADED assets READY, each at the key that it is served from; answers those that were UPLOADED until now.
+/// Makes UPLOADED assets READY, each with the key that it is served from. Returns the ids of those that were UPLOADED.
 pub(super) async fn make_ready(tx: &Tx, assets: &[(&Asset, &str)], now: DateTime<Utc>) -> Result<HashSet<AssetId>> {
     let mut bound = vec![now.into(), Status::Ready.to_value().into(), Status::Uploaded.to_value().into()];
     let copied = assets.iter().map(|(asset, key)| [asset.tenant_id.into(), asset.id.into(), (*key).into()]);
@@ -124,7 +124,7 @@ pub(super) async fn make_ready(tx: &Tx, assets: &[(&Asset, &str)], now: DateTime
     ids(tx, sql, bound).await
 }
 
-/// Makes an UPLOADED asset FAILED, and says why; `None` where it is not UPLOADED any more.
+/// Makes an UPLOADED asset FAILED, with the reason; `None` if it is no longer UPLOADED.
 pub(super) async fn make_failed(tx: &Tx, asset: &Asset, failure: &str) -> Result<Option<Asset>> {
     let update = uploaded(asset)
         .col_expr(asset::Column::Status, Expr::value(Status::Failed.to_value()))
@@ -139,7 +139,7 @@ fn uploaded(asset: &Asset) -> UpdateMany<Entity> {
         .filter(asset::Column::Status.eq(Status::Uploaded))
 }
 
-/// The session's metadata, with the members named at completion in place of those of the same name.
+/// Returns the session's metadata. Members given at completion replace those of the same name.
 fn merged(base: &Value, over: Option<&Value>) -> Value {
     let mut merged = base.clone();
     if let (Value::Object(members), Some(Value::Object(newer))) = (&mut merged, over) {

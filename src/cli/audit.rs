@@ -13,46 +13,46 @@ use crate::engine::Engine;
 use crate::event::{self, Scope, VerifyReport};
 use crate::http::admin::actions::ActionView;
 
-/// Between two lines about a run that takes long.
+/// Interval between two progress lines.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Check that the record of what happened is as the server wrote it; exits with 1 where it is not
+    /// Verify that the recorded history is as the server wrote it; exits with 1 if it is not
     #[command(after_help = "\
 Examples:
   quaymaster audit verify
   quaymaster audit verify --tenant acme --json
 
-Without --tenant and --session it also finds whole sessions that were removed, and checks what operators did.
-A server may run meanwhile.")]
+Without --tenant and --session it also finds whole sessions that were removed, and verifies operators' actions.
+A server may run at the same time.")]
     Verify {
-        /// One tenant's sessions only: its slug or id
+        /// Verify only this tenant's sessions: its slug or id
         #[arg(long, value_name = "SLUG")]
         tenant: Option<String>,
-        /// One session only
+        /// Verify only this session
         #[arg(long, value_name = "ID")]
         session: Option<SessionId>,
         /// Print the report as JSON
         #[arg(long)]
         json: bool,
     },
-    /// List what operators did to tenants, jobs and passes, newest first; `session show` has what they did to an upload
+    /// List what operators did to tenants, jobs and passes, newest first; `session show` lists what they did to an upload
     #[command(after_help = "\
 Examples:
   quaymaster audit log
   quaymaster audit log --tenant acme --json | jq 'select(.action == \"tenant.limit\")'")]
     Log {
-        /// What was done to this tenant only: its slug or id
+        /// List only actions on this tenant: its slug or id
         #[arg(long, value_name = "SLUG")]
         tenant: Option<String>,
-        /// At most this many
+        /// List at most this many
         #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1_000))]
         limit: u64,
-        /// Older than this one: the last one of the page before
+        /// List only actions older than this one: the last one of the previous page
         #[arg(long, value_name = "SEQ")]
         before: Option<i64>,
-        /// A line of JSON for each action
+        /// Print a line of JSON for each action
         #[arg(long)]
         json: bool,
     },
@@ -121,7 +121,7 @@ async fn verify(slug: Option<&str>, session: Option<SessionId>, config: Option<&
         }
     };
     let report = event::verify(&engine, &Scope { tenant, session }, progress).await;
-    let report = report.map_err(|error| format!("not verified to the end: {}", said(error)))?;
+    let report = report.map_err(|error| format!("the verification did not finish: {}", said(error)))?;
     match session {
         Some(id) if report.sessions + report.tombstones == 0 => Err(format!("there is no session {id}")),
         _ => Ok(report),
@@ -155,7 +155,7 @@ fn readable(report: &VerifyReport) -> String {
     }
     let rest = match (report.positions, report.actions) {
         (Some(last), Some(actions)) => format!("{last} places in the order of all events, {actions} actions"),
-        _ => "the order of all events and the operators' actions were not looked at".to_owned(),
+        _ => "the order of all events and the operators' actions were not verified".to_owned(),
     };
     let verdict =
         if report.is_clean() { "nothing was changed".to_owned() } else { format!("{} findings", report.found) };

@@ -1,14 +1,14 @@
 use std::time::Duration;
 
-/// A span of time as people write it: `90s`, `15m`, `24h`, `7d`, `1h 30m`; whole seconds, up to a hundred years, which is
-/// as long as for ever and overflows no sum.
+/// Parses a span of time such as `90s`, `15m`, `24h`, `7d` or `1h 30m`: whole seconds, up to a hundred years, so that no sum
+/// overflows.
 ///
 /// # Errors
-/// For a person: what was expected.
+/// A message that says what is expected.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let span = humantime::parse_duration(text).ok().filter(|span| span.as_secs() <= 3_155_760_000);
-    let span = span.ok_or_else(|| "such as 90s, 15m, 24h or 7d, up to 36525d".to_owned())?;
-    if span.subsec_nanos() == 0 { Ok(span) } else { Err("whole seconds".to_owned()) }
+    let span = span.ok_or_else(|| "must be a duration such as 90s, 15m, 24h or 7d, up to 36525d".to_owned())?;
+    if span.subsec_nanos() == 0 { Ok(span) } else { Err("must be whole seconds".to_owned()) }
 }
 
 #[cfg(test)]

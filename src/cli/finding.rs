@@ -22,32 +22,32 @@ Examples:
   quaymaster uploads findings --json | jq -r 'select(.kind == \"not-cleared\").cause'
 
 Kinds:
-  asset-failed    the upload was overwritten or gone before its asset was READY, or cut in the copy
-  not-cleared     it has ended, and the cleanup could not clear its storage; the next one tries
-  orphan          nothing explains it; a dry search found it, and the next real one removes it
-  foreign         a key in a bucket of ours that is not of our making; nothing touches it
-  orphans-failed  what the search for orphans could not see to; the next one tries
+  asset-failed    the uploaded object was overwritten or gone before it was copied, or the copy is wrong
+  not-cleared     the session has ended, but its storage could not be cleared; the next cleanup tries again
+  orphan          no session explains it; a dry run found it, and the next real run removes it
+  foreign         a key that does not have the form of this server's keys; nothing touches it
+  orphans-failed  the search for orphans could not handle it; the next search tries again
 
-The last three are what the last search for orphans met: of the deployment, and so of no tenant.")]
+The last three come from the last search for orphans. They belong to the deployment, not to a tenant.")]
 pub(super) struct Args {
-    /// Only this tenant's: its slug or id
+    /// List only findings of this tenant: its slug or id
     #[arg(long, value_name = "SLUG")]
     tenant: Option<String>,
-    /// Only these: asset-failed, not-cleared, orphan, foreign, orphans-failed
+    /// List only findings of this kind: asset-failed, not-cleared, orphan, foreign, orphans-failed
     #[arg(long, value_name = "KIND", value_parser = kind)]
     kind: Option<Kind>,
-    /// At most this many of sessions
+    /// List at most this many findings of sessions
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     limit: u64,
-    /// Of sessions older than this one: the last one of the page before
+    /// List only findings of sessions older than this one: the last one of the previous page
     #[arg(long, value_name = "ID")]
     before: Option<SessionId>,
-    /// A line of JSON for each finding
+    /// Print a line of JSON for each finding
     #[arg(long)]
     json: bool,
 }
 
-/// What may be found of a session, and what the search for orphans may meet.
+/// The kinds of findings about a session, and those of the search for orphans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     OfSession(finding::Kind),
@@ -77,7 +77,7 @@ impl Kind {
 
 fn kind(name: &str) -> Result<Kind, String> {
     let known = || Kind::ALL.map(Kind::name).join(", ");
-    Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| format!("not one of {}", known()))
+    Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| format!("must be one of {}", known()))
 }
 
 pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
@@ -91,24 +91,24 @@ pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
     }
 }
 
-/// What was asked for.
+/// The findings that were asked for.
 struct Found {
     of_sessions: Page<Finding, SessionId>,
-    /// `None` where it was not asked for.
+    /// `None` if they were not asked for.
     met: Option<Met>,
 }
 
-/// What the last search for orphans met, if one has come to its end.
+/// The findings of the last search for orphans, if one has completed.
 struct Met {
     search: Option<Search>,
     items: Vec<Item>,
 }
 
-/// One thing that it met.
+/// One finding of the search for orphans.
 struct Item {
     kind: Kind,
     bucket: String,
-    /// `None` where it is about the whole bucket.
+    /// `None` if it concerns the whole bucket.
     object_key: Option<String>,
     cause: String,
 }
@@ -125,7 +125,7 @@ async fn found(engine: &Engine, args: &Args) -> Result<Found, String> {
             Ok(Found { of_sessions: of_sessions(engine, args, Some(kind)).await?, met: None })
         }
         Some(Kind::Orphan | Kind::Foreign | Kind::OrphansFailed) if is_narrowed => {
-            Err("what the search for orphans met is of no tenant and no session".to_owned())
+            Err("these findings belong to no tenant and no session; omit --tenant and --before".to_owned())
         }
         Some(Kind::Orphan | Kind::Foreign | Kind::OrphansFailed) => {
             let of_sessions = Page { items: vec![], next: None };
@@ -160,7 +160,7 @@ fn items(search: &Search) -> Vec<Item> {
         let (bucket, key) = place.split_once('/').map_or((place, None), |(bucket, key)| (bucket, Some(key)));
         Item { kind, bucket: bucket.to_owned(), object_key: key.map(str::to_owned), cause: cause.to_owned() }
     };
-    let foreign = search.examples.iter().map(|place| item(Kind::Foreign, place, "not of our making"));
+    let foreign = search.examples.iter().map(|place| item(Kind::Foreign, place, "not a key of this server"));
     let errors = search.errors.iter().map(|(place, error)| item(Kind::OrphansFailed, place, error));
     let orphans = search.orphans.iter().map(|place| item(Kind::Orphan, place, "no session explains it"));
     orphans.chain(foreign).chain(errors).collect()
@@ -168,18 +168,18 @@ fn items(search: &Search) -> Vec<Item> {
 
 fn report(found: &Found, json: bool) -> ExitCode {
     if let Some(last) = found.of_sessions.next {
-        warn(format_args!("there are more: --before {last}"));
+        warn(format_args!("there are more; continue with --before {last}"));
     }
     for (kind, what) in [(Kind::Orphan, "orphans"), (Kind::Foreign, "foreign keys")] {
         let left_out = found.met.as_ref().map_or(0, |met| left_out(met, kind));
         if left_out > 0 {
-            warn(format_args!("the search for orphans met {left_out} more {what}, and did not name them"));
+            warn(format_args!("the search for orphans found {left_out} more {what} that it did not name"));
         }
     }
     print(&if json { json_lines(found) } else { text(found) })
 }
 
-/// What the search counted and did not name; none where this is not asked for.
+/// Returns how many findings the search counted but did not name; 0 if they were not asked for.
 fn left_out(met: &Met, kind: Kind) -> u64 {
     let named = met.items.iter().filter(|item| item.kind == kind).count() as u64;
     match (&met.search, kind) {
@@ -235,13 +235,13 @@ fn of_search(item: &Item, since: String) -> Vec<String> {
     vec![item.kind.name().to_owned(), since, "-".to_owned(), "-".to_owned(), place, item.cause.clone()]
 }
 
-/// How far what is said of the bucket can be relied on.
+/// Says when the last search for orphans ended, and whether it was complete.
 fn searched(search: Option<&Search>) -> String {
     match search {
-        None => "orphans: no search among the last 100 has come to its end".to_owned(),
+        None => "none of the last 100 searches for orphans has completed".to_owned(),
         Some(search) if search.is_unfinished => {
-            format!("orphans were last searched for until {}, when the time was up", time(search.ended_at))
+            format!("the last search for orphans ended at {}, when its time was up", time(search.ended_at))
         }
-        Some(search) => format!("orphans were last searched for until {}", time(search.ended_at)),
+        Some(search) => format!("the last search for orphans ended at {}", time(search.ended_at)),
     }
 }

@@ -6,14 +6,14 @@ use super::failed;
 use crate::error::with_causes;
 use crate::start;
 
-/// Asks /healthz, whether the process lives, for container health checks, where there is no curl: a container that is
-/// restarted because the store is away would not bring the store back.
+/// Asks /healthz whether the process is alive, for health checks of containers without curl. It does not ask for readiness
+/// by default: restarting a container does not bring back an unavailable store.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The server's address; the one of the settings where not named
+    /// The server's URL; by default that of the settings
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// Whether it can work as well: database and store answer
+    /// Check that the database and the store are ready, too
     #[arg(long)]
     ready: bool,
 }
@@ -26,7 +26,7 @@ pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
     };
     let path = if args.ready { "readyz" } else { "healthz" };
     let url = format!("{}/{path}", server.trim_end_matches('/'));
-    // Of the health of the server a proxy of the environment, which may be for the store, knows nothing.
+    // Without the environment's proxy, which may be meant for the store: the server itself must answer.
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build();
     let answer = match client {
         Ok(client) => client.get(&url).send().await,

@@ -21,37 +21,37 @@ Examples:
   quaymaster job retry 0199f3c4-7a10-7c3e-9b1d-5f0e2a6b7c8d
   quaymaster job drop 0199f3c4-7a10-7c3e-9b1d-5f0e2a6b7c8d --json
 
-A job that is done is in no list.
-One that has failed too often is dead: it stays until it is retried or dropped.")]
+Jobs that are done are not listed.
+A job that failed too often is dead: it stays until it is retried or dropped.")]
 pub(super) enum Command {
-    /// List what waits, runs or is dead, newest first
+    /// List waiting, running and dead jobs, newest first
     List {
-        /// Only these: waiting, running, dead
+        /// List only jobs in this state: waiting, running, dead
         #[arg(long, value_name = "STATE", value_parser = state)]
         state: Option<State>,
-        /// Only of this kind: promote, promote-by-parts, detect-abandoned, cleanup, orphans, reconcile
+        /// List only jobs of this kind: promote, promote-by-parts, detect-abandoned, cleanup, orphans, reconcile
         #[arg(long, value_name = "KIND", value_parser = kind)]
         kind: Option<Kind>,
-        /// At most this many
+        /// List at most this many
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1_000))]
         limit: u64,
-        /// Older than this job: the last one of the page before
+        /// List only jobs older than this one: the last one of the previous page
         #[arg(long, value_name = "ID")]
         before: Option<JobId>,
-        /// A line of JSON for each job
+        /// Print a line of JSON for each job
         #[arg(long)]
         json: bool,
     },
-    /// Have a dead job, or one that waits, done now, as if it had never failed
+    /// Make a dead or waiting job due now, with all its attempts left
     Retry(Which),
-    /// Delete a job that nobody shall do
+    /// Delete a dead or waiting job
     Drop(Which),
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Which {
     id: JobId,
-    /// Print what came of it as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
@@ -63,7 +63,7 @@ pub(super) async fn run(command: Command, config: Option<&Path>) -> ExitCode {
     };
     match answer(&engine, command).await {
         Ok(text) => print(&text),
-        Err(Error::NotFound) => failed("there is no such job; one that is done is gone"),
+        Err(Error::NotFound) => failed("there is no such job; jobs that are done are deleted"),
         Err(error) => failed(said(error)),
     }
 }
@@ -106,10 +106,10 @@ fn jobs_table(jobs: &[Job], now: DateTime<Utc>) -> String {
 
 fn state(name: &str) -> Result<State, String> {
     let known = || State::ALL.map(State::name).join(", ");
-    State::named(name).ok_or_else(|| format!("not one of {}", known()))
+    State::named(name).ok_or_else(|| format!("must be one of {}", known()))
 }
 
 fn kind(name: &str) -> Result<Kind, String> {
     let known = || Kind::ALL.map(Kind::name).join(", ");
-    Kind::named(name).ok_or_else(|| format!("not one of {}", known()))
+    Kind::named(name).ok_or_else(|| format!("must be one of {}", known()))
 }

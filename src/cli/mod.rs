@@ -1,4 +1,5 @@
-//! One file for each command. Results go to standard output, logs and progress to standard error.
+//! One file for each command; `pass.rs` and `finding.rs` hold the command `uploads`. Results go to standard output, logs and
+//! progress to standard error.
 
 mod audit;
 mod completions;
@@ -32,7 +33,7 @@ use crate::error::{Error, with_causes};
 use crate::settings::Settings;
 use crate::start;
 
-/// Recorded as the actor of what a command does.
+/// The actor recorded for everything that a command does.
 const ACTOR: &Actor = &Actor::Command;
 
 /// A session-driven upload server between your web application and S3.
@@ -40,7 +41,7 @@ const ACTOR: &Actor = &Actor::Command;
 #[command(name = "quaymaster", version, about, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "\
 Examples:
-  quaymaster serve                                 all in ./data, nothing else needed
+  quaymaster serve                                 keeps all in ./data, needs nothing else
   quaymaster tenant create acme --brand main
   export QUAYMASTER_TOKEN=$(quaymaster token --tenant acme)
   quaymaster push photos/ --server http://127.0.0.1:8080
@@ -58,33 +59,33 @@ struct Cli {
 enum Command {
     /// Run the server
     Serve(serve::Args),
-    /// Make tenants and brands, limit them, and see what they hold
+    /// Create tenants and brands, limit tenants, and show their usage
     #[command(subcommand)]
     Tenant(tenant::Command),
-    /// Look at upload sessions, and end them
+    /// List, show and end upload sessions
     #[command(subcommand)]
     Session(session::Command),
     /// Print a token for a tenant
     Token(token::Args),
-    /// Run the passes over all uploads by hand, and see what came of them
+    /// Run the passes over all uploads by hand, and show runs, schedule and findings
     #[command(subcommand)]
     Uploads(pass::Command),
-    /// List, retry and drop what waits in the background
+    /// List, retry and drop background jobs
     #[command(subcommand)]
     Job(job::Command),
-    /// Upload files and folders as one batch; resumes what an earlier run left
+    /// Upload files and folders as one batch; resumes where an earlier run stopped
     Push(push::PushArgs),
-    /// Check the record of what happened, and list what operators did
+    /// Verify the recorded history, and list what operators did
     #[command(subcommand)]
     Audit(audit::Command),
-    /// Check a receipt of an upload
+    /// Verify the receipt of an upload
     #[command(subcommand)]
     Receipt(receipt::Command),
     /// Print the OpenAPI document
     Openapi(openapi::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
-    /// Ask a running server whether it lives, or is ready; exits with 1 where it is not
+    /// Check whether a running server is alive, or ready; exits with 1 if it is not
     Health(health::Args),
 }
 
@@ -113,7 +114,7 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// An error as a command says it, with its causes.
+/// Formats an error for the output of a command, with its causes.
 fn said(error: Error) -> String {
     match error {
         Error::Invalid(fields) => fields.into_iter().map(|field| field.detail).collect::<Vec<_>>().join("\n"),
@@ -121,13 +122,13 @@ fn said(error: Error) -> String {
     }
 }
 
-/// Reads the settings and opens what a running server has open too. Makes nothing: a command that is run in the wrong
-/// folder has to say so.
+/// Reads the settings and opens the deployment, also while a server runs. Creates nothing: a command that is run in the
+/// wrong folder must fail.
 async fn open(config: Option<&Path>) -> Result<Engine, String> {
     start::open(settings(config)?).await.map_err(|error| with_causes(&error))
 }
 
-/// The same, and makes the deployment where there is none.
+/// Like [`open`], but creates the deployment if there is none.
 async fn make(config: Option<&Path>) -> Result<Engine, String> {
     start::make(settings(config)?).await.map_err(|error| with_causes(&error))
 }

@@ -4,7 +4,7 @@ use super::{failed, print};
 use crate::error::with_causes;
 use crate::http;
 
-/// Prints the document that a running server answers at /openapi.json.
+/// Prints the document that a running server returns at /openapi.json.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  quaymaster openapi > openapi.json")]
 pub(super) struct Args {}

@@ -24,36 +24,36 @@ Examples:
   quaymaster uploads schedule
   quaymaster uploads findings
 
-A server runs these by its timetable. By hand, a pass is refused while it runs anywhere.
-If the command dies over it, a server finishes it. Exits with 1 where anything failed.")]
+A server runs these passes by its timetable. A pass cannot be started by hand while it runs or waits to run.
+If the command dies during a pass, a server runs the pass again. Exits with 1 if anything failed.")]
 pub(super) enum Command {
-    /// Fail the sessions that nobody goes on with
+    /// Fail sessions that are abandoned, have expired or could not be opened
     DetectAbandoned(RunArgs),
     /// Remove from the store what failed and cancelled sessions left there
     Cleanup(RunArgs),
-    /// Remove from the store what no session explains
+    /// Remove objects and uploads from the store that no session explains
     Orphans(RunArgs),
-    /// Finish what was asked for and cut short
+    /// Finish operations that were cut short, and retry promotions that were given up
     Reconcile(RunArgs),
     /// List runs, newest first
     Runs {
-        /// Only of this pass: detect-abandoned, cleanup, orphans, reconcile
+        /// List only runs of this pass: detect-abandoned, cleanup, orphans, reconcile
         #[arg(long, value_name = "NAME", value_parser = named)]
         pass: Option<Pass>,
-        /// At most this many
+        /// List at most this many
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=4_000))]
         limit: u64,
-        /// A line of JSON for each run
+        /// Print a line of JSON for each run
         #[arg(long)]
         json: bool,
     },
-    /// Show when each pass runs by the timetable, in UTC, and what came of its last run
+    /// Show when each pass runs by the timetable, in UTC, and the outcome of its last run
     Schedule {
-        /// A line of JSON for each pass
+        /// Print a line of JSON for each pass
         #[arg(long)]
         json: bool,
     },
-    /// List what is wrong between rows and store, and waits for somebody or the next run
+    /// List inconsistencies between rows and store that wait for an operator or the next run
     Findings(finding::Args),
 }
 
@@ -65,10 +65,10 @@ Examples, the same for each pass:
 
 --json prints pass, found, done, failed, skipped, dry_run, details, error, and the run's times.")]
 pub(super) struct RunArgs {
-    /// Look and report, change nothing
+    /// Look and report, but change nothing
     #[arg(long)]
     dry_run: bool,
-    /// In place of the age that is set: 90s, 15m, 24h, 7d; 0s is everything at once
+    /// Use this age instead of the configured one: 90s, 15m, 24h, 7d; 0s takes everything
     #[arg(long, value_name = "DURATION", value_parser = age)]
     older_than: Option<TimeDelta>,
     /// Print the run as JSON
@@ -94,7 +94,7 @@ async fn run_one(pass: Pass, args: RunArgs, config: Option<&Path>) -> ExitCode {
         Err(error) => return failed(error),
     };
     if args.older_than.is_some_and(|span| span.is_zero()) {
-        warn("--older-than 0s: nothing is too young, not even what somebody is sending now");
+        warn("--older-than 0s: takes uploads of any age, even those that are being sent now");
     }
     let options = Options { dry_run: args.dry_run, older_than: args.older_than };
     let stop = CancellationToken::new();
@@ -111,10 +111,11 @@ async fn run_one(pass: Pass, args: RunArgs, config: Option<&Path>) -> ExitCode {
     }
 }
 
-/// Asked once, the pass begins with no more rows, and what it has done is recorded. Asked again, the process ends.
+/// On the first signal, the pass starts no more rows, and what it has done is recorded. On the second signal, the process
+/// exits.
 async fn stop_when(mut asked: Stop, stop: CancellationToken) {
     asked.asked().await;
-    warn("stopping; once more to give up");
+    warn("stopping; a second signal exits at once");
     stop.cancel();
     std::process::exit(asked.asked().await.into());
 }
@@ -183,7 +184,7 @@ fn runs_table(runs: &[RunRecord]) -> String {
     table(&titles, &rows)
 }
 
-/// Found, done, failed, skipped, and how it ended.
+/// Returns the counts found, done, failed and skipped, and how the run ended.
 fn outcome(run: &RunRecord) -> [String; 5] {
     let ended = match (&run.error, run.ended_at) {
         (Some(error), _) => error,
@@ -216,7 +217,7 @@ fn timetable_table(passes: &[Status]) -> String {
 
 fn named(name: &str) -> Result<Pass, String> {
     let known = || Pass::ALL.map(Pass::name).join(", ");
-    Pass::named(name).ok_or_else(|| format!("not one of {}", known()))
+    Pass::named(name).ok_or_else(|| format!("must be one of {}", known()))
 }
 
 fn age(text: &str) -> Result<TimeDelta, String> {

@@ -12,7 +12,7 @@ use crate::start;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Check a receipt and print what it attests; exits with 1 where it was forged or changed. Asks nobody
+    /// Verify a receipt and print what it attests; exits with 1 if it was forged or changed. Works offline
     #[command(after_help = "\
 Examples:
   curl -H \"Authorization: Bearer $TOKEN\" $SERVER/app/uploads/$ID/receipt > receipt.json
@@ -22,7 +22,7 @@ Examples:
     Verify {
         /// The server's JSON answer or the bare JWS; - for standard input
         file: PathBuf,
-        /// The keys of `/.well-known/quaymaster-keys.json`; this deployment's own, from its settings, where not given
+        /// The keys of `/.well-known/quaymaster-keys.json`; by default this deployment's own, from its settings
         #[arg(long, value_name = "FILE")]
         keys: Option<PathBuf>,
     },
@@ -43,7 +43,7 @@ fn verify(file: &Path, keys: Option<&Path>, config: Option<&Path>) -> Result<Val
     let keys = match keys {
         Some(path) => {
             let text = read(path)?;
-            serde_json::from_str(&text).map_err(|error| format!("{} is no set of keys: {error}", path.display()))?
+            serde_json::from_str(&text).map_err(|error| format!("{} is not a set of keys: {error}", path.display()))?
         }
         None => own_keys(config)?,
     };

@@ -11,7 +11,7 @@ use crate::error::with_causes;
 use crate::open_files;
 use crate::{start, telemetry};
 
-/// Applies pending migrations, then answers requests until SIGTERM or Ctrl-C, and finishes what runs before it exits.
+/// Applies pending migrations, then answers requests until SIGTERM or Ctrl-C. Finishes running requests before it exits.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -37,7 +37,7 @@ pub(super) async fn run(_: Args, config: Option<&Path>) -> ExitCode {
         Ok(stop) => stop,
         Err(error) => return failed(format_args!("cannot listen for signals: {error}")),
     };
-    // A start that waits, for another replica's migration say, can be given up like any work between two lines.
+    // A start that waits, for example for another replica's migration, can be aborted at any point.
     let started = tokio::select! {
         started = Box::pin(start::start(settings, Clock::default())) => started,
         code = stop.asked() => exit(code.into()),
@@ -55,7 +55,7 @@ pub(super) async fn run(_: Args, config: Option<&Path>) -> ExitCode {
         error!(error = with_causes(&failure), "the server failed");
         return ExitCode::FAILURE;
     }
-    info!("stopping: no new requests, finishing those that run; a second signal ends it at once");
+    info!("stopping: no new requests; running requests finish; a second signal exits at once");
     tokio::select! {
         () = Box::pin(running.stop()) => {}
         code = stop.asked() => exit(code.into()),

@@ -17,7 +17,7 @@ use crate::session::rows::Filter;
 use crate::session::{self, Inspection, Session, state};
 use crate::tenant;
 
-/// The most sessions that one page asks of the database.
+/// Maximum number of sessions on one page from the database.
 const PAGE: u64 = 200;
 
 /// Which session.
@@ -25,7 +25,7 @@ const PAGE: u64 = 200;
 pub(super) struct Which {
     /// The session's id
     id: SessionId,
-    /// Whose it is: a tenant's slug or id; any tenant's where none is named
+    /// The session's tenant: its slug or id; by default any tenant
     #[arg(long, value_name = "SLUG")]
     tenant: Option<String>,
     /// Print JSON
@@ -42,13 +42,13 @@ Examples:
   quaymaster session list --tenant acme --status UPLOADING --status INITIATING --user ann
   quaymaster session list --tenant acme --status FAILED --limit 1000 --json | jq -r .upload_session_id")]
     List {
-        /// Whose: a tenant's slug or id
+        /// The tenant's slug or id
         #[arg(long, value_name = "SLUG")]
         tenant: String,
-        /// INITIATING, UPLOADING, COMPLETED, FAILED or CANCELLED; any where none is named
+        /// INITIATING, UPLOADING, COMPLETED, FAILED or CANCELLED; by default any
         #[arg(long, value_name = "STATE", value_parser = status)]
         status: Vec<Status>,
-        /// Who opened it
+        /// The user who opened the session
         #[arg(long, value_name = "USER")]
         user: Option<String>,
         /// The batch's reference
@@ -57,10 +57,10 @@ Examples:
         /// The file's reference within its batch
         #[arg(long, value_name = "REF")]
         reference: Option<String>,
-        /// How many at most
+        /// List at most this many
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: u64,
-        /// A line of JSON for each session
+        /// Print a line of JSON for each session
         #[arg(long)]
         json: bool,
     },
@@ -72,7 +72,7 @@ Examples:
         #[command(flatten)]
         which: Which,
     },
-    /// Cancel a session; one that has ended stays as it is
+    /// Cancel a session; a session that has ended stays as it is
     #[command(after_help = "\
 Examples:
   quaymaster session cancel 0199d2c4-…")]
@@ -94,7 +94,7 @@ Examples:
 }
 
 fn status(name: &str) -> Result<Status, String> {
-    let known = "INITIATING, UPLOADING, COMPLETED, FAILED or CANCELLED";
+    let known = "must be INITIATING, UPLOADING, COMPLETED, FAILED or CANCELLED";
     state::named(&name.to_ascii_uppercase()).ok_or_else(|| known.to_owned())
 }
 
@@ -102,7 +102,7 @@ fn reason(text: &str) -> Result<String, String> {
     if (1..=500).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
         return Ok(text.to_owned());
     }
-    Err("1 to 500 characters, none of them a control character".to_owned())
+    Err("must be 1 to 500 characters, without control characters".to_owned())
 }
 
 pub(super) async fn run(command: Command, config: Option<&Path>) -> ExitCode {

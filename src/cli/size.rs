@@ -1,9 +1,10 @@
-/// Bytes as people write them: `1048576`, `512MiB`, `10 GiB`, `1.5TB`; units by 1024 with an i, by 1000 without.
+/// Parses a number of bytes such as `1048576`, `512MiB`, `10 GiB` or `1.5TB`. Units count by 1024 with an `i`, by 1000
+/// without.
 ///
 /// # Errors
-/// For a person: what was expected.
+/// A message that says what is expected.
 pub(super) fn bytes(text: &str) -> Result<i64, String> {
-    let wrong = || "a number of bytes, or one with a unit: 512MiB, 10GiB, 1.5TB".to_owned();
+    let wrong = || "must be a number of bytes, with or without a unit: 512MiB, 10GiB, 1.5TB".to_owned();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let unit: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
@@ -21,14 +22,14 @@ pub(super) fn bytes(text: &str) -> Result<i64, String> {
         _ => return Err(wrong()),
     };
     let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
-    // Nine digits behind the point, so that nothing is lost to floating point.
+    // Nine digits after the point, computed with integers, so that floating point loses nothing.
     if part.len() > 9 || part.is_empty() {
         return Err(wrong());
     }
     let whole: u128 = whole.parse().map_err(|_| wrong())?;
     let billionths: u128 = format!("{part:0<9}").parse().map_err(|_| wrong())?;
     let bytes = whole.checked_mul(unit.into()).ok_or_else(wrong)? + billionths * u128::from(unit) / 1_000_000_000;
-    i64::try_from(bytes).map_err(|_| "less than 8 EiB".to_owned())
+    i64::try_from(bytes).map_err(|_| "must be less than 8 EiB".to_owned())
 }
 
 #[cfg(test)]

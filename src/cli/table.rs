@@ -1,4 +1,4 @@
-//! Tables for people, and what is written in them.
+//! Tables for people, and the formats of their cells.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::push::plain;
 
-/// Columns as wide as their widest cell. Those whose title ends in `>` are set to the right, as numbers are.
+/// Formats a table. Each column is as wide as its widest cell. Columns whose title ends in `>` are aligned to the right, for
+/// numbers.
 pub(super) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
     let titles: Vec<(&str, bool)> =
         titles.iter().map(|title| title.strip_suffix('>').map_or((*title, false), |title| (title, true))).collect();
@@ -31,16 +32,16 @@ pub(super) fn time(at: DateTime<Utc>) -> String {
 }
 
 pub(super) fn size(bytes: i64) -> String {
-    // What is counted may be below zero for a moment only; the sign would not help anybody.
+    // A count may be negative for a moment; showing the sign would not help.
     indicatif::BinaryBytes(bytes.max(0).unsigned_abs()).to_string()
 }
 
-/// A line of JSON for each item.
+/// Returns a line of JSON for each item.
 pub(super) fn lines(items: impl Iterator<Item = impl Serialize>) -> String {
     items.map(|item| json!(item).to_string()).collect::<Vec<_>>().join("\n")
 }
 
-/// `-` for what is not there.
+/// Returns `-` for a missing value.
 pub(super) fn or_dash<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> String {
     value.map_or_else(|| "-".to_owned(), text)
 }

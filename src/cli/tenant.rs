@@ -16,33 +16,33 @@ use crate::{start, tenant};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make a tenant and its brands, and print their ids; again: the same ids, new brands added
+    /// Create a tenant and its brands, and print their ids; run again, it prints the same ids and adds new brands
     #[command(after_help = "\
 Examples:
   quaymaster tenant create acme
   quaymaster tenant create acme --brand shoes --brand hats
   quaymaster tenant create acme --bucket acme-uploads      (dedicated strategy)")]
     Create {
-        /// What people call the tenant: 1 to 63 of a-z, 0-9 and inner hyphens
+        /// The tenant's name: 1 to 63 characters of a-z, 0-9 and inner hyphens
         slug: String,
-        /// A brand of the tenant; `main` where none is named
+        /// A brand of the tenant; by default `main`
         #[arg(long, value_name = "SLUG")]
         brand: Vec<String>,
         /// The tenant's own bucket, under the dedicated provision strategy
         #[arg(long, value_name = "NAME")]
         bucket: Option<String>,
     },
-    /// List all tenants with their limits and what they hold
+    /// List all tenants with their limits and usage
     #[command(after_help = "\
 Examples:
   quaymaster tenant list
   quaymaster tenant list --json | jq -r 'select(.suspended_at) | .slug'")]
     List {
-        /// A line of JSON for each tenant
+        /// Print a line of JSON for each tenant
         #[arg(long)]
         json: bool,
     },
-    /// Let a tenant open no new sessions; those that run may finish
+    /// Stop a tenant from opening new sessions; open sessions may finish
     #[command(after_help = "\
 Examples:
   quaymaster tenant suspend acme")]
@@ -68,23 +68,23 @@ Examples:
   quaymaster tenant quota acme --bytes none")]
     Quota {
         slug: String,
-        /// The most bytes that it may hold: 10GiB, 500MB, 1048576, or `none`
+        /// Maximum bytes that the tenant may hold: 10GiB, 500MB, 1048576, or `none`
         #[arg(long, value_name = "SIZE", value_parser = bytes_or_none)]
         bytes: Option<Quota>,
-        /// The most sessions that may be open at a time, or `none`
+        /// Maximum number of sessions that may be open at a time, or `none`
         #[arg(long, value_name = "N", value_parser = number_or_none)]
         live_sessions: Option<Quota>,
         #[arg(long)]
         json: bool,
     },
-    /// Show what a tenant holds, and what happened on each of the last days, in UTC
+    /// Show a tenant's usage, and its sessions on each of the last days, in UTC
     #[command(after_help = "\
 Examples:
   quaymaster tenant usage acme
   quaymaster tenant usage acme --days 7 --json")]
     Usage {
         slug: String,
-        /// 1 to 92, today included
+        /// Number of days, 1 to 92, including today
         #[arg(long, value_name = "N", default_value_t = DAYS_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=DAYS_MAX))]
         days: u64,
         #[arg(long)]
@@ -92,7 +92,7 @@ Examples:
     },
 }
 
-/// A limit as somebody typed it. clap would take a bare `Option` for an option that may be left out.
+/// A limit from the command line. clap would read a bare `Option` as an argument that may be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Quota(Option<i64>);
 
@@ -104,7 +104,9 @@ fn number_or_none(text: &str) -> Result<Quota, String> {
     let number = |text: &str| text.parse().ok().filter(|number: &i64| *number >= 0);
     match text {
         "none" => Ok(Quota(None)),
-        text => number(text).map(|number| Quota(Some(number))).ok_or_else(|| "a whole number, or none".to_owned()),
+        text => {
+            number(text).map(|number| Quota(Some(number))).ok_or_else(|| "must be a whole number or none".to_owned())
+        }
     }
 }
 
@@ -149,12 +151,12 @@ pub(super) async fn run(command: Command, config: Option<&Path>) -> ExitCode {
 async fn create(engine: &Engine, slug: &str, brand: Vec<String>, bucket: Option<String>) -> Result<String, String> {
     let brands = if brand.is_empty() { vec!["main".to_owned()] } else { brand };
     let created = tenant::create(engine, ACTOR, slug, &brands, bucket.as_deref()).await.map_err(said)?;
-    // A server that does not run makes the bucket when it starts.
+    // If this fails, the next start of the server creates the bucket.
     if let Some(bucket) = &bucket
         && let Err(error) = start::prepare_own_bucket(engine, bucket).await
     {
         warn(format_args!(
-            "a bucket of the embedded store could not be made ready: {}; the next start of the server does it",
+            "the bucket could not be created in the embedded store: {}; the next start of the server creates it",
             with_causes(&error)
         ));
     }
@@ -208,12 +210,12 @@ async fn usage(engine: &Engine, slug: &str, days: u64, json: bool) -> Result<Str
     Ok(format!("{}\n\n{days}", tenants_table(&[standing])))
 }
 
-/// The tenant of this slug or id, for commands on one.
+/// Returns the tenant with this slug or id.
 pub(super) async fn named(engine: &Engine, name: &str) -> Result<entity::tenant::Model, String> {
     match tenant::named_so(engine, name).await {
         Ok(tenant) => Ok(tenant),
         Err(Error::NotFound) => {
-            Err(format!("there is no tenant {name:?}; make it with `quaymaster tenant create {name}`"))
+            Err(format!("there is no tenant {name:?}; create it with `quaymaster tenant create {name}`"))
         }
         Err(error) => Err(said(error)),
     }

@@ -21,19 +21,19 @@ pub(super) struct Args {
     /// The tenant's slug or id
     #[arg(long, value_name = "SLUG", required_unless_present = "operator")]
     tenant: Option<String>,
-    /// For the /admin routes of every tenant, and nothing else
+    /// Make a token for the /admin routes of every tenant, and nothing else
     #[arg(long, conflicts_with_all = ["tenant", "brand", "permission"])]
     operator: bool,
-    /// A brand's slug; all of the tenant's where none is named
+    /// A brand's slug; by default all brands of the tenant
     #[arg(long, value_name = "SLUG")]
     brand: Vec<String>,
     /// Recorded as `created_by`
     #[arg(long, default_value = "local", value_parser = user)]
     user: String,
-    /// `*` (all but operator) where none is named
+    /// A permission; by default `*` (all but operator)
     #[arg(long, value_name = "NAME", value_parser = permission)]
     permission: Vec<String>,
-    /// How long it is good for: 90s, 15m, 8h, 30d
+    /// How long the token is valid: 90s, 15m, 8h, 30d
     #[arg(long, default_value = "1h", value_parser = ttl)]
     ttl: Duration,
 }
@@ -49,7 +49,7 @@ async fn token(args: Args, config: Option<&Path>) -> Result<String, String> {
     let engine = open(config).await?;
     let auth = &engine.settings.auth;
     let secret =
-        auth.jwt_secret.as_ref().ok_or("there is no JWT_SECRET to sign with: tokens come from your own issuer")?;
+        auth.jwt_secret.as_ref().ok_or("there is no JWT_SECRET to sign with: get tokens from your own issuer")?;
     let (tenant, brands) = match &args.tenant {
         None => (None, Brands::All),
         Some(slug) => {
@@ -97,16 +97,16 @@ fn permission(name: &str) -> Result<String, String> {
     if known.contains(&name) {
         return Ok(name.to_owned());
     }
-    Err(format!("not one of {}", known.join(", ")))
+    Err(format!("must be one of {}", known.join(", ")))
 }
 
-/// One whole number and its unit: `90s`, `15m`, `8h`, `30d`.
+/// Parses one whole number with its unit: `90s`, `15m`, `8h`, `30d`.
 fn ttl(text: &str) -> Result<Duration, String> {
     let number = text.strip_suffix(['s', 'm', 'h', 'd']).unwrap_or_default();
     if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err("a whole number and s, m, h or d, such as 8h".to_owned());
+        return Err("must be a whole number with s, m, h or d, such as 8h".to_owned());
     }
-    duration(text).and_then(|ttl| if ttl.is_zero() { Err("1s or more".to_owned()) } else { Ok(ttl) })
+    duration(text).and_then(|ttl| if ttl.is_zero() { Err("must be at least 1s".to_owned()) } else { Ok(ttl) })
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Where statements go: to a connection of one of the pools, once it is the asker's turn.
+//! Runs statements on a connection of one of the pools, once it is the caller's turn.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use sea_orm::{
 use super::postgres;
 use crate::turns::{Party, Place, Turns};
 
-/// Runs single statements, each on whichever connection of its pool is free.
+/// Runs single statements, each on any free connection of its pool.
 #[derive(Clone, Debug)]
 pub struct Conn {
     pool: Pool,
-    /// In front of the pool; a statement passes all of them in order.
+    /// A statement passes all of these in order before it gets a connection of the pool.
     turns: Vec<Arc<Turns>>,
     party: Party,
 }
@@ -27,7 +27,7 @@ pub(super) enum Pool {
     Postgres(postgres::Pool),
 }
 
-/// What one statement or transaction holds of [`Turns`].
+/// The places that one statement or transaction holds in its [`Turns`].
 pub(super) type Places = Vec<Place>;
 
 impl Conn {
@@ -35,13 +35,13 @@ impl Conn {
         Self { pool, turns: vec![turns], party: None }
     }
 
-    /// The same with turns to pass before its own.
+    /// Returns the same with these turns to pass before its own.
     pub(super) fn behind(&self, turns: Arc<Turns>) -> Self {
         Self { turns: std::iter::once(turns).chain(self.turns.iter().cloned()).collect(), ..self.clone() }
     }
 
-    /// The same in a tenant's name: where others ask as well, tenants take turns. Without one it is the server itself
-    /// that asks.
+    /// Returns the same on behalf of a tenant: if others ask as well, tenants take turns. Without a tenant the server itself
+    /// asks.
     pub fn of(&self, tenant: TenantId) -> Self {
         Self { party: Some(tenant), ..self.clone() }
     }
@@ -50,7 +50,8 @@ impl Conn {
         &self.pool
     }
 
-    /// The pool alone, without turns and without limits: for migrations, and for tests that look at its connections.
+    /// Returns the pool alone, without turns and without limits: for migrations, and for tests that inspect its
+    /// connections.
     pub fn bare(&self) -> DatabaseConnection {
         match &self.pool {
             Pool::Sqlite(pool) => pool.clone(),
@@ -58,7 +59,7 @@ impl Conn {
         }
     }
 
-    /// Waits for the asker's turn.
+    /// Waits for the caller's turn.
     pub(super) async fn enter(&self) -> Result<Places, DbErr> {
         let mut places = Vec::with_capacity(self.turns.len());
         for turns in &self.turns {

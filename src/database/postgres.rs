@@ -1,10 +1,10 @@
-//! Connections to PostgreSQL, on which nobody waits without an end.
+//! Connections to PostgreSQL, on which every wait has a limit.
 //!
-//! A connection may fall silent without closing: a power cut, a NAT that forgot it, a balancer that was replaced. And a
-//! future that is dropped in the middle of a statement leaves a connection of which nobody knows how it stands: sqlx
-//! puts it back into its pool after a ping that it waits for without a limit, and after a BEGIN even in the middle of a
-//! transaction that nobody ends. So each step has a limit here, and a connection goes back only where all that was begun
-//! on it has come to its end. Any other one is closed at once, and its place in the pool is free.
+//! A connection may fall silent without closing: after a power cut, in a NAT that forgot it, behind a load balancer that
+//! was replaced. And a future that is dropped in the middle of a statement leaves a connection in an unknown state: sqlx
+//! puts it back into its pool after a ping without a timeout, and after a BEGIN even in the middle of a transaction that
+//! nobody ends. So each step has a limit here, and a connection goes back only if everything begun on it has ended. Any
+//! other connection is closed at once, and its place in the pool is free.
 
 mod connections;
 
@@ -31,18 +31,18 @@ use connections::{Connections, Held};
 
 use crate::settings;
 
-/// How long a connection has for the answer to a ping.
+/// How long a connection has to answer a ping.
 const PING: Duration = Duration::from_secs(2);
-/// The server itself ends a statement after `statement_timeout_secs`, and has so long to say so.
+/// The server itself ends a statement after `statement_timeout_secs`; it has this much longer to report that.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long the server lets a transaction lie idle. Ours never wait for anything but the database, so one that does
-/// belongs to a process that is frozen or gone, and others wait for the rows that it has locked.
+/// How long the server lets a transaction stay idle. Ours wait for nothing but the database. So an idle one belongs to a
+/// process that is frozen or gone, and others wait for the rows that it has locked.
 const IDLE_TRANSACTION: Duration = Duration::from_secs(5);
-/// How long a statement waits for a lock. Shorter than that: otherwise each transaction of a frozen process that waits for
-/// another one of it would have the lock after it, and keep others waiting for as long again.
+/// How long a statement waits for a lock. Shorter than [`IDLE_TRANSACTION`]: otherwise, if transactions of a frozen process
+/// wait for each other, the next one would get the lock, and would keep others waiting for as long again.
 const LOCK: Duration = Duration::from_secs(4);
-/// By which the server notices that a process is gone which said nothing: of idle connections within some 25 s, of those
-/// on which an answer is under way within 15 s. A statement whose process has closed its connection ends within 2 s.
+/// Lets the server notice a process that is gone without closing: on idle connections within some 25 s, on those that wait
+/// for the delivery of an answer within 15 s. A statement whose process has closed its connection ends within 2 s.
 const ENDS_OF_LINES: &str = "
     SET tcp_keepalives_idle = '10s';
     SET tcp_keepalives_interval = '5s';
@@ -53,9 +53,9 @@ const ENDS_OF_LINES: &str = "
 /// How the statements of a pool are planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Planning {
-    /// Once for any values.
+    /// Once, for any values.
     Once,
-    /// For the values at hand, each time.
+    /// Each time, for the given values.
     Anew,
 }
 
@@ -68,10 +68,10 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Asks nobody.
+    /// Makes no connection.
     ///
     /// # Errors
-    /// The URL cannot be read.
+    /// The URL is invalid.
     pub(super) fn new(url: &str, settings: &settings::Database) -> Result<Self, sqlx::Error> {
         Ok(Self {
             options: PgConnectOptions::from_str(url)?.application_name("quaymaster"),
@@ -80,7 +80,7 @@ impl Server {
         })
     }
 
-    /// Connects when the first statement comes.
+    /// Returns a pool that connects when the first statement comes.
     pub(super) fn pool(&self, most: u32, planning: Planning) -> Pool {
         let connections = Connections::new(self.options.clone(), self.session(planning), most, self.acquire);
         Pool { connections: Arc::new(connections), limit: self.statement + GRACE }
@@ -104,13 +104,13 @@ fn end_of_idle_transactions() -> String {
     format!("SET idle_in_transaction_session_timeout = '{}s'", IDLE_TRANSACTION.as_secs())
 }
 
-/// By statements and not by parameters of the start, which connection poolers such as PgBouncer refuse.
+/// Sets up a session, by statements and not by startup parameters, which connection poolers such as PgBouncer refuse.
 async fn prepare(connection: &mut PgConnection, session: &str) -> Result<(), sqlx::Error> {
     connection.execute(sqlx::raw_sql(AssertSqlSafe(session.to_owned()))).await?;
-    // Not every system has each of these. Without them, what holds on our side still does.
+    // Not every system has each of these settings. Without them, the limits on our side still hold.
     match connection.execute(sqlx::raw_sql(ENDS_OF_LINES)).await {
         Err(error) if error.as_database_error().is_some() => {
-            debug!(%error, "the server does not watch its connections");
+            debug!(%error, "the server does not support the detection of dead connections");
             Ok(())
         }
         outcome => outcome.map(|_| ()),
@@ -121,22 +121,22 @@ async fn prepare(connection: &mut PgConnection, session: &str) -> Result<(), sql
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
     connections: Arc<Connections>,
-    /// For a statement, and for begin and commit.
+    /// Time limit of a statement, and of begin and commit.
     limit: Duration,
 }
 
 impl Pool {
-    /// Connects once, to see whether anybody answers.
+    /// Connects once, to test whether the database answers.
     pub(super) async fn connect(&self) -> Result<(), DbErr> {
         self.lend().await.map(drop)
     }
 
-    /// A connection like the pool's, beside it and without the limits that steps have here.
+    /// Returns a connection like the pool's, outside of it and without the limits that steps have here.
     pub(super) fn bare(&self) -> DatabaseConnection {
         SqlxPostgresConnector::from_sqlx_postgres_pool(self.beside(self.connections.session().to_owned()))
     }
 
-    /// A connection beside the pool's whose statements may wait for ever, for a listener.
+    /// Returns a connection outside of the pool for a listener: its statements may wait for ever.
     pub(super) fn for_listener(&self) -> PgPool {
         self.beside(end_of_idle_transactions())
     }
@@ -154,7 +154,7 @@ impl Pool {
         self.begin_with("BEGIN").await
     }
 
-    /// Begins a transaction that reads, all of one moment. It may lie idle: nobody waits for it.
+    /// Begins a transaction whose reads all see one moment. It may stay idle: nobody waits for it.
     pub(super) async fn snapshot(&self) -> Result<Transaction, DbErr> {
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL idle_in_transaction_session_timeout = 0";
         self.begin_with(begin).await
@@ -162,8 +162,8 @@ impl Pool {
 
     async fn begin_with(&self, statement: &'static str) -> Result<Transaction, DbErr> {
         let mut lent = self.lend().await?;
-        // Before the step: of several statements in one, BEGIN may have been done and a later one refused, and then the
-        // connection must be rolled back before anybody else has it.
+        // Before the step: of several statements in one, BEGIN may succeed and a later one fail. Then the connection must
+        // be rolled back before its next use.
         lent.is_in_transaction = true;
         lent.step(statement).await?;
         Ok(Transaction(Mutex::new(lent)))
@@ -185,25 +185,26 @@ impl Pool {
     }
 }
 
-/// A connection out of its pool.
+/// A connection taken from its pool.
 #[derive(Debug)]
 struct Lent {
-    /// Until it is dropped.
+    /// `Some` until this is dropped.
     held: Option<Held>,
     connections: Arc<Connections>,
     limit: Duration,
-    /// Something was begun on it that has not come to its end.
+    /// Something begun on the connection has not ended.
     is_under_way: bool,
     is_in_transaction: bool,
-    /// A statement of the transaction has failed: PostgreSQL answers its COMMIT with a ROLLBACK, which is no error.
+    /// A statement of the transaction has failed: PostgreSQL would answer its COMMIT with a ROLLBACK, without an error.
     has_failed: bool,
 }
 
 impl Lent {
-    /// For one step, whose outcome goes to [`Lent::settle`]. A step that is dropped before has no outcome.
+    /// Returns the connection for one step, whose outcome must go to [`Lent::settle`]. A step that is dropped before has no
+    /// outcome.
     fn take_up(&mut self) -> Result<&mut PgConnection, DbErr> {
         if self.is_under_way {
-            // After a silence there is no next step, on a connection that may yet answer to the last one.
+            // No further step after a timeout: the connection may still deliver the answer to the last one.
             return Err(query_error(silence()));
         }
         self.is_under_way = true;
@@ -212,13 +213,13 @@ impl Lent {
 
     fn settle<T>(&mut self, outcome: Result<Result<T, sqlx::Error>, Elapsed>) -> Result<T, sqlx::Error> {
         let outcome = outcome.unwrap_or_else(|_| Err(silence()));
-        // A refusal of the server's is an orderly end.
+        // An error reported by the server is an orderly end of the step.
         self.is_under_way = outcome.as_ref().is_err_and(|error| error.as_database_error().is_none());
         self.has_failed |= self.is_in_transaction && outcome.is_err();
         outcome
     }
 
-    /// A step of a transaction, which is not kept prepared.
+    /// Runs a step of a transaction, which is not kept prepared.
     async fn step(&mut self, sql: &'static str) -> Result<(), DbErr> {
         let done = timeout(self.limit, self.take_up()?.execute(sql)).await;
         self.settle(done).map(drop).map_err(query_error)
@@ -248,7 +249,7 @@ impl Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         match self.held.take() {
-            // Closes it here and now. To say goodbye would be one more step to wait for.
+            // Closes it at once. A graceful close would be one more step to wait for.
             held if self.is_under_way => drop(held),
             Some(held) if self.is_in_transaction => {
                 drop(self.connections.home().spawn(roll_back(held, Arc::clone(&self.connections))));
@@ -259,20 +260,20 @@ impl Drop for Lent {
     }
 }
 
-/// Where it does not answer in time, it is closed by being dropped.
+/// Rolls back and gives the connection back. If the connection does not answer in time, dropping it closes it.
 async fn roll_back(mut held: Held, connections: Arc<Connections>) {
     if matches!(timeout(PING, held.connection.execute("ROLLBACK")).await, Ok(Ok(_))) {
         connections.give_back(held);
     }
 }
 
-/// A transaction on PostgreSQL. Dropped, it is rolled back a moment later.
+/// A transaction on PostgreSQL. If it is dropped, it is rolled back a moment later.
 #[derive(Debug)]
 pub(super) struct Transaction(Mutex<Lent>);
 
 impl Transaction {
     /// # Errors
-    /// Also where a statement has failed before, though nobody has minded: nothing is committed then.
+    /// Also if an earlier statement failed and its error was ignored: then nothing is committed.
     pub(super) async fn commit(mut self) -> Result<(), DbErr> {
         if self.0.get_mut().has_failed {
             return Err(DbErr::Custom("a statement of the transaction has failed: it cannot be committed".to_owned()));
@@ -338,13 +339,13 @@ impl ConnectionTrait for Pool {
     }
 }
 
-/// Kept prepared on the connection, as sea-orm has it.
+/// Returns a query that is kept prepared on the connection, as in sea-orm.
 fn query(statement: Statement) -> sqlx::query::Query<'static, Postgres, SqlxValues> {
     let values = statement.values.unwrap_or_else(|| Values(Vec::new()));
     sqlx::query_with(AssertSqlSafe(statement.sql), SqlxValues(values))
 }
 
-/// That nobody has answered.
+/// The error for an answer that did not come in time.
 pub(super) fn silence() -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the database did not answer in time"))
 }

@@ -1,5 +1,5 @@
-//! This deployment: whether it can work, and the buckets that are its own. A bucket shared with another one by mistake is
-//! not cleaned.
+//! This deployment: whether it is ready, and which buckets it owns. A bucket that it shares with another deployment by
+//! mistake is not cleaned.
 
 mod own;
 mod ready;

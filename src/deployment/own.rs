@@ -12,18 +12,18 @@ use crate::settings::ProvisionStrategy;
 use crate::storage::{self, Kind, Location, Op};
 use crate::{session, tenant};
 
-/// A marker has some sixty bytes; more than these is none.
+/// A marker has about 60 bytes; a larger object is not a marker.
 const MARKER_BYTES_MAX: i64 = 4_096;
-/// How long a start waits for its buckets to be marked. The passes see to what is left.
+/// How long a start waits for its buckets to be marked. The passes mark the rest.
 const MARK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What stands in a marker.
+/// The content of a marker.
 #[derive(Debug, Serialize, Deserialize)]
 struct Marker {
     deployment_id: Uuid,
 }
 
-/// The id of this deployment, made the first time that somebody asks.
+/// Returns the id of this deployment. The first call creates it.
 pub async fn id(engine: &Engine) -> Result<Uuid> {
     if let Some(id) = rows::find(engine.db.conn()).await? {
         return Ok(id);
@@ -32,7 +32,7 @@ pub async fn id(engine: &Engine) -> Result<Uuid> {
     rows::find(engine.db.conn()).await?.ok_or(Error::NotFound)
 }
 
-/// Every bucket in use: the shared one, the tenants' own, and those that sessions name which are not over and cleared.
+/// Returns every bucket in use: the shared one, the tenants' own, and those of sessions that are not ended and cleared.
 pub async fn buckets(engine: &Engine) -> Result<BTreeSet<String>> {
     let mut buckets: BTreeSet<String> = tenant::buckets(engine).await?.into_iter().collect();
     if engine.settings.storage.provision_strategy == ProvisionStrategy::Shared {
@@ -42,27 +42,28 @@ pub async fn buckets(engine: &Engine) -> Result<BTreeSet<String>> {
     Ok(buckets)
 }
 
-/// Makes sure that this bucket's uploads are this deployment's to delete. A bucket without a marker gets one.
+/// Checks that this deployment may delete the bucket's uploads. Marks a bucket that has no marker.
 ///
 /// # Errors
-/// [`Error::ForeignBucket`] where the marker is another deployment's, or cannot be read. [`Error::Storage`] where the
-/// store does not answer or there is no such bucket.
+/// [`Error::ForeignBucket`] if the marker is another deployment's or cannot be parsed. [`Error::Storage`] if the store does
+/// not answer or there is no such bucket.
 pub async fn must_own(engine: &Engine, bucket: &str) -> Result<()> {
     let mine = id(engine).await?;
     let at = Location::owner(bucket);
     let owner = match owner(engine, &at).await? {
         Some(owner) => owner,
         None => {
-            // Not every store honours the condition below, and one old answer must not give away another's bucket.
+            // Not every store honours the condition below, and one stale answer must not let this deployment take another's
+            // bucket.
             if !engine.storage.is_gone(&at).await? {
-                // It may have been made a moment ago, by another replica.
-                let unread = || storage::Error::unclear(Op::Get, format!("{} is there, and is not read", at.key));
+                // Another replica may have created it a moment ago.
+                let unread = || storage::Error::unclear(Op::Get, format!("{} exists, but was not read", at.key));
                 let owner = owner(engine, &at).await?.ok_or_else(unread)?;
                 return judge(bucket, &owner, mine);
             }
             let marker = serde_json::to_vec(&Marker { deployment_id: mine }).expect("an id is JSON");
             engine.storage.put_if_absent(&at, &marker).await?;
-            // Another deployment may have been quicker, and not every store honours the condition.
+            // Another deployment may have been faster, and not every store honours the condition.
             let gone = || storage::Error { op: Op::Get, kind: Kind::NotFound, code: format!("no {}", at.key) };
             owner(engine, &at).await?.ok_or_else(gone)?
         }
@@ -84,7 +85,7 @@ pub async fn refuse_foreign(engine: &Engine, bucket: &str) -> Result<()> {
 /// Marks every bucket in use, best effort: a start does not depend on the store.
 pub async fn mark(engine: &Engine) {
     if tokio::time::timeout(MARK_TIMEOUT, mark_each(engine)).await.is_err() {
-        warn!("the buckets could not be marked in time; the first pass will");
+        warn!("the buckets could not be marked in time; the first pass will mark them");
     }
 }
 
@@ -101,13 +102,13 @@ async fn mark_each(engine: &Engine) {
             Ok(()) => {}
             Err(error @ Error::ForeignBucket { .. }) => error!(%error, "nothing will be deleted in this bucket"),
             Err(error) => {
-                warn!(bucket, error = with_causes(&error), "the bucket could not be marked; the first pass will")
+                warn!(bucket, error = with_causes(&error), "the bucket was not marked; the first pass will mark it")
             }
         }
     }
 }
 
-/// What the marker says; `None` where there is none.
+/// Returns the owner that the marker names; `None` if there is no marker.
 async fn owner(engine: &Engine, at: &Location) -> Result<Option<String>> {
     match engine.storage.read(at, MARKER_BYTES_MAX).await {
         Ok(bytes) => Ok(Some(match serde_json::from_slice::<Marker>(&bytes) {

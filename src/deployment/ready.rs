@@ -12,9 +12,9 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::storage;
 
-/// What was found is not looked for again for so long, whoever asks: health checks need no token.
+/// How long a result is reused for all callers: health checks need no token.
 const KEPT: Duration = Duration::from_secs(3);
-/// How long the database may take for its write. A writer of SQLite waits its turn among those of the requests.
+/// How long the database may take for its write. On SQLite the write waits its turn among those of the requests.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Whether database and store do what a request needs.
@@ -27,9 +27,9 @@ pub struct Readiness {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     Well,
-    /// No answer, no write, no space: it may pass.
+    /// No answer, no write or no space. This may pass.
     Unavailable,
-    /// What is tried meets a damaged place in the database's own files. It does not pass.
+    /// The check meets a damaged place in the database's own files. This does not pass.
     Damaged,
 }
 
@@ -39,14 +39,14 @@ impl Readiness {
     }
 }
 
-/// What was found last, and when; at most one look at a time.
+/// The last result and its time. At most one check runs at a time.
 #[derive(Debug, Default)]
 pub struct LastLook {
     found: Mutex<Option<(Instant, Readiness)>>,
     damage: OnceLock<Damage>,
 }
 
-/// The database's own files are damaged: somebody has met a place in them that cannot be read. Remembered until a restart.
+/// Damage to the database's own files: a statement has met a place in them that cannot be read. Remembered until a restart.
 #[derive(Clone, Debug)]
 pub struct Damage {
     pub since: DateTime<Utc>,
@@ -54,13 +54,13 @@ pub struct Damage {
 }
 
 impl LastLook {
-    /// What is known of the damage of the database's file; `None` where nobody has met any since this process began.
+    /// Returns the first damage that was met since this process started; `None` if there was none.
     pub fn damage(&self) -> Option<&Damage> {
         self.damage.get()
     }
 }
 
-/// Remembers an error that only a damaged file gives, for operators to find; any other is none of its business.
+/// Remembers an error that only a damaged file causes, for operators to find. Ignores all other errors.
 pub fn heed(engine: &Engine, cause: &DbErr) {
     if is_damaged(cause) {
         engine.looked.damage.get_or_init(|| {
@@ -70,8 +70,8 @@ pub fn heed(engine: &Engine, cause: &DbErr) {
     }
 }
 
-/// Tries what a request needs: a write in the database, and one in the embedded store; of any other store, where a write
-/// may cost, an answer. Within about three seconds; an answer may be as old.
+/// Tries what a request needs: a write to the database, and a write to the embedded store. Any other store, where a write
+/// may cost money, must only answer. Takes about three seconds at most; the result may be as old.
 pub async fn ready(engine: &Engine) -> Readiness {
     let mut last = engine.looked.found.lock().await;
     if let Some((_, found)) = last.filter(|(at, _)| at.elapsed() < KEPT) {
@@ -83,12 +83,12 @@ pub async fn ready(engine: &Engine) -> Readiness {
     }
     let found = Readiness { database: database_health(&database), store: health(&store) };
     let before = last.map(|(_, found)| found);
-    // An outage is told once, and its end.
+    // The start and the end of an outage are logged once each.
     if before.unwrap_or(found) != found || (before.is_none() && !found.is_ready()) {
         match (&database, &store) {
-            (Ok(()), Ok(())) => info!("database and store do what a request needs again"),
-            (Err(error), _) => warn!(%error, "the database does not do what a request needs"),
-            (Ok(()), Err(error)) => warn!(%error, "the store does not do what a request needs"),
+            (Ok(()), Ok(())) => info!("the database and the store are ready again"),
+            (Err(error), _) => warn!(%error, "the database is not ready"),
+            (Ok(()), Err(error)) => warn!(%error, "the store is not ready"),
         }
     }
     *last = Some((Instant::now(), found));
@@ -97,7 +97,7 @@ pub async fn ready(engine: &Engine) -> Readiness {
 
 async fn database(engine: &Engine) -> Result<()> {
     let look = async {
-        // The row is there from the first time on that somebody asks for it.
+        // Creates the row on the first call; the write updates it.
         super::id(engine).await?;
         rows::try_write(&engine.db, engine.clock.now()).await
     };
@@ -115,7 +115,8 @@ async fn store(engine: &Engine) -> Result<(), storage::Error> {
     engine.storage.try_write(bucket).await
 }
 
-/// By the probe alone: a damaged page that one tenant's request has met must not take the server from all the others.
+/// Judged by this check alone: a damaged page that one tenant's request has met must not take the server away from all
+/// others.
 fn database_health(found: &Result<()>) -> Health {
     match found {
         Err(Error::Db(cause)) if is_damaged(cause) => Health::Damaged,

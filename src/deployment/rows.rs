@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::database::{Database, db_error};
 use crate::error::Result;
 
-/// The one row's.
+/// The id of the only row.
 const ID: i32 = 1;
 
 pub(super) async fn find(conn: &impl ConnectionTrait) -> Result<Option<Uuid>> {
@@ -23,7 +23,7 @@ pub(super) async fn insert(db: &Database, now: DateTime<Utc>) -> Result<()> {
     insert.exec_without_returning(db.write_conn()).await.map(drop).map_err(db_error)
 }
 
-/// A commit like any other, for whoever wants to know whether there can be one.
+/// Commits a write, to find out whether the database accepts commits.
 pub(super) async fn try_write(db: &Database, now: DateTime<Utc>) -> Result<()> {
     let written = Entity::update_many()
         .col_expr(Column::WrittenAt, Expr::value(now))

@@ -1,10 +1,10 @@
-//! The chains that tie a session's events together, and all that operators did: whoever has no key cannot change, remove
-//! or insert one unseen.
+//! The hash chains over a session's events and over the operators' actions. Without the key, nobody can change, remove or
+//! insert an entry unnoticed.
 //!
-//! Each event makes a new head of the head before it and of itself, by HMAC-SHA-256 under the server's key. The head
-//! stands on the session's row, or for what operators did in `operator_chain`, where the same UPDATE that counts the event
-//! moves it on; the event's own row keeps a digest of it, from which no earlier head can be had back, so that the last
-//! events cannot be cut off either.
+//! Each event computes a new head from the head before it and from its own content, with HMAC-SHA-256 under the server's
+//! key. The head is stored on the session's row, or in `operator_chain` for operators' actions; the UPDATE that counts the
+//! event also replaces the head. The event's own row keeps only a digest of its head, from which the head cannot be
+//! recovered. So the last events cannot be cut off either.
 
 use std::fmt;
 
@@ -18,10 +18,10 @@ use serde_json::{Map, Value, json};
 use super::place::{KEY_BYTES, Places};
 use crate::session::state;
 
-/// Bytes of a head, of a MAC, and of the seed of a signing key.
+/// Length in bytes of a head, a MAC and the seed of a signing key.
 pub const LINK_BYTES: usize = 32;
 
-/// What is made of the server's audit key.
+/// The keys derived from the server's audit key.
 #[derive(Clone)]
 pub struct Keys {
     chain: hmac::Key,
@@ -35,7 +35,7 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// What an event says; with the place that it has in its session, all of its row but the MAC.
+/// The content of an event. The MAC covers it, with the tenant, the session and the event's number, but not `position`.
 #[derive(Clone, Debug)]
 pub struct Entry<'a> {
     pub event: &'a str,
@@ -43,20 +43,20 @@ pub struct Entry<'a> {
     pub to: Option<Status>,
     /// A token's `sub`, `system`, or `cli` for a command.
     pub actor: &'a str,
-    /// `None` in events of before there were kinds.
+    /// `None` in events recorded before actor kinds existed.
     pub actor_kind: Option<ActorKind>,
     pub reason: Option<FailureReason>,
-    /// A JSON object of texts, whole numbers and booleans: what other numbers look like in JSON is not one thing.
+    /// A JSON object of strings, integers and booleans. Other numbers are excluded: their JSON text is not unique.
     pub details: Value,
     pub at: DateTime<Utc>,
 }
 
-/// What an event adds to its chain.
+/// The new head and the MAC that one entry adds to its chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// For the session's row, or that of the operators' chain.
+    /// Stored on the session's row, or on the row of the operators' chain.
     pub head: Vec<u8>,
-    /// For the event's, or the action's.
+    /// Stored on the event's row, or on the action's.
     pub mac: Vec<u8>,
 }
 
@@ -69,40 +69,41 @@ impl KeyType for Seed {
 }
 
 impl Keys {
-    /// Derives the keys by HKDF (RFC 5869), one for each use. The secret has 32 bytes or more.
+    /// Derives one key for each use with HKDF (RFC 5869). `secret` should have at least 32 bytes; this is not checked here.
     pub fn new(secret: &str) -> Self {
         let key = Salt::new(HKDF_SHA256, b"quaymaster audit v1").extract(secret.as_bytes());
-        let chain = key.expand(&[b"event chain"], hmac::HMAC_SHA256).expect("32 bytes are few").into();
+        let chain = key.expand(&[b"event chain"], hmac::HMAC_SHA256).expect("HKDF can output 32 bytes").into();
         let mut receipt_seed = [0; LINK_BYTES];
-        let seed = key.expand(&[b"receipt signature"], Seed).expect("32 bytes are few");
-        seed.fill(&mut receipt_seed).expect("it has the length that was asked for");
+        let seed = key.expand(&[b"receipt signature"], Seed).expect("HKDF can output 32 bytes");
+        seed.fill(&mut receipt_seed).expect("it has the requested length");
         let mut place_key = [0; KEY_BYTES];
-        let seed = key.expand(&[b"places of live events"], Seed).expect("32 bytes are few");
-        seed.fill(&mut place_key).expect("it has the length that was asked for");
+        let seed = key.expand(&[b"places of live events"], Seed).expect("HKDF can output 32 bytes");
+        seed.fill(&mut place_key).expect("it has the requested length");
         Self { chain, receipt_seed, places: Places::new(&place_key) }
     }
 
-    /// Of the key pair that signs receipts.
+    /// Returns the seed of the key pair that signs receipts.
     pub fn receipt_seed(&self) -> &[u8; LINK_BYTES] {
         &self.receipt_seed
     }
 
-    /// The id of the event at this place, for the tenant's readers: opaque, and good with every process that has the key.
+    /// Returns the id of the event at this place, for the tenant's readers. It is opaque; every process with the same key
+    /// can resolve it.
     pub fn event_id(&self, tenant: TenantId, place: i64) -> String {
         self.places.of_event(tenant, place)
     }
 
-    /// An id for a reader that begins after this place and has seen no event yet; another one each time.
+    /// Returns an id for a reader that begins after this place and has seen no event yet. It differs at each call.
     pub fn beginning_id(&self, tenant: TenantId, place: i64) -> String {
         self.places.of_beginning(tenant, place)
     }
 
-    /// The place that an id of this tenant's stands for; `None` for any other text.
+    /// Returns the place behind an id issued to this tenant; `None` for any other text.
     pub fn place(&self, tenant: TenantId, id: &str) -> Option<i64> {
         self.places.open(tenant, id)
     }
 
-    /// The head of a session that has no event yet.
+    /// Returns the head of a session that has no event yet.
     pub fn genesis(&self, tenant: TenantId, session: SessionId) -> Vec<u8> {
         let mut context = self.context(b"genesis");
         context.update(tenant.0.as_bytes());
@@ -110,7 +111,7 @@ impl Keys {
         context.sign().as_ref().to_vec()
     }
 
-    /// The link that event number `seq` adds to a chain that ends in `head`.
+    /// Returns the link that event number `seq` adds to a chain that ends in `head`.
     pub fn link(&self, head: &[u8], tenant: TenantId, session: SessionId, seq: i32, entry: &Entry<'_>) -> Link {
         let facts = json!([
             tenant,
@@ -127,8 +128,8 @@ impl Keys {
         self.after(b"event", head, with_kind(facts, entry.actor_kind))
     }
 
-    /// The link that an operator's action adds to the chain of all of them, which ends in `head`, and is empty before the
-    /// first one. Of all of the row but the MAC.
+    /// Returns the link that an operator's action adds to the operators' chain, which ends in `head`; `head` is empty
+    /// before the first action. Covers the whole row except the MAC.
     pub fn action(&self, head: &[u8], row: &operator_action::Model) -> Link {
         let facts =
             json!([row.seq, row.at.timestamp_micros(), row.actor, row.action, row.tenant_id, canonical(&row.details),]);
@@ -144,14 +145,14 @@ impl Keys {
         Link { head, mac }
     }
 
-    /// A MAC over facts that stand alone, such as those of a tombstone. `what` keeps kinds of facts apart.
+    /// Returns a MAC over facts outside of any chain, such as those of a tombstone. `what` keeps kinds of facts apart.
     pub fn seal(&self, what: &str, facts: &Value) -> Vec<u8> {
         let mut context = self.context(what.as_bytes());
         context.update(canonical(facts).to_string().as_bytes());
         context.sign().as_ref().to_vec()
     }
 
-    /// The MAC of what is left of a deleted session: of all of its row but the MAC itself.
+    /// Returns the MAC of a deleted session's tombstone. Covers the whole row except the MAC.
     pub fn tombstone(&self, row: &upload_tombstone::Model) -> Vec<u8> {
         let facts = json!([
             row.tenant_id,
@@ -165,7 +166,7 @@ impl Keys {
         self.seal("tombstone", &facts)
     }
 
-    /// The MAC of a block of pruned places.
+    /// Returns the MAC of a block of pruned places.
     pub fn pruned_places(&self, row: &pruned_places::Model) -> Vec<u8> {
         self.seal("pruned places", &json!([row.block, hex::encode(&row.places)]))
     }
@@ -178,12 +179,12 @@ impl Keys {
     }
 }
 
-/// What an event's row keeps of the head that it made.
+/// Returns the digest of a head that is stored as the event's MAC.
 pub fn mac_of(head: &[u8]) -> Vec<u8> {
     digest::digest(&digest::SHA256, head).as_ref().to_vec()
 }
 
-/// The facts with the actor's kind as the last one; those of before there were kinds are one fewer, and stay as they were.
+/// Appends the actor's kind to the facts. Entries recorded before kinds existed have no such fact, so their MACs stay valid.
 fn with_kind(mut facts: Value, kind: Option<ActorKind>) -> Value {
     if let (Value::Array(facts), Some(kind)) = (&mut facts, kind) {
         facts.push(json!(kind.name()));
@@ -191,7 +192,7 @@ fn with_kind(mut facts: Value, kind: Option<ActorKind>) -> Value {
     facts
 }
 
-/// The same value with the members of its objects in order of their names.
+/// Returns the same value with the members of each object sorted by name.
 fn canonical(value: &Value) -> Value {
     match value {
         Value::Object(members) => {
@@ -255,7 +256,8 @@ mod tests {
         assert_ne!(keys.seal("t", &one), keys.seal("u", &one));
     }
 
-    /// Computed with other tools, of rows as they were before there were kinds: these must be verified for good.
+    /// The expected values were computed with other tools, from rows written before kinds existed. Such rows must stay
+    /// verifiable.
     #[test]
     fn what_was_recorded_before_there_were_kinds_has_the_links_of_then() {
         let keys = Keys::new("a key of a server of the version before");

@@ -9,27 +9,27 @@ use crate::engine::Engine;
 use crate::error::{Result, with_causes};
 use crate::storage;
 
-/// The failure of [`Effect::See`].
+/// The event name of a failed [`Effect::See`].
 pub(crate) const UNSEEN: &str = "storage.object_unseen";
 
-/// Something that is asked of the store for a session. Each is recorded by its name, or by its name and `_failed` with the
-/// cause; of [`Effect::Open`], [`Effect::Complete`], [`Effect::See`] and [`Effect::Copy`] only the failure, because what they
-/// achieve is a change of state with an event of its own.
+/// An operation on the store for a session. A success is recorded under the operation's name; a failure under that name and
+/// `_failed` (for [`Effect::See`] under [`UNSEEN`]), with the cause. Of [`Effect::Open`], [`Effect::Complete`],
+/// [`Effect::See`] and [`Effect::Copy`] only failures are recorded: a success is a state change with an event of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Making a multipart upload.
+    /// Opens a multipart upload.
     Open,
-    /// Assembling the object.
+    /// Assembles the object.
     Complete,
-    /// Finding the object that the store has just said that it assembled.
+    /// Looks for the object that the store has just reported as assembled.
     See,
-    /// Copying the object to where its asset is served from.
+    /// Copies the object to where its asset is served from.
     Copy,
-    /// Removing all that a session left, once; the cleanup does it again and looks.
+    /// Removes everything that a session left in the store, once. The cleanup repeats it and verifies it.
     Discard,
-    /// Aborting an upload that another one took the place of.
+    /// Aborts an upload that another one has replaced.
     Abort,
-    /// Removing what no session explains.
+    /// Removes an object or an upload that no session needs.
     RemoveOrphan,
 }
 
@@ -47,10 +47,10 @@ impl Effect {
     }
 }
 
-/// Records on a session what came of an effect; `about` is a JSON object with what the session does not say of it.
+/// Records the outcome of an effect on a session; `about` is a JSON object with details that the session's row lacks.
 ///
-/// Best effort: an effect and its record cannot be one transaction, and the database may be away. A failure that is the
-/// same as what was recorded last is not recorded again: a store that refuses for months would fill the history.
+/// Best effort: an effect and its record cannot share a transaction, and the database may be unavailable. A failure that
+/// equals the last recorded event is not recorded again: a store that refuses for months would fill the history.
 pub(crate) async fn record_effect(
     engine: &Engine,
     seen: &upload_session::Model,
@@ -64,7 +64,7 @@ pub(crate) async fn record_effect(
     let event = match outcome {
         Ok(()) => done,
         Err(error) => {
-            warn!(session.id = %seen.id, event = failed, %error, "the store did not do what was asked of it");
+            warn!(session.id = %seen.id, event = failed, %error, "a store operation failed");
             details["cause"] = json!(error.to_string());
             Some(failed)
         }
@@ -72,11 +72,11 @@ pub(crate) async fn record_effect(
     let Some(event) = event else { return };
     let note = Note { event, actor, details, at: engine.clock.now() };
     if let Err(error) = commit(engine, seen, &note, outcome.is_err()).await {
-        warn!(session.id = %seen.id, event, error = with_causes(&error), "an effect on the store could not be recorded");
+        warn!(session.id = %seen.id, event, error = with_causes(&error), "a store operation could not be recorded");
     }
 }
 
-/// The same of many sessions, for each of which the store did what was asked.
+/// Records an effect that succeeded for each of many sessions, in one transaction. Best effort too.
 pub(crate) async fn record_done(engine: &Engine, seen: &[upload_session::Model], actor: &Actor, effect: Effect) {
     let (Some(event), _) = effect.names() else { return };
     let at = engine.clock.now();
@@ -88,7 +88,7 @@ pub(crate) async fn record_done(engine: &Engine, seen: &[upload_session::Model],
     };
     if let Err(error) = recorded.await {
         let sessions = seen.len();
-        warn!(sessions, event, error = with_causes(&error), "effects on the store could not be recorded");
+        warn!(sessions, event, error = with_causes(&error), "store operations could not be recorded");
     }
 }
 

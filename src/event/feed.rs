@@ -14,26 +14,26 @@ use super::rows::{self, Span};
 use crate::engine::Engine;
 use crate::error::{Result, with_causes};
 
-/// Events that get their places in one transaction, at most.
+/// Maximum number of events that get their places in one transaction.
 pub const BATCH: u32 = 1_000;
-/// While several tenants are at work: those who write wait for each of these transactions.
+/// The same while several tenants are active: writers wait for each of these transactions.
 const BATCH_AMONG_SEVERAL: u32 = 100;
-/// After a commit of this process, so that many commits at once are one batch.
+/// Delay after a commit of this process, so that many simultaneous commits form one batch.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// Where nobody listens, no look comes sooner after another than this, however short `feed.poll_millis` is: giving places
-/// is work beside the requests, and nobody waits for them.
+/// Minimum time between two polls while there are no listeners, however short `feed.poll_millis` is: giving places competes
+/// with the requests, and nobody waits for the places.
 const POLL_UNHEARD: Duration = Duration::from_secs(2);
-/// After a failure.
+/// Delay after a failure.
 const RETRY: Duration = Duration::from_secs(1);
-/// Events that are read at once for those who listen.
+/// Maximum number of events read at once for the listeners.
 pub(super) const PAGE: u64 = 500;
 
-/// Gives the next places, from 1 and without gaps, to at most [`BATCH`] committed events; answers to how many.
+/// Gives the next places, from 1 and without gaps, to at most [`BATCH`] committed events. Returns how many got one.
 ///
-/// Any number of processes may do so at once; they take turns. A session's events get theirs in the order of `seq`.
+/// Any number of processes may do so at once; they take turns. A session's events get their places in the order of `seq`.
 ///
 /// # Errors
-/// [`crate::error::Error::DbUnavailable`] and [`crate::error::Error::Db`]; then nothing was given.
+/// [`crate::error::Error::DbUnavailable`] and [`crate::error::Error::Db`]; then no place was given.
 pub async fn sequence(engine: &Engine) -> Result<u64> {
     if !rows::any_unplaced(engine.db.conn()).await? {
         return Ok(0);
@@ -43,7 +43,7 @@ pub async fn sequence(engine: &Engine) -> Result<u64> {
     let last = rows::take_turn(&tx).await?;
     let places = rows::place(&tx, last, most).await?;
     let count = i64::try_from(places.len()).unwrap_or(i64::MAX);
-    // An event that was deleted between being counted and being written would leave a gap.
+    // An event deleted between the count and the write would leave a gap.
     let whole = places.iter().all(|place| *place <= last + count);
     if places.is_empty() || !whole {
         tx.rollback().await;
@@ -54,7 +54,8 @@ pub async fn sequence(engine: &Engine) -> Result<u64> {
     Ok(count.unsigned_abs())
 }
 
-/// Where the feed begins for those who listen from now on; before [`run`], and before anybody listens.
+/// Sets the hub to the last place given: future listeners hear what comes after it. Must be called before [`run`], and
+/// before there are listeners.
 ///
 /// # Errors
 /// [`crate::error::Error::DbUnavailable`] and [`crate::error::Error::Db`].
@@ -63,7 +64,7 @@ pub async fn begin(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-/// Gives places and tells listeners, until `stop`; then all streams end. Once for each engine.
+/// Gives places and notifies listeners until `stop`, then ends all streams. Must run once for each engine.
 pub async fn run(engine: Engine, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
@@ -72,15 +73,15 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
     engine.hub.close();
 }
 
-/// What there is to do.
+/// Why the loop woke up.
 #[derive(Clone, Copy)]
 enum Wake {
     /// This process has recorded events.
     Committed,
-    /// Another one has, or has given places; or the line to them was down or needs tending, and nobody knows what they
-    /// said. The look comes after it is open: what is said from then on is heard.
+    /// Another process has recorded events or given places. Or the line to other processes was down or needs tending, and
+    /// messages may have been lost. The poll follows once the line is open, so no later message is missed.
     Told,
-    /// Nobody said so, but it is time to look, or there is reason to.
+    /// The poll is due, or a listener has joined.
     Look,
 }
 
@@ -103,19 +104,19 @@ async fn follow(engine: &Engine) {
         let looks = engine.hub.is_heard() || matches!(wake, Wake::Look);
         let done = match wake {
             _ if looks => turn(engine).await,
-            // Those who wait for it may be at another process, which then gives the places.
+            // Listeners may be at another process, which then gives the places.
             Wake::Committed => engine.db.say(rows::CHANNEL).await,
             Wake::Told | Wake::Look => continue,
         };
         let next = Instant::now() + if done.is_err() { RETRY } else { poll(engine) };
         look_at = if looks { next } else { look_at.min(next) };
-        // A failure is told once, not every second of an outage.
+        // A failure is a warning once, not every second of an outage.
         match done {
             Ok(()) => was_well = true,
             Err(error) if was_well => {
                 warn!(
                     error = with_causes(&error),
-                    "events could not be put in order; they will be once the database answers"
+                    "events could not be put in order; retrying until the database answers"
                 );
                 was_well = false;
             }
@@ -124,7 +125,7 @@ async fn follow(engine: &Engine) {
     }
 }
 
-/// How long to wait for a word before looking.
+/// Returns how long to wait for a message before the next poll.
 fn poll(engine: &Engine) -> Duration {
     let poll = Duration::from_millis(engine.settings.feed.poll_millis);
     if engine.hub.is_heard() { poll } else { poll.max(POLL_UNHEARD) }
@@ -140,8 +141,7 @@ async fn sequence_all(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-/// Passes over what happened while nobody listened, which may be much: whoever is the first to listen hears what happens
-/// from here on.
+/// Skips what happened while nobody listened, which may be much: the first listener hears only what happens from here on.
 pub(super) async fn catch_up(engine: &Engine) -> Result<()> {
     if !engine.hub.is_heard() {
         sequence_all(engine).await?;
@@ -150,12 +150,12 @@ pub(super) async fn catch_up(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-/// Tells listeners what has got a place since the last time.
+/// Sends the listeners all events that got a place since the last call.
 async fn publish(engine: &Engine) -> Result<()> {
     let last = rows::last_position(engine.db.conn()).await?;
     while let Some(after) = engine.hub.behind(last) {
         let span = Span { tenant: None, after, until: Some(last), limit: PAGE };
-        // By a key, the place: all readers wait for it, and for no search.
+        // A read by key (the place): all readers wait for it, so it must not wait for searches.
         let page = rows::placed(engine.db.conn(), span).await?;
         // Events may be missing: their sessions were deleted.
         let until = page.last().filter(|_| page.len() as u64 == PAGE).map_or(last, |event| event.position);

@@ -1,4 +1,4 @@
-//! Who listens to events in this process, and what each of them may hear.
+//! The listeners to events in this process, and the events that each of them receives.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fmt, mem};
@@ -11,7 +11,7 @@ use super::feed::PAGE;
 use super::rows::Placed;
 use crate::caller::Caller;
 
-/// What somebody listens to: what they may see, and of that what they asked for.
+/// The events that a listener wants: those that its caller may see, narrowed by the filters.
 #[derive(Clone, Debug)]
 pub struct Interest {
     pub caller: Caller,
@@ -27,7 +27,7 @@ impl Interest {
     }
 }
 
-/// Hands events on as they get their places. It keeps none: what was before is in the table.
+/// Forwards events to listeners as they get their places. Stores none: earlier events are in the table.
 #[derive(Default)]
 pub struct Hub {
     state: Mutex<State>,
@@ -37,10 +37,10 @@ pub struct Hub {
 
 #[derive(Default)]
 struct State {
-    /// The last place that listeners were told of.
+    /// The last place published to listeners.
     published: i64,
     listeners: Vec<Listening>,
-    /// Readers that do not listen yet.
+    /// Holders of seats that do not listen yet.
     behind: Vec<Holder>,
 }
 
@@ -50,14 +50,14 @@ struct Listening {
     to: mpsc::Sender<Arc<Placed>>,
 }
 
-/// What a place is taken for. Each kind has places of its own.
+/// The kind of reader. Each kind has its own seats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reader {
     Stream,
     Wait,
 }
 
-/// Whose place it is.
+/// The reader that holds a seat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Holder {
     reader: Reader,
@@ -65,7 +65,7 @@ struct Holder {
     user: String,
 }
 
-/// How many places of one kind there are: for all, and the share of one tenant and of one user.
+/// How many seats of one kind there are: in all, per tenant and per user.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Places {
     pub(super) all: usize,
@@ -74,20 +74,21 @@ pub(super) struct Places {
 }
 
 impl Listening {
-    /// Hands on what concerns this listener; `false` where it has not taken what it was given before, or is gone.
+    /// Sends the events that concern this listener. Returns `false` if more than `buffer` earlier events are unread, or if
+    /// the listener is gone.
     fn tell(&self, page: &[Arc<Placed>], buffer: usize) -> bool {
         let waiting = self.to.max_capacity() - self.to.capacity();
         if waiting > buffer {
             return false;
         }
-        // There is room for a page beside the buffer.
+        // The channel has room for a page in addition to the buffer.
         let mut wanted = page.iter().filter(|event| self.interest.covers(event));
         wanted.all(|event| self.to.try_send(Arc::clone(event)).is_ok()) && !self.to.is_closed()
     }
 }
 
-/// A place among the readers of this process, until it is dropped. Of one that has begun to listen, the place is free
-/// again as soon as it is cut off: whoever does not read what it is sent may not even notice for a long time.
+/// A seat among the readers of this process, held until it is dropped. Once its holder listens, the seat is free as soon
+/// as the listener is cut off: a reader that does not read may not notice that for a long time.
 pub(super) struct Seat {
     hub: Arc<Hub>,
     holder: Holder,
@@ -103,7 +104,7 @@ impl Drop for Seat {
 }
 
 impl State {
-    /// Those that went away are not noticed otherwise while nothing happens.
+    /// Removes listeners that are gone. While there are no events, nothing else notices them.
     fn forget_gone(&mut self) {
         self.listeners.retain(|listening| !listening.to.is_closed());
     }
@@ -114,7 +115,7 @@ impl State {
         }
     }
 
-    /// Counts anew each time: readers come seldom beside what they are told.
+    /// Counts at each call: new readers are rare compared with events.
     fn has_room(&self, holder: &Holder, places: Places) -> bool {
         let taken = self.listeners.iter().map(|listening| &listening.holder).chain(&self.behind);
         let of_kind = taken.filter(|taken| taken.reader == holder.reader);
@@ -137,7 +138,7 @@ impl fmt::Debug for Hub {
 
 impl Hub {
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it is held, and each change is whole.
+        // Nothing panics while the lock is held, and each change is complete.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -145,17 +146,18 @@ impl Hub {
         self.state().published = published;
     }
 
-    /// Whether anybody in this process waits to hear of events.
+    /// Returns whether this process has listeners.
     pub(super) fn is_heard(&self) -> bool {
         !self.state().listeners.is_empty()
     }
 
-    /// Waits until somebody begins to listen.
+    /// Waits until a listener joins.
     pub(super) async fn joined(&self) {
         self.joined.notified().await;
     }
 
-    /// Where to read on, up to `last`; `None` where everybody knows, also because nobody listens.
+    /// Returns the place after which listeners miss events, up to `last`; `None` if they miss none. Without listeners,
+    /// counts everything up to `last` as published.
     pub(super) fn behind(&self, last: i64) -> Option<i64> {
         let mut state = self.state();
         if state.listeners.is_empty() {
@@ -164,8 +166,8 @@ impl Hub {
         (state.published < last).then_some(state.published)
     }
 
-    /// Tells everybody of these events, which are all up to the place `until`. Whoever still has more than its buffer
-    /// unread from before is cut off, and nobody is waited for.
+    /// Sends these events, which are all up to the place `until`, to the listeners they concern. Cuts off each listener
+    /// that has more earlier events unread than its buffer holds, and waits for none.
     pub(super) fn publish(&self, page: Vec<Placed>, until: i64) {
         let page: Vec<_> = page.into_iter().map(Arc::new).collect();
         let mut state = self.state();
@@ -176,8 +178,8 @@ impl Hub {
         });
     }
 
-    /// Listens from here on; answers the last place that will not be heard of, too. The channel ends where the listener
-    /// is cut off.
+    /// Starts to listen. Returns the last place that the channel does not deliver, and the channel, which ends when the
+    /// listener is cut off.
     pub(super) fn join(
         &self,
         seat: &mut Seat,
@@ -195,7 +197,7 @@ impl Hub {
         (state.published, from)
     }
 
-    /// `None` where all places of the kind are taken, or the caller's tenant or the caller has its share of them.
+    /// Takes a seat; `None` if all seats of the kind are taken, or the caller's tenant or the caller has its share of them.
     pub(super) fn seat(self: &Arc<Self>, reader: Reader, caller: &Caller, places: Places) -> Option<Seat> {
         let holder = Holder { reader, tenant: caller.tenant, user: caller.user().to_owned() };
         let mut state = self.state();
@@ -208,7 +210,7 @@ impl Hub {
         Some(Seat { hub: Arc::clone(self), holder, listens: false })
     }
 
-    /// Ends all streams and waiting, now and from now on.
+    /// Ends all streams and waits, current and future ones.
     pub(crate) fn close(&self) {
         self.closed.cancel();
         self.state().listeners.clear();
@@ -241,7 +243,7 @@ mod tests {
         Interest { caller: caller(tenant, "ann"), batch_reference: None, session: None }
     }
 
-    /// Ann's place for a stream, where there are so many for all alike.
+    /// Takes a seat for a stream of Ann's; `most` is the limit in all, per tenant and per user.
     fn seat(hub: &Arc<Hub>, tenant: TenantId, most: usize) -> Option<Seat> {
         hub.seat(Reader::Stream, &caller(tenant, "ann"), Places { all: most, per_tenant: most, per_user: most })
     }
@@ -278,10 +280,10 @@ mod tests {
         let mut seats: Vec<_> = (0..3).map(|_| seat(&hub, tenant, 3).unwrap()).collect();
         let (began, stuck) = hub.join(&mut seats[0], ann(tenant), 3);
         let (_, mut reading) = hub.join(&mut seats[1], ann(tenant), 3);
-        // Hears of nothing, so nothing waits for it.
+        // Belongs to another tenant: it gets no events, so none stay unread.
         let (_, elsewhere) = hub.join(&mut seats[2], ann(TenantId::new()), 3);
         assert!(began == 0 && seat(&hub, tenant, 3).is_none());
-        // However many come at once: a reader that has read all before has time for them.
+        // A reader that has read everything before has room for a whole page at once.
         let many = 1..=i64::try_from(PAGE).unwrap();
         hub.publish(page(tenant, many.clone()), *many.end());
         for place in many.clone() {
@@ -289,11 +291,11 @@ mod tests {
         }
         hub.publish(page(tenant, 501..=502), 502);
         assert_eq!(hub.state().listeners.len(), 2);
-        // Its seat is free, though it has not noticed anything.
+        // The seat is free, although the reader has not noticed anything yet.
         assert!(seat(&hub, tenant, 3).is_some());
-        // It is told no more, and finds the end after what it was given.
+        // It gets no more events, and its channel ends after those it was given.
         assert_eq!(places(stuck).await, many.collect::<Vec<_>>());
-        // Up to the buffer may wait; one more is too much.
+        // As many events as the buffer holds may be unread; one more is too much.
         for (place, listeners) in [(503, 2), (504, 2), (505, 1)] {
             hub.publish(page(tenant, place..=place), place);
             assert_eq!(hub.state().listeners.len(), listeners, "after {place}");
@@ -322,7 +324,7 @@ mod tests {
         assert!(one.is_some() && two.is_some() && seat(&hub, tenant, 2).is_none());
         drop(one);
         assert!(seat(&hub, tenant, 2).is_some());
-        // The same once its holder listens, and goes.
+        // The same for a holder that listened and is gone.
         let mut two = two.unwrap();
         let (_, from) = hub.join(&mut two, ann(tenant), 3);
         assert!(seat(&hub, tenant, 1).is_none());
@@ -342,12 +344,12 @@ mod tests {
             (acme, "ann", false),
             (acme, "bob", true),
             (acme, "bob", true),
-            // The tenant's share, though the user has none yet.
+            // The tenant has its share, although this user holds no seat.
             (acme, "cid", false),
             // A user of the same name in another tenant is another user.
             (globex, "ann", true),
             (globex, "ann", true),
-            // All places.
+            // All seats are taken.
             (globex, "bob", false),
         ] {
             let seat = take(Reader::Stream, tenant, user);

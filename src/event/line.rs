@@ -1,5 +1,5 @@
-//! The line on which other processes say that they have recorded events or given them places: on PostgreSQL. On SQLite
-//! nobody can say anything, and this is a line that never opens.
+//! The line on which other processes announce that they have recorded events or given them places: LISTEN and NOTIFY of
+//! PostgreSQL. SQLite has no notifications; there the line never opens.
 
 use std::time::Duration;
 
@@ -11,23 +11,24 @@ use super::rows::CHANNEL;
 use crate::database::{Database, Listener};
 use crate::error::Result;
 
-/// Between two attempts to open it.
+/// Pause between two attempts to open the line.
 const RETRY: Duration = Duration::from_secs(1);
-/// After so long a silence it is asked whether it is still there, and has so long for the answer.
+/// A line that was silent for this long is tested.
 const SILENCE: Duration = Duration::from_secs(10);
+/// How long the line has to answer the test.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) struct Line {
     listener: Option<Listener>,
-    /// Has the listener meanwhile. In a task of its own: a new connection may take long to be had or not be had at all,
-    /// while those that are there serve well, and the feed goes on over them.
+    /// Opens or tests the line, and holds the listener meanwhile. In a task of its own: a new connection may take long or
+    /// fail while the existing ones work, and the feed goes on over those.
     tending: Option<AbortOnDropHandle<Result<Option<Listener>>>>,
-    /// When [`Line::tend`] has something to do.
+    /// When [`Line::tend`] is due.
     tend_at: Instant,
 }
 
 impl Line {
-    /// Closed; [`Line::tend`] opens it.
+    /// Returns a closed line; [`Line::tend`] opens it.
     pub(super) fn new() -> Self {
         Self::with(None, Duration::ZERO)
     }
@@ -36,8 +37,8 @@ impl Line {
         Self { listener, tending: None, tend_at: Instant::now() + wait }
     }
 
-    /// Waits for a word, or until there is reason to [`Line::tend`] the line, or until it is open: what others said while it
-    /// was down was not heard, and is to be looked for. May be dropped and called again; nothing is lost over it.
+    /// Waits for a message, or until [`Line::tend`] is due, or until the line has been opened: messages sent while it was
+    /// down are lost, and the caller must poll. May be dropped and called again; nothing is lost by that.
     pub(super) async fn heard(&mut self) {
         if let Some(tending) = &mut self.tending {
             let tended = tending.await;
@@ -67,7 +68,7 @@ impl Line {
         }
     }
 
-    /// Where it is time to: begins to open the line, or to ask after a long silence whether it is still there.
+    /// If it is due, begins to open the line, or to test it after a long silence.
     pub(super) fn tend(&mut self, db: &Database) {
         if self.tending.is_none() && Instant::now() >= self.tend_at {
             let tended = tended(db.clone(), self.listener.take());
@@ -76,7 +77,7 @@ impl Line {
     }
 }
 
-/// The line as it is, where it answers, or else a new one.
+/// Returns the same listener if it answers, otherwise a new one.
 async fn tended(db: Database, listener: Option<Listener>) -> Result<Option<Listener>> {
     if let Some(mut listener) = listener {
         match listener.answers(PATIENCE).await {

@@ -1,5 +1,5 @@
-//! A session's history: one row for each thing that happened, in the transaction that did it, each tied to the one before.
-//! And what is made of it: the order of all events, live readers, the audit, receipts.
+//! A session's history: one row for each event, written in the transaction that caused it and chained to the event before.
+//! Built on it: the order of all events, live readers, the audit, receipts.
 
 pub mod chain;
 mod effect;

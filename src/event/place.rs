@@ -1,5 +1,5 @@
-//! What a tenant's readers are told of an event's place in the order of all: enough to come back to it, and nothing that
-//! could be counted. Places are those of all tenants together; two that a reader sees would tell how much the others do.
+//! The form in which a tenant's readers see an event's place in the order of all events: enough to resume there, and nothing
+//! to count. Places number the events of all tenants, so two plain places would reveal how much the other tenants do.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use entity::TenantId;
 
-/// Bytes of the key.
+/// Length of the key in bytes.
 pub(super) const KEY_BYTES: usize = 32;
 
-/// Bytes beside a place that set two ids of the same place apart.
+/// Length in bytes of the salt that lets two ids of the same place differ.
 const SALT_BYTES: usize = 8;
 
-/// Seals places for one tenant each. Whoever has the same audit key opens them, another process and a later one too.
+/// Seals places, each for one tenant. Any process with the same audit key can open them, also after a restart.
 #[derive(Clone)]
 pub(super) struct Places(Arc<LessSafeKey>);
 
@@ -24,20 +24,20 @@ impl Places {
         Self(Arc::new(LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, key).expect("the key has the right length"))))
     }
 
-    /// An event's id: always the same for the same event.
+    /// Returns an event's id: always the same for the same event.
     pub(super) fn of_event(&self, tenant: TenantId, place: i64) -> String {
         self.seal(tenant, place, [0; SALT_BYTES])
     }
 
-    /// The id that a reader begins with, at the end of what all tenants have done so far. Another one each time: from two
-    /// that are the same a reader would know that nobody did anything in between.
+    /// Returns the id that a reader begins with, at the current end of all tenants' events. It differs at each call: two
+    /// equal ids would tell a reader that no tenant did anything in between.
     pub(super) fn of_beginning(&self, tenant: TenantId, place: i64) -> String {
         let mut salt = [0; SALT_BYTES];
         rand::fill(&mut salt).expect("the system has random bytes");
         self.seal(tenant, place, salt)
     }
 
-    /// The place of an id that this tenant was given; `None` for any other text.
+    /// Returns the place behind an id issued to this tenant; `None` for any other text.
     pub(super) fn open(&self, tenant: TenantId, id: &str) -> Option<i64> {
         let mut sealed = URL_SAFE_NO_PAD.decode(id).ok()?;
         let plain = self.0.open_in_place(nonce(), Aad::from(tenant.0.as_bytes()), &mut sealed).ok()?;
@@ -54,7 +54,7 @@ impl Places {
     }
 }
 
-/// One for all: GCM-SIV (RFC 8452) is made for that, and tells of two texts only whether they are the same.
+/// Returns the same nonce for all. GCM-SIV (RFC 8452) tolerates that: it reveals only whether two plaintexts are equal.
 fn nonce() -> Nonce {
     Nonce::assume_unique_for_key([0; NONCE_LEN])
 }
@@ -68,7 +68,7 @@ mod tests {
         let (places, acme, globex) = (Places::new(&[7; KEY_BYTES]), TenantId::new(), TenantId::new());
         for place in [0, 1, 2, i64::MAX] {
             for id in [places.of_event(acme, place), places.of_beginning(acme, place)] {
-                // As long for every place: its length tells nothing either.
+                // The length is the same for every place, so it reveals nothing.
                 assert_eq!(id.len(), 43);
                 assert_eq!(places.open(acme, &id), Some(place));
                 assert_eq!(places.open(globex, &id), None);

@@ -1,25 +1,25 @@
-//! What is left of deleted sessions once their tombstones are gone too: the places that their events had in the order
-//! of all, a bit for each. So the order has no gap that nothing explains, however long ago that was.
+//! What is left of deleted sessions once their tombstones are pruned too: the places of their events in the order of all
+//! events, one bit each. So every gap in the order stays explained, however old it is.
 
 use entity::pruned_places::Model;
 
 use super::Keys;
 
-/// Places in one row, and bytes that they take.
+/// Places in one row, one bit each.
 pub(super) const BLOCK: i64 = 8_192;
 const BLOCK_BYTES: usize = 1_024;
 
-/// The block that a place is in.
+/// Returns the number of the block that a place is in.
 pub(crate) fn block_of(place: i64) -> i64 {
     place.div_euclid(BLOCK)
 }
 
-/// A block with no place in it yet; not sealed.
+/// Returns a block without any place; it is not sealed.
 pub(crate) fn empty(block: i64) -> Model {
     Model { block, places: vec![0; BLOCK_BYTES], mac: vec![] }
 }
 
-/// Adds a place of this block, and is not sealed after it.
+/// Adds a place of this block. The row must be sealed again after it.
 pub(crate) fn add(row: &mut Model, place: i64) {
     let (byte, bit) = bit_of(place);
     if let Some(byte) = row.places.get_mut(byte) {
@@ -27,7 +27,7 @@ pub(crate) fn add(row: &mut Model, place: i64) {
     }
 }
 
-/// Whether the place is one of them.
+/// Returns whether the block contains the place.
 pub(super) fn holds(row: &Model, place: i64) -> bool {
     let (byte, bit) = bit_of(place);
     block_of(place) == row.block && row.places.get(byte).is_some_and(|byte| byte & bit != 0)
@@ -38,12 +38,12 @@ fn bit_of(place: i64) -> (usize, u8) {
     (within / 8, 1 << (within % 8))
 }
 
-/// Seals the row as it is.
+/// Sets the row's MAC for its current content.
 pub(crate) fn seal(keys: &Keys, row: &mut Model) {
     row.mac = keys.pruned_places(row);
 }
 
-/// Whether the row is as a server sealed it.
+/// Returns whether the row is as a server sealed it.
 pub(crate) fn is_sealed(keys: &Keys, row: &Model) -> bool {
     row.places.len() == BLOCK_BYTES && row.mac == keys.pruned_places(row)
 }
@@ -66,7 +66,7 @@ mod tests {
             }
             let held = (block * BLOCK..(block + 1) * BLOCK).filter(|place| holds(&row, *place));
             assert_eq!(held.collect::<Vec<_>>(), places);
-            assert!(!holds(&row, places[1] + BLOCK), "that is in another one");
+            assert!(!holds(&row, places[1] + BLOCK), "that place is in another block");
             let other = Model { block: block + 1, ..row.clone() };
             assert!(!is_sealed(&keys, &other) && !is_sealed(&Keys::new("another"), &row));
         }

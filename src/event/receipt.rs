@@ -1,4 +1,4 @@
-//! A signed statement of who uploaded what, for whoever does not want to ask this server later, or to believe it.
+//! Receipts: signed statements of who uploaded what. They can be verified later without this server.
 
 use std::fmt;
 
@@ -20,27 +20,30 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::session::{self, state};
 
-/// The `typ` of a receipt, so that it is never taken for a token.
+/// The `typ` of a receipt, so that it is never mistaken for a token.
 const TYPE: &str = "quaymaster-receipt+jws";
 
 /// A receipt and its signature.
 #[derive(Clone, Debug)]
 pub struct Receipt {
-    /// A JSON object: what is signed, to read.
+    /// The signed content, readable: a JSON object.
     pub claims: Value,
-    /// The same in compact form (RFC 7515, section 7.1), signed by EdDSA.
+    /// The same as a JWS in compact form (RFC 7515, section 7.1), signed with EdDSA.
     pub jws: String,
 }
 
-/// The receipt of a session that is over.
+/// Returns the receipt of a session that has ended.
 ///
 /// # Errors
-/// [`Error::NotFound`] where the caller does not see it, [`Error::IllegalTransition`] where it is not over yet.
+/// [`Error::NotFound`] if the caller does not see the session, [`Error::IllegalTransition`] if it has not ended yet.
 #[instrument(name = "session.receipt", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn receipt(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Receipt> {
     let session = session::find(engine, caller, id).await?;
     if !state::is_terminal(session.status) {
-        let what = format!("there is a receipt once the session is over; it is {}", state::name(session.status));
+        let what = format!(
+            "only a COMPLETED, FAILED or CANCELLED session has a receipt; this one is {}",
+            state::name(session.status)
+        );
         return Err(Error::IllegalTransition { status: session.status, what });
     }
     let events = rows::of_session(&engine.db.conn().of(session.tenant_id), session.tenant_id, session.id).await?;
@@ -75,7 +78,7 @@ pub async fn receipt(engine: &Engine, caller: &Caller, id: SessionId) -> Result<
         "failed_at": session.failed_at.map(time),
         "cancelled_at": session.cancelled_at.map(time),
         "events": session.event_seq,
-        // The row's and not the last event's, so that both numbers are of one moment.
+        // From the session's row and not from the last event, so that both values are of one moment.
         "chain_mac": hex::encode(super::chain::mac_of(&session.chain_head)),
     });
     let jws = Signer::new(&engine.keys).sign(&claims);
@@ -112,7 +115,7 @@ fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// A key that receipts are verified with: a JSON Web Key (RFC 8037, section 2).
+/// A key that verifies receipts: a JSON Web Key (RFC 8037, section 2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublicKey {
     pub kty: String,
@@ -133,45 +136,45 @@ impl PublicKey {
     }
 }
 
-/// The members that RFC 8037 names, in their order, without spaces.
+/// Returns the digest of the members that RFC 8037 names, in their order and without spaces.
 fn thumbprint(x: &str) -> String {
     let members = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":{}}}"#, Value::from(x));
     encode(digest::digest(&digest::SHA256, members.as_bytes()))
 }
 
-/// The keys that verify this deployment's receipts, for anybody.
+/// The public keys that verify this deployment's receipts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PublicKeys {
     pub keys: Vec<PublicKey>,
 }
 
-/// See [`PublicKeys`].
+/// Returns the public keys that verify this deployment's receipts.
 pub fn public_keys(keys: &Keys) -> PublicKeys {
     PublicKeys { keys: vec![Signer::new(keys).public()] }
 }
 
-/// Why a receipt is not believed.
+/// Why a receipt is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
     NoReceipt,
     UnknownKey,
     WrongSignature,
-    /// The readable part says something else than the signed one.
+    /// The readable part differs from the signed one.
     Altered,
 }
 
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoReceipt => "this is no receipt: neither the server's JSON answer nor a JWS in compact form",
+            Self::NoReceipt => "this is not a receipt: expected the server's JSON answer or a JWS in compact form",
             Self::UnknownKey => "the receipt is signed with a key that is not among those given",
             Self::WrongSignature => "the signature is wrong: the receipt was forged or changed",
-            Self::Altered => "the readable receipt does not say what was signed: it was changed",
+            Self::Altered => "the readable receipt differs from the signed one: it was changed",
         })
     }
 }
 
-/// What a receipt attests: the server's JSON answer, or the bare JWS of it. Asks nobody.
+/// Verifies a receipt, given as the server's JSON answer or as its bare JWS, and returns its claims. Needs no connection.
 ///
 /// # Errors
 /// [`Doubt`].
@@ -200,7 +203,7 @@ fn verify_jws(jws: &str, keys: &PublicKeys) -> Result<Value, Doubt> {
     if header["alg"] != "EdDSA" || header["typ"] != TYPE || header.get("crit").is_some() {
         return Err(Doubt::NoReceipt);
     }
-    // A key's name is made of the key, so that it cannot be given to another one.
+    // A key's id is derived from the key, so that no other key can use it.
     let named = |key: &&PublicKey| header["kid"] == thumbprint(&key.x);
     let key = keys.keys.iter().filter(|key| key.kty == "OKP" && key.crv == "Ed25519").find(named);
     let x = decode(&key.ok_or(Doubt::UnknownKey)?.x).map_err(|_| Doubt::UnknownKey)?;
@@ -245,12 +248,12 @@ mod tests {
         let parts: Vec<&str> = jws.split('.').collect();
         let other = encode(json!({ "iss": "quaymaster", "file_size": 8 }).to_string());
         assert_eq!(verify_receipt(&[parts[0], &other, parts[2]].join("."), &known), Err(Doubt::WrongSignature));
-        // Under our key's name, but signed by somebody else.
+        // Under the id of our key, but signed with another key.
         let forger = Signer::new(&Keys::new("two"));
         let message = format!("{}.{other}", parts[0]);
         let forged = format!("{message}.{}", encode(forger.pair.sign(message.as_bytes())));
         assert_eq!(verify_receipt(&forged, &known), Err(Doubt::WrongSignature));
-        // And with a key of their own that bears the name of ours.
+        // And with the other key listed under the id of ours.
         let named_alike = PublicKey { kid: known.keys[0].kid.clone(), ..forger.public() };
         assert_eq!(verify_receipt(&forged, &PublicKeys { keys: vec![named_alike] }), Err(Doubt::UnknownKey));
         for header in

@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::session;
 use crate::session::rows::Mark;
 
-/// What happened to a session without a change of its state: an effect on the store, an operator's action. It does not
-/// say in which state: the session may leave the one that was seen before this is recorded.
+/// An event that does not change the session's state: an effect on the store, an operator's action. It does not name a
+/// state: the session may leave the state that the caller saw before the note is recorded.
 #[derive(Clone, Debug)]
 pub(crate) struct Note<'a> {
     pub(crate) event: &'a str,
@@ -25,22 +25,23 @@ pub(crate) struct Note<'a> {
 
 /// Records a note on a session.
 ///
-/// `seen` is the session as the caller last read it; where others have recorded something since, it is read again. Answers
-/// the session's row as it is then.
+/// `seen` is the session as the caller last read it; if others have recorded something since, it is read again. Returns
+/// the session's row as it is after the note.
 ///
 /// # Errors
-/// [`Error::NotFound`] where the session's row is gone.
+/// [`Error::NotFound`] if the session's row is gone.
 pub(crate) async fn record(
     engine: &Engine,
     tx: &Tx,
     seen: &upload_session::Model,
     note: &Note<'_>,
 ) -> Result<upload_session::Model> {
-    // Without a mark there is nothing that others could have done before.
+    // With `Mark::Nothing` the result is never `None`.
     record_marking(engine, tx, seen, note, Mark::Nothing).await?.ok_or(Error::NotFound)
 }
 
-/// The same, with a mark on the session's row; `None`, and no event, where it is marked as cleared already.
+/// Records a note and sets a mark on the session's row. Returns `None` and records no event if the row is already marked as
+/// cleared.
 pub(crate) async fn record_marking(
     engine: &Engine,
     tx: &Tx,
@@ -64,8 +65,8 @@ pub(crate) async fn record_marking(
     }
 }
 
-/// The same for many sessions by two statements for all of them; answers their rows in order, `None` for one that is gone.
-/// A session may be named more than once.
+/// Records notes on many sessions, by two statements for all of them. Returns their rows in order, `None` for a session
+/// that is gone. A session may be named more than once.
 pub(crate) async fn record_all(
     engine: &Engine,
     tx: &Tx,
@@ -95,7 +96,7 @@ pub(crate) async fn record_all(
             Some((_, seq, _, link)) => {
                 Some(upload_session::Model { event_seq: seq, chain_head: link.head, ..(*seen).clone() })
             }
-            // It was named before, others have recorded something since it was read, or it is gone.
+            // The session was named before, others have recorded something since it was read, or it is gone.
             None => match record(engine, tx, seen, note).await {
                 Ok(session) => Some(session),
                 Err(Error::NotFound) => None,

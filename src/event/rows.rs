@@ -14,10 +14,10 @@ use super::Entry;
 use crate::database::{DbErr, Snapshot, Tx, db_error};
 use crate::error::{Error, Result};
 
-/// On which processes tell each other of events and of places, on PostgreSQL.
+/// The PostgreSQL channel on which processes announce events and places to each other.
 pub(crate) const CHANNEL: &str = "quaymaster_feed";
 
-/// Event number `seq` of a session, whose row the same transaction has moved on.
+/// Inserts event number `seq` of a session whose row the same transaction has advanced.
 pub(crate) async fn insert(
     tx: &Tx,
     tenant: TenantId,
@@ -47,7 +47,7 @@ pub(crate) fn row(tenant: TenantId, session: SessionId, seq: i32, entry: &Entry<
     }
 }
 
-/// Events of sessions whose rows the same transaction has moved on.
+/// Inserts events of sessions whose rows the same transaction has advanced.
 pub(crate) async fn insert_all(tx: &Tx, rows: Vec<ActiveModel>) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
@@ -56,7 +56,7 @@ pub(crate) async fn insert_all(tx: &Tx, rows: Vec<ActiveModel>) -> Result<()> {
     upload_event::Entity::insert_many(rows).exec_without_returning(tx.conn()).await.map(drop).map_err(db_error)
 }
 
-/// What happened to the session last.
+/// Returns the session's last event.
 pub(super) async fn last_of(
     conn: &impl ConnectionTrait,
     tenant: TenantId,
@@ -69,7 +69,7 @@ pub(super) async fn last_of(
     last.one(conn).await.map_err(db_error)
 }
 
-/// The session's events, oldest first. A session has a handful; the bound is there so that no query is without one.
+/// Returns the session's events, oldest first. A session has a handful; the limit is there so that every query has one.
 pub(crate) async fn of_session(
     conn: &impl ConnectionTrait,
     tenant: TenantId,
@@ -86,7 +86,7 @@ pub fn by_session(tenant: TenantId, session: SessionId) -> Select<upload_event::
         .limit(10_000)
 }
 
-/// An event that has its place in the order of all, with what its readers are told of its session.
+/// An event that has its place in the order of all events, with the facts about its session that readers are told.
 #[derive(Clone, Debug, FromQueryResult)]
 pub struct Placed {
     pub position: i64,
@@ -97,16 +97,16 @@ pub struct Placed {
     pub to_status: Option<Status>,
     pub brand_id: BrandId,
     pub created_by: String,
-    /// The session's now, which may be further on than the event.
+    /// The session's status when it was read, which may be later than the event.
     pub status: Status,
     pub asset_id: AssetId,
     pub batch_reference: Option<String>,
     pub client_reference: Option<String>,
 }
 
-/// Whether any event waits for its place; no write, so that a server with nothing to do does nothing. In the order of the
-/// index that has those which wait: without one PostgreSQL may read the whole table, where its statistics are of a time at
-/// which many waited.
+/// Returns whether any event waits for its place. Does not write, so that an idle server does nothing. The ORDER BY is that
+/// of the index of waiting events: without it, PostgreSQL may read the whole table if its statistics are from a time when
+/// many events waited.
 pub(super) async fn any_unplaced(conn: &impl ConnectionTrait) -> Result<bool> {
     let sql = "SELECT 1 AS one FROM upload_event WHERE position IS NULL
         ORDER BY seq, at LIMIT 1";
@@ -114,7 +114,7 @@ pub(super) async fn any_unplaced(conn: &impl ConnectionTrait) -> Result<bool> {
     Ok(found.map_err(db_error)?.is_some())
 }
 
-/// Takes the turn to give places, until the transaction ends; answers the last place that was given.
+/// Takes the turn to give places, until the transaction ends. Returns the last place that was given.
 pub(super) async fn take_turn(tx: &Tx) -> Result<i64> {
     let sql = "UPDATE feed SET last_position = last_position WHERE id = 1 RETURNING last_position";
     let row = tx.conn().query_one_raw(Statement::from_string(tx.conn().get_database_backend(), sql)).await;
@@ -124,10 +124,10 @@ pub(super) async fn take_turn(tx: &Tx) -> Result<i64> {
     }
 }
 
-/// Gives the places after `last` to at most `most` events; answers the places, in no order.
+/// Gives the places after `last` to at most `most` events. Returns these places, in no order.
 ///
-/// Of one session, an event comes before the next one: whoever sees the next one committed sees it too, and `seq` leads
-/// the choice. Those that are chosen come in the order of their times, but none before an earlier one of its session.
+/// Within a session, places follow `seq`: a reader that sees an event committed also sees the earlier ones, and events are
+/// chosen by `seq` first. The chosen events are ordered by time, but none comes before an earlier one of its session.
 pub(super) async fn place(tx: &Tx, last: i64, most: u32) -> Result<Vec<i64>> {
     let sql = "UPDATE upload_event SET position = $1 + waiting.place
         FROM (
@@ -152,7 +152,7 @@ pub(super) async fn place(tx: &Tx, last: i64, most: u32) -> Result<Vec<i64>> {
     rows.iter().map(|row| row.try_get_by_index(0).map_err(db_error)).collect()
 }
 
-/// Records the last place that was given, and tells other processes where the database can.
+/// Records the last place that was given, and notifies other processes on PostgreSQL.
 pub(super) async fn end_turn(tx: &Tx, last: i64) -> Result<()> {
     let backend = tx.conn().get_database_backend();
     let sql = "UPDATE feed SET last_position = $1 WHERE id = 1";
@@ -163,7 +163,7 @@ pub(super) async fn end_turn(tx: &Tx, last: i64) -> Result<()> {
     Ok(())
 }
 
-/// The last place that was given.
+/// Returns the last place that was given.
 pub(super) async fn last_position(conn: &impl ConnectionTrait) -> Result<i64> {
     let feed = feed::Entity::find_by_id(1).one(conn).await.map_err(db_error)?;
     Ok(feed.map_or(0, |feed| feed.last_position))
@@ -172,14 +172,14 @@ pub(super) async fn last_position(conn: &impl ConnectionTrait) -> Result<i64> {
 /// Which events [`placed`] reads.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
-    /// All tenants' where there is none.
+    /// `None`: all tenants.
     pub(super) tenant: Option<TenantId>,
     pub(super) after: i64,
     pub(super) until: Option<i64>,
     pub(super) limit: u64,
 }
 
-/// Events in the order of their places. Those of sessions whose rows are gone are gone with them.
+/// Returns events in the order of their places. Events of sessions without a row are left out.
 pub(super) async fn placed(conn: &impl ConnectionTrait, span: Span) -> Result<Vec<Placed>> {
     let mut query = upload_event::Entity::find()
         .select_only()
@@ -206,7 +206,7 @@ fn session_of_event() -> RelationDef {
         .into()
 }
 
-/// All tenants, or the one.
+/// Returns all tenants, or only the given one.
 pub(super) async fn tenants(at: &Snapshot, one: Option<TenantId>) -> Result<Vec<TenantId>> {
     let mut query = tenant::Entity::find().select_only().column(tenant::Column::Id);
     if let Some(one) = one {
@@ -215,7 +215,7 @@ pub(super) async fn tenants(at: &Snapshot, one: Option<TenantId>) -> Result<Vec<
     query.order_by_asc(tenant::Column::Id).into_tuple().all(at.conn()).await.map_err(db_error)
 }
 
-/// Sessions of a tenant, by their ids: after the one, up to the other; without an end where there is none.
+/// A range of session ids of one tenant: above `after`, up to and including `until`. `None` leaves that side open.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ids {
     pub(super) tenant: TenantId,
@@ -236,7 +236,7 @@ impl Ids {
     }
 }
 
-/// The first of these sessions.
+/// Returns the first sessions of the range.
 pub(super) async fn sessions(at: &Snapshot, ids: Ids, limit: u64) -> Result<Vec<upload_session::Model>> {
     upload_session::Entity::find()
         .filter(ids.filter(upload_session::Column::TenantId, upload_session::Column::Id))
@@ -247,7 +247,7 @@ pub(super) async fn sessions(at: &Snapshot, ids: Ids, limit: u64) -> Result<Vec<
         .map_err(db_error)
 }
 
-/// The events of these sessions, in order of session and number; also of sessions that have no row.
+/// Returns the events of the range, ordered by session and `seq`; also those of sessions without a row.
 pub(super) async fn of_sessions(at: &Snapshot, ids: Ids) -> Result<Vec<upload_event::Model>> {
     upload_event::Entity::find()
         .filter(ids.filter(Column::TenantId, Column::UploadSessionId))
@@ -258,7 +258,7 @@ pub(super) async fn of_sessions(at: &Snapshot, ids: Ids) -> Result<Vec<upload_ev
         .map_err(db_error)
 }
 
-/// The assets of these sessions.
+/// Returns the assets of the range.
 pub(super) async fn assets_of_sessions(at: &Snapshot, ids: Ids) -> Result<Vec<asset::Model>> {
     asset::Entity::find()
         .filter(ids.filter(asset::Column::TenantId, asset::Column::UploadSessionId))
@@ -267,7 +267,7 @@ pub(super) async fn assets_of_sessions(at: &Snapshot, ids: Ids) -> Result<Vec<as
         .map_err(db_error)
 }
 
-/// What is left of the first of these sessions that were deleted.
+/// Returns the first tombstones of the range.
 pub(super) async fn tombstones(at: &Snapshot, ids: Ids, limit: u64) -> Result<Vec<upload_tombstone::Model>> {
     upload_tombstone::Entity::find()
         .filter(ids.filter(upload_tombstone::Column::TenantId, upload_tombstone::Column::UploadSessionId))
@@ -278,7 +278,7 @@ pub(super) async fn tombstones(at: &Snapshot, ids: Ids, limit: u64) -> Result<Ve
         .map_err(db_error)
 }
 
-/// The places that events have from this one on, up to the other, in order.
+/// Returns the places that events have from `from` to `until`, both included, in order.
 pub(super) async fn positions(at: &Snapshot, from: i64, until: i64) -> Result<Vec<i64>> {
     upload_event::Entity::find()
         .select_only()
@@ -292,7 +292,7 @@ pub(super) async fn positions(at: &Snapshot, from: i64, until: i64) -> Result<Ve
         .map_err(db_error)
 }
 
-/// The last place that any event has; 0 where none has one.
+/// Returns the highest place that an event has; 0 if none has one.
 pub(super) async fn highest_position(at: &Snapshot) -> Result<i64> {
     let query =
         upload_event::Entity::find().select_only().column(Column::Position).filter(Column::Position.is_not_null());
@@ -300,7 +300,8 @@ pub(super) async fn highest_position(at: &Snapshot) -> Result<i64> {
     Ok(highest.map_err(db_error)?.unwrap_or(0))
 }
 
-/// How many events these sessions had of which the last has no place yet; of all tenants where there is none.
+/// Returns, for each session with an event that has no place yet, the highest `seq` of such an event. Without a tenant: of
+/// all tenants.
 pub(super) async fn unplaced(at: &Snapshot, tenant: Option<TenantId>) -> Result<HashMap<SessionId, i32>> {
     let mut query = upload_event::Entity::find()
         .select_only()
@@ -315,7 +316,7 @@ pub(super) async fn unplaced(at: &Snapshot, tenant: Option<TenantId>) -> Result<
     Ok(rows.into_iter().collect())
 }
 
-/// What is left of sessions that were deleted since then.
+/// Returns the tombstones of sessions that were deleted at `since` or later, oldest first.
 pub(super) async fn tombstones_since(
     at: &Snapshot,
     since: DateTime<Utc>,
@@ -326,8 +327,8 @@ pub(super) async fn tombstones_since(
     by_age(query, after).limit(limit).all(at.conn()).await.map_err(db_error)
 }
 
-/// What is left of sessions that were deleted before then, the oldest first; locked until the transaction ends, and
-/// without those that others have locked.
+/// Returns the tombstones of sessions that were deleted before `before`, oldest first. Locks them until the transaction
+/// ends, and skips those that others have locked.
 pub(crate) async fn old_tombstones(
     tx: &Tx,
     before: DateTime<Utc>,
@@ -366,20 +367,20 @@ pub(crate) async fn delete_tombstones(tx: &Tx, of: &[(TenantId, SessionId)]) -> 
         .map_err(db_error)
 }
 
-/// Inserts a block of pruned places, unless it is there; whoever else is inserting it is waited for.
+/// Inserts a block of pruned places unless it exists. Waits for another transaction that is inserting it.
 pub(crate) async fn begin_pruned(tx: &Tx, row: pruned_places::Model) -> Result<()> {
     let keep = OnConflict::column(pruned_places::Column::Block).do_nothing().to_owned();
     let insert = pruned_places::Entity::insert(row.into_active_model()).on_conflict(keep).try_insert();
     insert.exec_without_returning(tx.conn()).await.map(drop).map_err(db_error)
 }
 
-/// A block of pruned places, locked until the transaction ends.
+/// Returns a block of pruned places, locked until the transaction ends.
 pub(crate) async fn lock_pruned(tx: &Tx, block: i64) -> Result<Option<pruned_places::Model>> {
     let query = pruned_places::Entity::find_by_id(block).lock(LockType::Update);
     query.one(tx.conn()).await.map_err(db_error)
 }
 
-/// Puts the block in the place of the one that is there, which [`lock_pruned`] has locked.
+/// Replaces the stored block, which [`lock_pruned`] has locked.
 pub(crate) async fn keep_pruned(tx: &Tx, row: pruned_places::Model) -> Result<()> {
     use pruned_places::Column::{Block, Mac, Places};
     let replace = OnConflict::column(Block).update_columns([Places, Mac]).to_owned();
@@ -391,19 +392,19 @@ pub(super) async fn pruned(at: &Snapshot, block: i64) -> Result<Option<pruned_pl
     pruned_places::Entity::find_by_id(block).one(at.conn()).await.map_err(db_error)
 }
 
-/// The last block that has pruned places.
+/// Returns the number of the last block of pruned places.
 pub(super) async fn last_block(at: &Snapshot) -> Result<Option<i64>> {
     let query = pruned_places::Entity::find().select_only().column(pruned_places::Column::Block);
     query.order_by_desc(pruned_places::Column::Block).limit(1).into_tuple().one(at.conn()).await.map_err(db_error)
 }
 
-/// Whether the tombstone is there.
+/// Returns whether the session has a tombstone.
 pub(super) async fn has_tombstone(at: &Snapshot, tenant: TenantId, session: SessionId) -> Result<bool> {
     let found = upload_tombstone::Entity::find_by_id((tenant, session)).one(at.conn()).await;
     Ok(found.map_err(db_error)?.is_some())
 }
 
-/// The place that each event of these sessions of one tenant has in the order of all; `None` where it has none yet.
+/// Returns the place of each event of these sessions of one tenant, in the order of `seq`; `None` if it has none yet.
 pub(crate) async fn positions_of(
     conn: &impl ConnectionTrait,
     tenant: TenantId,

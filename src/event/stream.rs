@@ -9,27 +9,27 @@ use super::rows::{self, Placed, Span};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
-/// Events as they happen, in order and without a gap.
+/// A stream of events as they happen, in order and without a gap.
 pub struct Stream {
     engine: Engine,
     interest: Interest,
     stage: Stage,
-    /// Every event up to this place has been read, or does not count.
+    /// Every event up to this place has been read, or is to be skipped.
     read: i64,
-    /// Read from the table and not handed out yet.
+    /// Events read from the table and not handed out yet.
     page: VecDeque<Placed>,
     seat: Seat,
 }
 
 enum Stage {
-    /// Reads from the table what was before.
+    /// Reads earlier events from the table.
     Behind,
-    /// Listens already; what is up to this place is still to be read from the table.
+    /// Listens already; events up to this place must still be read from the table.
     Joined(i64, mpsc::Receiver<Arc<Placed>>),
     Live(mpsc::Receiver<Arc<Placed>>),
 }
 
-/// What of an event its readers are told: the name on the wire; `None` for what is recorded but not told.
+/// Returns an event's name on the wire; `None` for events that are recorded but not sent to readers.
 pub fn public_name(event: &str) -> Option<&'static str> {
     match event {
         "initiate" => Some("upload.initiated"),
@@ -43,21 +43,21 @@ pub fn public_name(event: &str) -> Option<&'static str> {
     }
 }
 
-/// Begins to read events: after the place `after`, from the table first, or else only new ones.
+/// Begins to read events: with `after`, all that come after that place, from the table first; without it, only new ones.
 ///
-/// A reader that leaves more than `feed.buffer` events unread while others come is cut off: its stream ends, and it may
+/// A reader that leaves more than `feed.buffer` events unread while others arrive is cut off: its stream ends, and it may
 /// begin again after the last place that it has seen.
 ///
 /// # Errors
-/// [`Error::TooManyReaders`] where this process has `feed.readers_max` already, or the caller's tenant or the caller has its
-/// share of them.
+/// [`Error::TooManyReaders`] if this process already has `feed.readers_max` readers, or the caller's tenant or the caller
+/// has its share of them.
 pub async fn stream(engine: &Engine, interest: Interest, after: Option<i64>) -> Result<Stream> {
     let feed = &engine.settings.feed;
     let places =
         Places { all: feed.readers_max, per_tenant: feed.readers_per_tenant_max, per_user: feed.readers_per_user_max };
     let mut seat = engine.hub.seat(Reader::Stream, &interest.caller, places).ok_or(Error::TooManyReaders)?;
     let (read, stage) = match after {
-        // A place that was never given is of another time: of a database that was put back since.
+        // A place that was never given is from before the database was restored to an earlier state.
         Some(after) => {
             let conn = engine.db.conn().of(interest.caller.tenant);
             (after.min(rows::last_position(&conn).await?), Stage::Behind)
@@ -71,17 +71,17 @@ pub async fn stream(engine: &Engine, interest: Interest, after: Option<i64>) -> 
     Ok(Stream { engine: engine.clone(), interest, stage, read, page: VecDeque::new(), seat })
 }
 
-/// Hears that something happened, for whoever then looks for themselves.
+/// Signals that an event has happened, for callers that then read the state themselves.
 pub(crate) struct Ear {
     from: mpsc::Receiver<Arc<Placed>>,
     _seat: Seat,
 }
 
-/// Listens for a short while, in a place for long polls.
+/// Listens for a short while, in a seat for long polls.
 ///
 /// # Errors
-/// [`Error::TooManyReaders`] where this process has `feed.waits_max` already, or the caller's tenant or the caller has its
-/// share of them.
+/// [`Error::TooManyReaders`] if this process already has `feed.waits_max` long polls, or the caller's tenant or the caller
+/// has its share of them.
 pub(crate) fn listen(engine: &Engine, interest: Interest) -> Result<Ear> {
     let feed = &engine.settings.feed;
     let places =
@@ -91,27 +91,27 @@ pub(crate) fn listen(engine: &Engine, interest: Interest) -> Result<Ear> {
 }
 
 impl Ear {
-    /// Waits for the next event; `false` once it is cut off, or the hub is closed.
+    /// Waits for the next event. Returns `false` once the listener is cut off or the hub is closed.
     pub(crate) async fn hears(&mut self) -> bool {
         self.from.recv().await.is_some()
     }
 }
 
 impl Stream {
-    /// The place up to which everything has been handed out.
+    /// Returns the place up to which all events have been handed out.
     pub fn read(&self) -> i64 {
         self.page.front().map_or(self.read, |next| next.position - 1)
     }
 
-    /// Whether the next event is to be looked for in the table: [`Stream::read_on`].
+    /// Returns whether the next event must be read from the table with [`Stream::read_on`].
     pub fn is_behind(&self) -> bool {
         self.page.is_empty() && !matches!(self.stage, Stage::Live(_))
     }
 
-    /// Reads one page of the table, of a stream that is behind, or finds that it is behind no more.
+    /// Reads one page of the table for a stream that is behind, or finds that the stream is behind no more.
     ///
     /// # Errors
-    /// The table could not be read; the same call goes on.
+    /// The table could not be read; the same call may be repeated.
     pub async fn read_on(&mut self) -> Result<()> {
         let until = match &self.stage {
             Stage::Behind => None,
@@ -131,10 +131,10 @@ impl Stream {
         Ok(())
     }
 
-    /// The next event; `None` where the reader was cut off. May be dropped while it waits; nothing is lost then.
+    /// Returns the next event; `None` if the reader was cut off. May be dropped while it waits; nothing is lost then.
     ///
     /// # Errors
-    /// The table could not be read; the same call goes on.
+    /// The table could not be read; the same call may be repeated.
     pub async fn next(&mut self) -> Result<Option<Arc<Placed>>> {
         loop {
             if let Some(event) = self.page.pop_front() {
@@ -168,8 +168,8 @@ impl Stream {
         };
     }
 
-    /// Reads one page of the table, all of the tenant's, so that a call stays short however few of them concern this
-    /// reader; `false` where there was no more than that.
+    /// Reads one page of the table. The page counts all events of the tenant, so that a call stays short however few of
+    /// them concern this reader. Returns `false` if there were no more.
     async fn read_page(&mut self, until: Option<i64>) -> Result<bool> {
         let tenant = self.interest.caller.tenant;
         let span = Span { tenant: Some(tenant), after: self.read, until, limit: PAGE };

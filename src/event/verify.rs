@@ -1,4 +1,4 @@
-//! Whether the record of what happened is as this server wrote it.
+//! The audit: verifies that the recorded history is as this server wrote it.
 
 use std::collections::{HashMap, HashSet};
 use std::iter::Peekable;
@@ -23,11 +23,11 @@ use crate::tenant::{self, Usage};
 
 const SESSIONS_AT_ONCE: u64 = 500;
 const TOMBSTONES_AT_ONCE: u64 = 1_000;
-/// Findings that are told one by one; the rest is counted. With a wrong key every session is one.
+/// Findings that are reported one by one; the rest are only counted. With a wrong key every session is a finding.
 const FINDINGS_MAX: usize = 1_000;
 
-/// What to look at; empty means all. Only all of it can say that no whole session is missing, and covers what operators
-/// did.
+/// What to verify; empty means everything. Only a full verification can tell that no whole session is missing, and covers
+/// the operators' actions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     pub tenant: Option<TenantId>,
@@ -45,20 +45,20 @@ pub struct Finding {
     pub what: String,
 }
 
-/// What a verification has looked at and found.
+/// What a verification has read and found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
     pub sessions: u64,
     pub events: u64,
-    /// Deleted sessions of which a row says that there was one.
+    /// Deleted sessions that have left a tombstone.
     pub tombstones: u64,
-    /// Places in the order of all events; `None` where only a part was looked at.
+    /// Places in the order of all events; `None` if only a part was verified.
     pub positions: Option<i64>,
-    /// What operators did; `None` where only a part was looked at.
+    /// Operators' actions; `None` if only a part was verified.
     pub actions: Option<u64>,
-    /// How many findings there are.
+    /// The number of findings.
     pub found: u64,
-    /// The first 1,000.
+    /// The first 1,000 findings.
     pub findings: Vec<Finding>,
 }
 
@@ -88,26 +88,26 @@ impl VerifyReport {
     }
 }
 
-/// Computes every chain of events anew and compares it with what is stored, and what is stored with what it says; that of
-/// the operators' actions too.
+/// Recomputes every chain of events, and the chain of the operators' actions, and compares them with what is stored. Also
+/// compares the stored rows with their events.
 ///
-/// A server may go on working meanwhile. Nothing is read that is older than a few hundred sessions take: a transaction
-/// that lasts long would have the database keep all that is changed until its end. What is compared over many of these
-/// reads (what a tenant holds, the order of all events, tenants and actions) is compared as of one moment, or looked at
-/// once more where it changed between.
+/// A server may go on working meanwhile. No snapshot lasts longer than a few hundred sessions take: during a long
+/// transaction the database must keep everything that is changed until its end. Facts compared over many of these snapshots
+/// (what a tenant holds, the order of all events, tenants and actions) are compared as of one moment, or read once more if
+/// they changed in between.
 ///
 /// Needs memory for a few hundred sessions, 24 bytes for each event of a deleted session that has a tombstone, 20 for
-/// each session with an event that has no place yet, and all tenants with their brands. `progress` is called now and
-/// then.
+/// each session with an event that has no place yet, and all tenants with their brands. `progress` is called from time to
+/// time.
 ///
 /// # Errors
-/// [`crate::error::Error::DbUnavailable`] and [`crate::error::Error::Db`]: it was not looked at to the end.
+/// [`crate::error::Error::DbUnavailable`] and [`crate::error::Error::Db`]: the verification is incomplete.
 pub async fn verify(engine: &Engine, scope: &Scope, mut progress: impl FnMut(&VerifyReport)) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
     let (tenants, began) = Beginning::look(engine, scope).await?;
     let mut buried = Buried::default();
     for (tenant, held) in tenants {
-        // One session is all ids after the one before it, up to it.
+        // One session is the range above the id before its own, up to its own.
         let one = scope.session;
         let before = one.map(|id| SessionId(Uuid::from_u128(id.0.as_u128().saturating_sub(1))));
         let ids = Ids { tenant, after: before, until: one };
@@ -118,7 +118,7 @@ pub async fn verify(engine: &Engine, scope: &Scope, mut progress: impl FnMut(&Ve
                 tenant_id: Some(tenant),
                 upload_session_id: None,
                 seq: None,
-                what: "what the tenant is said to hold is not the sum of what it holds".to_owned(),
+                what: "the tenant's recorded usage is not the sum of its sessions".to_owned(),
             });
         }
     }
@@ -132,18 +132,18 @@ pub async fn verify(engine: &Engine, scope: &Scope, mut progress: impl FnMut(&Ve
     Ok(report)
 }
 
-/// The moment at which the audit begins, and as of which sums are compared.
+/// The state when the audit begins. Sums are compared as of this moment.
 struct Beginning {
     at: DateTime<Utc>,
     last_position: i64,
-    /// The last place that an event had.
+    /// The highest place that an event had.
     highest_position: i64,
-    /// Of sessions with an event that had no place then: how many events they had.
+    /// For each session with an event that had no place then: how many events it had.
     unplaced: HashMap<SessionId, i32>,
 }
 
 impl Beginning {
-    /// The tenants with what each is said to hold, and the moment at which it is.
+    /// Reads the tenants with their recorded usage, and the state at the same moment.
     async fn look(engine: &Engine, scope: &Scope) -> Result<(Vec<(TenantId, Usage)>, Self)> {
         let at = engine.db.snapshot().await?;
         let mut tenants = Vec::new();
@@ -151,7 +151,7 @@ impl Beginning {
             tenants.push((tenant, tenant::rows::usage(at.conn(), tenant).await?));
         }
         let began = Self {
-            // Rows are deleted by the one of the two that is earlier.
+            // Rows are deleted by the earlier of the two times.
             at: engine.clock.now().min(engine.clock.lived()) - CLOCKS_DIFFER_MAX,
             last_position: rows::last_position(at.conn()).await?,
             highest_position: rows::highest_position(&at).await?,
@@ -160,7 +160,7 @@ impl Beginning {
         Ok((tenants, began))
     }
 
-    /// The events that the session had then.
+    /// Returns the events that the session had then.
     fn known<'a>(
         &self,
         session: SessionId,
@@ -172,7 +172,7 @@ impl Beginning {
     }
 }
 
-/// What a tenant holds, wider than any sum.
+/// What a tenant holds, in types that no sum overflows.
 #[derive(Default)]
 struct Held {
     live_sessions: i64,
@@ -180,7 +180,7 @@ struct Held {
 }
 
 impl Held {
-    /// Counts a session in, by the events that it had.
+    /// Adds a session, in the state that these events led to.
     fn add<'a>(&mut self, session: &upload_session::Model, events: impl Iterator<Item = &'a upload_event::Model>) {
         let (mut status, mut is_cleared) = (None, false);
         for event in events {
@@ -207,7 +207,7 @@ async fn check_sessions_of(
         let at = engine.db.snapshot().await?;
         let sessions = rows::sessions(&at, ids, SESSIONS_AT_ONCE).await?;
         let more = sessions.last().filter(|_| sessions.len() as u64 == SESSIONS_AT_ONCE).map(|last| last.id);
-        // Up to the last one of the page, or to the end: so that no event lies between two pages.
+        // Up to the last session of the page, or to the end of the range, so that no event falls between two pages.
         let page = Ids { until: more.or(ids.until), ..ids };
         let events = rows::of_sessions(&at, page).await?;
         let assets = rows::assets_of_sessions(&at, page).await?;
@@ -224,8 +224,8 @@ async fn check_sessions_of(
     Ok(Usage { live_sessions: held.live_sessions, bytes: tenant::rows::clamped(held.bytes) })
 }
 
-/// `events` are those of all these sessions and of any between them, both in order; `see` is told of each session and
-/// its own.
+/// Checks sessions. `events` are those of all these sessions and of any ids between them; both lists are in order. Calls
+/// `see` with each session and its own events.
 fn check_sessions(
     keys: &Keys,
     sessions: &[upload_session::Model],
@@ -263,7 +263,7 @@ fn take_own(
     std::iter::from_fn(|| events.next_if(|event| event.upload_session_id == session)).collect()
 }
 
-/// One session under the eye.
+/// The check of one session.
 struct Check<'a> {
     session: &'a upload_session::Model,
     report: &'a mut VerifyReport,
@@ -285,7 +285,7 @@ impl Check<'_> {
         }
     }
 
-    /// From the first event to the head on the session's row.
+    /// Checks the chain from the first event to the head on the session's row.
     fn chain(&mut self, keys: &Keys, events: &[upload_event::Model]) {
         let session = self.session;
         let mut head = keys.genesis(session.tenant_id, session.id);
@@ -313,13 +313,13 @@ impl Check<'_> {
         }
         let (has, counts) = (events.len(), session.event_seq);
         if usize::try_from(counts) != Ok(has) {
-            self.found(None, format!("the session counts {counts} events and has {has}"));
+            self.found(None, format!("the session's row counts {counts} events, but there are {has}"));
         } else if session.chain_head != head {
-            self.found(None, "the chain does not end where the session's row says");
+            self.found(None, "the chain does not end in the head that the session's row has");
         }
     }
 
-    /// Places grow with the numbers, and the last events alone have none yet.
+    /// Checks that places grow with `seq`, and that only the last events have none yet.
     fn places(&mut self, events: &[upload_event::Model], last_position: i64) {
         let mut before = 0;
         let mut waiting = false;
@@ -331,15 +331,15 @@ impl Check<'_> {
             self.unless(
                 !waiting,
                 Some(event.seq),
-                "the event has a place in the order of all, the one before has none",
+                "the event has a place in the order of all events, but the event before it has none",
             );
-            self.unless(position > before, Some(event.seq), "the event's place is before that of the one before");
+            self.unless(position > before, Some(event.seq), "the event's place is not after that of the event before");
             self.unless(position <= last_position, Some(event.seq), "the event's place was never given");
             before = position;
         }
     }
 
-    /// What the session's row says against what its events say.
+    /// Compares the session's row with its events.
     fn columns(&mut self, events: &[upload_event::Model]) {
         let session = self.session;
         let mut status = None;
@@ -348,13 +348,13 @@ impl Check<'_> {
             self.unless(
                 event.from_status == status,
                 Some(event.seq),
-                "the event does not start where the last one led",
+                "the event's from_status is not the state that the event before led to",
             );
             version += i32::from(event.to_status != status);
             status = event.to_status;
         }
-        self.unless(status == Some(session.status), None, "the session's status is not where its events led");
-        self.unless(version == session.version, None, "the session's version is not the count of its changes");
+        self.unless(status == Some(session.status), None, "the session's status is not what its events led to");
+        self.unless(version == session.version, None, "the session's version is not the number of its changes");
 
         if let Some(first) = events.first() {
             let said = |name: &str| first.details.get(name).cloned().unwrap_or_default();
@@ -370,8 +370,16 @@ impl Check<'_> {
             for (name, value) in now {
                 self.unless(said(name) == value, None, &format!("the session's {name} is not what it was opened with"));
             }
-            self.unless(first.actor == session.created_by, None, "the session's created_by did not open it");
-            self.unless(first.at == session.created_at, None, "the session's created_at is not when it was opened");
+            self.unless(
+                first.actor == session.created_by,
+                None,
+                "the session's created_by is not the actor of its first event",
+            );
+            self.unless(
+                first.at == session.created_at,
+                None,
+                "the session's created_at is not the time of its first event",
+            );
         }
         let when =
             |to: Status| events.iter().find(|event| event.to_status == Some(to) && event.from_status != Some(to));
@@ -381,17 +389,17 @@ impl Check<'_> {
             (Status::Cancelled, session.cancelled_at, "cancelled_at"),
         ];
         for (to, at, name) in ends {
-            self.unless(when(to).map(|event| event.at) == at, None, &format!("the session's {name} is of no event"));
+            self.unless(when(to).map(|event| event.at) == at, None, &format!("no event has the session's {name}"));
         }
         // Bytes of an ended session count until it is cleared.
         let cleared = named(events, "storage.clear").map(|event| event.at);
-        self.unless(cleared == session.storage_cleared_at, None, "the session's storage_cleared_at is of no event");
-        // Servers of before knew the event and not the mark.
+        self.unless(cleared == session.storage_cleared_at, None, "no event has the session's storage_cleared_at");
+        // Older servers recorded the event and did not set the mark.
         let is_of_event = |at| events.iter().any(|event| event.event == "storage.clear_failed" && event.at == at);
         let tried = session.clear_failed_at.is_none_or(is_of_event);
-        self.unless(tried, None, "the session's clear_failed_at is of no event");
+        self.unless(tried, None, "no event has the session's clear_failed_at");
         let reason = when(Status::Failed).and_then(|event| event.reason);
-        self.unless(reason == session.failure_reason, None, "the session's failure_reason is not its event's");
+        self.unless(reason == session.failure_reason, None, "the session's failure_reason differs from its event's");
         let upload = when(Status::Uploading).and_then(|event| event.details.get("multipart_upload_id")?.as_str());
         self.unless(
             upload == session.multipart_upload_id.as_deref(),
@@ -400,16 +408,16 @@ impl Check<'_> {
         );
     }
 
-    /// The asset is there if and only if the session is COMPLETED, and is what was completed.
+    /// Checks that there is an asset if and only if the session is COMPLETED, and that it is what was completed.
     fn asset(&mut self, events: &[upload_event::Model], asset: Option<&asset::Model>) {
         let session = self.session;
         let completed = session.status == Status::Completed;
         let Some(asset) = asset else {
-            self.unless(!completed, None, "the session is COMPLETED and has no asset");
+            self.unless(!completed, None, "the session is COMPLETED but has no asset");
             return;
         };
-        self.unless(completed, None, "the session has an asset and is not COMPLETED");
-        self.unless(asset.id == session.asset_id, None, "the asset is not the one that the session has reserved");
+        self.unless(completed, None, "the session has an asset but is not COMPLETED");
+        self.unless(asset.id == session.asset_id, None, "the asset's id is not the one that the session reserved");
         let said = |event: Option<&upload_event::Model>, name: &str| {
             event.and_then(|event| Some(event.details.get(name)?.as_str()?.to_owned()))
         };
@@ -432,26 +440,26 @@ impl Check<'_> {
             (None, Some(_)) => asset::Status::Failed,
             (None, None) => asset::Status::Uploaded,
         };
-        self.unless(asset.status == status, None, "the asset's status is not where its events led");
-        self.unless(asset.ready_at == ready.map(|event| event.at), None, "the asset's ready_at is of no event");
-        self.unless(asset.failure == said(failed, "failure"), None, "the asset's failure is of no event");
+        self.unless(asset.status == status, None, "the asset's status is not what its events led to");
+        self.unless(asset.ready_at == ready.map(|event| event.at), None, "no event has the asset's ready_at");
+        self.unless(asset.failure == said(failed, "failure"), None, "no event has the asset's failure");
         let at = location(session);
         let key = said(ready, "object_key").unwrap_or(at.key);
-        self.unless(asset.object_key == key, None, "the asset's object_key is not where it was put");
+        self.unless(asset.object_key == key, None, "the asset's object_key is not the recorded one");
         self.unless(asset.bucket == at.bucket, None, "the asset's bucket is not the session's");
     }
 }
 
-/// The first event of that name.
+/// Returns the first event of that name.
 fn named<'a>(events: &'a [upload_event::Model], name: &str) -> Option<&'a upload_event::Model> {
     events.iter().find(|event| event.event == name)
 }
 
-/// Where deleted sessions' events had their places, by their tombstones.
+/// The places that deleted sessions' events had, by their tombstones.
 #[derive(Default)]
 struct Buried {
     tombstones: Vec<(TenantId, SessionId)>,
-    /// Each with its tombstone, as an index.
+    /// Each with the index of its tombstone.
     places: Vec<(i64, u32)>,
 }
 
@@ -467,8 +475,8 @@ fn places_of(row: &upload_tombstone::Model) -> impl Iterator<Item = i64> {
     row.positions.as_array().into_iter().flatten().filter_map(Value::as_i64)
 }
 
-/// Checks the tenant's tombstones, and adds to `buried` the places that their sessions' events had. `false` where one
-/// of the sessions had its last event since the audit began: what it held then is not known any more.
+/// Checks the tenant's tombstones, and adds the places of their sessions' events to `buried`. Returns `false` if one of the
+/// sessions had its last event after the audit began: what it held at that moment is no longer known.
 async fn check_tombstones(
     engine: &Engine,
     mut ids: Ids,
@@ -488,7 +496,7 @@ async fn check_tombstones(
                     tenant_id: Some(row.tenant_id),
                     upload_session_id: Some(row.upload_session_id),
                     seq: None,
-                    what: "what is left of the deleted session is not as it was recorded".to_owned(),
+                    what: "the tombstone of the deleted session is not as it was recorded".to_owned(),
                 });
             }
             is_whole &= places_of(&row).all(|place| place <= began.last_position);
@@ -500,8 +508,8 @@ async fn check_tombstones(
     }
 }
 
-/// Every place from 1 to the last one that was given when the audit began is an event's or was a deleted session's,
-/// exactly once.
+/// Checks that every place from 1 to the last one given when the audit began belongs to exactly one event, of a session
+/// that exists or was deleted.
 async fn check_order(engine: &Engine, began: &Beginning, mut buried: Buried, report: &mut VerifyReport) -> Result<()> {
     buried.places.sort_unstable();
     let mut of_tombstones = buried.places.iter().copied().peekable();
@@ -515,7 +523,7 @@ async fn check_order(engine: &Engine, began: &Beginning, mut buried: Buried, rep
         drop(at);
         if gone.as_ref().is_some_and(|row| !pruned::is_sealed(&engine.keys, row)) {
             report.add_to_order(format!(
-                "what is left of deleted sessions from place {first} on is not as it was recorded"
+                "the pruned places of deleted sessions from place {first} on are not as they were recorded"
             ));
         }
         for place in first..=last {
@@ -546,13 +554,13 @@ async fn check_order(engine: &Engine, began: &Beginning, mut buried: Buried, rep
     let at = engine.db.snapshot().await?;
     let (highest, last) = (rows::highest_position(&at).await?, rows::last_position(at.conn()).await?);
     if highest > last {
-        report.add_to_order(format!("the last place that was given is {last}, and there is a place {highest}"));
+        report.add_to_order(format!("the last place that was given is {last}, but an event has the place {highest}"));
     }
     Ok(())
 }
 
-/// The last place of which anything is left, up to the last one that was given: whoever sets the feed far ahead shall
-/// not have the audit count for ever.
+/// Returns the last place of which anything is left, at most the last one that was given. The limit keeps the audit from
+/// counting for ever if somebody has set the feed far ahead.
 async fn end_of_order(engine: &Engine, began: &Beginning, buried: &Buried) -> Result<i64> {
     let block = rows::last_block(&engine.db.snapshot().await?).await?;
     let pruned = block.map_or(0, |block| block.saturating_add(1).saturating_mul(BLOCK) - 1);
@@ -560,7 +568,7 @@ async fn end_of_order(engine: &Engine, began: &Beginning, buried: &Buried) -> Re
     Ok(began.highest_position.max(pruned).max(buried).min(began.last_position))
 }
 
-/// Of these places those of no session that was deleted while the audit was at work.
+/// Returns those of `places` that belong to no session deleted during the audit.
 async fn not_deleted_since(engine: &Engine, began: &Beginning, mut places: Vec<i64>) -> Result<Vec<i64>> {
     let mut after: Option<upload_tombstone::Model> = None;
     while !places.is_empty() {
@@ -577,7 +585,8 @@ async fn not_deleted_since(engine: &Engine, began: &Beginning, mut places: Vec<i
     Ok(places)
 }
 
-/// Whether a place is taken twice at one moment: an event's place becomes a tombstone's, and that one a bit.
+/// Returns whether a place is taken twice at one moment. During the audit an event's place may become a tombstone's, and
+/// that one a bit in a block.
 async fn is_double(engine: &Engine, buried: &Buried, place: i64) -> Result<bool> {
     let at = engine.db.snapshot().await?;
     let mut taken = rows::positions(&at, place, place).await?.len();
@@ -594,7 +603,7 @@ async fn is_double(engine: &Engine, buried: &Buried, place: i64) -> Result<bool>
     Ok(taken > 1)
 }
 
-/// The first and the last of each row of places that follow each other.
+/// Returns the first and the last place of each run of consecutive places.
 fn in_rows(places: &[i64]) -> Vec<(i64, i64)> {
     let mut rows: Vec<(i64, i64)> = Vec::new();
     for place in places {

@@ -2,7 +2,7 @@ use super::{Kind, rows};
 use crate::engine::Engine;
 use crate::error::Result;
 
-/// How many findings there are of each kind, in all tenants; also where there are none.
+/// Counts the findings of each kind, over all tenants. Includes kinds without findings.
 ///
 /// # Errors
 /// The database does not answer.

@@ -9,15 +9,16 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::page::Page;
 
-/// Which findings to list; nothing set is all, of every tenant.
+/// Which findings to list; by default all, of every tenant.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Filter<'a> {
     pub kind: Option<Kind>,
-    /// Only of this caller's tenant, in the brands that they hold. They are taken for somebody who manages uploads.
+    /// Only findings of this caller's tenant, in the caller's brands. The caller must be allowed to manage uploads; this is
+    /// not checked here.
     pub caller: Option<&'a Caller>,
 }
 
-/// What was found, that of the newest session first; `limit` is 1 to 1,000.
+/// Returns findings, those of the newest session first; `limit` must be 1 to 1,000.
 ///
 /// # Errors
 /// The database does not answer.

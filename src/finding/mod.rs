@@ -1,4 +1,4 @@
-//! What is wrong between rows and store, and waits for an operator or for the next pass.
+//! Inconsistencies between rows and store that wait for an operator or the next pass.
 
 mod count;
 mod list;
@@ -12,14 +12,13 @@ pub use search::{Search, last_search};
 use chrono::{DateTime, Utc};
 use entity::{AssetId, SessionId, TenantId};
 
-/// What may be found of a session. Of one session it is one of these at most: the cleanup leaves alone what a FAILED asset
-/// was to be made of.
+/// The kinds of findings about sessions. A session has at most one: the cleanup leaves the upload of a FAILED asset alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Its asset is FAILED, and stays so: what was uploaded was overwritten or gone before it was copied, or the copy has
-    /// another size or checksum.
+    /// The asset is FAILED for good: the uploaded object was overwritten or gone before it was copied, or the copy has the
+    /// wrong size or checksum.
     AssetFailed,
-    /// It has ended, and the cleanup has tried to clear its storage and could not. The next one tries again.
+    /// The session has ended, but the cleanup could not clear its storage. The next cleanup tries again.
     NotCleared,
 }
 
@@ -38,13 +37,13 @@ impl Kind {
     }
 }
 
-/// Something that was found of a session.
+/// A finding about a session.
 #[derive(Clone, Debug)]
 pub struct Finding {
     pub kind: Kind,
     pub tenant: TenantId,
     pub session: SessionId,
-    /// `None` where the session became none.
+    /// `None` if the session did not become an asset.
     pub asset: Option<AssetId>,
     pub bucket: String,
     /// Where its bytes are, or were.

@@ -14,7 +14,7 @@ use crate::database::db_error;
 use crate::error::Result;
 use crate::storage::Location;
 
-/// Up to `limit` findings of one kind, those of sessions before `before`.
+/// Returns up to `limit` findings of one kind, of sessions before `before`.
 pub(super) async fn list(
     conn: &impl ConnectionTrait,
     kind: Kind,
@@ -34,7 +34,7 @@ pub(super) async fn list(
     }
 }
 
-/// How many there are, in all tenants.
+/// Counts the findings of one kind, over all tenants.
 pub(super) async fn count(conn: &impl ConnectionTrait, kind: Kind) -> Result<i64> {
     let counted = match kind {
         Kind::AssetFailed => count_failed_assets().into_tuple().one(conn).await,
@@ -69,13 +69,13 @@ impl From<FailedAsset> for Finding {
     }
 }
 
-/// The FAILED assets, the newest session's first.
+/// Selects the FAILED assets, the newest session's first.
 pub fn failed_assets(caller: Option<&Caller>, before: Option<SessionId>, limit: u64) -> Select<asset::Entity> {
     use asset::Column;
     let of_asset = |column: Column| (asset::Entity, column);
     let failed_at =
         newest("asset.failed", upload_event::Column::At, of_asset(Column::TenantId), of_asset(Column::UploadSessionId));
-    // The event is there, unless somebody has been at the rows: that is for the audit to tell.
+    // The event exists unless the rows were tampered with, which the audit reports.
     let since = Func::coalesce([failed_at, Expr::col(of_asset(Column::CreatedAt))]);
     let mut query = asset::Entity::find()
         .select_only()
@@ -94,7 +94,7 @@ pub fn count_failed_assets() -> Select<asset::Entity> {
     asset::Entity::find().select_only().column_as(asset::Column::TenantId.count(), "findings").filter(is_failed())
 }
 
-/// In the words of its indexes: neither database would take one for a value that is bound.
+/// With a constant, as in the conditions of its indexes: neither database would use them for a bound value.
 fn is_failed() -> Expr {
     Expr::col((asset::Entity, asset::Column::Status)).eq(Expr::Constant(asset::Status::Failed.to_value().into()))
 }
@@ -127,7 +127,7 @@ impl From<NotCleared> for Finding {
     }
 }
 
-/// The sessions that a cleanup has tried to clear and could not, the newest first.
+/// Selects the sessions that a cleanup could not clear, the newest first.
 pub fn not_cleared(caller: Option<&Caller>, before: Option<SessionId>, limit: u64) -> Select<upload_session::Entity> {
     use upload_session::Column;
     let of_session = |column: Column| (upload_session::Entity, column);
@@ -156,7 +156,7 @@ fn is_not_cleared() -> Condition {
         .add(upload_session::Column::StorageClearedAt.is_null())
 }
 
-/// What the caller may see; everything where there is none.
+/// Matches the rows that the caller may see; without a caller, all rows.
 fn visible(caller: Option<&Caller>, tenant: impl ColumnTrait, brand: impl ColumnTrait) -> Condition {
     let Some(caller) = caller else { return Condition::all() };
     let own = Condition::all().add(tenant.eq(caller.tenant));
@@ -166,8 +166,8 @@ fn visible(caller: Option<&Caller>, tenant: impl ColumnTrait, brand: impl Column
     }
 }
 
-/// A column of the newest event of this name, of the session that the outer query is at. A session that the store has
-/// refused to clear for months has a long history, and only its end is read.
+/// Selects a column of the newest event with this name, for the session of the outer query. Reads only the end of the
+/// history, which is long if the store has refused for months to clear the session.
 fn newest(event: &str, column: upload_event::Column, tenant: impl IntoColumnRef, session: impl IntoColumnRef) -> Expr {
     use upload_event::{Column, Entity};
     let of_event = |column: Column| Expr::col((Entity, column));

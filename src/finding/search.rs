@@ -8,23 +8,23 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::pass::{self, Pass, RunRecord};
 
-/// How many runs back a search for orphans may be that came to its end.
+/// How many runs to look back for a search for orphans that completed.
 const RUNS: u64 = 100;
 
-/// What the last search for orphans met.
+/// The result of the last search for orphans.
 #[derive(Clone, Debug)]
 pub struct Search {
     pub ended_at: DateTime<Utc>,
-    /// What a dry run has found, and left for the next one to remove, as `bucket/key`: the first 20 of `orphans_found`.
+    /// What a dry run has found and left for the next run to remove, as `bucket/key`: the first 20 of `orphans_found`.
     pub orphans: Vec<String>,
     pub orphans_found: u64,
-    /// Keys that are not of our making.
+    /// Number of keys that do not have the form of this server's keys.
     pub foreign: u64,
-    /// The first of them, as `bucket/key`.
+    /// The first of the foreign keys, as `bucket/key`.
     pub examples: Vec<String>,
-    /// Why it could not see to something, by bucket or by `bucket/key`.
+    /// Why the search could not handle something, by bucket or by `bucket/key`.
     pub errors: BTreeMap<String, String>,
-    /// Its time was up before it had seen everything.
+    /// The search ran out of time before it had seen everything.
     pub is_unfinished: bool,
 }
 
@@ -41,7 +41,8 @@ struct Details {
     unfinished: bool,
 }
 
-/// The last search for orphans that ended well, also a dry one; `None` where there is none among the last 100 runs.
+/// Returns the last search for orphans that ended without an error, dry runs included; `None` if the last 100 runs contain
+/// none.
 ///
 /// # Errors
 /// The database does not answer.
@@ -63,7 +64,7 @@ fn search(run: &RunRecord) -> Option<Search> {
             is_unfinished: unfinished,
         }),
         Err(error) => {
-            warn!(%error, "a search for orphans has left details that are not understood");
+            warn!(%error, "the details of a search for orphans cannot be parsed");
             None
         }
     }

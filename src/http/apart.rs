@@ -1,6 +1,6 @@
-//! Work that takes a processor for longer than a moment: to understand a body of megabytes, to write an answer of as many,
-//! verbs over many rows. On a thread that serves connections it would hold up all of them. Here it has threads of its own, for
-//! half of the processors, and whoever asks takes turns.
+//! Runs work that keeps a processor busy for longer than a moment: parsing a body of megabytes, writing an answer of
+//! megabytes, verbs over many rows. On a thread that serves connections, it would delay all of them. Here it has threads of
+//! its own, for half of the processors, and the askers take turns.
 
 use std::io;
 use std::panic::resume_unwind;
@@ -16,22 +16,22 @@ use super::problem::Problem;
 use crate::threads::Threads;
 use crate::turns::{Company, Each, Place, Turns};
 
-/// What is done where it is asked for, in bytes of a body or an answer: a millisecond or so.
+/// A body or an answer of up to this many bytes is handled on the calling thread: it takes about a millisecond.
 const SMALL: usize = 64 << 10;
 
-/// How long work waits for its turn.
+/// How long [`Apart::run`] and [`Apart::finish`] wait for a turn.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Verbs of one asker that is alone, at a time, for each thread: most of their time is waiting, for rows, or for the store.
-/// Beside others one for each thread, since what they wait for is work elsewhere.
+/// Verbs per thread that one asker may run at a time while it is alone: they spend most of their time waiting for rows or
+/// for the store. While others are active, it is one per thread, because what a verb waits for is work elsewhere.
 const VERBS_EACH: usize = 2;
 const VERBS_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What took longer than this has rested in between, or has waited for something.
+/// The longest rest after a verb. A verb that took longer has rested in between, or has waited for something.
 const REST_MAX: Duration = Duration::from_millis(50);
 
 pub(super) struct Apart {
-    /// For what never waits.
+    /// For work that never waits.
     turns: Arc<Turns>,
     verbs: Arc<Turns>,
     company: Company,
@@ -39,7 +39,7 @@ pub(super) struct Apart {
 }
 
 impl Apart {
-    /// As many threads as half of the processors, and half of the turns for one asker.
+    /// Starts one thread for every two processors. One asker has at most half of the places.
     ///
     /// # Errors
     /// The system gives no threads.
@@ -54,12 +54,13 @@ impl Apart {
         })
     }
 
-    /// Does what waits now and then, for rows or for the store, once it is the asker's turn. It ends where the asker is
-    /// gone. Beside others its place is free again only after a rest as long as the work: so one asker's large requests
-    /// leave the others half of what they work on, the database's processors for one.
+    /// Runs work that sometimes waits, for rows or for the store, once it is the asker's turn. The work ends when the client
+    /// disconnects. While others are active, its place becomes free only after a rest as long as the work, up to
+    /// [`REST_MAX`]: so one asker's large requests leave the others half of what they use, such as the database's
+    /// processors.
     ///
     /// # Errors
-    /// 429 where the asker's other requests leave it no turn in ten seconds.
+    /// 429 if the asker's other requests leave it no turn within ten seconds.
     pub(super) async fn verb<T: Send + 'static>(
         &self,
         asker: Asker,
@@ -80,15 +81,15 @@ impl Apart {
             done
         };
         let working = AbortOnDropHandle::new(self.threads.handle().spawn(working.in_current_span()));
-        // Only a panic ends it early, and that is the asker's.
+        // Only a panic ends it early, and it is resumed in the asker's own request.
         Ok(working.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic())))
     }
 
-    /// Does what so many bytes ask for once it is the asker's turn. Work that has begun goes on where the asker is gone,
-    /// and keeps its place until it is done.
+    /// Runs the work for a body or an answer of `bytes`: at once if that is small, otherwise once it is the asker's turn.
+    /// Work that has begun continues if the client disconnects, and keeps its place until it is done.
     ///
     /// # Errors
-    /// 429 where the asker's other requests leave it no turn in three seconds.
+    /// 429 if the asker's other requests leave it no turn within three seconds.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         asker: Asker,
@@ -102,7 +103,8 @@ impl Apart {
         Ok(self.on_a_thread(Some(place), work).await)
     }
 
-    /// The same for an answer to what has been done, which cannot be refused any more: it waits as long, and no longer.
+    /// Like [`Apart::run`], for an answer that cannot be refused any more because the request has taken effect: if there is
+    /// no turn within the same time, it runs without a place.
     pub(super) async fn finish<T: Send + 'static>(
         &self,
         asker: Asker,

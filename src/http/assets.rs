@@ -29,15 +29,15 @@ pub(super) struct CompleteRequest {
     #[schema(required, nullable = false, value_type = uuid::Uuid)]
     #[validate(required)]
     upload_session_id: Option<SessionId>,
-    /// Must agree with what the store holds, where given.
+    /// If given, must match the parts that the store holds.
     #[schema(max_items = 10000)]
     #[validate(length(max = 10_000), nested)]
     parts: Option<Vec<CompletedPart>>,
-    /// The file's name where not given.
+    /// The file's name by default.
     #[schema(min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     #[validate(length(min = 1, max = 255), custom(function = "rules::no_control"))]
     title: Option<String>,
-    /// Its members replace the session's of the same name.
+    /// Its members replace the session's members of the same name.
     #[schema(value_type = Option<Object>)]
     #[validate(custom(function = "rules::metadata"))]
     metadata: Option<rules::Object>,
@@ -55,7 +55,7 @@ impl CompleteRequest {
     }
 }
 
-// `Serialize` is what validator asks of a nested shape.
+// validator requires `Serialize` of a nested shape.
 #[derive(Debug, Deserialize, Serialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CompletedPart {
@@ -68,12 +68,12 @@ pub(super) struct CompletedPart {
     etag: Option<String>,
 }
 
-/// Every byte is in the store; make it an asset. Safe to repeat.
+/// Completes an upload whose bytes are all in the store, and makes its asset. Safe to repeat.
 #[utoipa::path(
     post, path = "/app/assets/upload/complete", tag = "assets", request_body = CompleteRequest,
     responses(
-        (status = 201, description = "Made", body = AssetView),
-        (status = 200, description = "Made before", body = AssetView),
+        (status = 201, description = "The asset was made", body = AssetView),
+        (status = 200, description = "The asset was made before", body = AssetView),
         (status = 409, description = "`upload-incomplete`, `parts-mismatch`, `illegal-transition`, `session-expired`"),
     ),
     extensions(("x-permission" = json!("assets.create"))),
@@ -94,7 +94,7 @@ pub(super) async fn complete(
     Ok(answer.json(AssetView::from(asset)))
 }
 
-/// The asset, for everyone who holds its brand.
+/// Returns the asset, to every caller who holds its brand.
 #[utoipa::path(
     get, path = "/app/assets/{id}", tag = "assets", params(("id" = uuid::Uuid, Path)),
     responses((status = 200, description = "The asset", body = AssetView)),
@@ -106,7 +106,7 @@ pub(super) async fn find(engine: Data<Engine>, caller: Caller, id: Path<String>)
     Ok(HttpResponse::Ok().json(AssetView::from(asset)))
 }
 
-/// How a download is wanted.
+/// The query parameters of a download.
 #[derive(Debug, Deserialize, Validate)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DownloadQuery {
@@ -131,26 +131,26 @@ impl From<DispositionName> for Disposition {
     }
 }
 
-/// Where an asset's file can be fetched for a while.
+/// A URL from which an asset's file can be fetched until it expires.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AssetDownload)]
 pub(super) struct DownloadView {
-    /// A GET of it needs no token.
+    /// A GET of this URL needs no token.
     url: String,
     expires_at: Time,
 }
 
-/// Leads to the asset's file in the store, under the name that it was uploaded with.
+/// Redirects to the asset's file in the store, which is served under the name that it was uploaded with.
 #[utoipa::path(
     get, path = "/app/assets/{id}/download", tag = "assets",
     params(
         ("id" = uuid::Uuid, Path),
-        ("expires_in" = Option<u64>, Query, minimum = 1, description = "Seconds; at most, and by default, what the server is set to."),
-        ("redirect" = Option<bool>, Query, description = "`false`: answer the URL instead of leading there."),
-        ("disposition" = Option<String>, Query, pattern = "^(attachment|inline)$", description = "`inline` holds for images, sound and video that cannot run anything."),
+        ("expires_in" = Option<u64>, Query, minimum = 1, description = "Seconds until the URL expires; the server's setting is the maximum and the default."),
+        ("redirect" = Option<bool>, Query, description = "`false` returns the URL in the body instead of redirecting to it."),
+        ("disposition" = Option<String>, Query, pattern = "^(attachment|inline)$", description = "`attachment` by default. `inline` takes effect only for types of images, audio and video that cannot run scripts."),
     ),
     responses(
-        (status = 302, description = "The file is there", headers(("Location" = String, description = "A URL that ends"))),
+        (status = 302, description = "The file is at `Location`", headers(("Location" = String, description = "A URL that expires"))),
         (status = 200, description = "With `redirect=false`", body = DownloadView),
         (status = 409, description = "`asset-not-ready`"),
     ),
@@ -167,7 +167,7 @@ pub(super) async fn download(
     let wanted =
         Download { expires_in: query.expires_in, disposition: query.disposition.map(Into::into).unwrap_or_default() };
     let signed = asset::download(&engine, &caller, id_of(&id)?, wanted).await?;
-    // Whoever has the URL has the file.
+    // Anyone who has the URL can read the file.
     let no_store = (header::CACHE_CONTROL, "no-store");
     if query.redirect == Some(false) {
         let view = DownloadView { url: signed.url, expires_at: Time(signed.expires_at) };

@@ -1,7 +1,7 @@
-//! Which tokens are believed (RFC 7519), and what they say of their bearer.
+//! Verifies tokens (RFC 7519), and reads the bearer's identity from them.
 //!
-//! Algorithms belong to the key, never to the token: a key is asked only about tokens that name one of its own, so that
-//! a public key is never taken for a secret, and `none` finds no key at all (RFC 8725, sections 3.1 and 3.2).
+//! Algorithms belong to the key, never to the token: a key checks only tokens that name one of its own algorithms, so that
+//! a public key is never used as a secret, and no key accepts `none` (RFC 8725, sections 3.1 and 3.2).
 
 use std::borrow::Cow;
 use std::fs;
@@ -25,7 +25,7 @@ use crate::settings;
 /// The longest `sub`, in Unicode scalars; it becomes `created_by`.
 const USER_CHARS_MAX: usize = 128;
 
-/// What a token's header may name, where there is a key for it.
+/// Algorithms that a token's header may name, if there is a key for them.
 const ACCEPTED: [(&str, Algorithm); 10] = [
     ("HS256", Algorithm::HS256),
     ("RS256", Algorithm::RS256),
@@ -39,7 +39,7 @@ const ACCEPTED: [(&str, Algorithm); 10] = [
     ("EdDSA", Algorithm::EdDSA),
 ];
 
-/// What a key of each kind may sign with, where it does not say so itself.
+/// The algorithms of each kind of key, for a key that does not name its own.
 const HMAC: &[Algorithm] = &[Algorithm::HS256];
 pub(super) const RSA: &[Algorithm] =
     &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
@@ -50,15 +50,15 @@ pub(super) const ED25519: &[Algorithm] = &[Algorithm::EdDSA];
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("no key for tokens is set: auth.jwt_secret (JWT_SECRET), auth.public_key_file or auth.jwks_url")]
+    #[error("no key for tokens is set: set auth.jwt_secret (JWT_SECRET), auth.public_key_file or auth.jwks_url")]
     NoKey,
     #[error("auth.public_key_file: cannot read {0}")]
     File(PathBuf, #[source] std::io::Error),
     #[error(
-        "auth.public_key_file: {0} is not a public key in PEM form of RSA (2048 bits or more), P-256, P-384 or Ed25519"
+        "auth.public_key_file: {0} is not a public key in PEM format: RSA (2048 bits or more), P-256, P-384 or Ed25519"
     )]
     Key(PathBuf),
-    #[error("auth.public_key_file: {0} holds a private key; give the server the public one alone")]
+    #[error("auth.public_key_file: {0} holds a private key; give the server only the public key")]
     PrivateKey(PathBuf),
     #[error("{0}")]
     Settings(String),
@@ -66,16 +66,16 @@ pub enum StartError {
     Client(#[source] reqwest::Error),
 }
 
-/// Why a token is not believed.
+/// Why a token is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// What is wrong with it; plain ASCII, without quotes.
+    /// What is wrong with the token, in plain ASCII without quotes.
     Invalid(&'static str),
-    /// The token may be good, but the identity provider's keys cannot be fetched now; `retry_after_secs` is 1 or more.
+    /// The token may be valid, but the identity provider's keys cannot be fetched now; `retry_after_secs` is 1 or more.
     KeysUnavailable { retry_after_secs: u64 },
 }
 
-/// A key and the algorithms that it is for, all of one family.
+/// A key and its algorithms, all of one family.
 #[derive(Clone)]
 pub(super) struct Key {
     pub algorithms: &'static [Algorithm],
@@ -92,7 +92,7 @@ impl Key {
     }
 }
 
-/// Checks tokens with every kind of key that is set.
+/// Checks tokens with every key that is configured.
 pub struct Verifier {
     keys: Vec<Key>,
     jwks: Option<Jwks>,
@@ -103,23 +103,23 @@ pub struct Verifier {
     clock: Clock,
 }
 
-/// Who a token says its bearer is.
+/// The bearer of a token, as the token names them.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// None for an operator's token only.
+    /// `None` only for an operator's token.
     pub tenant: Option<TenantId>,
     pub user: String,
     pub brands: Brands,
     pub permissions: Permissions,
-    /// When the token is no good any more, leeway and all; on the engine's clock.
+    /// When the token expires, leeway included, on the engine's clock.
     pub expires_at: DateTime<Utc>,
 }
 
 impl Verifier {
-    /// Fetches nothing yet: a server starts while the identity provider is away.
+    /// Fetches nothing yet, so that a server can start while the identity provider is down.
     ///
     /// # Errors
-    /// No key is set, or the file of one cannot be used.
+    /// No key is set, a key file cannot be used, or no HTTP client can be made.
     pub fn new(settings: &settings::Auth, clock: Clock) -> Result<Self, StartError> {
         let mut keys = Vec::new();
         if let Some(secret) = &settings.jwt_secret {
@@ -147,16 +147,16 @@ impl Verifier {
         })
     }
 
-    /// Waits for nothing unless the token names a key of the identity provider's that is not there yet.
+    /// Waits only if keys of the identity provider must be fetched first.
     ///
     /// # Errors
-    /// What is wrong with the token, or that nobody can tell.
+    /// [`Rejection::Invalid`] for a wrong token; [`Rejection::KeysUnavailable`] if the keys to check it cannot be fetched.
     pub async fn verify(&self, token: &str) -> Result<Identity, Rejection> {
         let parts = Parts::split(token).ok_or(Rejection::Invalid("the token is not a signed JWT"))?;
         let header = decode(parts.header).ok_or(Rejection::Invalid("the token is not a signed JWT"))?;
         let header: TokenHeader =
             serde_json::from_slice(&header).map_err(|_| Rejection::Invalid("the token is not a signed JWT"))?;
-        // RFC 7515, section 4.1.11: what must be understood and is not makes the token invalid.
+        // RFC 7515, section 4.1.11: a critical header that is not understood makes the token invalid.
         if header.crit.is_some() {
             return Err(Rejection::Invalid("the token has a crit header"));
         }
@@ -181,7 +181,7 @@ impl Verifier {
         self.believe(&claims).map_err(Rejection::Invalid)
     }
 
-    /// What signed claims are worth now, and to this service.
+    /// Checks the claims of a signed token: its time, issuer, audience and bearer.
     fn believe(&self, claims: &[u8]) -> Result<Identity, &'static str> {
         let claims = Claims::read(claims)?;
         let now = self.clock.now().timestamp_micros() as f64 / 1e6;
@@ -193,7 +193,7 @@ impl Verifier {
             return Err("the token is not valid yet");
         }
         if self.issuer.is_some() && claims.text("iss")? != self.issuer.as_deref() {
-            return Err("the token is of another issuer");
+            return Err("the token is from another issuer");
         }
         if let Some(audience) = &self.audience
             && !claims.text_or_texts("aud")?.is_some_and(|names| names.contains(&audience.as_str()))
@@ -210,23 +210,23 @@ impl Verifier {
             None => return Err("the token has no tenant_id"),
         };
         let brands = claims.brands(&self.claims.brand_ids)?.ok_or("the token has no brand_ids")?;
-        // A cast to i64 stops at its bounds.
+        // A cast to i64 saturates.
         let expires_at = DateTime::from_timestamp_micros((expires * 1e6) as i64).unwrap_or(DateTime::<Utc>::MAX_UTC);
         Ok(Identity { tenant, user: user.to_owned(), brands, permissions, expires_at })
     }
 }
 
-/// Whether a token may call its bearer so: 1 to 128 Unicode scalars without control characters, and none of the names that
-/// the record has for the machine's own actors.
+/// Checks the name of a token's bearer: 1 to 128 Unicode scalars without control characters, and none of the names that the
+/// record uses for the server and its commands.
 ///
 /// # Errors
 /// What is wrong with the name, in plain ASCII.
 pub fn may_be_a_user(name: &str) -> Result<(), &'static str> {
     if name.is_empty() || name.chars().nth(USER_CHARS_MAX).is_some() || name.chars().any(char::is_control) {
-        return Err("the sub of the token is empty, too long or has control characters");
+        return Err("the sub of the token must be 1 to 128 characters without control characters");
     }
     if Actor::is_the_machines(name) {
-        return Err("the sub of the token is the name of one of the server's own actors");
+        return Err("the sub of the token is a name that is reserved for the server's own actors");
     }
     Ok(())
 }
@@ -236,7 +236,7 @@ struct Parts<'a> {
     header: &'a str,
     claims: &'a str,
     signature: &'a str,
-    /// What is signed: the first two with the dot between them.
+    /// The signed text: the first two parts with the dot between them.
     message: &'a str,
 }
 
@@ -258,8 +258,8 @@ fn read_pem(path: &Path) -> Result<Key, StartError> {
         return Err(StartError::PrivateKey(path.to_owned()));
     }
     let bytes = pem.as_bytes();
-    // RSA: a DER sequence of modulus and exponent, for the 2048 bits of RFC 7518, section 3.3. EC: an uncompressed point of
-    // the one curve or the other.
+    // RSA: a DER sequence of modulus and exponent, long enough for the 2048 bits of RFC 7518, section 3.3. EC: an
+    // uncompressed point, whose length tells the curve.
     let kinds = [
         (RSA, DecodingKey::from_rsa_pem(bytes), 257..=usize::MAX),
         (P256, DecodingKey::from_ec_pem(bytes), 65..=65),
@@ -282,17 +282,17 @@ struct TokenHeader<'a> {
     crit: Option<IgnoredAny>,
 }
 
-/// What a new token is to say.
+/// The contents of a new token.
 pub struct Grant<'a> {
     pub user: &'a str,
     pub tenant: Option<TenantId>,
     pub brands: Brands,
-    /// As the claim has them; `*` is all but `operator`.
+    /// As in the claim; `*` grants all but `operator`.
     pub permissions: &'a [String],
     pub expires_at: DateTime<Utc>,
 }
 
-/// Makes an HS256 token, for the `token` command and for tests. It has each claim where a token is asked for it.
+/// Makes an HS256 token, for the `token` command and for tests. Each claim has the name that the settings give it.
 pub fn mint(settings: &settings::Auth, secret: &settings::Secret, grant: &Grant) -> String {
     let names = &settings.claims;
     let mut claims = Map::new();

@@ -1,5 +1,5 @@
-//! A request's JSON body, read by one step and understood by another, so that permissions can be looked at between the
-//! two: 401, then 413 and 415, then 403, then 400 and 422.
+//! Reads a request's JSON body in one step and parses it in another, so that permissions can be checked between the two.
+//! Errors come in this order: 401, then 413 and 415, then 403, then 400 and 422.
 
 use std::marker::PhantomData;
 
@@ -26,33 +26,35 @@ use crate::error::{Error, FieldError};
 
 const KIB: usize = 1 << 10;
 
-/// What a body may have where nothing else is said, in bytes.
+/// The default limit of a body, in bytes.
 pub const GENERAL: usize = 64 * KIB;
-/// Of complete and of part URLs, which may name 10,000 parts.
+/// The limit for `complete` and for part URLs, which may name 10,000 parts.
 pub const PARTS: usize = 2 * KIB * KIB;
-/// Of a batch of 1,000 files.
+/// The limit for a batch of 1,000 files or sessions.
 pub const BATCH: usize = 8 * KIB * KIB;
 
-const BROKEN_OFF: &str = "the body did not arrive as announced";
+const BROKEN_OFF: &str = "the body is incomplete, or its chunks are malformed";
 
-/// Objects and lists within one another.
+/// How deep objects and lists may be nested.
 const DEPTH_MAX: usize = 32;
 
-/// Objects and lists in one body. Each takes some hundred bytes of memory once it is read, of which `{"":0}` sends seven.
+/// The most objects and lists in one body. Each takes some hundred bytes of memory once it is parsed, but may take only
+/// seven in the body: `{"":0}` and a comma.
 const CONTAINERS_MAX: usize = 100_000;
 
-/// Commas between the values of one body. Each value takes 32 bytes and more, of which `0,` sends two.
+/// The most commas between the values of one body. Each value takes 32 bytes of memory or more, but may take only two in
+/// the body: `0,`.
 const COMMAS_MAX: usize = 500_000;
 
-/// The body's bytes, at most `LIMIT` of them, announced as JSON but not yet looked at.
+/// The body's bytes, at most `LIMIT` of them, declared as JSON but not parsed yet.
 pub struct Body<T, const LIMIT: usize = GENERAL> {
     bytes: Bytes,
-    /// Until it is understood.
+    /// Held until the body is parsed.
     _room: Option<Room>,
     shape: PhantomData<fn() -> T>,
 }
 
-/// The body of a request that needs none: nothing at all, or `{}`.
+/// The body of a request that needs none: empty, or `{}`.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}
@@ -66,14 +68,14 @@ impl<T, const LIMIT: usize> Body<T, LIMIT> {
 
 impl<T: DeserializeOwned + Validate, const LIMIT: usize> Body<T, LIMIT> {
     /// # Errors
-    /// `malformed-body` where it is not JSON, is nested too deeply or has a name twice in an object; else
-    /// `validation-failed` with every field that is wrong.
+    /// `malformed-body` if it is not JSON, is nested too deeply, has too many values or has a name twice in an object;
+    /// otherwise `validation-failed` with every invalid field.
     pub fn parse(self) -> Result<T, Problem> {
         parse(&self.bytes)
     }
 
-    /// With what the request says beside its body, and with a rule that needs to know more than `T`, so that what is
-    /// wrong anywhere is told at once. `budget` is the request's.
+    /// Parses the body and reports all errors at once: those of the body, of `beside` (input outside of the body), and of
+    /// `more` (a rule that needs more than `T`). `budget` is that of the whole request.
     ///
     /// # Errors
     /// As [`Body::parse`].
@@ -102,7 +104,7 @@ impl<T, const LIMIT: usize> FromRequest for Body<T, LIMIT> {
         let req = req.clone();
         let payload = payload.take();
         Box::pin(async move {
-            // Extractors run side by side. A body is not worth a look, let alone memory, before its sender is known.
+            // Extractors run concurrently. No body is read or given memory before its sender is authenticated.
             let identity = authenticate(&req).await?;
             let length = announced(&req, LIMIT)?;
             let mut room =
@@ -116,7 +118,7 @@ impl<T, const LIMIT: usize> FromRequest for Body<T, LIMIT> {
     }
 }
 
-/// The length of a body of JSON that is about to come, 0 where none is; `None` where only its end will tell.
+/// Returns the length of the JSON body that is to come: 0 if there is none, `None` if only the body's end tells it.
 fn announced(req: &HttpRequest, limit: usize) -> Result<Option<usize>, Problem> {
     let length = req.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if length == Some(0) || (length.is_none() && !req.headers().contains_key(header::TRANSFER_ENCODING)) {
@@ -136,7 +138,7 @@ async fn read(req: &HttpRequest, mut payload: Payload, length: Option<usize>, li
     let all = async {
         let mut bytes = BytesMut::with_capacity(length.unwrap_or(0));
         while let Some(chunk) = payload.next().await {
-            // The connection broke, or the chunks were not well-formed. Hardly anybody will read the answer.
+            // The connection broke, or the chunks were malformed. The client will hardly read the answer.
             let chunk = chunk.map_err(|_| Problem::malformed_body(BROKEN_OFF))?;
             if bytes.len() + chunk.len() > limit {
                 return Err(Problem::body_too_large(limit));
@@ -150,13 +152,13 @@ async fn read(req: &HttpRequest, mut payload: Payload, length: Option<usize>, li
     };
     tokio::time::timeout(Door::of(req).body_timeout(), all)
         .await
-        .unwrap_or_else(|_| Err(Problem::new(&problem::REQUEST_TIMEOUT, "the body was not complete in time")))
+        .unwrap_or_else(|_| Err(Problem::new(&problem::REQUEST_TIMEOUT, "the body did not arrive in time")))
 }
 
 fn must_be_plain_json(headers: &HeaderMap) -> Result<(), Problem> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     if text(header::CONTENT_ENCODING).is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
-        return Err(Problem::new(&problem::UNSUPPORTED_MEDIA_TYPE, "a body with a Content-Encoding is not read"));
+        return Err(Problem::new(&problem::UNSUPPORTED_MEDIA_TYPE, "the body must not have a Content-Encoding"));
     }
     let essence = text(header::CONTENT_TYPE).and_then(|text| text.parse::<Mime>().ok());
     if essence.is_some_and(|media_type| media_type.essence_str() == mime::APPLICATION_JSON.as_ref()) {
@@ -165,7 +167,7 @@ fn must_be_plain_json(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(&problem::UNSUPPORTED_MEDIA_TYPE, "the Content-Type must be application/json"))
 }
 
-/// What [`Body::parse`] does.
+/// Implements [`Body::parse`].
 ///
 /// # Errors
 /// As [`Body::parse`].
@@ -173,26 +175,26 @@ fn parse<T: DeserializeOwned + Validate>(bytes: &[u8]) -> Result<T, Problem> {
     Ok(parse_value(&document(bytes)?, &mut Budget::default(), |_| None)?)
 }
 
-/// The JSON of a body. An empty one is an empty object.
+/// Parses the JSON of a body. An empty body counts as an empty object.
 ///
 /// # Errors
 /// `malformed-body`, as [`Body::parse`].
 fn document(bytes: &[u8]) -> Result<Value, Problem> {
-    // RFC 8259, section 8.1: nobody should send a byte-order mark, and whoever reads may ignore it.
+    // RFC 8259, section 8.1: senders must not add a byte-order mark, and parsers may ignore it.
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let bytes = if bytes.is_empty() { b"{}" } else { bytes };
     must_be_shallow(bytes)?;
-    // Never serde's derived reading of the text itself: it takes a list for a struct, and the last of two members.
+    // Not serde's derived parsing of the text itself: it accepts a list as a struct, and the last of two members.
     let Unambiguous(document) = serde_json::from_slice(bytes)
-        .map_err(|error| Problem::malformed_body(format!("line {}, column {}", error.line(), error.column())))?;
+        .map_err(|error| Problem::malformed_body(format!("at line {}, column {}", error.line(), error.column())))?;
     Ok(document)
 }
 
-/// One file of a batch, say: a part of a document that another one's parsing has left as it was. Pointers begin at it.
-/// `budget` is that of the whole request; `more` is a rule that needs to know more than `T`.
+/// Parses a part of a document that was left unparsed, such as one file of a batch. Pointers are relative to that part.
+/// `budget` is that of the whole request; `more` is a rule that needs more than `T`.
 ///
 /// # Errors
-/// `validation-failed` with every field that is wrong, as far as the budget reaches.
+/// `validation-failed` with every invalid field, as far as the budget allows.
 pub fn parse_value<T: DeserializeOwned + Validate>(
     value: &Value,
     budget: &mut Budget,
@@ -205,7 +207,7 @@ pub(super) fn invalid(errors: Vec<FieldError>) -> Problem {
     Error::Invalid(errors).into()
 }
 
-/// Counts brackets and commas outside of strings, before anything recursive sees them, and anything that takes memory for each.
+/// Counts brackets and commas outside of strings, before a parser sees them that recurses and takes memory for each.
 fn must_be_shallow(bytes: &[u8]) -> Result<(), Problem> {
     let (mut depth, mut containers, mut commas) = (0_usize, 0_usize, 0_usize);
     let (mut in_string, mut escaped) = (false, false);
@@ -218,7 +220,7 @@ fn must_be_shallow(bytes: &[u8]) -> Result<(), Problem> {
                 depth += 1;
                 containers += 1;
                 if depth > DEPTH_MAX {
-                    return Err(Problem::malformed_body(format!("nested deeper than {DEPTH_MAX}")));
+                    return Err(Problem::malformed_body(format!("nested deeper than {DEPTH_MAX} levels")));
                 }
                 if containers > CONTAINERS_MAX {
                     return Err(Problem::malformed_body(format!("more than {CONTAINERS_MAX} objects and lists")));

@@ -22,14 +22,14 @@ pub(super) struct BrandView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Brands)]
 pub(super) struct BrandsView {
-    /// By slug.
+    /// Sorted by slug.
     data: Vec<BrandView>,
 }
 
-/// Those that the caller holds. Any token will do.
+/// Lists the brands that the caller holds. Needs a token, but no permission.
 #[utoipa::path(
     get, path = "/app/brands", tag = "brands",
-    responses((status = 200, description = "By slug", body = BrandsView)),
+    responses((status = 200, description = "Sorted by slug", body = BrandsView)),
     extensions(("x-permission" = json!(null))),
 )]
 pub(super) async fn list(engine: Data<Engine>, caller: Caller) -> Answer {

@@ -1,4 +1,4 @@
-//! Who asks: handlers take a [`Caller`], and without one there is nothing that they could ask the engine for.
+//! Authenticates requests. Handlers take a [`Caller`] or an [`Admin`], which the verbs on a tenant's data require.
 
 use std::rc::Rc;
 
@@ -43,7 +43,7 @@ impl FromRequest for Admin {
 
 fn caller_of(identity: &Identity) -> Result<Caller, Problem> {
     let Some(tenant) = identity.tenant else {
-        return Err(Problem::new(&problem::PERMISSION_DENIED, "the token is of no tenant"));
+        return Err(Problem::new(&problem::PERMISSION_DENIED, "the token names no tenant"));
     };
     Span::current().record("tenant.id", tracing::field::display(tenant));
     Ok(Caller {
@@ -54,10 +54,11 @@ fn caller_of(identity: &Identity) -> Result<Caller, Problem> {
     })
 }
 
-/// Checks the request's token, and that its bearer does not ask too often; once for each request, whoever asks first.
+/// Verifies the request's token and applies its bearer's rate limit. Later calls for the same request return the identity
+/// that the first one found.
 ///
 /// # Errors
-/// 401, 503 where the identity provider's keys cannot be had, or 429.
+/// 401; 503 if the identity provider's keys cannot be fetched; 429 if the bearer sends requests too often.
 pub(super) async fn authenticate(req: &HttpRequest) -> Result<Rc<Identity>, Problem> {
     if let Some(identity) = known(req) {
         return Ok(identity);
@@ -68,7 +69,7 @@ pub(super) async fn authenticate(req: &HttpRequest) -> Result<Rc<Identity>, Prob
         Rejection::Invalid(reason) => Problem::unauthenticated(Some(reason)),
         Rejection::KeysUnavailable { retry_after_secs } => Problem::keys_unavailable(retry_after_secs),
     })?;
-    // Extractors run side by side: while this one waited for keys, another may have counted the request.
+    // Extractors run concurrently: while this one waited for keys, another may have counted the request.
     if let Some(identity) = known(req) {
         return Ok(identity);
     }
@@ -90,7 +91,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     let mut lines = headers.get_all(AUTHORIZATION);
     let line = lines.next().ok_or_else(|| Problem::unauthenticated(None))?;
     if lines.next().is_some() {
-        return Err(Problem::unauthenticated(Some("there are two Authorization headers")));
+        return Err(Problem::unauthenticated(Some("the request has more than one Authorization header")));
     }
     let (scheme, token) = line.to_str().ok().and_then(|line| line.split_once(' ')).unwrap_or_default();
     if !scheme.eq_ignore_ascii_case("bearer") {

@@ -1,4 +1,4 @@
-//! What signed claims say (RFC 7519, section 4), wherever the issuer has put them.
+//! Reads signed claims (RFC 7519, section 4), at the places where the issuer puts them.
 
 use serde_json::{Map, Value};
 
@@ -6,18 +6,18 @@ use crate::caller::Brands;
 
 const WRONG_TYPE: &str = "a claim of the token has the wrong type";
 
-/// The claims of one token. A claim that is null is one that is not there.
+/// The claims of one token. A claim that is null counts as absent.
 pub(super) struct Claims(Map<String, Value>);
 
 impl Claims {
     /// # Errors
-    /// It is no JSON object. Like those of all that follows: what is wrong with the token, in plain ASCII.
+    /// It is not a JSON object. The errors of this type say in plain ASCII what is wrong with the token.
     pub(super) fn read(json: &[u8]) -> Result<Self, &'static str> {
         serde_json::from_slice(json).map(Self).map_err(|_| "the token has no JSON claims")
     }
 
     /// # Errors
-    /// It is no text.
+    /// The claim is not text.
     pub(super) fn text(&self, place: &str) -> Result<Option<&str>, &'static str> {
         self.at(place).map(|value| value.as_str().ok_or(WRONG_TYPE)).transpose()
     }
@@ -25,13 +25,13 @@ impl Claims {
     /// A NumericDate: seconds since 1970, perhaps with a fraction.
     ///
     /// # Errors
-    /// It is no number.
+    /// The claim is not a number.
     pub(super) fn time(&self, place: &str) -> Result<Option<f64>, &'static str> {
         self.at(place).map(|value| value.as_f64().ok_or(WRONG_TYPE)).transpose()
     }
 
     /// # Errors
-    /// It is no list of texts.
+    /// The claim is not a list of texts.
     pub(super) fn texts(&self, place: &str) -> Result<Option<Vec<&str>>, &'static str> {
         self.at(place).map(texts).transpose()
     }
@@ -39,7 +39,7 @@ impl Claims {
     /// One text, or a list of them.
     ///
     /// # Errors
-    /// It is neither.
+    /// The claim is neither.
     pub(super) fn text_or_texts(&self, place: &str) -> Result<Option<Vec<&str>>, &'static str> {
         match self.at(place) {
             None => Ok(None),
@@ -51,7 +51,7 @@ impl Claims {
     /// A list of ids, or `"*"`.
     ///
     /// # Errors
-    /// It is neither.
+    /// The claim is neither.
     pub(super) fn brands(&self, place: &str) -> Result<Option<Brands>, &'static str> {
         match self.at(place) {
             None => Ok(None),
@@ -73,8 +73,8 @@ fn texts(value: &Value) -> Result<Vec<&str>, &'static str> {
     items.iter().map(|item| item.as_str().ok_or(WRONG_TYPE)).collect()
 }
 
-/// A claim of this name; where there is none, what the dots in it lead to, the longest name first. Names may have dots of
-/// their own: many providers put a URL before theirs.
+/// Returns the claim of this name. If there is none, follows the dots in the name into nested objects, the longest prefix
+/// first. Names may have dots of their own: many providers prefix theirs with a URL.
 fn find<'a>(claims: &'a Map<String, Value>, place: &str) -> Option<&'a Value> {
     if let Some(value) = claims.get(place) {
         return Some(value);
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(text("app_metadata.tenant_id"), Some("two"));
         assert_eq!(text("app_metadata.a.b.c"), Some("three"));
         assert_eq!(text("app_metadata.roles.x"), Some("four"));
-        assert_eq!(text("a.b"), Some("whole"), "a claim of the very name goes before");
+        assert_eq!(text("a.b"), Some("whole"), "a claim of exactly this name comes first");
         assert_eq!(text("https://example.com/app.brand"), Some("five"));
         for absent in ["nothing", "nothing.at.all", "sub.x", "app_metadata.", ".sub", "app_metadata.a", "", "."] {
             assert_eq!(text(absent), None, "{absent:?}");

@@ -1,14 +1,14 @@
-//! Who is at the other end, where proxies stand between.
+//! The client's address, also behind proxies.
 
 use std::net::{IpAddr, SocketAddr};
 
 use actix_web::http::header::{HeaderMap, X_FORWARDED_FOR};
 use ipnet::IpNet;
 
-/// The proxies in front of this server. What anybody else says about addresses is not believed.
+/// The proxies in front of this server. Addresses that any other peer reports are ignored.
 ///
 /// Only `X-Forwarded-For` is read, not `Forwarded` (RFC 7239): a proxy that maintains one of them passes the other on as
-/// the client wrote it, so that a server which reads both lets clients choose their address.
+/// the client wrote it, so a server that reads both lets clients choose their address.
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
@@ -16,8 +16,8 @@ impl TrustedProxies {
         Self(networks)
     }
 
-    /// The nearest address that is not a trusted proxy's: the last entry that nobody but trusted proxies can have
-    /// written. `None` where the peer has no address (a Unix socket).
+    /// Returns the nearest address that is not a trusted proxy's: the last entry that only trusted proxies can have
+    /// written. `None` if the peer has no address (a Unix socket).
     pub fn client(&self, peer: Option<SocketAddr>, headers: &HeaderMap) -> Option<IpAddr> {
         let mut nearest = peer?.ip().to_canonical();
         let lines: Vec<_> = headers.get_all(X_FORWARDED_FOR).filter_map(|line| line.to_str().ok()).collect();
@@ -25,7 +25,7 @@ impl TrustedProxies {
         while self.trust(nearest) {
             match hops.next().and_then(address) {
                 Some(hop) => nearest = hop,
-                // Nothing further, or nothing readable: the proxy itself is the best that is known.
+                // No further entry, or an unreadable one: the proxy's own address is the best that is known.
                 None => break,
             }
         }

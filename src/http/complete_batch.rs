@@ -24,27 +24,28 @@ use crate::error::Error;
 use crate::session::{self, BatchCompletion, CompletedItem};
 
 const SESSIONS_MAX: usize = 1_000;
-/// The least that a session takes in the body: its id and the names around it.
+/// The fewest bytes that a session takes in the body: its id and the member's name.
 const SESSION_BYTES_MIN: usize = 60;
-/// What a session takes in the answer beside what the body says of it: the asset with its metadata, or a problem.
+/// The most bytes that a session takes in the answer beyond its part of the body: the asset with its metadata, or a
+/// problem.
 const SESSION_ANSWER_BYTES: usize = 8 * 1_024;
 
-/// Sessions whose bytes are all in the store.
+/// Sessions to complete, whose bytes are all in the store.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CompleteBatchRequest {
-    /// Each is judged on its own, so that one bad session takes no other with it.
+    /// Each session is completed on its own: one that fails does not affect the others.
     #[schema(required, nullable = false, min_items = 1, max_items = 1000, value_type = Vec<CompleteRequest>)]
     #[validate(required, length(min = 1, max = 1_000))]
     uploads: Option<Vec<Value>>,
 }
 
-/// What became of one session of a batch.
+/// The result of one session of a batch.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CompletionResult)]
 pub(super) struct CompletedView {
     index: usize,
-    /// Null where what the request named is no id.
+    /// Null if the request did not give a valid id.
     upload_session_id: Option<Uuid>,
     result: CompletionVerdict,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,11 +72,11 @@ pub(super) struct CompleteBatchView {
     uploads: Vec<CompletedView>,
 }
 
-/// Every byte of these is in the store; make them assets, each judged on its own. Safe to repeat.
+/// Completes many uploads whose bytes are all in the store, each on its own. Safe to repeat.
 #[utoipa::path(
     post, path = "/app/assets/upload/complete-batch", tag = "assets", request_body = CompleteBatchRequest,
     responses(
-        (status = 201, description = "All completed, at least one of them now", body = CompleteBatchView),
+        (status = 201, description = "All completed, at least one of them by this request", body = CompleteBatchView),
         (status = 200, description = "All were completed before", body = CompleteBatchView),
         (status = 207, description = "Some failed", body = CompleteBatchView),
     ),
@@ -100,7 +101,7 @@ pub(super) async fn complete_batch(
     Ok(door.apart.finish(asker, bytes, move || answer(room, &id, results)).await?.into())
 }
 
-/// The sessions as [`session::complete_batch`] wants them.
+/// Parses the sessions into the form that [`session::complete_batch`] takes.
 fn understand(body: Body<CompleteBatchRequest, { body::BATCH }>) -> Result<Vec<BatchCompletion>, Problem> {
     let mut budget = Budget::default();
     let (body, ()) = body.parse_with(Ok(()), &mut budget, |_| None)?;
@@ -141,7 +142,7 @@ fn answer(room: Room, id: &RequestId, results: Vec<CompletedItem>) -> Result<Wri
     }
 }
 
-/// A batch of which nothing was completed: a problem with the batch's own members beside it.
+/// The problem for a batch of which nothing was completed; it also has the members of the batch's answer.
 fn none_completed(outage: Option<&'static problem::Kind>, batch: &CompleteBatchView) -> Problem {
     let problem = match outage {
         Some(kind) => Problem::unavailable(kind),

@@ -1,9 +1,9 @@
-//! A connection, and what is on it between a request's head and the end of its answer.
+//! A connection, with limits on what a client may send between a request's head and the end of its answer.
 //!
-//! actix-http leaves some things without a bound. A head that stops halfway may be 128 KiB large, and any but a
-//! connection's first may stay so for ever. A chunked body that no handler reads is read and thrown away for as long as it
-//! comes. And what a client sends behind its request is read up to 128 KiB, and then asked for again and again. So what
-//! actix-http reads from is a [`Connection`], and [`hold`] tells it where each request stands.
+//! actix-http leaves some things without a limit. An incomplete head may grow to 128 KiB, and any head but a connection's
+//! first may stay incomplete for ever. A chunked body that no handler reads is read and discarded for as long as it
+//! arrives. And what a client sends after its request is read up to 128 KiB, and then polled for again and again. So
+//! actix-http reads from a [`Connection`] instead of a bare socket, and [`hold`] tells it the stage of each request.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -33,8 +33,8 @@ use super::client_address::TrustedProxies;
 use super::socket;
 use crate::settings::Server;
 
-/// How long a client that is refused may go on sending: a connection that is closed with bytes unread may lose the refusal
-/// that was sent before.
+/// How long a refused client may go on sending. A connection that is closed with unread bytes may lose the refusal that
+/// was sent before.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 const HEAD_TOO_LARGE: &[u8] =
@@ -48,15 +48,15 @@ pub(super) struct Limits {
     write_timeout: Duration,
     per_address_max: usize,
     proxies: TrustedProxies,
-    /// Connections of each peer.
+    /// Counts of each peer's connections.
     open: Mutex<HashMap<IpAddr, Open>>,
 }
 
 #[derive(Default)]
 struct Open {
-    /// Those that have not sent a whole head yet.
+    /// Connections that have not sent a whole head yet.
     silent: usize,
-    /// Those that are kept open after an answer, from the first one on.
+    /// Connections that are kept open after an answer, from their first answer on.
     kept: usize,
 }
 
@@ -92,11 +92,11 @@ impl Limits {
     }
 }
 
-/// One connection among those of its peer.
+/// One connection in the counts of its peer.
 struct Place {
     limits: Arc<Limits>,
     peer: IpAddr,
-    /// A proxy may have any number.
+    /// A trusted proxy may have any number of connections.
     is_proxy: bool,
     counted: Option<Kind>,
 }
@@ -107,20 +107,20 @@ impl Place {
         Self { limits: Arc::clone(limits), peer: embedded_s3::peer_of(address), is_proxy, counted: None }
     }
 
-    /// Counts it as one that its peer keeps; `false` where the peer has as many as it may have. Counted once, so that further
-    /// requests need not ask what all connections share.
+    /// Counts the connection as kept open; returns `false` if the peer has reached its limit. It is counted once, so that
+    /// further requests need not lock what all connections share.
     fn keep(&mut self) -> bool {
         matches!(self.counted, Some(Kind::Kept)) || self.count(Kind::Kept)
     }
 
-    /// It has asked for something.
+    /// Stops counting the connection as silent, because it has sent a request.
     fn speak(&mut self) {
         if matches!(self.counted, Some(Kind::Silent)) {
             self.uncount();
         }
     }
 
-    /// `false` where the peer has as many as it may have.
+    /// Returns `false` if the peer has reached its limit.
     fn count(&mut self, kind: Kind) -> bool {
         self.uncount();
         if self.is_proxy {
@@ -154,25 +154,25 @@ impl Drop for Place {
     }
 }
 
-/// What whoever reads from a connection is told by whoever answers on it.
+/// The state that [`hold`], which answers on a connection, shares with [`Connection`], which reads from it.
 struct Progress {
     /// Counts changes of the stage.
     turn: Cell<u64>,
     stage: Cell<Stage>,
-    /// Of the reader, where it waits for an answer to be made.
+    /// The reader's waker, while it waits for an answer to be made.
     reader: RefCell<Option<Waker>>,
     place: RefCell<Place>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Stage {
-    /// Whatever comes is a head.
+    /// The next bytes are a head.
     #[default]
     Head,
     /// A request is being answered.
     Answering { has_body: bool },
-    /// The answer has been made, and its request's body has not come to an end. actix-http reads on for [`LINGER`], and
-    /// closes.
+    /// The answer was made before the request's body ended. actix-http reads on for [`LINGER`], then closes the
+    /// connection.
     Lingering,
 }
 
@@ -195,27 +195,27 @@ impl Progress {
     }
 }
 
-/// What actix-http reads from and writes to.
+/// The stream that actix-http reads from and writes to.
 pub(super) struct Connection {
     io: TcpStream,
     peer: SocketAddr,
     limits: Arc<Limits>,
     progress: Rc<Progress>,
-    /// Which one of `progress` the next four speak of.
+    /// The turn of `progress` that the next four fields belong to.
     turn: u64,
     stage: Stage,
-    /// Bytes that were read in this turn.
+    /// Bytes read in this turn.
     read: usize,
-    /// Whether actix-http has had the time to make a request of them.
+    /// Whether actix-http has had a chance to parse these bytes into a request.
     is_parsed: bool,
-    /// From the first byte on of a head that is not the connection's first: that one actix-http limits by itself, from the
-    /// connection's beginning.
+    /// Runs from the first byte of a head that is not the connection's first. actix-http itself limits the first one, from
+    /// the connection's beginning.
     deadline: Option<Pin<Box<Sleep>>>,
     refused: Option<Refused>,
 }
 
-/// Of a connection from which nothing more is taken. What it is refused with is sent when it is shut down, after all
-/// answers.
+/// The state of a connection from which nothing more is accepted. The refusal is sent when the connection is shut down,
+/// after all answers.
 struct Refused {
     unsent: &'static [u8],
     is_shut: bool,
@@ -230,7 +230,7 @@ impl Connection {
         let peer = io.peer_addr()?;
         let mut place = Place::new(limits, peer.ip());
         if !place.count(Kind::Silent) {
-            return Err(io::Error::other("the address has too many connections that have not asked for anything"));
+            return Err(io::Error::other("the address has too many connections that have not sent a request"));
         }
         Ok(Self {
             io,
@@ -250,7 +250,7 @@ impl Connection {
         self.peer
     }
 
-    /// For `on_connect_ext`: where [`hold`] finds the connection of a request.
+    /// For `on_connect_ext`: stores the progress where [`hold`] finds it.
     pub(super) fn introduce(&self, data: &mut Extensions) {
         data.insert(Rc::clone(&self.progress));
     }
@@ -260,7 +260,7 @@ impl Connection {
         if self.turn == turn {
             return;
         }
-        // What was sent behind a request that has been answered now is a head that has begun.
+        // Bytes that were sent after a request that is now answered are the beginning of the next head.
         let was_answering = self.turn + 1 == turn && self.stage == (Stage::Answering { has_body: false });
         let is_ahead = was_answering && stage == Stage::Head && self.read > 0;
         self.turn = turn;
@@ -289,11 +289,11 @@ impl Connection {
     fn read_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.read >= self.limits.head_max_bytes {
             if self.is_parsed {
-                // It is no whole head, or there would be a request by now.
+                // These bytes are not a whole head, or there would be a request by now.
                 self.refuse(HEAD_TOO_LARGE);
                 return Poll::Ready(Ok(()));
             }
-            // All of it may be a head and its body, of which actix-http makes a request once it has nothing to read.
+            // These bytes may be a head and its body. actix-http makes a request of them once it has nothing to read.
             self.is_parsed = true;
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -322,7 +322,7 @@ impl AsyncRead for Connection {
         this.begin_turn();
         match this.stage {
             Stage::Head => this.read_head(cx, buf),
-            // Who sends so much behind a request waits for its answer.
+            // A client that sends this much after a request must wait for the answer.
             Stage::Answering { has_body: false } if this.read >= this.limits.head_max_bytes => {
                 this.progress.reader.replace(Some(cx.waker().clone()));
                 Poll::Pending
@@ -364,11 +364,11 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// Tells a request's connection how far the request is, and keeps its body in sight until the answer has been made.
+/// Tells a request's connection the stage of the request, and holds the request's body until the answer has been made.
 /// The outermost middleware.
 ///
-/// What nobody has read of a body by then has actix-http close the connection. If the body were dropped before, it would
-/// go on reading a chunked one, and throw away what it reads, for as long as something comes.
+/// If a part of the body is unread by then, actix-http closes the connection. If the body were dropped earlier, actix-http
+/// would go on reading and discarding a chunked one for as long as bytes arrive.
 pub(super) async fn hold(
     mut req: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -388,8 +388,8 @@ pub(super) async fn hold(
     }
     let exchange = Rc::new(Exchange { progress, body });
     if has_body {
-        // actix-http asks for an answer as soon as it has the head. What has come of the body with it is taken first, so that
-        // an answer that needs none of it does not cost the connection.
+        // actix-http asks for an answer as soon as it has the head. First let it take what arrived of the body with the
+        // head, so that an answer that does not need the body does not cost the connection.
         tokio::task::yield_now().await;
     }
     match next.call(req).await {
@@ -407,7 +407,7 @@ pub(super) async fn hold(
     }
 }
 
-/// A request's body that is read by its handler, and looked at after it.
+/// A request's body, which its handler reads and [`Exchange`] checks afterwards.
 #[derive(Clone)]
 struct Shared(Rc<RefCell<Payload>>);
 
@@ -426,7 +426,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    /// Has the connection end with the answer where enough of its peer's are kept open.
+    /// Closes the connection after the answer if its peer has reached its limit of connections that are kept open.
     fn keep_or_close(&self, head: &mut ResponseHead) {
         if let Some(progress) = &self.progress
             && !progress.place.borrow_mut().keep()
@@ -435,7 +435,7 @@ impl Exchange {
         }
     }
 
-    /// Whether all of the body has come, read or not.
+    /// Whether the whole body has arrived, read or not.
     fn has_whole_body(&mut self) -> bool {
         let Some(body) = &mut self.body else { return true };
         let mut cx = Context::from_waker(noop_waker_ref());
@@ -451,7 +451,8 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        // Where the connection has gone, what writes goes on, and has its body to read: what is looked at is lost to it.
+        // If the connection is gone, a handler that writes goes on and may still read its body: what is polled here would
+        // be lost to it.
         let is_being_read = self.body.as_ref().is_some_and(|body| Rc::strong_count(&body.0) > 1);
         let stage = if !is_being_read && self.has_whole_body() { Stage::Head } else { Stage::Lingering };
         if let Some(progress) = &self.progress {
@@ -463,7 +464,7 @@ impl Drop for Exchange {
 /// The body of an answer.
 pub(super) struct Held {
     body: BoxBody,
-    /// Goes when actix-http has taken all of the body, or the connection is gone.
+    /// Dropped when actix-http has taken all of the body, or when the connection is gone.
     _exchange: Rc<Exchange>,
 }
 

@@ -1,4 +1,4 @@
-//! What extractors and middleware share: built once at the start, found in the application's data.
+//! The state that extractors and middleware share: built once at the start, stored in the application's data.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use super::rate_limit::RateLimit;
 use crate::clock::Clock;
 use crate::settings::Settings;
 
-/// Belongs into `App::app_data` as `web::Data<Door>`, one for all workers: keys that one has fetched serve the others,
-/// and what a user asks is counted together.
+/// Belongs in `App::app_data` as `web::Data<Door>`, one for all workers, so that they share the fetched keys and the counts
+/// of each user's requests.
 pub struct Door {
     pub(super) verifier: Verifier,
     pub(super) proxies: TrustedProxies,
-    /// `None` where it is off.
+    /// `None` if it is off.
     pub(super) rate_limit: Option<RateLimit>,
-    /// Answers.
+    /// For answers.
     pub(super) in_flight: InFlight,
     pub(super) bodies: InFlight,
     pub(super) apart: Apart,
@@ -28,7 +28,7 @@ pub struct Door {
 
 impl Door {
     /// # Errors
-    /// No key for tokens is set, or one cannot be read.
+    /// No key for tokens is set, one cannot be read, or the trusted networks are not valid.
     pub fn new(settings: &Settings, clock: Clock, apart: Apart) -> Result<Self, auth::StartError> {
         let server = &settings.server;
         Ok(Self {

@@ -1,4 +1,4 @@
-//! `GET /app/events`: what happens, as it happens, by Server-Sent Events (HTML standard, section 9.2).
+//! `GET /app/events`: live events, by Server-Sent Events (HTML standard, section 9.2).
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -32,10 +32,10 @@ use crate::event::{self, Interest, Placed, Stream, public_name};
 
 const LAST_EVENT_ID: &str = "Last-Event-ID";
 
-/// In the place of an id: all that was ever told.
+/// Given instead of an id: resumes from the very first event.
 const FROM_THE_FIRST: &[u8] = b"0";
 
-/// What a client waits before it comes again, in milliseconds.
+/// How long a client waits before it reconnects, in milliseconds.
 const RETRY_MS: u32 = 2_000;
 
 #[derive(Debug, Deserialize, Validate)]
@@ -52,7 +52,7 @@ pub(super) struct EventsQuery {
 pub(super) struct LiveEventView {
     upload_session_id: Uuid,
     brand_id: Uuid,
-    /// Where the event led.
+    /// The session's state after the event.
     status: StatusView,
     /// Null until COMPLETED.
     asset_id: Option<Uuid>,
@@ -76,21 +76,21 @@ impl From<&Placed> for LiveEventView {
     }
 }
 
-/// What happens to the sessions that the caller sees, as it happens.
+/// Streams live events of the sessions that the caller sees.
 ///
 /// Server-Sent Events: `upload.initiated`, `upload.opened`, `upload.completed`, `upload.failed`, `upload.cancelled`,
-/// `asset.ready`, `asset.failed`. `id` says nothing to anybody but this server: sent back as `Last-Event-ID` it resumes
-/// after the event, and nothing is missed; `0` resumes from the very first one. Without it only new events are sent. The
-/// stream ends with the token, with the server, and for a reader that is too slow; come again with the last id.
+/// `asset.ready`, `asset.failed`. `id` is opaque. Send it back as `Last-Event-ID` to resume after that event without a gap;
+/// `0` resumes from the very first event. Without it, only new events are sent. The stream ends when the token expires,
+/// when the server stops, or when the reader is too slow; then reconnect with the last id.
 #[utoipa::path(
     get, path = "/app/events", tag = "uploads",
     params(
-        ("Last-Event-ID" = Option<String>, Header, description = "Resume after this event; `0`: from the first one."),
-        ("last_event_id" = Option<String>, Query, description = "The same, for clients that cannot set a header; the header goes before."),
+        ("Last-Event-ID" = Option<String>, Header, description = "Resume after this event; `0` resumes from the first event."),
+        ("last_event_id" = Option<String>, Query, description = "The same, for clients that cannot set a header. The header takes precedence."),
         ("batch_reference" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
     ),
     responses(
-        (status = 200, description = "Events without an end; the `data` of each is a LiveEvent", body = LiveEventView, content_type = "text/event-stream"),
+        (status = 200, description = "An endless stream of events; the `data` of each is a LiveEvent", body = LiveEventView, content_type = "text/event-stream"),
         (status = 503, description = "`too-many-readers`, `database-unavailable`"),
     ),
     extensions(("x-permission" = json!("uploads.view"))),
@@ -124,25 +124,25 @@ pub(super) async fn stream(
     }
     let events = event::stream(&engine, interest, after).await?;
     let beginning = engine.keys.beginning_id(tenant, events.read());
-    // The place to resume from, for a reader that goes before the first event comes.
+    // The place to resume from, for a reader that disconnects before the first event.
     let first = Bytes::from(format!("retry: {RETRY_MS}\nid: {beginning}\n\n"));
     let asker = Asker::Tenant(tenant);
     let reader = Reader { engine: engine.get_ref().clone(), door, asker, events, expires_at, first: Some(first) };
     Ok(answer.streaming(unfold(reader, |reader| Box::pin(reader.step()))))
 }
 
-/// The header of that name; an empty one is what a browser sends that has seen no id yet.
+/// Returns the `Last-Event-ID` header. An empty one counts as absent: a browser sends it if it has seen no id yet.
 fn last_event_id(request: &HttpRequest) -> Option<&[u8]> {
     request.headers().get(LAST_EVENT_ID).map(HeaderValue::as_bytes).filter(|value| !value.is_empty())
 }
 
-/// The place after which a reader wants to go on; another tenant's id is as good as none.
+/// Returns the place after which a reader wants to resume. Another tenant's id is refused like any other wrong text.
 fn place_of(engine: &Engine, caller: &Caller, field: &str, id: &[u8]) -> Result<i64, Problem> {
     if id == FROM_THE_FIRST {
         return Ok(0);
     }
     let place = std::str::from_utf8(id).ok().and_then(|id| engine.keys.place(caller.tenant, id));
-    place.ok_or_else(|| invalid(vec![FieldError::new(field, "invalid-format", "must be the id of an event")]))
+    place.ok_or_else(|| invalid(vec![FieldError::new(field, "invalid-format", "must be the id of an event, or 0")]))
 }
 
 struct Reader {
@@ -155,7 +155,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// The next bytes for the client; `None` where the stream ends.
+    /// Returns the next bytes for the client; `None` if the stream ends.
     async fn step(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
         if let Some(first) = self.first.take() {
             return Some((Ok(first), self));
@@ -180,7 +180,7 @@ impl Reader {
         Some((Ok(bytes), self))
     }
 
-    /// Reads a page of what was missed, of which there may be many; `None` where the stream ends.
+    /// Reads one page of the events that the reader missed; `None` if the stream ends.
     async fn read_on(mut self) -> Option<Self> {
         let mut events = self.events;
         let reading = self.door.apart.verb(self.asker, async move {
@@ -192,7 +192,7 @@ impl Reader {
             () = self.engine.hub.closed() => return None,
             read = reading => read,
         };
-        // A client that comes again goes on after the last event that it has.
+        // A client that reconnects resumes after the last event that it has.
         let error = match read {
             Ok((events, Ok(()))) => {
                 self.events = events;

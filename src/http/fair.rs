@@ -1,7 +1,7 @@
-//! Whose request a thread works on next. A thread takes what is ready one after the other, and looks for new arrivals
-//! only when nothing is left or after 61 of them: where one tenant has many requests at work, each step of any other one
-//! waits for all of these. Here tenants take turns, step by step (a step is one poll of a request's future), and the thread
-//! looks for arrivals between any two.
+//! Fair scheduling of the requests on one thread. By default a thread polls ready tasks one after the other, and looks for
+//! new arrivals only when none is left or after 61 of them: if one tenant has many requests under way, each step of another
+//! tenant's request waits for all of them. Here tenants take turns, step by step (a step is one poll of a request's future),
+//! and the thread looks for arrivals between any two turns.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -21,25 +21,26 @@ use tokio::task::yield_now;
 
 use super::in_flight::Asker;
 
-/// What steps may take together before the thread looks for arrivals, and others have their turns. Shorter ones than
-/// that cost less than to wait for a turn.
+/// How long steps may take together before the thread looks for arrivals and others have their turns. Steps that are
+/// shorter cost less than waiting for a turn.
 const SLICE: Duration = Duration::from_micros(100);
 
 thread_local! {
     static TURNS: Turns = Turns::default();
 }
 
-/// Whose the steps of a request are. Until its sender is known, everybody's who is not known.
+/// The asker that the steps of a request count for: [`Asker::Strangers`] until its sender is known.
 struct Of(Rc<Cell<Asker>>);
 
-/// From here on the steps of this request are those of whoever sent it.
+/// Counts all further steps of this request for `asker`.
 pub(super) fn name(req: &HttpRequest, asker: Asker) {
     if let Some(Of(of)) = req.extensions().get() {
         of.set(asker);
     }
 }
 
-/// Around all that works for a request: `App::wrap(from_fn(share))`. The answer's body is made by steps of the same.
+/// Wraps all work for a request: `App::wrap(from_fn(share))`. The steps that make the answer's body count for the same
+/// asker.
 pub(super) async fn share<B: MessageBody + 'static>(
     req: ServiceRequest,
     next: Next<B>,
@@ -77,7 +78,7 @@ impl MessageBody for Body {
     }
 }
 
-/// What of a request or an answer is done step by step.
+/// A request or an answer that is worked on step by step.
 struct Steps {
     of: Rc<Cell<Asker>>,
     ticket: Rc<Ticket>,
@@ -94,12 +95,12 @@ enum State {
     #[default]
     Resting,
     Waiting,
-    /// It is its turn.
+    /// Its turn has come.
     Called,
 }
 
 impl Steps {
-    /// Does a step if it may be done now, or wakes the task when it may.
+    /// Runs a step if it may run now; otherwise queues it, and wakes the task at its turn.
     fn step<T>(&self, cx: &mut Context<'_>, work: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         TURNS.with(|turns| {
             let ticket = &self.ticket;
@@ -124,14 +125,14 @@ impl Steps {
     }
 }
 
-/// Those that wait on one thread.
+/// The requests that wait on one thread.
 #[derive(Default)]
 struct Turns {
     waiting: RefCell<HashMap<Asker, VecDeque<Rc<Ticket>>>>,
-    /// Askers of whom somebody waits, each once; the first has the next turn.
+    /// Askers with waiting requests, each once; the first one has the next turn.
     order: RefCell<VecDeque<Asker>>,
     used: Cell<Duration>,
-    /// Whether somebody calls those that wait.
+    /// Whether [`call`] is running, which calls the waiting requests.
     is_calling: Cell<bool>,
 }
 
@@ -145,7 +146,7 @@ impl Turns {
         line.push_back(ticket);
     }
 
-    /// Counts a step; after [`SLICE`] the others have their turns, once the thread has looked for arrivals.
+    /// Counts a step. After [`SLICE`], the thread looks for arrivals, and then the others have their turns.
     fn count(&self, took: Duration) {
         self.used.set(self.used.get() + took);
         if self.used.get() >= SLICE && !self.is_calling.replace(true) {
@@ -153,7 +154,7 @@ impl Turns {
         }
     }
 
-    /// Calls the next one. Returns whether there was one.
+    /// Calls the next waiting request. Returns whether there was one.
     fn call_next(&self) -> bool {
         loop {
             let Some(asker) = self.order.borrow_mut().pop_front() else { return false };
@@ -165,7 +166,7 @@ impl Turns {
             } else {
                 self.order.borrow_mut().push_back(asker);
             }
-            // One that only this line still has is of a request that is over.
+            // A ticket that only this queue still holds belongs to a request that is over.
             if let Some(ticket) = called.filter(|ticket| Rc::strong_count(ticket) > 1) {
                 ticket.state.set(State::Called);
                 if let Some(waker) = ticket.waker.take() {
@@ -177,8 +178,8 @@ impl Turns {
     }
 }
 
-/// Calls those that wait one by one until there are none, and each time looks for arrivals before: a task that yields is
-/// woken after that.
+/// Calls the waiting requests one by one until there are none. The thread looks for arrivals before each of them: a task
+/// that yields is woken after that.
 async fn call() {
     loop {
         yield_now().await;
@@ -204,7 +205,7 @@ mod tests {
 
     const STEPS: usize = 20;
 
-    /// Each step is longer than a slice. Counts them.
+    /// Runs steps that are longer than a slice, and counts them.
     async fn work(asker: Asker, done: Rc<Cell<usize>>) {
         let steps = Steps { of: Rc::new(Cell::new(asker)), ticket: Rc::default() };
         for _ in 0..STEPS {

@@ -1,8 +1,8 @@
-//! Reads a document into a struct and names every field that does not fit, all at once.
+//! Deserializes a document into a struct, and reports every invalid field at once.
 //!
-//! serde stops at the first misfit. The deserializer here notes it instead, hands over a stand-in (0, an empty text) and
-//! goes on, so that one pass over the document finds all of them, however many. The rules of the struct
-//! (`validator::Validate`) are then checked on what did fit.
+//! serde stops at the first error. The deserializer here records it instead, hands over a placeholder (0, an empty text)
+//! and goes on, so that one pass over the document finds all errors, however many. The rules of the struct
+//! (`validator::Validate`) are then checked on the fields that were valid.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -21,23 +21,24 @@ use crate::error::{FIELD_ERRORS_MAX, FieldError, cut};
 /// Characters of a client's own text that an answer repeats: of a key in a pointer, of a value in a detail.
 const ECHOED_CHARS_MAX: usize = 128;
 
-/// Elements of a list that are read. No list of the contract may have more than 10,000, and one more is enough for its rule
-/// to see that there are too many.
+/// How many elements of a list are read. No list of the contract may have more than 10,000, and one more is enough for its
+/// rule to see that there are too many.
 const ELEMENTS_MAX: usize = 10_001;
 
-/// A value whose own type refuses it (a UUID, say) costs another pass; after this many the rest goes unnamed.
+/// A value that its own type refuses (such as a UUID) costs another pass. After this many passes, further errors are not
+/// named.
 const PASSES_MAX: usize = 16;
 
-/// What the document is written in.
+/// The form of the document.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     Json,
-    /// Parameters of a query string: values are text, numbers too, and there is one level.
+    /// Parameters of a query string: all values are text, even numbers, and there is one level.
     Query,
 }
 
-/// How many errors the answer to a request may still name. There is one for each request, of however many documents it is
-/// made: a batch of bad files is answered with no more than one bad file is.
+/// How many errors the answer to a request may still name. There is one budget for each request, however many documents it
+/// consists of: a batch of invalid files is answered with no more errors than one invalid file.
 pub struct Budget {
     left: usize,
 }
@@ -49,7 +50,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Leaves of these errors as many as may be named, with a last entry for the others and for `unnamed` more.
+    /// Keeps as many of these errors as may be named, with a last entry that counts the others and the `unnamed` ones.
     pub(super) fn spend(&mut self, errors: &mut Vec<FieldError>, unnamed: usize) {
         let room = self.left;
         self.left = room.saturating_sub(errors.len());
@@ -57,12 +58,12 @@ impl Budget {
     }
 }
 
-/// `more` is a rule that needs to know more than the struct: what it finds is told with all the rest. It may see
-/// stand-ins.
+/// Reads a document. `more` is a rule that needs more than the struct; its error is reported with all others. It may see
+/// placeholders.
 ///
 /// # Errors
-/// Every field that is unknown, of the wrong type, or against a rule of `T` or `more`, as far as the budget reaches; then
-/// a last entry says how many more there are.
+/// Every field that is unknown, has the wrong type, or breaks a rule of `T` or `more`, as far as the budget allows; then a
+/// last entry says how many more there are.
 pub(super) fn read<T: DeserializeOwned + Validate>(
     document: &Value,
     form: Form,
@@ -78,7 +79,7 @@ pub(super) fn read<T: DeserializeOwned + Validate>(
 }
 
 /// # Errors
-/// At most a few more than `room` errors, and how many were counted beside them.
+/// At most a few more than `room` errors, and how many more were only counted.
 fn read_all<T: DeserializeOwned + Validate>(
     document: &Value,
     form: Form,
@@ -94,7 +95,7 @@ fn read_all<T: DeserializeOwned + Validate>(
         let found = found.into_inner();
         refused = before;
         match (result, found.refused) {
-            // The value's own type refused it: leave it out and look at the rest again.
+            // The value's own type refused it: leave the value out and read the document again.
             (Err(_), Some(error)) => {
                 let again = refused.insert(error.pointer.clone());
                 errors.push(error);
@@ -119,10 +120,10 @@ struct Wrong {
     unnamed: usize,
 }
 
-/// Checks the rules of a struct that was read without a misfit.
+/// Checks the rules of a struct that was read, and adds the broken ones to the errors that were found in reading.
 ///
 /// # Errors
-/// Every field that is against one.
+/// All of these errors.
 fn check<T: Validate>(
     read: T,
     form: Form,
@@ -130,7 +131,7 @@ fn check<T: Validate>(
     mut wrong: Wrong,
     more: impl FnOnce(&T) -> Option<FieldError>,
 ) -> Result<T, (Vec<FieldError>, usize)> {
-    // Where some misfits have no name, nobody can tell which broken rules are those of stand-ins.
+    // If some errors were only counted, it is not known which fields are placeholders.
     if wrong.unnamed == 0
         && let Err(against) = read.validate()
     {
@@ -162,7 +163,7 @@ impl Pointer<'_> {
     }
 }
 
-/// A client's own text as an answer repeats it: its first 128 characters.
+/// Cuts a client's own text to its first 128 characters, for an answer that repeats it.
 pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().nth(ECHOED_CHARS_MAX) {
         None => text.to_owned(),
@@ -172,9 +173,9 @@ pub(super) fn shortened(text: &str) -> String {
 
 struct Notes {
     form: Form,
-    /// Errors beyond these are only counted.
+    /// Errors beyond this many are only counted.
     room: usize,
-    /// Pointers of values that their own types refused in an earlier pass; read as if they were not there.
+    /// Pointers of values that their own types refused in an earlier pass. These values are read as absent.
     refused: HashSet<String>,
     found: RefCell<Found>,
 }
@@ -183,7 +184,7 @@ struct Notes {
 struct Found {
     errors: Vec<FieldError>,
     unnamed: usize,
-    /// What ended this pass.
+    /// The error that ended this pass.
     refused: Option<FieldError>,
 }
 
@@ -202,7 +203,7 @@ impl Notes {
     }
 }
 
-/// Ends a pass. What it means is noted where it happened.
+/// Ends a pass. The error for the client is recorded where it occurs.
 #[derive(Debug)]
 struct Misfit {
     detail: String,
@@ -238,12 +239,12 @@ impl Reader<'_> {
         self.notes.add(&self.at, "wrong-type", format!("expected {expected}, found {}", kind(self.value)));
     }
 
-    /// Notes where a value was refused by the type that asked for it, unless a deeper one has been noted already.
+    /// Records which value was refused by its type, unless a deeper one has been recorded already.
     fn settle<T>(&self, result: Result<T, Misfit>) -> Result<T, Misfit> {
         if let Err(misfit) = &result {
             let mut found = self.notes.found.borrow_mut();
             if found.refused.is_none() {
-                // The type's own words may repeat the value.
+                // The type's own message may repeat the value.
                 let detail = shortened(&misfit.detail);
                 found.refused = Some(match misfit.missing {
                     None => FieldError::new(self.at.text(self.notes.form), "invalid-format", detail),
@@ -269,7 +270,7 @@ impl Reader<'_> {
         match whole {
             Some(whole) if (least..=most).contains(&whole) => return whole,
             None if huge.is_none() => self.wrong_type("a whole number"),
-            Some(_) | None => self.notes.add(&self.at, "out-of-range", format!("not within {least} and {most}")),
+            Some(_) | None => self.notes.add(&self.at, "out-of-range", format!("must be {least} to {most}")),
         }
         0
     }
@@ -293,8 +294,8 @@ impl Reader<'_> {
     }
 }
 
-/// The whole number that a float such as `5.0` stands for: to JSON (RFC 8259, section 6) and to a JSON Schema `integer`
-/// the two are the same. Beyond 2^53 a double does not know its own units.
+/// Returns the whole number that a float such as `5.0` stands for: in JSON (RFC 8259, section 6) and for a JSON Schema
+/// `integer`, the two are the same. Beyond 2^53 a double cannot represent every whole number.
 fn exact(float: f64) -> Option<i128> {
     (float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0).then_some(float as i128)
 }
@@ -357,7 +358,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         let Some(text) = self.value.as_str() else {
             let before = self.notes.found.borrow().errors.len();
             self.wrong_type("text");
-            // Should the type refuse the stand-in too, then the note just made is the one that counts, if it has a name.
+            // If the type refuses the placeholder too, the error just recorded is the one that counts, if it was named.
             return visitor.visit_str("").inspect_err(|_| {
                 let mut found = self.notes.found.borrow_mut();
                 if found.errors.len() > before {
@@ -452,7 +453,7 @@ struct Members<'a> {
     at: &'a Pointer<'a>,
     notes: &'a Notes,
     rest: Option<serde_json::map::Iter<'a>>,
-    /// What the struct knows; a map knows any.
+    /// The fields that the struct has; `None` for a map, which takes any.
     fields: Option<&'static [&'static str]>,
     current: Option<(&'a str, &'a Value)>,
 }
@@ -477,7 +478,7 @@ impl<'de> MapAccess<'de> for Members<'_> {
                 let key: StrDeserializer<'_, Misfit> = name.as_str().into_deserializer();
                 return seed.deserialize(key).map(Some);
             }
-            self.notes.add(&Pointer::Member(self.at, name), "unknown-field", "there is no such field");
+            self.notes.add(&Pointer::Member(self.at, name), "unknown-field", "is not a known field");
         }
         Ok(None)
     }
@@ -501,7 +502,7 @@ impl<'de> EnumAccess<'de> for Variant {
     }
 }
 
-/// Only names: no field of a request is an enum with contents.
+/// Variants without contents only: no field of a request is an enum with contents.
 impl<'de> VariantAccess<'de> for Variant {
     type Error = Misfit;
 
@@ -522,8 +523,8 @@ impl<'de> VariantAccess<'de> for Variant {
     }
 }
 
-/// `validator`'s tree of errors as a list, in a steady order, without what lies at or under a misfit: a stand-in that
-/// breaks a rule is no news.
+/// Turns `validator`'s tree of errors into a list, in a stable order. Leaves out the errors at or below an invalid field,
+/// because a placeholder that breaks a rule is not the client's error.
 fn flatten(
     at: &Pointer,
     form: Form,
@@ -538,7 +539,7 @@ fn flatten(
     let mut fields: Vec<_> = against.errors().iter().collect();
     fields.sort_by_key(|(name, _)| *name);
     for (name, kind) in fields {
-        // A rule over several fields says nothing while one of them is a stand-in.
+        // A rule over several fields is left out while any field is a placeholder.
         let whole = name == "__all__";
         if whole && !misfits.is_empty() {
             continue;
@@ -567,7 +568,7 @@ fn flatten(
     }
 }
 
-/// Our code and words for a broken rule. Those of `http/rules.rs` bring their own.
+/// Returns the code and the text for a broken rule. The rules of `http/rules.rs` bring their own.
 fn say(error: &ValidationError) -> (&'static str, String) {
     let bounds = || {
         let bound = |name: &str| error.params.get(name).filter(|bound| !bound.is_null());
@@ -575,7 +576,7 @@ fn say(error: &ValidationError) -> (&'static str, String) {
             (Some(min), Some(max)) => format!("{min} to {max}"),
             (Some(min), None) => format!("{min} or more"),
             (None, Some(max)) => format!("{max} or less"),
-            (None, None) => "of another size".to_owned(),
+            (None, None) => "within the limits".to_owned(),
         }
     };
     let size = match error.params.get("value") {
@@ -585,7 +586,7 @@ fn say(error: &ValidationError) -> (&'static str, String) {
     };
     let least = error.params.get("min").and_then(Value::as_u64).unwrap_or(0);
     match error.code.as_ref() {
-        "required" => ("required", "is needed".to_owned()),
+        "required" => ("required", "is required".to_owned()),
         "range" => ("out-of-range", format!("must be {}", bounds())),
         "length" if (size as u64) < least => ("too-short", format!("its length must be {}", bounds())),
         "length" => ("too-long", format!("its length must be {}", bounds())),

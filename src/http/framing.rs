@@ -1,4 +1,4 @@
-//! How an answer is framed for those who want its head alone, and for those who know no chunks.
+//! Frames answers to HEAD, and answers to clients that do not support chunks.
 
 use actix_web::body::{BodySize, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -10,19 +10,19 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// Marks a HEAD, which is routed as the GET that it asks about.
+/// Marks a HEAD request, which is routed like the GET request that it asks about.
 struct HeadOnly;
 
-/// Whether the body of the answer goes nowhere. A handler that would wait for one, or hold a place for it, need not.
+/// Whether only the head of the answer is sent. Then a handler need not wait for a body, or hold a place for it.
 pub(super) fn wants_head_only(req: &HttpRequest) -> bool {
     req.extensions().contains::<HeadOnly>()
 }
 
-/// The middleware within CORS: `App::wrap(from_fn(frame))`.
+/// The middleware inside of CORS: `App::wrap(from_fn(frame))`.
 ///
-/// Every path that answers GET answers HEAD by it, with the same status and headers (RFC 9110, section 9.3.2). What is
-/// streamed goes without chunks to a client of HTTP/1.0, which does not know them (RFC 9112, section 6.1): the end of the
-/// connection is the end of the body.
+/// Because of it, every path that answers GET also answers HEAD, with the same status and headers (RFC 9110, section
+/// 9.3.2). A streamed body is sent without chunks to a client of HTTP/1.0, which does not support them (RFC 9112, section
+/// 6.1): the end of the connection is the end of the body.
 pub(super) async fn frame(
     mut req: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -45,7 +45,7 @@ pub(super) async fn frame(
     Ok(response.map_into_left_body())
 }
 
-/// What is left of a body that is not sent: its length, where it has one.
+/// Takes the place of a body that is not sent, and keeps its length, if it has one.
 pub(super) struct Left(BodySize);
 
 impl Left {

@@ -1,4 +1,4 @@
-//! Does the process live, and can it work? No token.
+//! Liveness and readiness. Neither needs a token.
 
 use actix_web::HttpResponse;
 use actix_web::web::Data;
@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::deployment;
 use crate::engine::Engine;
 
-/// The process answers.
+/// Liveness: answers while the process runs.
 #[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, description = "Alive", body = Health)))]
 pub(super) async fn healthz() -> HttpResponse {
     HttpResponse::Ok().json(Health { status: "ok" })
@@ -22,7 +22,7 @@ pub(super) struct Health {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Readiness {
     ready: bool,
-    /// `ok`, `unavailable`, or `damaged`: a place in its own files cannot be read.
+    /// `ok`, `unavailable`, or `damaged`: a part of the database's own files cannot be read.
     database: &'static str,
     /// `ok` or `unavailable`.
     store: &'static str,
@@ -36,15 +36,15 @@ fn word(health: deployment::Health) -> &'static str {
     }
 }
 
-/// Database and store do what a request needs; says which does not.
+/// Readiness: whether the database and the store can serve requests, and which of them cannot.
 ///
-/// The database takes a write, and so does the embedded store; any other store answers for its bucket. What was found is
-/// kept for three seconds, whoever asks.
+/// The database must accept a write, and so must the embedded store; any other store must answer for its bucket. The result
+/// is kept for three seconds, for all callers.
 #[utoipa::path(
     get, path = "/readyz", tag = "health", security(()),
     responses(
-        (status = 200, description = "Both do", body = Readiness),
-        (status = 503, description = "One does not", body = Readiness),
+        (status = 200, description = "Both are ready", body = Readiness),
+        (status = 503, description = "One of them is not ready", body = Readiness),
     ),
 )]
 pub(super) async fn readyz(engine: Data<Engine>) -> HttpResponse {

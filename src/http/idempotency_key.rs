@@ -9,7 +9,7 @@ use crate::error::FieldError;
 
 const NAME: &str = "Idempotency-Key";
 
-/// The header of that name, not yet looked at: permissions come first.
+/// The `Idempotency-Key` header, not parsed yet: permissions are checked first.
 pub struct IdempotencyKey(Vec<HeaderValue>);
 
 impl FromRequest for IdempotencyKey {
@@ -23,16 +23,16 @@ impl FromRequest for IdempotencyKey {
 
 impl IdempotencyKey {
     /// # Errors
-    /// Pointing at the header's name, where it is empty, too long, not printable ASCII or there twice.
+    /// The key is empty, too long, not printable ASCII or sent twice. The error's pointer is the header's name.
     pub fn parse(self) -> Result<Option<String>, FieldError> {
         let wrong = |code, detail: &str| FieldError::new(NAME, code, detail);
         let [value] = self.0.as_slice() else {
-            return if self.0.is_empty() { Ok(None) } else { Err(wrong("duplicate", "occurs twice")) };
+            return if self.0.is_empty() { Ok(None) } else { Err(wrong("duplicate", "must be sent only once")) };
         };
         let text = value.to_str().map_err(|_| wrong("invalid-character", "must be printable ASCII"))?;
         match rules::idempotency_key(text) {
             Ok(()) => Ok(Some(text.to_owned())),
-            Err(error) if error.code == "too-long" => Err(wrong("too-long", "may have 128 characters")),
+            Err(error) if error.code == "too-long" => Err(wrong("too-long", "must be at most 128 characters")),
             Err(_) => Err(wrong("invalid-character", "must be 1 to 128 printable ASCII characters")),
         }
     }

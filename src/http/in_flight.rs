@@ -1,6 +1,6 @@
-//! Answers that are being made, or wait for their clients to take them, by their bytes: so many of all, and so many of one
-//! tenant. Whoever asks for much and does not read it holds up nobody but itself. And bodies of requests that come, or wait
-//! to be understood, in the same way.
+//! Limits the bytes of answers that are being made or wait for their clients to read them: in total, and for each tenant. A
+//! client that asks for much and does not read it delays only its own tenant. The bytes of request bodies that are arriving
+//! or wait to be parsed are limited in the same way.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -27,10 +27,10 @@ use super::problem::{CONTENT_TYPE, Problem};
 use crate::caller::{Admin, Permission};
 use crate::turns::Party;
 
-/// Up to this many bytes are not counted: a connection costs as much without one.
+/// Answers and bodies of up to this many bytes are not counted: a connection costs as much without them.
 const SMALL: usize = 16 << 10;
 
-/// How long anything waits for room. A client that takes what it is sent is gone by then.
+/// How long anything waits for room. A client that reads its answers is done by then.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What one permit of a semaphore stands for, in bytes.
@@ -44,17 +44,17 @@ pub(super) struct InFlight {
     shares: Mutex<HashMap<Asker, Arc<Semaphore>>>,
 }
 
-/// Who has a share of its own.
+/// A party that has its own share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Asker {
     Tenant(TenantId),
     Operators,
-    /// All who have no token.
+    /// All requests without a token that was accepted.
     Strangers,
 }
 
 impl Asker {
-    /// Who sent a request that has been answered.
+    /// Returns the sender of a request that has been answered.
     fn who_sent(request: &HttpRequest) -> Self {
         request.extensions().get::<std::rc::Rc<Identity>>().map_or(Self::Strangers, |identity| Self::of(identity))
     }
@@ -85,8 +85,8 @@ impl From<Asker> for Party {
     }
 }
 
-/// Taken from the room until it is dropped: with the body once that is understood, with the answer or when that has been
-/// taken by its client.
+/// Reserved room, until it is dropped: for a body, once that is parsed; for an answer, once its client has taken it or the
+/// answer is dropped.
 #[derive(Debug)]
 pub(super) struct Room {
     all: OwnedSemaphorePermit,
@@ -94,7 +94,7 @@ pub(super) struct Room {
 }
 
 impl InFlight {
-    /// So many bytes of all, and so many of one asker.
+    /// Room for `all_bytes` in total, and for `share_bytes` of one asker.
     pub(super) fn new(all_bytes: usize, share_bytes: usize) -> Self {
         let units = |bytes: usize| (bytes / UNIT).min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
         let all_units = units(all_bytes);
@@ -106,19 +106,19 @@ impl InFlight {
         }
     }
 
-    /// Waits for room for an answer of at most so many bytes, before it is made. One that is larger than the share takes
-    /// all of the share.
+    /// Waits for room for an answer of at most `bytes`, before it is made. An answer that is larger than the share takes all
+    /// of the share.
     ///
     /// # Errors
-    /// 429 where there is none in three seconds.
+    /// 429 if there is no room within three seconds.
     pub(super) async fn reserve(&self, asker: Asker, bytes: usize) -> Result<Room, Problem> {
         self.room(asker, bytes).await.ok_or_else(|| Problem::no_room(PATIENCE))
     }
 
-    /// The same for a body that may have so many bytes, before it is read. A small one, as most are, needs no room.
+    /// Waits for room for a body of at most `bytes`, before it is read. A small body, as most are, needs no room.
     ///
     /// # Errors
-    /// 429 where there is none in three seconds.
+    /// 429 if there is no room within three seconds.
     pub(super) async fn reserve_for_body(&self, asker: Asker, bytes: usize) -> Result<Option<Room>, Problem> {
         if bytes <= SMALL {
             return Ok(None);
@@ -138,7 +138,7 @@ impl InFlight {
         tokio::time::timeout(PATIENCE, taken).await.ok()?.ok()
     }
 
-    /// The same for an answer that has been made, and so must not wait.
+    /// Takes room for an answer that has been made already, without waiting.
     fn reserve_now(&self, asker: Asker, bytes: usize) -> Option<Room> {
         let units = self.units(bytes);
         let share = self.share(asker).try_acquire_many_owned(units).ok()?;
@@ -159,7 +159,7 @@ impl InFlight {
         if let Some(share) = shares.get(&asker) {
             return Arc::clone(share);
         }
-        // Those whom nobody holds are whole.
+        // Shares that only this map holds are unused.
         shares.retain(|_, share| Arc::strong_count(share) > 1);
         let share = Arc::new(Semaphore::new(self.share_units));
         shares.insert(asker, Arc::clone(&share));
@@ -168,27 +168,27 @@ impl InFlight {
 }
 
 impl Room {
-    /// Gives back what turned out not to be needed.
+    /// Gives back the room that exceeds `bytes`.
     pub(super) fn shrink(&mut self, bytes: usize) {
         for permit in [&mut self.all, &mut self.share] {
             drop(permit.split(permit.num_permits().saturating_sub(bytes.div_ceil(UNIT))));
         }
     }
 
-    /// A JSON answer that has been made in this room.
+    /// Makes a JSON answer that holds this room.
     pub(super) fn json(self, status: StatusCode, view: &impl Serialize) -> HttpResponse {
         self.write(status, view).into()
     }
 
-    /// The same before it is an answer, which only the thread that sends it can have.
+    /// Writes a JSON answer that becomes an [`HttpResponse`] later: only the thread that sends one can hold it.
     pub(super) fn write(mut self, status: StatusCode, view: &impl Serialize) -> Written {
         let json = serde_json::to_vec(view).expect("texts, ids and numbers are JSON");
         self.shrink(json.len());
         Written { status, slices: Slices { bytes: json.into(), _room: self } }
     }
 
-    /// A JSON answer that ends in a list whose items are made while the client reads. `head` is what goes before them, as an
-    /// object with at least one member.
+    /// Makes a JSON answer that ends in a list whose items are made while the client reads. `head` is an object with at
+    /// least one member; its members come before the list.
     pub(super) fn json_list<T: Serialize>(
         self,
         head: &impl Serialize,
@@ -201,7 +201,7 @@ impl Room {
         let mut first = true;
         let mut ended = false;
         let chunks = std::iter::from_fn(move || {
-            // Goes with the items, not with the last chunk of them alone.
+            // Keeps the room until the items are dropped.
             let _ = &self;
             while !ended && chunk.len() < SMALL {
                 match items.next() {
@@ -235,7 +235,7 @@ impl From<Written> for HttpResponse {
     }
 }
 
-/// A whole body that actix-http takes a bit at a time, instead of as a copy of all of it.
+/// A complete body that actix-http takes in slices, instead of copying all of it.
 struct Slices {
     bytes: Bytes,
     _room: Room,
@@ -255,7 +255,8 @@ impl MessageBody for Slices {
     }
 }
 
-/// Counts large answers for which no room was reserved: `App::wrap(from_fn(bound))`, outside of all that makes bodies.
+/// Takes room for large answers for which none was reserved: `App::wrap(from_fn(bound))`, around everything that makes
+/// bodies.
 pub(super) async fn bound(
     req: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -267,7 +268,7 @@ pub(super) async fn bound(
     let (mut response, body) = response.into_parts();
     let body = body.boxed();
     if body.size() == BodySize::None {
-        // As empty bytes it would have a length, which the answer to a HEAD need not be.
+        // As empty bytes it would have a length, which need not be the one that the answer to a HEAD states.
         return Ok(ServiceResponse::new(request, response.set_body(body)));
     }
     let body = match body.try_into_bytes() {
@@ -281,7 +282,7 @@ pub(super) async fn bound(
                     tracing::warn!(
                         ?asker,
                         bytes = bytes.len(),
-                        "an answer found no room among those that nobody takes"
+                        "an answer was refused: too many answers are still unread"
                     );
                     let problem = Problem::no_room(PATIENCE);
                     let id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok()).map(str::to_owned);

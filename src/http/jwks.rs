@@ -1,6 +1,6 @@
-//! The keys of an identity provider (RFC 7517): fetched when first needed, kept, and fetched again when they are old or
-//! a token names one that is not among them. Nobody can make the server fetch more often than the settings say, and
-//! nobody is told that a token is bad by keys that are older than the question.
+//! The keys of an identity provider (RFC 7517): fetched when first needed, cached, and fetched again when they are old or
+//! when a token names an unknown key. No client can make the server fetch more often than the settings allow, and no token
+//! is refused for an unknown key by keys that were fetched before the request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,11 +17,11 @@ use super::auth::{ED25519, Key, P256, P384, RSA, Rejection};
 use crate::clock::Clock;
 use crate::settings;
 
-/// A key set has a few kilobytes.
+/// The largest key set that is read. Usual ones have a few kilobytes.
 const BYTES_MAX: usize = 256 << 10;
-/// A fetch stands in the way of the requests that need its keys.
+/// Requests that need the keys wait for the fetch.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Names of keys that are remembered to be no good any more. A provider withdraws one now and then.
+/// How many withdrawn keys are remembered by their ids. A provider withdraws one now and then.
 const RETIRED_MAX: usize = 100;
 
 pub(super) struct Jwks(Arc<Inner>);
@@ -41,15 +41,15 @@ struct Inner {
 
 #[derive(Clone, Default)]
 struct Held {
-    /// The last good set: a failure takes nothing away.
+    /// The last valid set: a failed fetch removes nothing.
     keys: Arc<[Published]>,
-    /// Ids of keys that were published once and are not any more, the last ones first.
+    /// Ids of keys that were published once and no longer are, the latest first.
     retired: Arc<[String]>,
-    /// Which fetch brought the keys, counted from 1.
+    /// The number of the fetch that brought the keys, counted from 1.
     brought_by: u64,
-    /// Of the last fetch that brought a key set.
+    /// When the last fetch ended that brought a key set.
     fetched_at: Option<DateTime<Utc>>,
-    /// Of the last fetch, whatever it brought.
+    /// When the last fetch ended, successful or not.
     tried_at: Option<DateTime<Utc>>,
 }
 
@@ -58,12 +58,12 @@ struct Published {
     key: Key,
 }
 
-/// What keys say of a token.
+/// What the keys say about a token.
 enum Verdict {
     Signed,
-    /// The key that it names refuses it, or has been withdrawn.
+    /// The key that the token names has not signed it, or has been withdrawn.
     Refused,
-    /// The key that it names is not there. It may be a new one.
+    /// No key that is held fits the token. There may be a new one.
     UnknownKey,
 }
 
@@ -76,7 +76,7 @@ impl Held {
             return Verdict::Signed;
         }
         let Some(kid) = kid else { return Verdict::UnknownKey };
-        // Also where it is for other algorithms than the token's.
+        // Even if the key is for other algorithms than the token's.
         let is_there = self.keys.iter().any(|published| published.kid.as_deref() == Some(kid));
         if is_there || self.retired.iter().any(|retired| retired == kid) {
             return Verdict::Refused;
@@ -84,7 +84,7 @@ impl Held {
         Verdict::UnknownKey
     }
 
-    /// What is held once a fetch has brought these.
+    /// Returns what is held after a fetch has brought these keys.
     fn replaced_by(&self, keys: Vec<Published>, number: u64, now: DateTime<Utc>) -> Self {
         let before = self.keys.iter().filter_map(|published| published.kid.as_ref()).chain(self.retired.iter());
         let is_back = |kid: &String| keys.iter().any(|published| published.kid.as_ref() == Some(kid));
@@ -99,7 +99,7 @@ impl Jwks {
     pub fn new(url: &str, settings: &settings::Auth, clock: Clock) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder()
             .timeout(FETCH_TIMEOUT)
-            // The URL in the settings is the one that is trusted.
+            // Only the URL in the settings is trusted.
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
         let span =
@@ -116,13 +116,14 @@ impl Jwks {
         })))
     }
 
-    /// Whether one of the published keys for this algorithm, and of this id where the token names one, passes the test.
+    /// Whether one of the published keys for this algorithm passes the test; if the token names a key's id, only that key
+    /// counts.
     ///
-    /// Where the key is not among those held, only a fetch that began after the question tells that there is none such:
-    /// a key is published before tokens are signed with it.
+    /// If the key is not among those held, only a fetch that began after this call can tell that it does not exist: a key is
+    /// published before tokens are signed with it.
     ///
     /// # Errors
-    /// The key is not among those held, and no newer ones are to be had now.
+    /// The key is not among those held, and newer keys cannot be fetched now.
     pub async fn any_key(
         &self,
         algorithm: Algorithm,
@@ -156,7 +157,7 @@ impl Inner {
         Arc::clone(&self.held.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether at least this long has passed since; a clock that went back counts as a long time.
+    /// Whether at least `span` has passed since then. A clock that went back counts as a long time.
     fn passed(&self, since: Option<DateTime<Utc>>, span: TimeDelta) -> bool {
         since.is_none_or(|since| {
             let age = self.clock.now() - since;
@@ -164,8 +165,9 @@ impl Inner {
         })
     }
 
-    /// Whether nothing is held, or nobody has asked for so long that a key may have been withdrawn long ago. Keys that are
-    /// merely old serve while new ones are fetched, and so do those of a provider that is away.
+    /// Whether keys must be fetched before the request goes on: nothing is held, or there was no request for so long that a
+    /// key may have been withdrawn long ago. Keys that are merely old are used while new ones are fetched, and so are those
+    /// of a provider that is down.
     fn must_be_seen_first(&self, held: &Held) -> bool {
         let has_failed_since = held.tried_at != held.fetched_at;
         held.fetched_at.is_none() || (!has_failed_since && self.passed(held.fetched_at, self.cache_for * 2))
@@ -178,26 +180,26 @@ impl Inner {
         left.max(0).unsigned_abs().div_ceil(1_000).max(1)
     }
 
-    /// Waits for the fetch that is under way. Its result is recent enough, so that no second one follows.
+    /// Fetches, or waits for the fetch that is under way. Its result is recent enough, so no second fetch follows.
     async fn fetch_in_turn(self: &Arc<Self>) -> Arc<Held> {
         let turn = Arc::clone(&self.fetching).lock_owned().await;
         if let Some(fetch) = self.fetch(turn)
             && let Err(error) = fetch.await
         {
-            tracing::error!(error = error.to_string(), "fetching the key set ended early");
+            tracing::error!(error = error.to_string(), "a fetch of the key set ended early");
         }
         self.held()
     }
 
-    /// Begins a fetch that nobody waits for, unless one is under way.
+    /// Starts a fetch in the background, unless one is under way.
     fn fetch_in_background(self: &Arc<Self>) {
         if let Ok(turn) = Arc::clone(&self.fetching).try_lock_owned() {
             drop(self.fetch(turn));
         }
     }
 
-    /// Fetches once; `None` where the last try was too recent. In a task of its own: a client that hangs up must not be
-    /// able to end a fetch that others wait for.
+    /// Starts a fetch; `None` if the last one was too recent. It runs in its own task, so that a client that disconnects
+    /// cannot end a fetch that others wait for.
     fn fetch(self: &Arc<Self>, turn: OwnedMutexGuard<()>) -> Option<JoinHandle<()>> {
         let held = self.held();
         if !self.passed(held.tried_at, self.min_refetch) {
@@ -221,7 +223,7 @@ impl Inner {
     }
 
     async fn get(&self) -> Result<Vec<Published>, String> {
-        // The URL stays out of the message: it may hold a key of the provider's.
+        // The URL stays out of the message: it may contain a secret.
         let failed = |error: reqwest::Error| error.without_url().to_string();
         let mut response = self.client.get(&self.url).send().await.map_err(failed)?;
         if !response.status().is_success() {
@@ -230,7 +232,7 @@ impl Inner {
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if bytes.len() + chunk.len() > BYTES_MAX {
-                return Err(format!("more than {BYTES_MAX} bytes"));
+                return Err(format!("the key set has more than {BYTES_MAX} bytes"));
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -239,16 +241,16 @@ impl Inner {
             keys: Vec<serde_json::Value>,
         }
         let set: KeySet = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-        // RFC 7517, section 5: what is not understood is left out, the rest counts.
+        // RFC 7517, section 5: keys that are not understood are ignored.
         let known = set.keys.into_iter().filter_map(|value| serde_json::from_value::<Jwk>(value).ok());
         let keys: Vec<_> = known.filter_map(|jwk| Published::read(&jwk)).collect();
-        // A provider without a key signs nothing: this is a mistake of its, and no reason to refuse everybody.
-        if keys.is_empty() { Err("it has no key that is accepted here".to_owned()) } else { Ok(keys) }
+        // A provider without keys can sign nothing: an empty set is its mistake, and no reason to refuse every token.
+        if keys.is_empty() { Err("the key set has no accepted key".to_owned()) } else { Ok(keys) }
     }
 }
 
 impl Published {
-    /// `None` for a key that is not for signatures, or of a kind that is not accepted; a symmetric one never is.
+    /// Returns `None` for a key that is not for signatures, or of a kind that is not accepted. Symmetric keys never are.
     fn read(jwk: &Jwk) -> Option<Self> {
         let family = match &jwk.algorithm {
             // RFC 7518, section 3.3: 2048 bits or more, here in base64url.
@@ -270,7 +272,7 @@ impl Published {
         if !for_signatures || !to_verify {
             return None;
         }
-        // One that names its algorithm is for that one alone.
+        // A key that names its algorithm is for that algorithm only.
         let algorithms = match common.key_algorithm {
             None => family,
             Some(named) => {

@@ -22,7 +22,7 @@ use crate::page::Page;
 use crate::session::rows::Filter;
 use crate::session::{self, Session, state};
 
-/// Bytes that one session of a page has at most: its metadata has 4 KiB of them.
+/// The most bytes that one session of a page takes; its metadata takes up to 4 KiB of them.
 const SESSION_BYTES: usize = 6 << 10;
 
 /// One page of sessions, newest first.
@@ -40,7 +40,7 @@ impl From<Page<Session, SessionId>> for PageView {
     }
 }
 
-/// The sessions that the caller sees, newest first.
+/// Lists the sessions that the caller sees, newest first.
 #[utoipa::path(
     get, path = "/app/uploads", tag = "uploads",
     params(
@@ -51,7 +51,7 @@ impl From<Page<Session, SessionId>> for PageView {
         ("fingerprint" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("created_by" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 200),
-        ("cursor" = Option<uuid::Uuid>, Query, description = "`next_cursor` of the page before."),
+        ("cursor" = Option<uuid::Uuid>, Query, description = "`next_cursor` of the previous page."),
     ),
     responses((status = 200, description = "One page", body = PageView)),
     extensions(("x-permission" = json!("uploads.view"))),
@@ -62,7 +62,7 @@ pub(super) async fn list(engine: Data<Engine>, door: Data<Door>, caller: Caller,
     page(engine, &door, asker, caller, query.parse()?).await
 }
 
-/// A page of what `caller` sees, for whoever asks in that name.
+/// Answers one page of the sessions that `caller` sees. The work counts for `asker`.
 pub(super) async fn page(engine: Data<Engine>, door: &Door, asker: Asker, caller: Caller, query: ListQuery) -> Answer {
     let (before, limit) = (query.cursor, query.page_size());
     let bytes = SESSION_BYTES * usize::try_from(limit).unwrap_or(usize::MAX);
@@ -74,7 +74,7 @@ pub(super) async fn page(engine: Data<Engine>, door: &Door, asker: Asker, caller
     Ok(door.apart.verb(asker, listing).await??.into())
 }
 
-/// What a list may ask for.
+/// The query parameters of a list.
 #[derive(Debug, Deserialize, Validate)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
@@ -101,7 +101,7 @@ impl ListQuery {
 
     pub(super) fn filter(self) -> Filter {
         Filter {
-            // All of them are names: `states` has been checked.
+            // All of them are valid: `rules::states` has been checked.
             statuses: self.status.iter().flat_map(|names| names.split(',')).filter_map(state::named).collect(),
             brand: self.brand_id,
             batch_reference: self.batch_reference,
@@ -112,21 +112,21 @@ impl ListQuery {
     }
 }
 
-/// How a batch stands.
+/// The state of a batch.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BatchSummary)]
 pub(super) struct BatchSummaryView {
     batch_reference: String,
     sessions: i64,
-    /// Of all its files.
+    /// Bytes of all its files.
     bytes: i64,
-    /// Sessions in each state that occurs.
+    /// The number of sessions in each state that occurs.
     counts: BTreeMap<String, i64>,
     first_activity_at: Time,
     last_activity_at: Time,
 }
 
-/// How a batch stands, of the sessions that the caller sees.
+/// Summarizes a batch. Only the sessions that the caller sees count.
 #[utoipa::path(
     get, path = "/app/batches/{batch_reference}", tag = "uploads",
     params(("batch_reference" = String, Path)),

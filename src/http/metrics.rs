@@ -1,4 +1,4 @@
-//! What happens in the background as figures, for Prometheus to scrape.
+//! Metrics of the work in the background, for Prometheus to scrape.
 
 use std::fmt::Write as _;
 
@@ -15,25 +15,26 @@ use crate::schedule::{self, Status};
 /// Prometheus' text format, version 0.0.4.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A figure of the last run of a pass.
+/// Reads a value of the last run of a pass.
 type OfRun = fn(&crate::pass::RunRecord) -> Option<i64>;
 
-/// One gauge for each, with the pass as its label; no line for a pass that never ran.
+/// One gauge for each entry, with the pass as its label. A pass that never ran has no line.
 const GAUGES: [(&str, &str, OfRun); 8] = [
     ("started_timestamp_seconds", "When the last run began.", |run| Some(run.started_at.timestamp())),
     ("ended_timestamp_seconds", "When the last run ended; absent while it runs.", |run| {
         run.ended_at.map(|ended| ended.timestamp())
     }),
-    ("found", "What the last run found.", |run| Some(run.found)),
-    ("done", "What the last run dealt with.", |run| Some(run.done)),
-    ("failed", "What the last run left to the next one, because something did not answer.", |run| Some(run.failed)),
-    ("skipped", "What the last run found to be in use after all.", |run| Some(run.skipped)),
-    ("dry_run", "1 where the last run only looked.", |run| Some(run.dry_run.into())),
-    ("broken", "1 where the last run ended early.", |run| Some(run.error.is_some().into())),
+    ("found", "Items that the last run found.", |run| Some(run.found)),
+    ("done", "Items that the last run handled.", |run| Some(run.done)),
+    ("failed", "Items left for the next run because something did not answer.", |run| Some(run.failed)),
+    ("skipped", "Items that were in use after all, or had changed.", |run| Some(run.skipped)),
+    ("dry_run", "1 if the last run was a dry run.", |run| Some(run.dry_run.into())),
+    ("broken", "1 if the last run ended early.", |run| Some(run.error.is_some().into())),
 ];
 
-/// The last run of each pass, and how many jobs and findings there are; for Prometheus. Of the deployment, not of one process: any
-/// replica says the same.
+/// Returns metrics for Prometheus: the last run of each pass, and the numbers of jobs and findings.
+///
+/// They describe the deployment, not one process: every replica answers the same.
 #[utoipa::path(
     get, path = "/admin/metrics", tag = "admin",
     responses((status = 200, description = "Prometheus' text format", body = String, content_type = "text/plain")),
@@ -65,7 +66,7 @@ fn page(passes: &[Status], jobs: &[(String, State, i64)], findings: &[(Kind, i64
         // The names of kinds are ours: none needs escaping.
         line(&mut page, format_args!("quaymaster_jobs{{kind=\"{kind}\",state=\"{}\"}} {count}", state.name()));
     }
-    gauge(&mut page, "quaymaster_findings", "What is wrong between rows and store; see /admin/findings.");
+    gauge(&mut page, "quaymaster_findings", "Problems between rows and store; see /admin/findings.");
     for (kind, count) in findings {
         line(&mut page, format_args!("quaymaster_findings{{kind=\"{}\"}} {count}", kind.name()));
     }

@@ -1,4 +1,4 @@
-//! What happens around every request: an id, a span, one line in the log, and the last word on failures.
+//! The middleware around every request: its id, its span, its line in the log, and the final answer to failures.
 
 use std::future::{Ready, ready};
 use std::panic::AssertUnwindSafe;
@@ -24,12 +24,12 @@ use crate::{deployment, settings};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The request's id: the client's own, or a new one. Handlers that render a problem within an answer extract it.
+/// The request's id: the client's own, or a new one. Handlers that put a problem inside an answer extract it.
 #[derive(Clone, Debug)]
 pub struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// A client's id counts if it is 1 to 128 visible ASCII characters; anything else could forge a line in a log.
+    /// A client's id is used if it is 1 to 128 visible ASCII characters; anything else could forge a line in a log.
     fn of(headers: &HeaderMap) -> Self {
         let sane = |id: &&HeaderValue| (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
         match headers.get(REQUEST_ID).filter(sane) {
@@ -55,16 +55,16 @@ impl FromRequest for RequestId {
     }
 }
 
-/// Says in the request's span which session it is about, for all that is logged from here on.
+/// Records the session's id in the request's span, for everything that is logged from here on.
 pub fn name_session(id: SessionId) {
     Span::current().record("session.id", field::display(id));
 }
 
-/// Around all that makes an answer: `App::wrap(from_fn(observe))`.
+/// Wraps everything that makes an answer: `App::wrap(from_fn(observe))`.
 ///
-/// Handlers add `session.id` to the span by [`name_session`]. The line says what came of the request: `outcome` is the
-/// code of its problem, `ok`, or `client-gone`. Neither the query string nor any header but
-/// the id is logged: they may hold what must not be read there.
+/// Handlers add `session.id` to the span by [`name_session`]. The line's `outcome` is the code of the request's problem,
+/// `ok`, `refused` or `client-gone`. Neither the query string nor any header but the id is logged, because they may contain
+/// secrets.
 pub async fn observe(
     req: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -105,7 +105,7 @@ pub async fn observe(
     let answer = result.map(|response| finish(response, &id));
 
     answer.map_err(|mut error| {
-        // The request is gone with what failed: its answer is made from the error alone, further out.
+        // The request was dropped with the service that failed: an outer layer makes the answer from the error alone.
         let body = error.as_error::<Problem>().map(|problem| problem.body(Some(id.as_str())));
         error.add_response_mapper(move |mut response| {
             if let Some(body) = &body {
@@ -118,7 +118,7 @@ pub async fn observe(
     })
 }
 
-/// Lets operators find that the database's file is damaged, where a request has met that.
+/// Reports a damaged database file to operators, if a request has met the damage.
 fn heed<B>(result: &Result<ServiceResponse<B>, Error>, problem: &Problem) {
     let engine = result.as_ref().ok().and_then(|response| response.request().app_data::<Data<Engine>>());
     if let (Some(engine), Some(cause)) = (engine, problem.database_cause()) {
@@ -126,7 +126,7 @@ fn heed<B>(result: &Result<ServiceResponse<B>, Error>, problem: &Problem) {
     }
 }
 
-/// Writes the line of a request whose client has gone before it was answered: whoever answers it is dropped with the
+/// Writes the log line of a request whose client disconnected before the answer: its handler is dropped with the
 /// connection.
 struct Unanswered {
     span: Span,
@@ -144,8 +144,8 @@ impl Drop for Unanswered {
     }
 }
 
-/// A preflight that CORS refuses is answered like all else that is refused. Browsers show it to whoever looks for the
-/// reason, and no page.
+/// Answers a preflight that CORS refuses with a problem, like every other refusal. Browsers show it to developers, but to no
+/// page.
 fn say_why_refused<B: MessageBody>(response: ServiceResponse<B>) -> ServiceResponse<EitherBody<B>> {
     let refused = response.response().error().and_then(|error| error.as_error::<CorsError>());
     match refused.map(|refused| Problem::new(&problem::PREFLIGHT_REFUSED, refused.to_string())) {
@@ -160,7 +160,7 @@ fn say_why_refused<B: MessageBody>(response: ServiceResponse<B>) -> ServiceRespo
 fn finish<B: MessageBody>(response: ServiceResponse<B>, id: &RequestId) -> ServiceResponse<EitherBody<B>> {
     let body = response.response().error().and_then(|error| match error.as_error::<Problem>() {
         Some(problem) => Some(problem.body(Some(id.as_str()))),
-        // A path that actix itself could not read leads nowhere either.
+        // A path that actix itself could not read is not found either.
         None if response.status() == StatusCode::NOT_FOUND => Some(Problem::not_found().body(Some(id.as_str()))),
         None => None,
     });
@@ -184,13 +184,13 @@ fn add_headers(headers: &mut HeaderMap, id: &RequestId) {
     }
 }
 
-/// What came of a request, in one word for the log.
+/// The outcome of a request, in one word for the log.
 fn outcome(status: StatusCode, problem: Option<&Problem>) -> &'static str {
     match problem {
         Some(problem) => problem.code(),
         // As `finish` answers it.
         None if status == StatusCode::NOT_FOUND => problem::NOT_FOUND.code,
-        // What says for itself why: readiness, or actix of what it could not read.
+        // The answer itself says why: readiness, or actix about a request that it could not read.
         None if status.is_client_error() || status.is_server_error() => "refused",
         None => "ok",
     }
@@ -213,7 +213,7 @@ pub async fn catch_panic<B: MessageBody + 'static>(
     req: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<B>, Error> {
-    // What a handler shares with others sits behind locks that are taken over when poisoned, or in the database.
+    // The state that handlers share is in the database, or behind locks that are taken even when poisoned.
     match AssertUnwindSafe(next.call(req)).catch_unwind().await {
         Ok(result) => result,
         // The panic hook has logged what happened, and where.
@@ -221,8 +221,8 @@ pub async fn catch_panic<B: MessageBody + 'static>(
     }
 }
 
-/// Around [`catch_panic`]: `App::wrap(from_fn(finish_writes))`. What may write goes on to its end though its client has gone
-/// meanwhile, whose connection takes with it all that answers on it; what only reads ends there.
+/// Around [`catch_panic`]: `App::wrap(from_fn(finish_writes))`. A handler is dropped with its connection when the client
+/// disconnects. A request that may write runs to its end all the same; one that only reads ends there.
 pub async fn finish_writes<B: MessageBody + 'static>(
     req: ServiceRequest,
     next: Next<B>,
@@ -232,12 +232,12 @@ pub async fn finish_writes<B: MessageBody + 'static>(
     }
     match rt::spawn(next.call(req).in_current_span()).await {
         Ok(result) => result,
-        // Panics are caught further in: it was cut off by the end of its worker.
+        // An inner layer catches panics, so the task was cut off by the end of its worker.
         Err(error) => Err(Problem::internal(Some(error.into())).into()),
     }
 }
 
-/// Lets web pages of the configured origins call the server. Goes between these and [`observe`].
+/// Lets web pages of the configured origins call the server. Belongs between the two above and [`observe`].
 pub fn cors(settings: &settings::Cors) -> Cors {
     let cors = Cors::default()
         .allowed_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])

@@ -64,10 +64,10 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::{start, tenant};
 
-/// Whether the caller may do this, and their tenant is one of ours.
+/// Checks that the caller has the permission, and that their tenant exists.
 ///
 /// # Errors
-/// [`Error::PermissionDenied`].
+/// [`Error::PermissionDenied`] if not.
 async fn admit(engine: &Engine, caller: &Caller, permission: Permission) -> Result<()> {
     caller.must(permission)?;
     known_tenant(engine, caller).await
@@ -77,21 +77,21 @@ async fn known_tenant(engine: &Engine, caller: &Caller) -> Result<()> {
     if tenant::exists(engine, caller.tenant).await? {
         return Ok(());
     }
-    Err(Error::PermissionDenied("the token's tenant is not known here".to_owned()))
+    Err(Error::PermissionDenied("the token's tenant is unknown to this server".to_owned()))
 }
 
-/// An id in a path. What is not an id names nothing.
+/// Parses an id in a path.
 ///
 /// # Errors
-/// [`Error::NotFound`].
+/// [`Error::NotFound`] for a text that is not an id, as for an unknown id.
 fn id_of<T: FromStr>(path: &str) -> Result<T> {
     path.parse().map_err(|_| Error::NotFound)
 }
 
-/// The session that a path names; from here on, the request's span names it too.
+/// Parses the session's id in a path, and records it in the request's span.
 ///
 /// # Errors
-/// [`Error::NotFound`].
+/// [`Error::NotFound`] for a text that is not an id.
 fn session_of(path: &str) -> Result<SessionId> {
     let id = id_of(path)?;
     middleware::name_session(id);
@@ -101,12 +101,13 @@ fn session_of(path: &str) -> Result<SessionId> {
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1_024;
 
-/// Listens, and answers until the handle says stop.
+/// Listens, and serves requests until the handle stops the server.
 ///
 /// This is what `actix_web::HttpServer` does, with [`Connection`]s in place of bare sockets.
 ///
 /// # Errors
-/// The address is taken or not ours; the tokens' settings cannot be used.
+/// The address is in use or not one of this machine's, the settings for tokens cannot be used, or the system gives no
+/// threads.
 pub(crate) async fn serve(
     engine: &Engine,
 ) -> Result<(SocketAddr, JoinHandle<io::Result<()>>, ServerHandle), start::Error> {
@@ -131,7 +132,7 @@ pub(crate) async fn serve(
             let app = App::new()
                 .app_data(engine.clone())
                 .app_data(door.clone())
-                // Read from below: the last one is the outermost.
+                // Read from the bottom up: the last one is the outermost.
                 .wrap(from_fn(middleware::catch_panic))
                 .wrap(from_fn(fair::share))
                 .wrap(from_fn(middleware::finish_writes))
@@ -151,8 +152,8 @@ pub(crate) async fn serve(
                 })
                 .client_request_timeout(Duration::from_secs(settings.head_timeout_secs))
                 .client_disconnect_timeout(connection::LINGER)
-                // Whoever waits ends when its client does, as behind most proxies: a client that closes only its own
-                // half is not told from one that is gone.
+                // A waiting request ends when its client disconnects, as behind most proxies: a client that closes
+                // only its own half of the connection cannot be told from one that is gone.
                 .h1_allow_half_closed(false)
                 .on_connect_ext(Connection::introduce)
                 .finish(map_config(app, |()| AppConfig::default()));
@@ -172,7 +173,7 @@ pub(crate) async fn serve(
     Ok((addr, tokio::spawn(server), handle))
 }
 
-/// Takes the address though connections of an earlier process to it are not over yet.
+/// Binds the address and listens, even while connections of an earlier process to it are still closing.
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;

@@ -18,7 +18,7 @@ use super::{assets, brands, complete_batch, events, health, list, metrics, recei
 #[openapi(
     info(
         title = "Quaymaster",
-        description = "A session-driven upload server: open sessions here, send the bytes straight to S3, complete them into assets. Whatever answers GET answers HEAD.",
+        description = "An upload server: open upload sessions here, send the bytes straight to S3, and complete the sessions into assets. Every path that answers GET also answers HEAD.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
         contact(),
     ),
@@ -38,12 +38,12 @@ use super::{assets, brands, complete_batch, events, health, list, metrics, recei
 )]
 struct Api;
 
-/// The document, as a running server answers it at `/openapi.json`.
+/// Returns the document that a running server answers at `/openapi.json`.
 pub fn document() -> Document {
     Api::openapi()
 }
 
-/// Made at the first question; to make it takes as long as hundreds of other answers.
+/// Made at the first request, because making it takes as long as hundreds of other answers.
 static TEXT: LazyLock<Bytes> =
     LazyLock::new(|| document().to_json().expect("a document of names and texts is JSON").into());
 
@@ -52,13 +52,14 @@ pub(super) async fn answer() -> HttpResponse {
     HttpResponse::Ok().content_type(ContentType::json()).body(TEXT.clone())
 }
 
-/// What the pages at `/docs/` may do: run their own scripts and talk to this server. Their images and styles are partly
-/// written into the page.
+/// The pages at `/docs/` may run only their own scripts, and talk only to this server. Some of their images and styles are
+/// inline.
 const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'";
 
-/// `GET /docs/`: the document, to browse; every asset comes from this binary, and the badge of an outside validator is off.
+/// `GET /docs/`: Swagger UI for the document. Every file comes from this binary, and the badge of an external validator is
+/// off.
 pub(super) fn browser(app: &mut ServiceConfig) {
     let config = Data::new(Config::from("/openapi.json").validator_url("none"));
     app.service(web::redirect("/docs", "/docs/")).service(
@@ -71,7 +72,7 @@ pub(super) fn browser(app: &mut ServiceConfig) {
 
 async fn page(file: Path<String>, config: Data<Config<'static>>) -> Answer {
     let found = utoipa_swagger_ui::serve(&file, config.into_inner());
-    // Its error is of no thread but this one.
+    // Its error type is not `Send`.
     let found = found.map_err(|error| problem::Problem::internal(Some(error.to_string().into())))?;
     let file = found.ok_or_else(problem::Problem::not_found)?;
     let mut answer = HttpResponse::Ok();
@@ -97,7 +98,7 @@ impl Modify for Bearer {
     }
 }
 
-/// The problems that operations have in common, so that none forgets one.
+/// Adds the problems that operations have in common, so that none is missing.
 struct CommonProblems;
 
 impl Modify for CommonProblems {
@@ -105,7 +106,7 @@ impl Modify for CommonProblems {
         for (path, item) in &mut document.paths.paths {
             let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
             for operation in operations.into_iter().flatten() {
-                // What an empty body can stand for need not be sent.
+                // A body whose members may all be left out need not be sent.
                 if let Some(RefOr::T(body)) = &mut operation.request_body
                     && body.content.values().any(is_nothing)
                 {
@@ -127,11 +128,11 @@ impl Modify for CommonProblems {
                     ("422", "`validation-failed`", app),
                     (
                         "429",
-                        "`rate-limited`: more often, with more unread answers or more large requests at a time than the server takes",
+                        "`rate-limited`: too many requests, too many unread answers, or too many large requests at a time",
                         app,
                     ),
                 ]);
-                // Those of its own an operation names by their codes alone.
+                // An operation names its own problems by their codes only.
                 for (status, response) in &mut operation.responses.responses {
                     if let RefOr::T(response) = response
                         && status.starts_with(['4', '5'])
@@ -150,7 +151,7 @@ impl Modify for CommonProblems {
     }
 }
 
-/// Whether it takes a token.
+/// Whether the path requires a token.
 fn is_for_callers(path: &str) -> bool {
     path.starts_with("/app/") || path.starts_with("/admin/")
 }

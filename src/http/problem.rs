@@ -1,5 +1,5 @@
-//! Why a request was not answered as asked: `application/problem+json` (RFC 9457). What each error is on the wire is
-//! written here and nowhere else.
+//! Answers to requests that fail: `application/problem+json` (RFC 9457). How each error looks on the wire is written here
+//! and nowhere else.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -22,16 +22,16 @@ use crate::session::state;
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
-/// What a 503 asks a client to wait. Longer than a failover of most databases' proxies takes to show.
+/// How long a 503 asks a client to wait. Longer than most databases' proxies take to show a failover.
 const RETRY_AFTER_SECS: u64 = 5;
 
-/// What a handler answers.
+/// The result of a handler.
 pub(super) type Answer = Result<HttpResponse, Problem>;
 
-/// At most this many of a session's missing parts are named.
+/// How many of a session's missing parts are named.
 const MISSING_PARTS_MAX: usize = 1_000;
 
-/// One kind of problem: what stays the same whenever it occurs.
+/// One kind of problem: the members that are the same at every occurrence.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kind {
     pub status: StatusCode,
@@ -50,30 +50,30 @@ macro_rules! kinds {
 }
 
 kinds! {
-    MALFORMED_BODY = BAD_REQUEST, "malformed-body", "The body is not the JSON that it should be";
-    UNAUTHENTICATED = UNAUTHORIZED, "unauthenticated", "A valid token is needed";
+    MALFORMED_BODY = BAD_REQUEST, "malformed-body", "The body cannot be read as JSON";
+    UNAUTHENTICATED = UNAUTHORIZED, "unauthenticated", "A valid token is required";
     PERMISSION_DENIED = FORBIDDEN, "permission-denied", "The token does not allow this";
     PREFLIGHT_REFUSED = FORBIDDEN, "preflight-refused", "A page of this origin may not send this request";
-    NOT_FOUND = NOT_FOUND, "not-found", "There is no such thing here";
-    METHOD_NOT_ALLOWED = METHOD_NOT_ALLOWED, "method-not-allowed", "The method does not fit this path";
+    NOT_FOUND = NOT_FOUND, "not-found", "Not found";
+    METHOD_NOT_ALLOWED = METHOD_NOT_ALLOWED, "method-not-allowed", "The path does not support this method";
     REQUEST_TIMEOUT = REQUEST_TIMEOUT, "request-timeout", "The request took too long to arrive";
     ILLEGAL_TRANSITION = CONFLICT, "illegal-transition", "The session's state does not allow this";
     SESSION_EXPIRED = CONFLICT, "session-expired", "The session has expired";
     UPLOAD_INCOMPLETE = CONFLICT, "upload-incomplete", "The store does not hold the whole file yet";
-    PARTS_MISMATCH = CONFLICT, "parts-mismatch", "The list of parts is not the store's";
+    PARTS_MISMATCH = CONFLICT, "parts-mismatch", "The list of parts does not match the store's";
     REFERENCE_CONFLICT = CONFLICT, "reference-conflict", "The reference belongs to another upload";
-    TENANT_SUSPENDED = CONFLICT, "tenant-suspended", "The tenant opens no new sessions";
-    QUOTA_EXCEEDED = CONFLICT, "quota-exceeded", "The tenant's quota is used up";
+    TENANT_SUSPENDED = CONFLICT, "tenant-suspended", "The tenant cannot open new sessions";
+    QUOTA_EXCEEDED = CONFLICT, "quota-exceeded", "The request exceeds the tenant's quota";
     ASSET_NOT_READY = CONFLICT, "asset-not-ready", "The asset cannot be downloaded";
-    PASS_RUNNING = CONFLICT, "pass-running", "The pass is running already";
-    BUSY = CONFLICT, "busy", "Somebody else is at it";
+    PASS_RUNNING = CONFLICT, "pass-running", "The pass is already running or queued";
+    BUSY = CONFLICT, "busy", "The resource is in use by another request; try again";
     BODY_TOO_LARGE = PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
     UNSUPPORTED_MEDIA_TYPE = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be plain JSON";
     VALIDATION_FAILED = UNPROCESSABLE_ENTITY, "validation-failed", "The input is not valid";
-    RATE_LIMITED = TOO_MANY_REQUESTS, "rate-limited", "The user asks for more than the server lets them have";
-    INTERNAL = INTERNAL_SERVER_ERROR, "internal", "Something went wrong in the server";
-    STORAGE_UNAVAILABLE = SERVICE_UNAVAILABLE, "storage-unavailable", "The object store cannot be reached";
-    TOO_MANY_READERS = SERVICE_UNAVAILABLE, "too-many-readers", "The server has as many live readers as it takes";
+    RATE_LIMITED = TOO_MANY_REQUESTS, "rate-limited", "Too many requests";
+    INTERNAL = INTERNAL_SERVER_ERROR, "internal", "Internal server error";
+    STORAGE_UNAVAILABLE = SERVICE_UNAVAILABLE, "storage-unavailable", "The object store is unavailable";
+    TOO_MANY_READERS = SERVICE_UNAVAILABLE, "too-many-readers", "The server has no room for another live reader";
     KEYS_UNAVAILABLE = SERVICE_UNAVAILABLE, "keys-unavailable", "The identity provider cannot be reached";
     DATABASE_UNAVAILABLE = SERVICE_UNAVAILABLE, "database-unavailable", "The database cannot be reached";
 }
@@ -88,42 +88,42 @@ pub struct Document {
     kind: String,
     title: &'static str,
     status: u16,
-    /// For people; what is particular to this occurrence.
+    /// For people: describes this occurrence.
     detail: String,
-    /// The request's id, which the server's log has too.
+    /// The request's id, which is also in the server's log.
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
     /// Stable, for programs.
     #[schema(example = "not-found")]
     code: &'static str,
-    /// With `illegal-transition`: the state that refused.
+    /// With `illegal-transition`: the session's state.
     #[serde(skip_serializing_if = "Option::is_none")]
     upload_status: Option<&'static str>,
-    /// With `validation-failed`: every field that is wrong, missing or unknown. At most 1,000 in one answer; the code of a
-    /// last entry is then `more-errors`, and its detail says how many more there are.
+    /// With `validation-failed`: every field that is invalid, missing or unknown. One answer names at most 1,000. If there
+    /// are more, a last entry with the code `more-errors` says how many more.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     errors: Vec<Field>,
-    /// With `upload-incomplete`: the first 1,000.
+    /// With `upload-incomplete`: the first 1,000 missing parts.
     #[serde(skip_serializing_if = "Option::is_none")]
     missing_parts: Option<Vec<u32>>,
-    /// With `upload-incomplete`: what the store holds.
+    /// With `upload-incomplete`: the bytes that the store holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     uploaded_bytes: Option<u64>,
-    /// Seconds after which it makes sense to ask again; the `Retry-After` header too.
+    /// Seconds to wait before the next try; also in the `Retry-After` header.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
-    /// Members of one operation alone.
+    /// Members that only one operation has.
     #[serde(flatten)]
     #[schema(ignore)]
     more: Map<String, Value>,
 }
 
-/// A field that is wrong.
+/// An invalid field.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ProblemField)]
 pub struct Field {
-    /// A JSON pointer (RFC 6901) into the body, or `?name` for a query parameter.
+    /// A JSON pointer (RFC 6901) into the body, `?name` for a query parameter, or the name of a header.
     #[schema(example = "/files/3/file_size")]
     pointer: String,
     /// Stable, for programs.
@@ -134,8 +134,8 @@ pub struct Field {
 
 /// A refusal or a failure on its way to a client.
 ///
-/// Returned from handlers and extractors. The outermost middleware writes the body, because it knows the request's id,
-/// and logs the cause, once.
+/// Returned from handlers and extractors. The middleware `observe` writes the body, because it knows the request's id, and
+/// logs the cause, once.
 #[derive(Debug)]
 pub struct Problem {
     kind: &'static Kind,
@@ -145,7 +145,7 @@ pub struct Problem {
     sealed: Option<Box<Sealed>>,
 }
 
-/// A body that has been written, and the room for it until the answer takes that.
+/// A body that has been written, and its room until the answer takes that.
 #[derive(Debug)]
 struct Sealed {
     body: Bytes,
@@ -176,10 +176,10 @@ impl Problem {
     }
 
     pub fn body_too_large(limit_bytes: usize) -> Self {
-        Self::new(&BODY_TOO_LARGE, format!("the body may have {limit_bytes} bytes here"))
+        Self::new(&BODY_TOO_LARGE, format!("the body must be at most {limit_bytes} bytes"))
     }
 
-    /// The answer of every path that leads nowhere; like that of every id that does.
+    /// The answer for every unknown path; the same as for an unknown id.
     pub fn not_found() -> Self {
         Error::NotFound.into()
     }
@@ -187,11 +187,11 @@ impl Problem {
     pub fn method_not_allowed(allowed: &[&'static str]) -> Self {
         let allowed = with_head(allowed).join(", ");
         let allow = HeaderValue::from_str(&allowed).expect("method names are ASCII letters");
-        Self::new(&METHOD_NOT_ALLOWED, format!("this path takes {allowed}")).with_header(header::ALLOW, allow)
+        Self::new(&METHOD_NOT_ALLOWED, format!("this path supports {allowed}")).with_header(header::ALLOW, allow)
     }
 
-    /// `rejected` is what is wrong with the token, or `None` where there is none: then the challenge must not name an
-    /// error (RFC 6750, section 3.1).
+    /// `rejected` says what is wrong with the token. It is `None` if the request has no token: then the challenge must not
+    /// name an error (RFC 6750, section 3.1).
     pub fn unauthenticated(rejected: Option<&'static str>) -> Self {
         let (detail, challenge) = match rejected {
             None => ("the request has no bearer token", r#"Bearer realm="quaymaster""#.to_owned()),
@@ -205,42 +205,39 @@ impl Problem {
         Self::new(&UNAUTHENTICATED, detail).with_header(header::WWW_AUTHENTICATE, challenge)
     }
 
-    /// `wait` is how long it takes until the user's next request passes.
+    /// `wait` is the time until the user's next request is accepted.
     pub fn rate_limited(wait: Duration) -> Self {
-        // Rounded up: whoever comes back then is not refused for the same reason.
+        // Rounded up, so that a client that waits this long is not refused for the same reason.
         let secs = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        Self::new(&RATE_LIMITED, "nothing was done: the same request can be sent again").retry_after(secs.max(1))
+        Self::new(&RATE_LIMITED, "nothing was done; send the same request again later").retry_after(secs.max(1))
     }
 
-    /// What is being sent leaves no room for this answer.
+    /// Other answers that are being sent leave no room for this one.
     pub fn no_room(wait: Duration) -> Self {
-        Self::new(
-            &RATE_LIMITED,
-            "too many answers wait to be read by those who asked for them: read them, and ask again",
-        )
-        .retry_after(wait.as_secs())
-    }
-
-    /// What the tenant asks for at a time takes more of the processors than its share.
-    pub fn no_turn(wait: Duration) -> Self {
-        Self::new(&RATE_LIMITED, "too many large requests at a time: nothing was done, send the same one again")
+        Self::new(&RATE_LIMITED, "too many answers are unread; read them, then send the request again")
             .retry_after(wait.as_secs())
     }
 
-    /// The token may be good, but nobody can tell: an honest client must not be sent to log in again.
+    /// The large requests that the sender has under way take all of its share.
+    pub fn no_turn(wait: Duration) -> Self {
+        Self::new(&RATE_LIMITED, "too many large requests at a time; nothing was done, send the same request later")
+            .retry_after(wait.as_secs())
+    }
+
+    /// The token may be valid, but cannot be checked now: an honest client must not be sent to log in again.
     pub fn keys_unavailable(retry_after_secs: u64) -> Self {
-        Self::new(&KEYS_UNAVAILABLE, "the keys that would prove the token cannot be fetched now")
+        Self::new(&KEYS_UNAVAILABLE, "the keys to check the token cannot be fetched now; try again later")
             .retry_after(retry_after_secs)
     }
 
-    /// Somebody else is not there now: try again later.
+    /// Something that the server depends on does not answer now. The client should retry later.
     pub fn unavailable(kind: &'static Kind) -> Self {
-        Self::new(kind, "nothing is half done: the same request can be sent again").retry_after(RETRY_AFTER_SECS)
+        Self::new(kind, "nothing is half done; send the same request again later").retry_after(RETRY_AFTER_SECS)
     }
 
-    /// A bug. The cause, unless it has been logged where it occurred, goes to the log; nothing of it to the caller.
+    /// A bug. The cause goes to the log, unless it was logged where it occurred. The caller sees nothing of it.
     pub fn internal(cause: Option<Box<dyn StdError + Send + Sync>>) -> Self {
-        let mut problem = Self::new(&INTERNAL, "the server's log has more under the id in `instance`");
+        let mut problem = Self::new(&INTERNAL, "the server's log has details under the id in `instance`");
         problem.cause = cause;
         problem
     }
@@ -259,8 +256,8 @@ impl Problem {
         self.document.code
     }
 
-    /// The problem as an object within another answer, such as one file's of a batch. Its cause is logged here,
-    /// because no one else will see it.
+    /// Returns the problem as an object inside another answer, such as that of one file of a batch. Logs the cause here,
+    /// because nothing else will.
     pub fn into_value(mut self, request_id: &str) -> Value {
         self.log();
         self.document.instance = Some(request_id.to_owned());
@@ -275,7 +272,7 @@ impl Problem {
         self
     }
 
-    /// The room that was reserved for the body; only the first who asks has it.
+    /// Returns the room that was reserved for the body. Only the first call gets it.
     pub(super) fn take_room(&self) -> Option<Room> {
         self.sealed.as_ref()?.room.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -294,12 +291,12 @@ impl Problem {
         serde_json::to_vec(&Instanced { document: &self.document, instance }).unwrap_or_default().into()
     }
 
-    /// What the database said, where that is why.
+    /// The database's error, if that is the cause.
     pub(super) fn database_cause(&self) -> Option<&DbErr> {
         self.cause.as_deref()?.downcast_ref()
     }
 
-    /// Says once in the log why a 5xx was answered.
+    /// Logs the cause of a 5xx.
     pub(super) fn log(&self) {
         let Some(cause) = &self.cause else { return };
         let cause = with_causes(cause.as_ref());
@@ -329,7 +326,7 @@ impl Problem {
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let detail = error.to_string();
-        // No `_` arm: a new error asks here for its status.
+        // No `_` arm: a new error must get its status here.
         match error {
             Error::NotFound => Self::new(&NOT_FOUND, detail),
             Error::PermissionDenied(_) => Self::new(&PERMISSION_DENIED, detail),
@@ -353,7 +350,7 @@ impl From<Error> for Problem {
             Error::AssetNotReady(_) => Self::new(&ASSET_NOT_READY, detail),
             Error::Busy(_) => Self::new(&BUSY, detail),
             Error::TooManyReaders => Self::new(&TOO_MANY_READERS, detail).retry_after(RETRY_AFTER_SECS),
-            // Only work in the background fails so.
+            // Only work in the background fails with these.
             Error::LeaseLost | Error::BadJob(_) => Self::internal(Some(detail.into())),
             Error::Invalid(fields) => {
                 let mut problem = Self::new(&VALIDATION_FAILED, detail);
@@ -403,7 +400,7 @@ impl ResponseError for Problem {
     }
 }
 
-/// Answers every path that no route has: `App::default_service(unknown_path())`.
+/// Answers every path that has no route: `App::default_service(unknown_path())`.
 pub fn unknown_path() -> Route {
     web::route().to(async || Err::<HttpResponse, _>(Problem::not_found()))
 }
@@ -413,7 +410,7 @@ pub fn only(methods: &'static [&'static str]) -> Route {
     web::route().to(async move || Err::<HttpResponse, _>(Problem::method_not_allowed(methods)))
 }
 
-/// With HEAD, which every path that answers GET answers (`framing.rs`).
+/// Adds HEAD, which every path that answers GET also answers (`framing.rs`).
 fn with_head(methods: &[&'static str]) -> Vec<&'static str> {
     let mut all = methods.to_vec();
     if let Some(get) = methods.iter().position(|method| *method == "GET") {

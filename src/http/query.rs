@@ -1,4 +1,4 @@
-//! A request's query string, as strict as its body: what is not known is an error, and all errors are told at once.
+//! A request's query string, read as strictly as a body: unknown parameters are errors, and all errors are reported at once.
 
 use std::future::{Ready, ready};
 use std::marker::PhantomData;
@@ -15,10 +15,10 @@ use super::fields::{self, Budget, Form, shortened};
 use super::problem::Problem;
 use crate::error::FieldError;
 
-/// Items of a page where the query does not say how many.
+/// Items of a page if the query has no `limit`.
 pub const LIMIT_DEFAULT: u64 = 50;
 
-/// The query string, not yet looked at: permissions come first.
+/// The query string, not parsed yet: permissions are checked first.
 pub struct Query<T> {
     text: String,
     shape: PhantomData<fn() -> T>,
@@ -35,13 +35,13 @@ impl<T> FromRequest for Query<T> {
 
 impl<T: DeserializeOwned + Validate> Query<T> {
     /// # Errors
-    /// `validation-failed` with every parameter that is unknown, occurs twice or is wrong; pointers are `?name`.
+    /// `validation-failed` with every parameter that is unknown, occurs twice or is invalid; pointers are `?name`.
     pub fn parse(self) -> Result<T, Problem> {
         let mut parameters = Map::new();
         let mut twice = Vec::new();
         for (name, value) in form_urlencoded::parse(self.text.as_bytes()) {
             if parameters.insert(name.to_string(), Value::String(value.into_owned())).is_some() {
-                twice.push(FieldError::new(format!("?{}", shortened(&name)), "duplicate", "occurs twice"));
+                twice.push(FieldError::new(format!("?{}", shortened(&name)), "duplicate", "must be given only once"));
             }
         }
         let mut budget = Budget::default();

@@ -1,4 +1,4 @@
-//! How often each user may ask. Only requests with a good token come here, so that nobody can use up another's share.
+//! The rate limit of each user. Only requests with a valid token count, so that nobody can use up another user's share.
 
 use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
@@ -13,10 +13,10 @@ use crate::caller::Permission;
 use crate::clock::Clock;
 use crate::settings;
 
-/// Between two times that users are forgotten who have their whole share again.
+/// How often the users who have their whole share again are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// What the users of this process have left of their shares. In memory alone: a restart gives everybody a whole one.
+/// What each user has left of their share in this process. Kept in memory only: a restart gives every user a whole share.
 pub struct RateLimit {
     limiter: RateLimiter<User, HashMapStateStore<User>, Steady>,
     swept_at: Mutex<Instant>,
@@ -24,13 +24,13 @@ pub struct RateLimit {
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct User {
-    /// `None` for an operator, who is the same one whatever tenant the token names.
+    /// `None` for an operator, who counts as one user whatever tenant the token names.
     tenant: Option<TenantId>,
     sub: String,
 }
 
 impl RateLimit {
-    /// `None` where it is off.
+    /// Returns `None` if the rate limit is off.
     pub fn new(settings: &settings::RateLimit, clock: Clock) -> Option<Self> {
         let rate = NonZeroU32::new(settings.requests_per_second)?;
         let burst = NonZeroU32::new(settings.burst)?;
@@ -42,7 +42,7 @@ impl RateLimit {
     /// Takes one request from the bearer's share.
     ///
     /// # Errors
-    /// Nothing is left, and how long it takes until something is. A refused request takes nothing.
+    /// The time until the next request is accepted, if nothing is left. A refused request takes nothing.
     pub fn take(&self, identity: &Identity) -> Result<(), Duration> {
         self.sweep();
         let tenant = identity.tenant.filter(|_| !identity.permissions.has(Permission::Operator));
@@ -50,7 +50,7 @@ impl RateLimit {
         self.limiter.check_key(&user).map_err(|refused| refused.wait_time_from(self.now()))
     }
 
-    /// Keeps in memory only those who have asked of late.
+    /// Removes users from memory who have not sent requests lately.
     fn sweep(&self) {
         let now = self.now();
         let is_due = {
@@ -72,7 +72,7 @@ impl RateLimit {
     }
 }
 
-/// A correction of the wall clock neither locks users out nor lets them in.
+/// A steady clock: a correction of the wall clock neither locks users out nor lets them in.
 #[derive(Clone)]
 struct Steady(Clock);
 
@@ -160,7 +160,7 @@ mod tests {
         clock.advance(TimeDelta::seconds(61));
         limit.take(&busy).unwrap();
         assert_eq!(limit.limiter.len(), 1);
-        // Of what was used up, only what the time brought is back.
+        // Only as much of the used share is back as the elapsed time restores.
         let left = (0..200).take_while(|_| limit.take(&busy).is_ok()).count();
         assert!((60..=62).contains(&left), "{left}");
     }

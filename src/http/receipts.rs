@@ -12,23 +12,24 @@ use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::event;
 
-/// Who uploaded what, to read and to prove.
+/// A receipt of an upload, readable and signed.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Receipt)]
 pub(super) struct ReceiptView {
-    /// What is signed.
+    /// The signed claims.
     #[schema(value_type = Object)]
     receipt: Value,
-    /// The same as a JWS in compact form (RFC 7515), signed by EdDSA with a key of `/.well-known/quaymaster-keys.json`.
+    /// The same as a JWS in compact form (RFC 7515), signed by EdDSA. A key of `/.well-known/quaymaster-keys.json` verifies
+    /// it.
     jws: String,
 }
 
-/// A signed receipt of an upload that is over, however it ended.
+/// Returns a signed receipt of an upload that has ended, in whichever terminal state.
 #[utoipa::path(
     get, path = "/app/uploads/{id}/receipt", tag = "uploads", params(("id" = uuid::Uuid, Path)),
     responses(
         (status = 200, description = "The receipt", body = ReceiptView),
-        (status = 409, description = "`illegal-transition`: it is not over yet"),
+        (status = 409, description = "`illegal-transition`: the upload has not ended yet"),
     ),
     extensions(("x-permission" = json!("uploads.view"))),
 )]
@@ -46,7 +47,7 @@ pub(super) struct KeysView {
     keys: Vec<event::PublicKey>,
 }
 
-/// The public key that receipts are signed with; it stays the same for good.
+/// Returns the public key that verifies receipts. It does not change.
 #[utoipa::path(
     get, path = "/.well-known/quaymaster-keys.json", tag = "uploads", security(()),
     responses((status = 200, description = "A JSON Web Key Set", body = KeysView)),

@@ -61,7 +61,8 @@ pub(super) fn routes(app: &mut ServiceConfig) {
         .configure(openapi::browser);
 }
 
-/// A path that answers any other method with 405 and those it takes in `Allow` (RFC 9110, section 15.5.6).
+/// A path that answers any other method with 405, and names the methods that it takes in `Allow` (RFC 9110, section
+/// 15.5.6).
 fn resource(path: &str, allow: &'static [&'static str]) -> Resource {
     web::resource(path).default_service(problem::only(allow))
 }

@@ -1,6 +1,6 @@
 //! Rules for fields that several requests share, for `#[validate(custom(function = "rules::file_name"))]`.
 //!
-//! Lengths count Unicode scalars, so that a name of emoji or Arabic may be as long as one of letters.
+//! Lengths count Unicode scalars, so that a name in emoji or Arabic may be as long as one in Latin letters.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -28,10 +28,10 @@ fn broken(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Verdict {
     Err(ValidationError::new(code).with_message(detail.into()))
 }
 
-/// No character of Unicode's category Cc: U+0000 cannot be stored by PostgreSQL, and the others forge lines in logs.
+/// No character of Unicode's category Cc: PostgreSQL cannot store U+0000, and the others can forge lines in logs.
 pub fn no_control(text: &str) -> Verdict {
     if text.chars().any(char::is_control) {
-        return broken("invalid-character", "must not have control characters");
+        return broken("invalid-character", "must not contain control characters");
     }
     Ok(())
 }
@@ -39,7 +39,7 @@ pub fn no_control(text: &str) -> Verdict {
 fn at_most(chars_max: usize, text: &str) -> Verdict {
     // Bytes are at least as many as characters: the common case is decided without counting.
     if text.len() > chars_max && text.chars().nth(chars_max).is_some() {
-        return broken("too-long", format!("may have {chars_max} characters"));
+        return broken("too-long", format!("must be at most {chars_max} characters"));
     }
     Ok(())
 }
@@ -52,7 +52,7 @@ pub fn file_name(name: &str) -> Verdict {
     at_most(FILE_NAME_CHARS_MAX, name)?;
     no_control(name)?;
     if name.contains(['/', '\\']) {
-        return broken("invalid-character", "must not have / or \\");
+        return broken("invalid-character", "must not contain / or \\");
     }
     Ok(())
 }
@@ -71,10 +71,10 @@ pub fn states(text: &str) -> Verdict {
     if text.split(',').all(|name| state::named(name).is_some()) {
         return Ok(());
     }
-    broken("invalid-format", "names of states, separated by commas")
+    broken("invalid-format", "must be names of states, separated by commas")
 }
 
-/// What a tenant or a brand is called: 1 to 63 of `a-z`, `0-9` and inner `-`.
+/// The name of a tenant or a brand: 1 to 63 characters of `a-z`, `0-9` and `-`, which must be neither first nor last.
 pub fn slug(text: &str) -> Verdict {
     if tenant::is_slug(text) {
         Ok(())
@@ -105,15 +105,15 @@ pub fn sha256_hex(text: &str) -> Verdict {
     Ok(())
 }
 
-/// `type/subtype` with parameters (RFC 9110, section 8.3.1), up to 128 ASCII characters; or empty, which browsers say of
-/// a file whose type they do not know. Tabs, which the grammar would
-/// allow between parameters, are refused: the text is signed into URLs.
+/// `type/subtype` with parameters (RFC 9110, section 8.3.1), up to 128 ASCII characters; or empty, which browsers send for a
+/// file whose type they do not know. Tabs, which the grammar allows between parameters, are refused, because the text is
+/// signed into URLs.
 pub fn media_type(text: &str) -> Verdict {
     if !text.is_ascii() {
         return broken("invalid-character", "must be ASCII");
     }
     if text.len() > MEDIA_TYPE_CHARS_MAX {
-        return broken("too-long", format!("may have {MEDIA_TYPE_CHARS_MAX} characters"));
+        return broken("too-long", format!("must be at most {MEDIA_TYPE_CHARS_MAX} characters"));
     }
     if text.is_empty() || is_media_type(text) {
         return Ok(());
@@ -130,7 +130,7 @@ fn is_media_type(text: &str) -> bool {
         let parameter = parameter.trim_start_matches(' ');
         let value = token(parameter).and_then(|rest| rest.strip_prefix('='));
         let after = match value {
-            // `; ;` and a last `;` are parameters left empty, which the grammar allows.
+            // `; ;` and a last `;` are empty parameters, which the grammar allows.
             None if parameter.is_empty() || parameter.starts_with(';') => Some(parameter),
             None => None,
             Some(value) => match value.strip_prefix('"') {
@@ -144,14 +144,14 @@ fn is_media_type(text: &str) -> bool {
     rest.is_empty() && !text.ends_with(' ')
 }
 
-/// What follows a token (RFC 9110, section 5.6.2).
+/// Returns the text after a token (RFC 9110, section 5.6.2).
 fn token(text: &str) -> Option<&str> {
     let is_tchar = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     let rest = text.trim_start_matches(is_tchar);
     (rest.len() < text.len()).then_some(rest)
 }
 
-/// What follows a quoted string (RFC 9110, section 5.6.4) whose first quote has been read.
+/// Returns the text after a quoted string (RFC 9110, section 5.6.4) whose first quote has been read.
 fn quoted_string(text: &str) -> Option<&str> {
     let mut escaped = false;
     for (place, c) in text.char_indices() {
@@ -166,14 +166,14 @@ fn quoted_string(text: &str) -> Option<&str> {
     None
 }
 
-/// A client's own object, up to 4 KiB as compact JSON, with U+0000 nowhere.
+/// A client's own object: up to 4 KiB as compact JSON, without U+0000.
 pub fn metadata(metadata: &Object) -> Verdict {
     if metadata.values().any(has_nul) || metadata.keys().any(|key| key.contains('\0')) {
-        return broken("invalid-character", "must not have U+0000");
+        return broken("invalid-character", "must not contain U+0000");
     }
     let mut size = Size(0);
     if serde_json::to_writer(&mut size, metadata).is_err() || size.0 > METADATA_BYTES_MAX {
-        return broken("too-long", format!("may have {METADATA_BYTES_MAX} bytes as JSON"));
+        return broken("too-long", format!("must be at most {METADATA_BYTES_MAX} bytes as JSON"));
     }
     Ok(())
 }
@@ -201,8 +201,8 @@ impl std::io::Write for Size {
     }
 }
 
-/// A JSON object of a client's own making. Reading one refuses a name that occurs twice, at any depth: which of the two
-/// counts would depend on who reads it.
+/// A client's own JSON object. Reading one refuses a name that occurs twice, at any depth, because parsers disagree about
+/// which of the two counts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Object(pub Map<String, Value>);
 

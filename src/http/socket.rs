@@ -1,15 +1,15 @@
-//! What is set on every connection before anything is read from it.
+//! The options that are set on every connection before anything is read from it.
 
 use std::time::Duration;
 
 use actix_web::rt::net::TcpStream;
 
-/// Has the kernel end a connection whose client has taken nothing for `timeout` of what was sent to it: neither
-/// acknowledged it, nor opened a window that was shut (`TCP_USER_TIMEOUT`, tcp(7)). actix waits for as long as it takes,
-/// and asks the body for nothing meanwhile, so no time-out of ours would run.
+/// Makes the kernel close a connection whose client has taken none of the sent data for `timeout`: it has neither
+/// acknowledged data nor opened a closed window (`TCP_USER_TIMEOUT`, tcp(7)). actix waits without a limit and does not poll
+/// the body meanwhile, so a timeout of ours would not run.
 pub(super) fn bound_writes(stream: &TcpStream, timeout: Duration) {
     if let Err(error) = set(stream, timeout) {
-        tracing::warn!(%error, "a connection is without server.write_timeout_secs");
+        tracing::warn!(%error, "server.write_timeout_secs cannot be set on a connection");
     }
 }
 

@@ -25,27 +25,27 @@ use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
 use crate::session::{self, BatchFile, Initiated, NewUpload, NoResume, PartUrl, Wanted};
 
-/// Files of a batch, and the fewest bytes that one may have in a body: `{"file_name":"a","file_size":1}`.
+/// The most files of a batch, and the fewest bytes that one takes in a body: `{"file_name":"a","file_size":1}`.
 const FILES_MAX: usize = 1_000;
 const FILE_BYTES_MIN: usize = 32;
 
-/// Bytes that answers have at most: for a file of a batch beside what the client said of it, for a part's URL, for what a
-/// stream of these holds at a time, for what the store has of 10,000 parts, and for a history.
+/// The most bytes of answers: for a file of a batch beyond its part of the body, for a part's URL, for what a stream of
+/// these holds at a time, for the store's list of 10,000 parts, and for a history.
 const FILE_ANSWER_BYTES: usize = 2 << 10;
 const PART_URL_BYTES: usize = 1 << 10;
 const STREAM_BYTES: usize = 128 << 10;
 const RESUME_BYTES: usize = 1 << 20;
 const EVENTS_BYTES: usize = 256 << 10;
 
-/// The two shapes of a file to upload have one list of fields; alone, it names its batch itself. (serde cannot refuse
-/// unknown fields of a flattened struct.)
+/// Makes the two shapes of a file to upload from one list of fields; only a single file names its batch itself. (serde
+/// cannot refuse unknown fields of a flattened struct.)
 macro_rules! file_request {
     ($(#[$doc:meta])* $name:ident { $($extra:tt)* }) => {
         $(#[$doc])*
         #[derive(Debug, Deserialize, Validate, ToSchema)]
         #[serde(deny_unknown_fields)]
         pub(super) struct $name {
-            /// Kept as it is: 1 to 255 Unicode scalars, no control character, `/` or `\`.
+            /// Kept unchanged: 1 to 255 Unicode scalars, no control character, `/` or `\`.
             #[schema(required, nullable = false, min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f/\\]+$")]
             #[validate(required, custom(function = "rules::file_name"))]
             file_name: Option<String>,
@@ -53,35 +53,34 @@ macro_rules! file_request {
             #[schema(required, nullable = false, minimum = 0, maximum = 5497558138880_i64)]
             #[validate(required, range(min = 0))]
             file_size: Option<i64>,
-            /// An RFC 9110 media type; `application/octet-stream` where not given or empty.
+            /// A media type (RFC 9110); `application/octet-stream` if absent or empty.
             #[schema(max_length = 128, pattern = r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?$")]
             #[validate(custom(function = "rules::media_type"))]
             mime_type: Option<String>,
-            /// May be left out where the caller holds exactly one.
+            /// May be left out if the caller holds exactly one brand.
             #[schema(value_type = Option<Uuid>)]
             brand_id: Option<BrandId>,
-            /// The caller's own name for the file; unique with `batch_reference`.
+            /// The caller's own name for the file; unique for a user within a brand and `batch_reference`.
             #[schema(min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
             #[validate(custom(function = "rules::reference"))]
             client_reference: Option<String>,
             $($extra)*
-            /// Recognises the same file in a later run.
+            /// Identifies the same file in a later run.
             #[schema(min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
             #[validate(custom(function = "rules::reference"))]
             fingerprint: Option<String>,
-            /// 64 hex digits. For a direct upload the store itself refuses other bytes.
+            /// 64 hex digits. In a direct upload it is sent to the store: a store that checks it refuses other bytes.
             #[schema(pattern = "^[0-9A-Fa-f]{64}$")]
             #[validate(custom(function = "rules::sha256_hex"))]
             checksum_sha256: Option<String>,
-            /// Up to 4 KiB.
+            /// Up to 4 KiB as compact JSON.
             #[schema(value_type = Option<Object>)]
             #[validate(custom(function = "rules::metadata"))]
             metadata: Option<rules::Object>,
         }
 
         impl $name {
-            /// How small and how large a file may be depends on the settings and the store, which the rules above do not
-            /// know.
+            /// Checks the size against the limits of the settings and the store, which the rules above do not know.
             fn wrong_size(&self, engine: &Engine) -> Option<FieldError> {
                 session::wrong_size(engine, u64::try_from(self.file_size?).ok()?)
             }
@@ -93,7 +92,7 @@ macro_rules! file_request {
                 idempotency_key: Option<String>,
             ) -> NewUpload {
                 NewUpload {
-                    // Name and size are there: `required` has been checked.
+                    // Name and size are present: `required` has been checked.
                     file_name: self.file_name.unwrap_or_default(),
                     file_size: self.file_size.unwrap_or_default().unsigned_abs(),
                     mime_type: self
@@ -118,33 +117,33 @@ file_request! {
     FileRequest {}
 }
 file_request! {
-    /// A file to upload, on its own.
+    /// A single file to upload.
     InitiateRequest {
-        /// What the file belongs to.
+        /// The batch that the file belongs to.
         #[schema(min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
         #[validate(custom(function = "rules::reference"))]
         batch_reference: Option<String>,
     }
 }
 
-/// Files to upload, each judged on its own.
+/// Files to upload, each handled on its own.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchRequest {
-    /// Made where missing.
+    /// Generated if absent.
     #[schema(min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     #[validate(custom(function = "rules::reference"))]
     batch_reference: Option<String>,
-    /// For the files that name none.
+    /// For the files that name no brand.
     #[schema(value_type = Option<Uuid>)]
     brand_id: Option<BrandId>,
-    /// Each is judged on its own, so that one bad file takes no other with it.
+    /// Each file is handled on its own: one that is rejected does not affect the others.
     #[schema(required, nullable = false, min_items = 1, max_items = 1000, value_type = Vec<FileRequest>)]
     #[validate(required, length(min = 1, max = 1_000))]
     files: Option<Vec<Value>>,
 }
 
-/// The session, and where to send the bytes of a direct one.
+/// The session and, if it is direct, where to send the bytes.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Initiated)]
 pub(super) struct InitiatedView {
@@ -160,7 +159,7 @@ impl From<Initiated> for InitiatedView {
     }
 }
 
-/// What became of one file of a batch.
+/// The result of one file of a batch.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BatchResult)]
 pub(super) struct BatchItemView {
@@ -192,13 +191,13 @@ pub(super) struct BatchView {
     uploads: Vec<BatchItemView>,
 }
 
-/// Open an upload session, or find the one that the same references opened.
+/// Opens an upload session, or returns the one that the same references have opened.
 #[utoipa::path(
     post, path = "/app/uploads/initiate", tag = "uploads", request_body = InitiateRequest,
     params(("Idempotency-Key" = Option<String>, Header, description = "Up to 128 printable ASCII characters.", min_length = 1, max_length = 128, pattern = "^[\\x20-\\x7e]+$")),
     responses(
         (status = 201, description = "Opened", body = InitiatedView),
-        (status = 200, description = "There already", body = InitiatedView),
+        (status = 200, description = "The session existed already", body = InitiatedView),
         (status = 409, description = "`reference-conflict`, `quota-exceeded`, `tenant-suspended`"),
     ),
     extensions(("x-permission" = json!("uploads.create"))),
@@ -219,13 +218,13 @@ pub(super) async fn initiate(
     Ok(HttpResponse::build(status).json(InitiatedView::from(done)))
 }
 
-/// Open a session for each file.
+/// Opens a session for each file.
 #[utoipa::path(
     post, path = "/app/uploads/initiate-batch", tag = "uploads", request_body = BatchRequest,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Up to 128 printable ASCII characters; counts for each file by its place.", min_length = 1, max_length = 128, pattern = "^[\\x20-\\x7e]+$")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Up to 128 printable ASCII characters; applies to each file by its position.", min_length = 1, max_length = 128, pattern = "^[\\x20-\\x7e]+$")),
     responses(
         (status = 201, description = "All accepted, at least one of them new", body = BatchView),
-        (status = 200, description = "All were there already", body = BatchView),
+        (status = 200, description = "All existed already", body = BatchView),
         (status = 207, description = "Some were rejected", body = BatchView),
     ),
     extensions(("x-permission" = json!("uploads.create"))),
@@ -256,7 +255,7 @@ pub(super) async fn initiate_batch(
     Ok(answer.await?.into())
 }
 
-/// The batch's reference, and its files as [`session::initiate_batch`] wants them.
+/// Parses the batch's reference, and its files into the form that [`session::initiate_batch`] takes.
 fn understand_batch(
     engine: &Engine,
     caller: &Caller,
@@ -268,7 +267,7 @@ fn understand_batch(
     let batch_reference = body.batch_reference.unwrap_or_else(|| session::batch_reference(caller, key.as_deref()));
     let files = body.files.unwrap_or_default().into_iter().enumerate().map(|(index, file)| {
         let client_reference = file.get("client_reference").and_then(Value::as_str).map(str::to_owned);
-        // A line break cannot be in a caller's own key: no key of a single upload is taken for one of these.
+        // A caller's own key cannot contain a line break, so no key of a single upload equals one of these.
         let key = key.as_ref().map(|key| format!("{key}\n{index}"));
         let new = body::parse_value::<FileRequest>(&file, &mut budget, |file| file.wrong_size(engine))
             .map(|file| file.into_new(Some(batch_reference.clone()), body.brand_id, key));
@@ -312,7 +311,7 @@ fn batch_answer(
     }
 }
 
-/// A batch of which nothing was accepted: a problem with the batch's own members beside it.
+/// The problem for a batch of which nothing was accepted; it also has the members of the batch's answer.
 fn none_accepted(outage: Option<&'static problem::Kind>, batch: &BatchView) -> Problem {
     let problem = match outage {
         Some(kind) => Problem::unavailable(kind),
@@ -325,7 +324,7 @@ fn none_accepted(outage: Option<&'static problem::Kind>, batch: &BatchView) -> P
         .with("uploads", json!(batch.uploads))
 }
 
-/// One part.
+/// The part that a URL is wanted for.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PartUrlRequest {
@@ -335,7 +334,7 @@ pub(super) struct PartUrlRequest {
     part_number: Option<i64>,
 }
 
-/// Where one part goes.
+/// The URL for one part.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PartUrl)]
 pub(super) struct PartUrlView {
@@ -343,12 +342,12 @@ pub(super) struct PartUrlView {
     upload_url: String,
     /// `PUT`.
     upload_method: &'static str,
-    /// Send these exactly.
+    /// Send these headers exactly.
     #[schema(value_type = std::collections::HashMap<String, String>)]
     upload_headers: Map<String, Value>,
-    /// First byte of the part in the file.
+    /// The part's first byte in the file.
     offset: u64,
-    /// Bytes; the URL takes no other number.
+    /// Bytes of the part; the URL accepts no other number.
     size: u64,
 }
 
@@ -373,12 +372,12 @@ pub(super) struct SinglePartUrlView {
     expires_at: Time,
 }
 
-/// Where one part goes. No side effect.
+/// Returns the URL for one part. No side effect.
 #[utoipa::path(
     post, path = "/app/uploads/{id}/multipart-part-url", tag = "uploads", request_body = PartUrlRequest,
     params(("id" = Uuid, Path)),
     responses(
-        (status = 200, description = "Good for 15 minutes, never longer than the session", body = SinglePartUrlView),
+        (status = 200, description = "Valid for 15 minutes by default, and never longer than the session", body = SinglePartUrlView),
         (status = 409, description = "`illegal-transition`, `session-expired`"),
     ),
     extensions(("x-permission" = json!("uploads.create"))),
@@ -395,7 +394,7 @@ pub(super) async fn part_url(
     Ok(HttpResponse::Ok().json(SinglePartUrlView { part: part.into(), expires_at: Time(expires_at) }))
 }
 
-/// Which parts: `part_numbers`, or `from` and `to`; up to 10,000.
+/// The parts that URLs are wanted for: `part_numbers`, or `from` and `to`; up to 10,000.
 #[derive(Debug, Deserialize, Validate)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PartUrlsRequest {
@@ -405,7 +404,7 @@ pub(super) struct PartUrlsRequest {
     to: Option<i64>,
 }
 
-/// How the contract writes the two forms of [`PartUrlsRequest`].
+/// The parts that URLs are wanted for, in one of two forms.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
 #[schema(as = PartUrlsRequest)]
@@ -424,7 +423,7 @@ pub(super) struct TheseParts {
     part_numbers: Vec<PartNumber>,
 }
 
-/// All parts between two, both included.
+/// A range of parts, both ends included.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "only its schema is used")]
@@ -466,23 +465,23 @@ impl PartUrlsRequest {
 pub(super) struct PartUrlsView {
     multipart_upload_id: String,
     expires_at: Time,
-    /// In the order asked for.
+    /// In the order of the request.
     parts: Vec<PartUrlView>,
 }
 
-/// What goes before the parts of [`PartUrlsView`], which are made while they are sent.
+/// The members before the parts of [`PartUrlsView`]. The parts are made while they are sent.
 #[derive(Serialize)]
 struct PartUrlsHead {
     multipart_upload_id: String,
     expires_at: Time,
 }
 
-/// Where many parts go. No side effect.
+/// Returns the URLs for many parts. No side effect.
 #[utoipa::path(
     post, path = "/app/uploads/{id}/multipart-part-urls", tag = "uploads", request_body = PartUrlsForms,
     params(("id" = Uuid, Path)),
     responses(
-        (status = 200, description = "Good for 15 minutes, never longer than the session", body = PartUrlsView),
+        (status = 200, description = "Valid for 15 minutes by default, and never longer than the session", body = PartUrlsView),
         (status = 409, description = "`illegal-transition`, `session-expired`"),
     ),
     extensions(("x-permission" = json!("uploads.create"))),
@@ -508,7 +507,7 @@ pub(super) async fn part_urls(
 #[schema(as = UploadedPart)]
 pub(super) struct UploadedPartView {
     part_number: u32,
-    /// Null where the object is assembled already.
+    /// Null if the object is already assembled.
     etag: Option<String>,
     size: u64,
 }
@@ -532,7 +531,7 @@ impl From<NoResume> for NoResumeView {
     }
 }
 
-/// The session, and all that a client needs to go on.
+/// The session, and all that a client needs to resume.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Resume)]
 pub(super) struct ResumeView {
@@ -540,18 +539,18 @@ pub(super) struct ResumeView {
     session: SessionView,
     can_resume: bool,
     reason: Option<NoResumeView>,
-    /// What the store holds.
+    /// The parts that the store holds.
     uploaded_parts: Vec<UploadedPartView>,
     uploaded_bytes: u64,
-    /// Where the caller has `uploads.create`; else null.
+    /// All null unless the caller has `uploads.create`.
     #[serde(flatten)]
     put: PutView,
 }
 
-/// What the store holds, from the store itself. Counts as activity.
+/// Returns what the store holds of the upload, as the store reports it. Counts as activity.
 #[utoipa::path(
     get, path = "/app/uploads/{id}/resume", tag = "uploads", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "In any state", body = ResumeView)),
+    responses((status = 200, description = "The session, in any state", body = ResumeView)),
     extensions(("x-permission" = json!("uploads.view"))),
 )]
 pub(super) async fn resume(engine: Data<Engine>, door: Data<Door>, caller: Caller, id: Path<String>) -> Answer {
@@ -579,7 +578,7 @@ pub(super) struct ActivityView {
     expires_at: Time,
 }
 
-/// Somebody still works on this.
+/// Records that the upload is still being worked on.
 #[utoipa::path(
     put, path = "/app/uploads/{id}/activity", tag = "uploads", params(("id" = Uuid, Path)),
     request_body = Nothing,
@@ -601,11 +600,11 @@ pub(super) async fn activity(engine: Data<Engine>, caller: Caller, id: Path<Stri
     }))
 }
 
-/// Nobody wants it any more. Safe to repeat.
+/// Cancels the upload. Safe to repeat.
 #[utoipa::path(
     post, path = "/app/uploads/{id}/cancel", tag = "uploads", params(("id" = Uuid, Path)),
     request_body = Nothing,
-    responses((status = 200, description = "CANCELLED, or the terminal state it was in", body = SessionView)),
+    responses((status = 200, description = "The session: CANCELLED, or in the terminal state that it already had", body = SessionView)),
     extensions(("x-permission" = json!("uploads.cancel"))),
 )]
 pub(super) async fn cancel(engine: Data<Engine>, caller: Caller, id: Path<String>, body: Body<Nothing>) -> Answer {
@@ -615,7 +614,7 @@ pub(super) async fn cancel(engine: Data<Engine>, caller: Caller, id: Path<String
     Ok(HttpResponse::Ok().json(SessionView::from(session)))
 }
 
-/// The session as it stands.
+/// Returns the session in its current state.
 #[utoipa::path(
     get, path = "/app/uploads/{id}", tag = "uploads", params(("id" = Uuid, Path)),
     responses((status = 200, description = "The session", body = SessionView)),
@@ -634,7 +633,7 @@ pub(super) struct EventsView {
     data: Vec<EventView>,
 }
 
-/// The session's history.
+/// Returns the session's history.
 #[utoipa::path(
     get, path = "/app/uploads/{id}/events", tag = "uploads", params(("id" = Uuid, Path)),
     responses((status = 200, description = "Oldest first", body = EventsView)),

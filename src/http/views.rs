@@ -1,4 +1,4 @@
-//! The JSON shapes that more than one door answers with.
+//! The JSON shapes that several handlers share, and the command line.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use entity::upload_session::{FailureReason, Status, UploadType};
@@ -12,7 +12,7 @@ use crate::asset::Asset;
 use crate::session::Session;
 use crate::storage::Presigned;
 
-/// A time on the wire: RFC 3339, UTC, always six digits of a second.
+/// A time in RFC 3339 format, in UTC, always with six fractional digits.
 #[derive(Clone, Copy, Debug, ToSchema)]
 #[schema(value_type = String, format = DateTime, example = "2026-01-31T12:00:00.000000Z")]
 pub(crate) struct Time(pub(crate) DateTime<Utc>);
@@ -87,18 +87,18 @@ impl From<FailureReason> for FailureReasonView {
     }
 }
 
-/// What sort of actor is named: a person may bear any name.
+/// The kind of an actor. The name alone does not tell it: a person may have any name.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = ActorKind)]
 pub(crate) enum ActorKindView {
-    /// A tenant's user, by their token's `sub`.
+    /// A tenant's user, named by their token's `sub`.
     User,
-    /// An operator, by their token's `sub`.
+    /// An operator, named by their token's `sub`.
     Operator,
-    /// A command beside the server; it is called `cli`.
+    /// A command beside the server; its name is `cli`.
     Command,
-    /// The server itself; it is called `system`.
+    /// The server itself; its name is `system`.
     System,
 }
 
@@ -113,7 +113,7 @@ impl From<ActorKind> for ActorKindView {
     }
 }
 
-/// An upload session as it stands.
+/// An upload session in its current state.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = UploadSession)]
 pub(crate) struct SessionView {
@@ -121,7 +121,7 @@ pub(crate) struct SessionView {
     status: StatusView,
     upload_type: UploadTypeView,
     brand_id: Uuid,
-    /// The token's `sub`.
+    /// The `sub` of the token that opened the session.
     created_by: String,
     client_reference: Option<String>,
     batch_reference: Option<String>,
@@ -134,7 +134,7 @@ pub(crate) struct SessionView {
     checksum_sha256: Option<String>,
     #[schema(value_type = Object)]
     metadata: Value,
-    /// The store's id; null for a direct session.
+    /// The store's id of the multipart upload; null for a direct session.
     multipart_upload_id: Option<String>,
     /// Bytes of every part but the last; null for a direct session.
     chunk_size: Option<i64>,
@@ -181,15 +181,16 @@ impl From<Session> for SessionView {
     }
 }
 
-/// Where and how to PUT the bytes of a direct session; all null for a multipart one, and where it takes none any more.
+/// Where and how to PUT the bytes of a direct session. All null for a multipart session, and for one that no longer takes
+/// bytes.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 #[schema(as = DirectUpload)]
 pub(super) struct PutView {
     upload_url: Option<String>,
     /// `PUT`.
     upload_method: Option<&'static str>,
-    /// Send these exactly. Beside them goes `Content-Length`, as HTTP clients set it by themselves; a few leave it out for
-    /// an empty file, whose PUT is then refused.
+    /// Send these headers exactly. `Content-Length` is also required. HTTP clients set it by themselves, but a few leave it
+    /// out for an empty file, whose PUT is then refused.
     #[schema(value_type = Option<std::collections::HashMap<String, String>>)]
     upload_headers: Option<serde_json::Map<String, Value>>,
     upload_url_expires_at: Option<Time>,
@@ -207,12 +208,12 @@ impl From<Option<Presigned>> for PutView {
     }
 }
 
-/// What the client must send with its PUT.
+/// Returns the headers that the client must send with its PUT.
 pub(super) fn put_headers(headers: Vec<(&'static str, String)>) -> serde_json::Map<String, Value> {
     headers.into_iter().map(|(name, value)| (name.to_owned(), Value::String(value))).collect()
 }
 
-/// What a completed session became.
+/// The asset of a completed session.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Asset)]
 pub(crate) struct AssetView {
@@ -226,10 +227,10 @@ pub(crate) struct AssetView {
     /// Bytes.
     file_size: i64,
     mime_type: String,
-    /// The store's, without quotes.
+    /// The store's ETag, without quotes.
     etag: String,
     checksum_sha256: Option<String>,
-    /// Whether the store or this server found the object to have `checksum_sha256`.
+    /// Whether the store itself confirmed `checksum_sha256`, by returning the object's SHA-256.
     checksum_verified: bool,
     #[schema(value_type = Object)]
     metadata: Value,
@@ -240,11 +241,11 @@ pub(crate) struct AssetView {
 #[serde(rename_all = "UPPERCASE")]
 #[schema(as = AssetStatus)]
 enum AssetStatusView {
-    /// The object is whole, and on its way to where it is served from.
+    /// The object is complete, and is still to be copied to where it is served from.
     Uploaded,
-    /// It can be downloaded.
+    /// The asset can be downloaded.
     Ready,
-    /// The stored object was overwritten after completion; an operator decides.
+    /// The stored object was overwritten or lost after completion, or its copy is wrong; an operator decides.
     Failed,
 }
 
@@ -273,19 +274,22 @@ impl From<Asset> for AssetView {
     }
 }
 
-/// One line of a session's history.
+/// One event of a session's history.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = UploadEvent)]
 pub(crate) struct EventView {
-    /// Gap-free from 1.
+    /// Counted from 1, without gaps.
     seq: i32,
     at: Time,
-    /// `initiate`, `open`, `complete`, `cancel` or `fail`.
+    /// A change of state: `initiate`, `open`, `complete`, `cancel` or `fail`. Of the asset: `asset.ready` or `asset.failed`.
+    /// Of the store: `storage.open_failed`, `storage.complete_failed`, `storage.object_unseen`, `storage.copy_failed`,
+    /// `storage.discard`, `storage.discard_failed`, `storage.abort`, `storage.abort_failed`, `storage.remove_orphan`,
+    /// `storage.remove_orphan_failed`, `storage.clear` or `storage.clear_failed`.
     event: String,
     from: Option<StatusView>,
     to: Option<StatusView>,
     actor: String,
-    /// Null in events of before it was recorded.
+    /// Null in events from before this was recorded.
     actor_kind: Option<ActorKindView>,
     reason: Option<FailureReasonView>,
     #[schema(value_type = Object)]

@@ -1,4 +1,4 @@
-//! `GET /app/uploads/{id}/wait`: a long poll, for those who want one answer and no stream.
+//! `GET /app/uploads/{id}/wait`: a long poll, for clients that want one answer instead of a stream.
 
 use std::time::Duration;
 
@@ -43,31 +43,31 @@ impl From<GoalName> for Goal {
     }
 }
 
-/// The session as it stands when the wait is over.
+/// The session at the end of the wait.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Waited)]
 pub(super) struct WaitedView {
     #[serde(flatten)]
     session: SessionView,
-    /// Whether it is as was waited for; false where the time was over first, or the server stops.
+    /// Whether the goal was reached; false if the timeout came first, or the server stops.
     satisfied: bool,
-    /// Of a COMPLETED session, where the caller has `assets.view`.
+    /// The asset of a COMPLETED session, if the caller has `assets.view`.
     asset: Option<AssetView>,
 }
 
-/// Wait until the upload is over, or its asset is ready.
+/// Waits until the upload has ended, or its asset is ready.
 ///
 /// `terminal`: COMPLETED, FAILED or CANCELLED. `ready`: the asset is READY or FAILED, or the session ended without one.
-/// Answers as soon as it is so, or when the time is over.
+/// Answers as soon as that is reached, or at the timeout.
 #[utoipa::path(
     get, path = "/app/uploads/{id}/wait", tag = "uploads",
     params(
         ("id" = uuid::Uuid, Path),
-        ("for" = Option<String>, Query, pattern = "^(terminal|ready)$", description = "`terminal` where not given."),
-        ("timeout" = Option<u64>, Query, minimum = 0, maximum = 60, description = "Seconds; 30 where not given."),
+        ("for" = Option<String>, Query, pattern = "^(terminal|ready)$", description = "`terminal` by default."),
+        ("timeout" = Option<u64>, Query, minimum = 0, maximum = 60, description = "Seconds; 30 by default."),
     ),
     responses(
-        (status = 200, description = "The session as it stands then", body = WaitedView),
+        (status = 200, description = "The session at the end of the wait", body = WaitedView),
         (status = 503, description = "`too-many-readers`, `database-unavailable`"),
     ),
     extensions(("x-permission" = json!("uploads.view"))),
@@ -81,7 +81,7 @@ pub(super) async fn wait(
 ) -> Answer {
     admit(&engine, &caller, Permission::UploadsView).await?;
     let query = query.parse()?;
-    // The head of the answer is the same whenever it comes.
+    // The head of the answer does not depend on the wait.
     let secs = if wants_head_only(&request) { 0 } else { query.timeout.unwrap_or(TIMEOUT_SECS) };
     let timeout = Duration::from_secs(secs);
     let goal = query.r#for.map_or(Goal::Terminal, Into::into);

@@ -13,35 +13,35 @@ use crate::error::{Error, Result, with_causes};
 use crate::settings;
 use crate::together::{Together, Way};
 
-/// Jobs that one statement deletes.
+/// Maximum number of finished jobs that one statement deletes.
 const ENDED_AT_ONCE: usize = 64;
 
-/// Characters of an error that are kept.
+/// Maximum number of characters kept of an error text.
 const ERROR_CHARS_MAX: usize = 1_000;
 
-/// Does one job. The token asks for an early end: at shutdown, or because the job was lost to another worker. What the
-/// work changes in the database it commits together with [`Lease::settle`].
+/// Does one job. The token is cancelled to ask for an early end: at shutdown, or after the job was lost to another worker.
+/// Work that must not take effect twice commits its changes in the transaction of [`Lease::settle`].
 pub type Work = for<'a> fn(&'a Engine, &'a Lease, &'a CancellationToken) -> BoxFuture<'a, Result<Ending>>;
 
 /// How far the work got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     Done,
-    /// It stopped early because it was asked to: another worker shall go on at once.
+    /// The work stopped early on request; another worker continues it at once.
     HandedOver,
 }
 
-/// Jobs that are done, and wait to be deleted.
+/// Finished jobs that wait to be deleted together.
 pub type Ended = Together<(), Lease, Result<bool>>;
 
-/// Works on one job and records what came of it. Where nothing can be recorded, the lease ends and the job is done again.
+/// Works on one job and records the outcome. If the outcome cannot be recorded, the lease expires and the job is done again.
 pub(super) async fn attempt(engine: &Engine, lease: &Lease, work: Work, stop: &CancellationToken) {
     let job = &lease.job;
     let span = info_span!("job.attempt", job.id = %job.id, job.kind = job.kind, job.attempt = job.attempts);
     async {
         let recorded = if job.attempts > job.max_attempts {
-            // None of the attempts before was reported as the last one: their workers vanished.
-            let error = job.last_error.as_deref().unwrap_or("each worker that began it vanished");
+            // The last allowed attempt has no recorded outcome: its worker vanished.
+            let error = job.last_error.as_deref().unwrap_or("every worker that started the job vanished");
             warn!(job.error = error, "the job is dead");
             rows::bury(engine, lease, error).await
         } else {
@@ -52,7 +52,7 @@ pub(super) async fn attempt(engine: &Engine, lease: &Lease, work: Work, stop: &C
                 })
                 .await;
             match ended {
-                // A job that has settled has no row any more.
+                // A job that has settled no longer has a row.
                 Ok(Ok(Ending::Done)) => finish(engine, lease).await,
                 Ok(Ok(Ending::HandedOver)) => rows::release(engine, lease).await,
                 Ok(Err(error)) if was_stopped => {
@@ -62,26 +62,26 @@ pub(super) async fn attempt(engine: &Engine, lease: &Lease, work: Work, stop: &C
                 Ok(Err(error)) => fail(engine, lease, &error).await,
                 Err(_) => {
                     error!("the job panicked");
-                    put_off(engine, lease, "a bug: it panicked").await
+                    put_off(engine, lease, "the job panicked, which is a bug").await
                 }
             }
         };
         if let Err(error) = recorded {
-            debug!(%error, "what came of the job was not recorded; it is done again when its lease ends");
+            debug!(%error, "the outcome of the job was not recorded; the job is done again when its lease expires");
         }
     }
     .instrument(span)
     .await;
 }
 
-/// Deletes the job, with others that end at the same time; `false` where the lease is lost.
+/// Deletes the job, together with others that end at the same time. Returns `false` if the lease is lost.
 async fn finish(engine: &Engine, lease: &Lease) -> Result<bool> {
     let delete = |engine, leases: Vec<Lease>| {
         async move {
             match rows::delete_all(&engine, &leases).await {
                 Ok(deleted) => leases.iter().map(|lease| Ok(deleted.contains(&lease.job.id))).collect(),
                 Err(error) => error.for_each(leases.len()).unwrap_or_else(|| {
-                    error!(error = with_causes(&error), "jobs that are done cannot be deleted");
+                    error!(error = with_causes(&error), "finished jobs cannot be deleted");
                     leases.iter().map(|_| Ok(false)).collect()
                 }),
             }
@@ -97,7 +97,7 @@ async fn fail(engine: &Engine, lease: &Lease, error: &Error) -> Result<bool> {
         deployment::heed(engine, cause);
     }
     let text = error.explained();
-    // An outage is somebody else's, and is over when it is over.
+    // An outage is not the job's fault, and ends by itself.
     if error.is_outage() {
         debug!(error = text, "the job failed");
     } else {
@@ -106,7 +106,7 @@ async fn fail(engine: &Engine, lease: &Lease, error: &Error) -> Result<bool> {
     put_off(engine, lease, &text).await
 }
 
-/// Until its next attempt, or for good.
+/// Postpones the job to its next attempt, or buries it after the last one.
 async fn put_off(engine: &Engine, lease: &Lease, error: &str) -> Result<bool> {
     let error: String = error.chars().take(ERROR_CHARS_MAX).collect();
     if lease.job.attempts >= lease.job.max_attempts {
@@ -117,7 +117,8 @@ async fn put_off(engine: &Engine, lease: &Lease, error: &str) -> Result<bool> {
     rows::postpone(engine, lease, &error, engine.clock.now() + pause).await
 }
 
-/// Anything up to a bound that doubles with each failure: jobs that failed together do not come back together.
+/// Returns a random pause up to a bound that doubles with each failure, so that jobs that failed together are not retried
+/// together.
 fn pause_after(settings: &settings::Jobs, attempts: i32) -> Duration {
     let doublings = u32::try_from(attempts - 1).unwrap_or(0).min(32);
     let secs = settings.backoff_secs.saturating_mul(1 << doublings).min(settings.backoff_max_secs);

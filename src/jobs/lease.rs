@@ -11,7 +11,7 @@ use crate::database::Tx;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
-/// A job that this process has, as long as it says so in time.
+/// A job that this process has claimed, and holds as long as its heartbeats come in time.
 #[derive(Clone, Debug)]
 pub struct Lease {
     pub job: Job,
@@ -19,16 +19,16 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Ends the job, in the transaction that holds what the job changes.
+    /// Ends the job in the transaction that commits the job's changes.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`] where another worker has claimed the job meanwhile: the transaction must not be committed.
+    /// [`Error::LeaseLost`] if another worker has claimed the job meanwhile: the transaction must not be committed.
     pub async fn settle(&self, tx: &Tx) -> Result<()> {
         if rows::delete(tx.conn(), self).await? { Ok(()) } else { Err(Error::LeaseLost) }
     }
 
-    /// Runs `work` and says meanwhile that this worker lives. The token that `work` is given is cancelled with `stop`,
-    /// and when the lease is lost; what `work` does from then on is its own choice, but it cannot settle any more.
+    /// Runs `work` and sends heartbeats meanwhile. The token given to `work` is cancelled with `stop`, and when the lease is
+    /// lost. After a lost lease `work` may continue, but it can no longer settle.
     pub async fn held<T>(
         &self,
         engine: &Engine,
@@ -42,7 +42,7 @@ impl Lease {
         }
     }
 
-    /// Moves the end of the lease on, three times in its length, until it is lost.
+    /// Extends the lease three times per lease length, until it is lost.
     async fn keep(&self, engine: &Engine, own: &CancellationToken) -> Infallible {
         let length = Duration::from_secs(engine.settings.jobs.lease_secs);
         let mut ours_until = Instant::now() + length;
@@ -53,9 +53,9 @@ impl Lease {
                 Ok(true) => ours_until = asked_at + length,
                 Ok(false) => break,
                 Err(error) if Instant::now() < ours_until => {
-                    debug!(job.id = %self.job.id, %error, "a sign of life was not recorded");
+                    debug!(job.id = %self.job.id, %error, "a heartbeat was not recorded");
                 }
-                // Nobody could be told in time: another worker may have it by now.
+                // No heartbeat was recorded in time: another worker may hold the job by now.
                 Err(_) => break,
             }
         }

@@ -9,13 +9,13 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::page::Page;
 
-/// How a job stands.
+/// The state of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// For its time, for the end of its pause after a failure, or, where its worker vanished, for the next one.
+    /// Waits until it is due, until its pause after a failure ends, or, if its worker vanished, for another worker.
     Waiting,
     Running,
-    /// It failed too often. Only an operator moves it.
+    /// Failed too often. Stays until an operator retries or deletes it, or, for a promotion, until `reconcile` replaces it.
     Dead,
 }
 
@@ -45,14 +45,14 @@ impl State {
     }
 }
 
-/// Which jobs to list; nothing set is all.
+/// Which jobs to list; by default all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     pub kind: Option<Kind>,
     pub state: Option<State>,
 }
 
-/// How many jobs of each kind there are in each state; none where there are none.
+/// Counts the jobs of each kind in each state. Leaves out combinations without jobs.
 ///
 /// # Errors
 /// The database does not answer.
@@ -65,17 +65,17 @@ pub async fn count(engine: &Engine) -> Result<Vec<(String, State, i64)>> {
     Ok(counts)
 }
 
-/// Jobs that are not done, newest first; `limit` is 1 to 1,000.
+/// Returns jobs that are not done, newest first; `limit` must be 1 to 1,000.
 pub async fn list(engine: &Engine, filter: Filter, before: Option<JobId>, limit: u64) -> Result<Page<Job, JobId>> {
     let jobs = rows::list(engine, filter, before, limit + 1).await?;
     Ok(Page::cut(jobs, limit, |last| last.id))
 }
 
-/// Makes a dead job, or one that waits, due now, as if it had never failed; its last error stays to be read.
+/// Makes a dead or waiting job due now, with all its attempts left. Its last error stays readable.
 ///
 /// # Errors
-/// [`Error::NotFound`], also where it is done by now; [`Error::Busy`] where it is running, or another job with its dedupe
-/// key waits: that one does the same.
+/// [`Error::NotFound`] if there is no such job, or it is done by now. [`Error::Busy`] if it is running, or if another job
+/// with its dedupe key, which does the same work, is in the queue.
 pub async fn retry(engine: &Engine, actor: &Actor, id: JobId) -> Result<Job> {
     let tx = engine.db.begin().await?;
     match rows::retry(engine, &tx, id).await? {
@@ -93,10 +93,10 @@ pub async fn retry(engine: &Engine, actor: &Actor, id: JobId) -> Result<Job> {
     }
 }
 
-/// Deletes a job, dead or waiting, that nobody shall do.
+/// Deletes a dead or waiting job, so that it is never done.
 ///
 /// # Errors
-/// [`Error::NotFound`], also where it is done by now; [`Error::Busy`] where it is running.
+/// [`Error::NotFound`] if there is no such job, or it is done by now. [`Error::Busy`] if it is running.
 pub async fn discard(engine: &Engine, actor: &Actor, id: JobId) -> Result<()> {
     let tx = engine.db.begin().await?;
     let Some(job) = rows::discard(engine, &tx, id).await? else {

@@ -1,11 +1,12 @@
-//! Work in the background: rows that are claimed, done and deleted, by any process on the database.
+//! Background jobs: rows that any process on the database claims, works on and deletes.
 //!
-//! A worker claims a job for the length of a lease and says three times in it that it lives. What a job changes is
-//! committed together with the end of the job ([`Lease::settle`]), so a worker that lost its job to another commits
-//! nothing, and each effect is there once, whatever dies.
+//! A worker claims a job for the length of a lease and sends three heartbeats per lease length. A pass ends its job in the
+//! transaction that commits its result ([`Lease::settle`]), so a worker that lost its lease commits nothing. A promotion
+//! needs no lease: doing it twice has the effect of doing it once.
 //!
-//! Places are shared by tenant: a free one goes to a job of the tenant that has the fewest, over all processes. A job
-//! whose time has not come is kept apart from those that wait for a place, so that many of them are in nobody's way.
+//! Tenants share the places in which jobs run: a free place goes to the waiting tenant that holds the fewest, over all
+//! processes. Jobs that are not due yet are kept apart from jobs that wait for a place, so that many of them do not slow
+//! down claiming.
 
 mod attempt;
 mod begin;
@@ -31,12 +32,12 @@ use crate::pass::Pass;
 
 pub type Job = job::Model;
 
-/// What there is to do.
+/// The kinds of jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Copy a completed upload to where its asset is served from.
     Promote,
-    /// The same, of an object so large that it is copied by parts: apart, because it may take an hour.
+    /// The same for an object so large that it is copied in parts. It has a kind of its own because it may take an hour.
     PromoteByParts,
     DetectAbandoned,
     Cleanup,
@@ -76,17 +77,17 @@ impl From<Pass> for Kind {
     }
 }
 
-/// A job to be done.
+/// A job to enqueue.
 #[derive(Clone, Debug)]
 pub struct NewJob {
     pub kind: Kind,
-    /// Whose share of the workers' places it takes; `None`: the deployment's own.
+    /// The tenant whose share of the workers' places the job uses; `None` for the deployment's own jobs.
     pub tenant: Option<TenantId>,
     /// A JSON object.
     pub payload: Value,
-    /// Of one tenant's jobs, lower comes first; 0 is usual.
+    /// Among one tenant's jobs, lower values come first; usually 0.
     pub priority: i32,
-    /// While a job with this key is not done, no other one is taken.
+    /// While a job with this key is neither done nor dead, no other job with the key is enqueued.
     pub dedupe_key: Option<String>,
     pub run_at: DateTime<Utc>,
 }

@@ -21,15 +21,15 @@ use crate::database::{Tx, db_error, is_unique_violation, values};
 use crate::engine::Engine;
 use crate::error::{Error, Result, with_causes};
 
-/// Tenants that one look for jobs reaches; the next one goes on after them.
+/// Maximum number of tenants that one query covers; the next query continues from the last of them.
 const SHARES_MAX: usize = 200;
-/// Whose the deployment's own jobs are.
+/// The tenant id of the deployment's own jobs.
 const NOBODY: TenantId = TenantId(Uuid::nil());
-/// Jobs that one statement puts among those that may be claimed.
+/// Maximum number of jobs that one statement makes claimable.
 const QUEUED_AT_ONCE: u64 = 1_000;
 
-/// Puts a job into the queue, in the transaction that makes it necessary; `None` where its dedupe key is taken. Its
-/// commit wakes this process's worker.
+/// Enqueues a job in the transaction that makes it necessary. Returns `None` if its dedupe key is taken. The commit wakes
+/// this process's worker.
 pub async fn enqueue(engine: &Engine, tx: &Tx, job: &NewJob) -> Result<Option<JobId>> {
     let row = new_row(engine, job);
     let id = insert(tx.conn(), row).await?;
@@ -39,7 +39,7 @@ pub async fn enqueue(engine: &Engine, tx: &Tx, job: &NewJob) -> Result<Option<Jo
     Ok(id)
 }
 
-/// The same with many jobs; those whose dedupe keys are taken are left out.
+/// Enqueues many jobs like [`enqueue`]. Skips those whose dedupe keys are taken.
 pub async fn enqueue_all(engine: &Engine, tx: &Tx, jobs: &[NewJob]) -> Result<()> {
     let rows = jobs.iter().map(|job| new_row(engine, job));
     let insert = Entity::insert_many(rows).on_conflict(OnConflict::new().do_nothing().to_owned());
@@ -48,14 +48,14 @@ pub async fn enqueue_all(engine: &Engine, tx: &Tx, jobs: &[NewJob]) -> Result<()
     Ok(())
 }
 
-/// Makes those jobs due that are due later than any lease or pause may last: a clock that was ahead has put them there, and
-/// they would keep others away until then. Answers to how many.
+/// Makes jobs due now that are due later than any lease or pause may last. A clock that was ahead has set their times, and
+/// they would block other jobs until then. Returns the number of these jobs.
 pub(super) async fn bring_back(engine: &Engine) -> Result<u64> {
     let now = engine.clock.now();
     let settings = &engine.settings.jobs;
     let latest = now + seconds(settings.lease_secs) + seconds(settings.backoff_max_secs) + CLOCKS_DIFFER_MAX;
     let too_late = is_waiting().add(Column::RunAt.gt(latest));
-    // In the order of the index, so that PostgreSQL goes by it, whatever its statistics say of how many there are.
+    // Ordered like the index, so that PostgreSQL uses it, whatever its statistics say about the number of rows.
     let first = Entity::find().filter(too_late.clone()).order_by_asc(Column::RunAt);
     let is_there = first.one(engine.db.search_conn()).await.map_err(db_error)?;
     if is_there.is_none() {
@@ -69,21 +69,21 @@ pub(super) async fn bring_back(engine: &Engine) -> Result<u64> {
     Ok(brought.rows_affected)
 }
 
-/// In the words of the index that has the jobs whose time has not come.
+/// Repeats the condition of the index on jobs that are not claimable yet, word for word, so that the index is used.
 fn is_waiting() -> Condition {
     Condition::all().add(Expr::col(Column::Queued).not()).add(Column::DeadAt.is_null())
 }
 
-/// Whether the time of any job has come that is not among those which may be claimed.
+/// Selects the first job that is due and not claimable yet.
 pub fn any_due(now: DateTime<Utc>) -> Select<Entity> {
     Entity::find().filter(is_waiting()).filter(Column::RunAt.lte(now)).order_by_asc(Column::RunAt).limit(1)
 }
 
-/// Puts jobs whose time has come among those that may be claimed, those of the earliest time first, and at most
-/// [`QUEUED_AT_ONCE`]. They stay their workers' until somebody claims them.
+/// Makes due jobs claimable, the earliest first, at most [`QUEUED_AT_ONCE`]. A job whose lease has expired stays with its
+/// worker until another worker claims it.
 pub(super) async fn queue_due(engine: &Engine) -> Result<()> {
     let now = engine.clock.now();
-    // A look that is no write: mostly there is none.
+    // A read first, without a write: mostly no job is due.
     if any_due(now).one(engine.db.conn()).await.map_err(db_error)?.is_none() {
         return Ok(());
     }
@@ -105,7 +105,7 @@ pub(super) async fn queue_due(engine: &Engine) -> Result<()> {
     conn.execute(&queue).await.map(drop).map_err(db_error)
 }
 
-/// Dead jobs of these kinds, the oldest first, those after `after`.
+/// Returns dead jobs of these kinds, the oldest first, starting after `after`.
 pub(crate) async fn dead(engine: &Engine, kinds: &[Kind], after: Option<JobId>, limit: u64) -> Result<Vec<Job>> {
     let mut query = Entity::find()
         .filter(Column::DeadAt.is_not_null())
@@ -116,12 +116,12 @@ pub(crate) async fn dead(engine: &Engine, kinds: &[Kind], after: Option<JobId>, 
     query.order_by_asc(Column::Id).limit(limit).all(engine.db.search_conn()).await.map_err(db_error)
 }
 
-/// Those of the dedupe keys that a job has which is not dead.
+/// Returns those of `keys` that are the dedupe key of a job that is not dead.
 pub(crate) async fn alive(engine: &Engine, keys: &[String]) -> Result<HashSet<String>> {
     having(engine, keys, Column::DeadAt.is_null()).await
 }
 
-/// Those of the dedupe keys that a dead job has.
+/// Returns those of `keys` that are the dedupe key of a dead job.
 pub(crate) async fn buried(engine: &Engine, keys: &[String]) -> Result<HashSet<String>> {
     having(engine, keys, Column::DeadAt.is_not_null()).await
 }
@@ -137,7 +137,7 @@ async fn having(engine: &Engine, keys: &[String], how: Expr) -> Result<HashSet<S
     Ok(found.into_iter().collect())
 }
 
-/// Deletes the dead jobs in whose place this one is.
+/// Deletes the dead jobs that this job replaces: those with its dedupe key.
 pub(crate) async fn remove_dead(tx: &Tx, job: &NewJob) -> Result<()> {
     let delete = Entity::delete_many()
         .filter(Column::DedupeKey.eq(job.dedupe_key.as_deref()))
@@ -145,7 +145,7 @@ pub(crate) async fn remove_dead(tx: &Tx, job: &NewJob) -> Result<()> {
     delete.exec(tx.conn()).await.map(drop).map_err(db_error)
 }
 
-/// Puts a job into the queue that this process has already; `None` where its dedupe key is taken.
+/// Enqueues a job that this process has already claimed. Returns `None` if its dedupe key is taken.
 pub(super) async fn insert_claimed(engine: &Engine, tx: &Tx, job: &NewJob) -> Result<Option<Lease>> {
     let token = Uuid::new_v4();
     let row = ActiveModel {
@@ -194,15 +194,17 @@ fn lease_length(engine: &Engine) -> TimeDelta {
     seconds(engine.settings.jobs.lease_secs)
 }
 
-/// Claims up to `at_most` jobs that are due, tenant by tenant as [`divide`] says, and of one tenant first come first
-/// served within a priority; none of `except`. A job whose lease has ended is due like any. Beside others a tenant has a
-/// quarter of one process's places, over all processes: they work on one store and one database.
+/// Claims up to `at_most` due jobs, none of `except`. [`divide`] decides how many of each tenant; one tenant's jobs go first
+/// come, first served within a priority. A job whose lease has expired is due like any other. While other tenants are
+/// active, a tenant gets at most a quarter of one process's places, counted over all processes: they share one store and one
+/// database.
 ///
-/// What it costs grows with the places and with the tenants that wait, of which one look reaches [`SHARES_MAX`], and
-/// not with the jobs that wait.
+/// The cost grows with the number of places and of waiting tenants, of which one query covers [`SHARES_MAX`], and not with
+/// the number of waiting jobs.
 ///
 /// # Errors
-/// The database's; then nothing is claimed. A failure after jobs were claimed ends the claiming, and the next one meets it.
+/// Database errors, if nothing was claimed yet. After jobs were claimed, an error only ends the claiming, and the claimed
+/// jobs are returned.
 pub(super) async fn claim(
     engine: &Engine,
     kind: Kind,
@@ -225,7 +227,7 @@ pub(super) async fn claim(
         let (claimed, shares) = match round.await {
             Ok(claimed) => claimed,
             Err(error) if jobs.is_empty() => return Err(error),
-            // The jobs claimed before it would stand still until their leases end, with an attempt used up.
+            // Otherwise the jobs claimed so far would be idle until their leases expire, with an attempt used up.
             Err(error) => {
                 debug!(error = with_causes(&error), "fewer jobs are claimed than there are places");
                 break;
@@ -235,7 +237,7 @@ pub(super) async fn claim(
         turn.0 = shares.last().filter(|_| !is_all).map(|last| last.tenant);
         let is_none = claimed.is_empty();
         jobs.extend(claimed);
-        // Where there is one tenant it has been asked for as many as there are places.
+        // A single tenant was already asked for as many jobs as there are places.
         if from.is_none() && (is_none || is_all && shares.len() <= 1) {
             break;
         }
@@ -245,8 +247,8 @@ pub(super) async fn claim(
     Ok(jobs.into_iter().map(|job| Lease { job, token }).collect())
 }
 
-/// In the words of the index that has the jobs which may be claimed. One that a server of before has claimed, which
-/// does not know of that index, waits for the end of its lease.
+/// Repeats the condition of the index on claimable jobs, word for word, so that the index is used. A job claimed by an older
+/// server, which does not know `queued`, is claimable again when its lease expires.
 const CLAIMABLE: &str = "kind = $1 AND queued AND dead_at IS NULL AND (lease_token IS NULL OR run_at <= $2)";
 
 #[derive(Debug, FromQueryResult)]
@@ -256,7 +258,7 @@ struct ShareRow {
     since: Option<DateTime<Utc>>,
 }
 
-/// Those of the kinds of which there are jobs that may be claimed.
+/// Returns those of `kinds` that have claimable jobs.
 pub(super) async fn waiting(engine: &Engine, kinds: &[Kind]) -> Result<Vec<Kind>> {
     let conn = engine.db.conn();
     let query = find_waiting(conn.get_database_backend(), kinds, engine.clock.now());
@@ -266,11 +268,11 @@ pub(super) async fn waiting(engine: &Engine, kinds: &[Kind]) -> Result<Vec<Kind>
     Ok(names.iter().filter_map(|name| Kind::named(name)).collect())
 }
 
-/// One look at an index for each kind.
+/// Needs one index lookup for each kind.
 pub fn find_waiting(backend: DbBackend, kinds: &[Kind], now: DateTime<Utc>) -> Statement {
     let mut bound: Vec<Value> = vec![now.into()];
     let kinds = values(kinds.iter().map(|kind| [kind.name().into()]), &mut bound);
-    // With an order, so that PostgreSQL goes by the index that has it, however likely it thinks that any row will do.
+    // Ordered, so that PostgreSQL uses the index with this order, even if it expects most rows to match.
     let sql = format!(
         "SELECT DISTINCT kinds.column1 FROM ({kinds}) AS kinds
         WHERE (SELECT tenant_id FROM job WHERE kind = kinds.column1 AND queued AND dead_at IS NULL
@@ -284,13 +286,13 @@ async fn shares(engine: &Engine, kind: Kind, except: &[JobId], from: Option<Tena
     let conn = engine.db.conn();
     let query = find_shares(conn.get_database_backend(), kind, engine.clock.now(), except, from);
     let rows = ShareRow::find_by_statement(query).all(conn).await.map_err(db_error)?;
-    // Between two looks inside of one statement nothing changes: each of them has a job.
+    // One statement sees one state of the table, so each tenant that it finds has a job.
     let share = |row: ShareRow| Some(Share { tenant: row.tenant_id, running: row.running, since: row.since? });
     Ok(rows.into_iter().filter_map(share).collect())
 }
 
-/// The tenants that have jobs of this kind which may be claimed, from `from` on in the order of their ids, at most
-/// 200: one look at an index for each.
+/// Selects the tenants that have claimable jobs of this kind, in the order of their ids, starting with `from`, at most 200.
+/// Needs index lookups only, a few for each tenant.
 pub fn find_shares(
     backend: DbBackend,
     kind: Kind,
@@ -325,7 +327,7 @@ pub fn find_shares(
     Statement::from_sql_and_values(backend, sql, values)
 }
 
-/// Claims so many of each tenant's.
+/// Claims the given number of jobs of each tenant.
 async fn claim_of(
     engine: &Engine,
     kind: Kind,
@@ -334,8 +336,8 @@ async fn claim_of(
     token: Uuid,
 ) -> Result<Vec<Job>> {
     let now = engine.clock.now();
-    // In a WITH, because PostgreSQL may run a sub-select of an IN more than once, and would lock more rows each time.
-    // SQLite has no such locks and needs none: the whole statement has its turn.
+    // In a WITH, because PostgreSQL may run the sub-select of an IN more than once and would lock more rows each time.
+    // SQLite has no row locks and needs none: it runs one writing statement at a time.
     let mut due = WithClause::new();
     let mut ids: Option<SelectStatement> = None;
     for (number, (tenant, most)) in of.iter().enumerate() {
@@ -364,7 +366,7 @@ async fn claim_of(
     Model::find_by_statement(statement).all(conn).await.map_err(db_error)
 }
 
-/// The first of a tenant's jobs that may be claimed, locked, and without those that others have locked.
+/// Selects and locks the first claimable jobs of a tenant. Skips jobs that others have locked.
 pub fn claimable(kind: Kind, tenant: TenantId, now: DateTime<Utc>, except: &[JobId], limit: u64) -> SelectStatement {
     Query::select()
         .column(Column::Id)
@@ -383,30 +385,30 @@ pub fn claimable(kind: Kind, tenant: TenantId, now: DateTime<Utc>, except: &[Job
         .to_owned()
 }
 
-/// This lease's job, as long as nobody else has claimed it.
+/// Matches the job of this lease, unless another worker has claimed it.
 fn of_lease(lease: &Lease) -> Condition {
     Condition::all().add(Column::Id.eq(lease.job.id)).add(Column::LeaseToken.eq(lease.token))
 }
 
-/// Moves the end of the lease on; `false` where it is lost.
+/// Extends the lease. Returns `false` if it is lost.
 pub(super) async fn extend(engine: &Engine, lease: &Lease) -> Result<bool> {
     let end = engine.clock.now() + lease_length(engine);
     let update = update(engine).col_expr(Column::RunAt, Expr::value(end)).col_expr(Column::Queued, Expr::value(false));
     change(engine, update.filter(of_lease(lease))).await
 }
 
-/// Deletes the job; `false` where the lease is lost.
+/// Deletes the job. Returns `false` if the lease is lost.
 pub(super) async fn delete(conn: &impl ConnectionTrait, lease: &Lease) -> Result<bool> {
     let deleted = Entity::delete_many().filter(of_lease(lease)).exec(conn).await.map_err(db_error)?;
     Ok(deleted.rows_affected > 0)
 }
 
-/// Deletes jobs; answers those whose leases were not lost.
+/// Deletes the jobs whose leases are not lost, and returns their ids.
 pub(super) async fn delete_all(engine: &Engine, leases: &[Lease]) -> Result<HashSet<JobId>> {
     let mut bound = Vec::new();
     let named = values(leases.iter().map(|lease| [lease.job.id.into()]), &mut bound);
     let held = values(leases.iter().map(|lease| [lease.job.id.into(), lease.token.into()]), &mut bound);
-    // By the key, whatever is thought of the number of rows; then by whose they are.
+    // By the primary key first, so that its index is used whatever the row estimates are; then by the lease.
     let sql = format!("DELETE FROM job WHERE id IN ({named}) AND (id, lease_token) IN ({held}) RETURNING id");
     let conn = engine.db.write_conn();
     let statement = Statement::from_sql_and_values(conn.get_database_backend(), sql, bound);
@@ -414,7 +416,7 @@ pub(super) async fn delete_all(engine: &Engine, leases: &[Lease]) -> Result<Hash
     deleted.iter().map(|row| row.try_get_by_index(0).map_err(db_error)).collect()
 }
 
-/// The job failed and is due again at `run_at`.
+/// Records a failed attempt; the job is due again at `run_at`.
 pub(super) async fn postpone(engine: &Engine, lease: &Lease, error: &str, run_at: DateTime<Utc>) -> Result<bool> {
     let update = update(engine)
         .col_expr(Column::RunAt, Expr::value(run_at))
@@ -424,7 +426,7 @@ pub(super) async fn postpone(engine: &Engine, lease: &Lease, error: &str, run_at
     change(engine, update.filter(of_lease(lease))).await
 }
 
-/// The job has failed for good.
+/// Marks the job as dead.
 pub(super) async fn bury(engine: &Engine, lease: &Lease, error: &str) -> Result<bool> {
     let update = update(engine)
         .col_expr(Column::DeadAt, Expr::value(engine.clock.now()))
@@ -433,7 +435,7 @@ pub(super) async fn bury(engine: &Engine, lease: &Lease, error: &str) -> Result<
     change(engine, update.filter(of_lease(lease))).await
 }
 
-/// Gives the job back as if it had not been claimed.
+/// Gives the job back as if this attempt had never been claimed.
 pub(super) async fn release(engine: &Engine, lease: &Lease) -> Result<bool> {
     let update = update(engine)
         .col_expr(Column::RunAt, Expr::value(engine.clock.now()))
@@ -466,7 +468,7 @@ pub(super) async fn list(engine: &Engine, filter: Filter, before: Option<JobId>,
     query.all(engine.db.search_conn()).await.map_err(db_error)
 }
 
-/// By kind.
+/// Counts the jobs in this state by kind.
 pub(super) async fn count(engine: &Engine, state: State) -> Result<Vec<(String, i64)>> {
     let query = Entity::find().select_only().column(Column::Kind).column_as(Column::Id.count(), "jobs");
     let query = query.filter(in_state(state, engine.clock.now())).group_by(Column::Kind).order_by_asc(Column::Kind);
@@ -487,16 +489,16 @@ pub(super) async fn find(engine: &Engine, id: JobId) -> Result<Option<Job>> {
     Entity::find_by_id(id).one(engine.db.conn()).await.map_err(db_error)
 }
 
-/// What became of a retry.
+/// The outcome of a retry.
 pub(super) enum Retried {
     Due(Box<Job>),
-    /// It is running, or gone.
+    /// The job is running, or gone.
     NotThere,
-    /// A job with its dedupe key is there that is not dead.
+    /// There is another job with its dedupe key that is not dead.
     KeyTaken,
 }
 
-/// Makes a job that nobody is working on due now, with all its attempts before it.
+/// Makes a job that is not running due now, with all its attempts left.
 pub(super) async fn retry(engine: &Engine, tx: &Tx, id: JobId) -> Result<Retried> {
     let now = engine.clock.now();
     let update = update(engine)
@@ -514,7 +516,7 @@ pub(super) async fn retry(engine: &Engine, tx: &Tx, id: JobId) -> Result<Retried
     }
 }
 
-/// Deletes a job that nobody is working on; `None` where somebody is, or it is gone.
+/// Deletes a job that is not running. Returns `None` if it is running or gone.
 pub(super) async fn discard(engine: &Engine, tx: &Tx, id: JobId) -> Result<Option<Job>> {
     let delete = Entity::delete_many().filter(Column::Id.eq(id)).filter(nobody_is_at_it(engine.clock.now()));
     let deleted = delete.exec_with_returning(tx.conn()).await.map_err(db_error)?;

@@ -1,22 +1,23 @@
 use chrono::{DateTime, Utc};
 use entity::TenantId;
 
-/// How a tenant stands whose jobs wait for a place.
+/// A tenant with jobs that wait for a place.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Share {
     pub(super) tenant: TenantId,
-    /// Places that it has, over all processes.
+    /// Places that the tenant holds, over all processes.
     pub(super) running: i64,
-    /// When the first of its jobs that wait became due.
+    /// When the first of its waiting jobs became due.
     pub(super) since: DateTime<Utc>,
 }
 
-/// Where the next look at the tenants begins. They are many where a look does not reach all of them.
+/// The tenant from which the next query continues; `None` for the first tenant. Set only if one query did not cover all
+/// tenants.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Turn(pub(super) Option<TenantId>);
 
-/// Whose jobs get the free places: one by one, each goes to the tenant that has the fewest, and of several to the one
-/// that has waited longest. None has more than `most` says for it. Tenants that get none are not named.
+/// Divides the free places among the tenants. Each place goes to the tenant that holds the fewest, and among equals to the
+/// one that has waited longest. No tenant holds more than `most` returns for it. Tenants that get no place are left out.
 pub(super) fn divide(shares: &[Share], places: usize, most: impl Fn(TenantId) -> usize) -> Vec<(TenantId, u64)> {
     let most: Vec<_> = shares.iter().map(|share| i64::try_from(most(share.tenant)).unwrap_or(i64::MAX)).collect();
     let mut given = vec![0; shares.len()];
@@ -68,7 +69,7 @@ mod tests {
             |shares: &[Share]| divide(shares, 8, most).into_iter().map(|(_, given)| given).collect::<Vec<_>>();
         assert_eq!(divided(&[share(1, 0, 0)]), [2]);
         assert_eq!(divided(&[share(1, 1, 0), share(2, 0, 9)]), [1, 7]);
-        // Other processes may have claimed for it while it was alone.
+        // Other processes may have claimed its jobs while it was alone.
         assert_eq!(divided(&[share(1, 9, 0)]), [0; 0]);
     }
 }

@@ -1,4 +1,4 @@
-//! What each kind of job is: one arm each.
+//! What each kind of job does: one match arm per kind.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -22,7 +22,7 @@ pub(super) fn work<'a>(
             Some(Kind::DetectAbandoned | Kind::Cleanup | Kind::Orphans | Kind::Reconcile) => {
                 pass::work(engine, lease, stop).await
             }
-            // Nobody claims what it has no name for.
+            // Not reached: a worker claims only the kinds that it knows.
             None => Ok(Ending::HandedOver),
         }
     }

@@ -14,22 +14,22 @@ use super::{Kind, Lease, rows};
 use crate::engine::Engine;
 use crate::error::{Error, Result, with_causes};
 
-/// For the statements that release jobs at shutdown.
+/// Time for the statements that release jobs at shutdown.
 const RELEASE_GRACE: Duration = Duration::from_secs(5);
 
-/// Between two looks for jobs that a clock which was ahead has left in the future.
+/// Interval between two searches for jobs that a clock that was ahead has left in the future.
 const LOOK_AHEAD: Duration = Duration::from_secs(60);
 
-/// How long the worker waits after the bell: whoever rang it has an answer to give first, and jobs that come at nearly the
-/// same time are claimed by one statement.
+/// How long the worker waits after it is woken. The request that woke it can be answered first, and jobs that come at nearly
+/// the same time are claimed by one statement.
 const GATHER: Duration = Duration::from_millis(20);
 
 /// The worker of this process.
 #[derive(Debug)]
 pub struct Workers {
-    /// No new jobs, and an early end for those that can.
+    /// Cancelled to claim no new jobs and to ask running jobs for an early end.
     stop: CancellationToken,
-    /// Gives back what still runs.
+    /// Cancelled to release the jobs that still run.
     give_up: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -39,7 +39,7 @@ pub fn start(engine: &Engine) -> Workers {
     start_with(engine, work)
 }
 
-/// The same with other work to do.
+/// Like [`start`], with another function that does the work.
 pub fn start_with(engine: &Engine, work: Work) -> Workers {
     let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
     let places = || Arc::new(Semaphore::new(engine.settings.jobs.concurrency));
@@ -57,17 +57,17 @@ pub fn start_with(engine: &Engine, work: Work) -> Workers {
 }
 
 impl Workers {
-    /// Claims nothing more, asks what runs to come to an early end, and waits for that for at most `grace`. What runs
-    /// even then is given up, and its jobs are released, so that other processes need not wait for the end of a lease.
+    /// Claims no more jobs, asks running jobs for an early end, and waits for them for at most `grace`. Jobs that still run
+    /// then are aborted and released, so that other processes need not wait until the leases expire.
     pub async fn stop(mut self, grace: Duration) {
         self.stop.cancel();
         if self.ends_within(grace).await {
             return;
         }
-        warn!("jobs that did not end within the grace are given to other processes");
+        warn!("jobs that did not end within the grace period are released to other processes");
         self.give_up.cancel();
         if !self.ends_within(RELEASE_GRACE).await {
-            // The database does not answer. The leases end by themselves.
+            // The database does not answer. The leases expire by themselves.
             self.task.abort();
         }
     }
@@ -126,15 +126,15 @@ impl Worker {
                     Kind::ALL.to_vec()
                 }
                 () = tokio::time::sleep(poll) => Kind::ALL.to_vec(),
-                // Places are free; nothing else has changed. Attempts do not panic: they record what does.
+                // Places became free; nothing else has changed. Attempts do not panic: they record panics of the work.
                 Some(ended) = self.running.join_next() => self.ended_with(ended).await,
             };
         }
         while self.running.join_next().await.is_some() {}
     }
 
-    /// The kinds of those that have ended, with this one and a moment after it: small jobs end together, and one
-    /// statement claims the next ones.
+    /// Returns the kinds of the jobs that ended with this one or shortly after it. Small jobs end together, and one
+    /// statement then claims the next ones.
     async fn ended_with(&mut self, ended: std::result::Result<Kind, JoinError>) -> Vec<Kind> {
         tokio::time::sleep(GATHER).await;
         let mut kinds: Vec<_> = ended.into_iter().collect();
@@ -147,16 +147,16 @@ impl Worker {
     async fn bring_back(&self) {
         match rows::bring_back(&self.engine).await {
             Ok(0) => {}
-            Ok(jobs) => warn!(jobs, "jobs that a clock which was ahead has left in the future are due now"),
+            Ok(jobs) => warn!(jobs, "jobs that a clock that was ahead has left in the future are due now"),
             Err(error) => report(&error),
         }
     }
 
-    /// Claims what is due of these kinds, as far as there is a free place for it.
+    /// Claims and starts due jobs of these kinds, as many as there are free places.
     async fn take(&mut self, kinds: &[Kind]) -> Result<()> {
         let with_places = self.slots.iter().filter(|slots| slots.places.available_permits() > 0);
         let wanted: Vec<_> = with_places.map(|slots| slots.kind).filter(|kind| kinds.contains(kind)).collect();
-        // Mostly there is work of one kind, or of none.
+        // Mostly there are jobs of one kind, or none.
         let kinds = match wanted[..] {
             [] | [_] => wanted,
             _ => rows::waiting(&self.engine, &wanted).await?,
@@ -167,7 +167,7 @@ impl Worker {
                 continue;
             }
             for lease in rows::claim(&self.engine, kind, free, &[], turn).await? {
-                // Nobody else takes places, so each of the claimed jobs has one.
+                // Places are taken only here, so each claimed job gets one.
                 let place = Arc::clone(places).try_acquire_owned().ok();
                 let (engine, work) = (self.engine.clone(), self.work);
                 let (stop, give_up) = (self.stop.clone(), self.give_up.clone());
@@ -187,29 +187,29 @@ impl Worker {
 
 async fn release(engine: &Engine, lease: &Lease) {
     match rows::release(engine, lease).await {
-        Ok(_) => warn!(job.id = %lease.job.id, job.kind = lease.job.kind, "the job is given to other processes"),
+        Ok(_) => warn!(job.id = %lease.job.id, job.kind = lease.job.kind, "the job is released to other processes"),
         Err(error) => report(&error),
     }
 }
 
 fn report(error: &Error) {
     if error.is_outage() {
-        debug!(error = with_causes(&error), "the queue of jobs cannot be reached");
+        debug!(error = with_causes(&error), "the job queue cannot be reached");
     } else {
-        error!(error = with_causes(&error), "the queue of jobs cannot be read");
+        error!(error = with_causes(&error), "the job queue cannot be read");
     }
 }
 
-/// Does all jobs that are due, also those that they put into the queue, and returns how many attempts that were. One
-/// that fails is not tried again, whenever it is due.
+/// Does all due jobs, including those that they enqueue, and returns the number of attempts. A job that fails is not tried
+/// again, even if it becomes due.
 ///
 /// # Errors
-/// The database does not answer. What a job itself fails with is recorded with the job.
+/// The database does not answer. A failure of a job itself is recorded with the job.
 pub async fn work_off(engine: &Engine) -> Result<u64> {
     work_off_with(engine, work).await
 }
 
-/// The same with other work to do.
+/// Like [`work_off`], with another function that does the work.
 ///
 /// # Errors
 /// As [`work_off`].

@@ -1,4 +1,4 @@
-//! The scheduled passes over all tenants: what each is called, what it is given, what it reports.
+//! The scheduled passes over all tenants: their names, options and reports.
 
 mod order;
 mod rows;
@@ -25,7 +25,7 @@ pub use run::{by_hand, enqueue, run, runs};
 /// A run as it is recorded.
 pub type RunRecord = pass_run::Model;
 
-/// What runs by the timetable.
+/// A pass that the timetable runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pass {
@@ -53,12 +53,12 @@ impl Pass {
     }
 }
 
-/// What is asked of a run.
+/// Options of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Look, report, and change nothing.
+    /// Look and report, but change nothing.
     pub dry_run: bool,
-    /// In place of the pass's own threshold or waiting time; zero is allowed.
+    /// Replaces the pass's own threshold or waiting time; zero is allowed.
     pub older_than: Option<TimeDelta>,
 }
 
@@ -66,13 +66,13 @@ pub struct Options {
 #[derive(Clone, Debug)]
 pub struct Run {
     pub options: Options,
-    /// Who asked, the timetable among them. The actor of the events that it records.
+    /// Who started the run; [`Actor::System`] for the timetable. Also the actor of the events that the run records.
     pub actor: Actor,
     deadline: Instant,
     stop: CancellationToken,
-    /// Whether the pass has heard that it is over; clones have one between them.
+    /// Whether the pass was told that the run is over; shared by clones.
     has_heard: Arc<AtomicBool>,
-    /// What came of it so far.
+    /// The counts so far; shared by clones.
     so_far: Arc<Mutex<Report>>,
 }
 
@@ -89,7 +89,7 @@ impl Run {
         }
     }
 
-    /// Whether to begin with no more rows. The next run goes on.
+    /// Whether the pass must start no more rows. The next run continues.
     pub fn is_over(&self) -> bool {
         let is_over = self.stop.is_cancelled() || Instant::now() >= self.deadline;
         if is_over {
@@ -98,46 +98,47 @@ impl Run {
         is_over
     }
 
-    /// The same run for the first of so many parts, which is over after its share of the time that is left: a part that
-    /// lasts long keeps none of the others from its turn.
+    /// Returns the same run for the first of `parts` remaining parts. It is over after an equal share of the time left, so
+    /// that a long part does not take the time of the others.
     pub(crate) fn share(&self, parts: u32) -> Self {
         let now = Instant::now();
         Self { deadline: now + self.deadline.saturating_duration_since(now) / parts.max(1), ..self.clone() }
     }
 
-    /// Counts what came of a part of the pass, also for a record of one that fails later.
+    /// Adds the counts of a part of the pass. They are recorded even if the pass fails later.
     pub(crate) fn add(&self, part: &Report) {
         self.so_far.lock().unwrap_or_else(PoisonError::into_inner).add(part);
     }
 
-    /// The counts of all that was added.
+    /// Returns the sum of the counts added so far.
     fn so_far(&self) -> Report {
         self.so_far.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether it left rows over because of `stop`: one that did not ask before its end was through.
+    /// Whether the pass left rows over because of `stop`. A pass that did not call [`Self::is_over`] after the stop had no
+    /// rows left.
     fn was_stopped(&self) -> bool {
         self.stop.is_cancelled() && self.has_heard.load(Ordering::Relaxed)
     }
 }
 
-/// Causes that a report names.
+/// Maximum number of causes that a report names.
 pub(crate) const CAUSES_MAX: usize = 20;
 
-/// What came of a run.
+/// The outcome of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// What the pass is there for.
+    /// Items that the pass has to handle.
     pub found: u64,
-    /// Dealt with; nothing in a dry run.
+    /// Items handled; 0 in a dry run.
     pub done: u64,
-    /// Left for the next run because something did not answer.
+    /// Items left for the next run because something did not answer.
     pub failed: u64,
-    /// Found to be in use after all, or changed by somebody else meanwhile.
+    /// Items found to be in use after all, or changed by others meanwhile.
     pub skipped: u64,
-    /// A JSON object with what else there is to say; empty where there is nothing.
+    /// A JSON object with further details; `None` if there are none.
     pub details: Option<Value>,
-    /// Why some of what failed did, by what it is about.
+    /// Causes of some of the failures, by the item that failed.
     pub causes: BTreeMap<String, String>,
 }
 
@@ -150,7 +151,7 @@ impl Report {
         self.skipped += part.skipped;
     }
 
-    /// Says why something failed; one of a few is enough.
+    /// Records why an item failed. Only the first [`CAUSES_MAX`] causes are kept.
     pub(crate) fn name(&mut self, what: String, cause: &str) {
         if self.causes.len() < CAUSES_MAX {
             self.causes.insert(what, cause.to_owned());

@@ -7,11 +7,11 @@ use crate::caller::Actor;
 use crate::error::{Error, Result};
 use crate::jobs::{Job, NewJob};
 
-/// Who wants what pass, as the job's payload says it.
+/// A request to run a pass, as stored in the job's payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Order {
     pub pass: Pass,
-    /// Of the schedule; `None` where somebody asked for it.
+    /// The slot of the schedule; `None` if the pass was started by hand.
     pub slot: Option<DateTime<Utc>>,
     #[serde(flatten)]
     pub actor: Actor,
@@ -39,7 +39,7 @@ impl Order {
         Options { dry_run: self.dry_run, older_than }
     }
 
-    /// Of one pass there is one job at a time, over all processes.
+    /// Returns the job. Its dedupe key allows one job of each pass at a time, over all processes.
     pub fn job(&self, now: DateTime<Utc>) -> NewJob {
         NewJob {
             kind: self.pass.into(),
@@ -52,7 +52,7 @@ impl Order {
     }
 
     /// # Errors
-    /// [`Error::BadJob`] where the payload is not an order.
+    /// [`Error::BadJob`] if the payload is not an order.
     pub fn of_job(job: &Job) -> Result<Self> {
         serde_json::from_value(job.payload.clone()).map_err(|error| Error::BadJob(error.to_string()))
     }
@@ -94,7 +94,7 @@ mod tests {
             });
             assert_eq!(serde_json::from_value::<Order>(payload).unwrap().actor, actor);
         }
-        // An operator who bears the name is no machine.
+        // An operator with this name is not the machine.
         let named_so = Order::by_hand(Pass::Cleanup, Options::default(), &Actor::Operator("system".to_owned()));
         assert_eq!(serde_json::from_value::<Order>(json!(named_so)).unwrap(), named_so);
     }

@@ -10,10 +10,11 @@ use crate::database::{Tx, db_error};
 use crate::engine::Engine;
 use crate::error::Result;
 
-/// Runs of one pass that are kept.
+/// Maximum number of runs of one pass that are kept.
 const RUNS_KEPT: u64 = 1_000;
 
-/// Records that a run begins. Of one pass there is one run at a time: one that still seems to run has lost its process.
+/// Records the start of a run. A pass has one run at a time, so the process of an earlier run without an end is lost: that
+/// run is ended with an error.
 pub(super) async fn open(engine: &Engine, order: &Order) -> Result<RunRecord> {
     let now = engine.clock.now();
     let tx = engine.db.begin().await?;
@@ -47,7 +48,7 @@ pub(super) async fn open(engine: &Engine, order: &Order) -> Result<RunRecord> {
     Ok(opened)
 }
 
-/// Records what came of a run; `None` where another process has ended it, because it thought this one lost.
+/// Records the outcome of a run. Returns `None` if another process has ended the run because it took this process for lost.
 pub(super) async fn close(
     tx: &Tx,
     id: RunId,

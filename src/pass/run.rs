@@ -15,15 +15,15 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::jobs::{self, Ending, Lease};
 
-/// Runs a pass here and now and records the run. A pass that fails is a run with an error, not an error here.
+/// Runs a pass now, in this process, and records the run. If the pass fails, the recorded run has an error; this function
+/// does not fail.
 ///
-/// Keeps no other process from running the same pass, which does no harm but work done twice; [`by_hand`] does. It is not
-/// recorded as an operator's action.
-/// `stop` asks for an early end.
+/// Does not keep other processes from running the same pass, which is harmless but repeats work; [`by_hand`] does. The run
+/// is not recorded as an operator's action. Cancelling `stop` asks for an early end.
 ///
 /// # Errors
-/// The run could not be recorded; [`Error::LeaseLost`] where another process began the same pass meanwhile and took this
-/// one for dead.
+/// The run could not be recorded. [`Error::LeaseLost`] if another process started the same pass meanwhile and took this one
+/// for dead.
 pub async fn run(
     engine: &Engine,
     pass: Pass,
@@ -36,8 +36,8 @@ pub async fn run(
     perform(engine, &order, stop, async |_, _| Ok(())).await
 }
 
-/// Runs a pass here and now, unless it is running or waiting to run anywhere; then `None`. If this process dies over
-/// it, a worker does it from the start when the lease ends.
+/// Runs a pass now, in this process. Returns `None` if the pass is already running or queued in any process. If this process
+/// dies during the run, a worker runs the pass from the start when the lease expires.
 ///
 /// # Errors
 /// As [`run`].
@@ -58,7 +58,7 @@ pub async fn by_hand(
     run.await.map(Some)
 }
 
-/// Has a worker run a pass, unless it is running or waiting to run anywhere; then `None`.
+/// Enqueues a pass for a worker. Returns `None` if the pass is already running or queued in any process.
 ///
 /// # Errors
 /// The database does not answer.
@@ -71,7 +71,7 @@ pub async fn enqueue(engine: &Engine, pass: Pass, options: Options, actor: &Acto
     Ok(Some(id))
 }
 
-/// The work of a pass's job. What an early end leaves over another worker shall do.
+/// Does the work of a pass's job. After an early end, another worker does the rest.
 pub(crate) async fn work(engine: &Engine, lease: &Lease, stop: &CancellationToken) -> Result<Ending> {
     let order = Order::of_job(&lease.job)?;
     let mut ending = Ending::Done;
@@ -86,9 +86,9 @@ pub(crate) async fn work(engine: &Engine, lease: &Lease, stop: &CancellationToke
     Ok(ending)
 }
 
-/// Runs the verb between the two records of its run; but a run that finds the wall clock put forward or back says so and
-/// does nothing, and the next one does its work. `also` takes part in the second one, and is told whether the run
-/// was stopped before it was through; one that failed was not.
+/// Records the start of a run, runs the pass's verb, and records the outcome. If the wall clock jumped since the last check,
+/// the run only records that, and the next run does the work. `also` runs in the transaction that records the outcome. It is
+/// told whether the run was stopped before it finished; a failed run was not.
 #[instrument(name = "pass.run", skip_all, fields(pass.name = order.pass.name(), pass.dry_run = order.dry_run))]
 async fn perform(
     engine: &Engine,
@@ -105,7 +105,7 @@ async fn perform(
     };
     let was_stopped = outcome.is_ok() && run.was_stopped();
     let (report, error) = match outcome {
-        Ok(report) => (report, was_stopped.then(|| "it was stopped before it was through".to_owned())),
+        Ok(report) => (report, was_stopped.then(|| "the run was stopped before it finished".to_owned())),
         Err(error) => (run.so_far(), Some(error)),
     };
     let tx = engine.db.begin().await?;
@@ -116,18 +116,18 @@ async fn perform(
     tx.commit().await?;
     match &record.error {
         Some(error) => warn!(pass.error = error, "the pass ended early"),
-        None => info!(found = report.found, done = report.done, failed = report.failed, "the pass is through"),
+        None => info!(found = report.found, done = report.done, failed = report.failed, "the pass has finished"),
     }
     Ok(record)
 }
 
-/// What came of the verb, or why nothing did.
+/// Returns the report of the pass, or why it failed.
 async fn attempt(engine: &Engine, pass: Pass, run: &Run) -> Result<Report, String> {
     match AssertUnwindSafe(verbs::run(engine, pass, run)).catch_unwind().await {
         Ok(outcome) => outcome.map_err(|error| error.explained()),
         Err(_) => {
             error!("the pass panicked");
-            Err("a bug: it panicked".to_owned())
+            Err("the pass panicked, which is a bug".to_owned())
         }
     }
 }
@@ -137,15 +137,15 @@ fn clock_was_put(by: TimeDelta) -> String {
     let (hours, minutes) = (minutes / 60, minutes % 60);
     if by > TimeDelta::zero() {
         format!(
-            "the wall clock was put forward by {hours} h {minutes} min: nothing was done; later runs of this process take \
-             nothing for older because of it (if it is right now, restart the process to have it believed)"
+            "the wall clock jumped forward by {hours} h {minutes} min: nothing was done; later runs of this process \
+             ignore the jump (if the clock is right now, restart the process)"
         )
     } else {
-        format!("the wall clock was put back by {hours} h {minutes} min: nothing was done; the next run goes by it")
+        format!("the wall clock jumped back by {hours} h {minutes} min: nothing was done; the next run accepts it")
     }
 }
 
-/// Runs of one pass, or of all, newest first. Of each pass the last 1,000 are kept.
+/// Returns the runs of one pass, or of all, newest first. The last 1,000 runs of each pass are kept.
 ///
 /// # Errors
 /// The database does not answer.

@@ -3,7 +3,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::session;
 
-/// The verb of each pass.
+/// Runs the verb of a pass.
 pub(super) async fn run(engine: &Engine, pass: Pass, run: &Run) -> Result<Report> {
     match pass {
         Pass::DetectAbandoned => session::detect_abandoned(engine, run).await,

@@ -1,5 +1,4 @@
-//! The timetable of the passes. A cron string only puts a job into the queue: of all the processes on a database, one
-//! takes each slot.
+//! The timetable of the passes. A cron string only enqueues a job: of all processes on a database, one takes each slot.
 
 mod rows;
 mod status;
@@ -35,7 +34,7 @@ pub struct Schedule {
     stop: CancellationToken,
 }
 
-/// Takes what was missed while nobody was there, then each slot as it comes.
+/// Takes the slots that were missed while no process ran, then each slot as it comes.
 ///
 /// # Errors
 /// See [`StartError`].
@@ -47,7 +46,7 @@ pub async fn start(engine: &Engine) -> Result<Schedule, StartError> {
         let timetable = Timetable::parse(cron).map_err(StartError::Cron)?;
         match take(engine, pass, &timetable).await {
             Ok(_) => {}
-            // A full disk, say: the server still serves reads, and the next slot finds what was missed.
+            // For example a full disk: the server still serves reads, and the next slot makes up for the missed one.
             Err(error) if error.is_outage() => warn!(pass.name = pass.name(), %error, "a missed slot was not taken"),
             Err(error) => return Err(StartError::Missed(error)),
         }
@@ -69,8 +68,8 @@ impl Schedule {
     }
 }
 
-/// What the scheduler does at each slot of a pass, when it wakes. A slot that the database does not answer at is not lost: the next one
-/// that finds it there takes it, and so does the next start.
+/// Returns the scheduler's job for the slots of a pass. If the database does not answer at a slot, the slot is not lost: the
+/// next slot or the next start makes up for it.
 fn slots(
     engine: &Engine,
     pass: Pass,

@@ -8,8 +8,8 @@ use crate::database::{Tx, db_error};
 use crate::engine::Engine;
 use crate::error::Result;
 
-/// Takes a slot; `false` where somebody has taken it, or a later one, and where the schedule is seen for the first time:
-/// a new deployment has missed nothing. One that was taken in the future, before a clock was put back, does not count.
+/// Takes a slot. Returns `false` if this or a later slot was taken already, or if the schedule is seen for the first time: a
+/// new deployment has missed nothing. A slot taken in the future, before a clock was set back, does not count.
 pub(super) async fn take(tx: &Tx, name: &str, slot: DateTime<Utc>, now: DateTime<Utc>) -> Result<bool> {
     let in_future = Column::LastSlot.gt(now + CLOCKS_DIFFER_MAX);
     let taken = Entity::update_many()

@@ -5,20 +5,20 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::pass::{self, Pass, RunRecord};
 
-/// How a pass stands on the timetable.
+/// A pass on the timetable.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
     pub pass: Pass,
-    /// As it is set; `None`: it runs only by hand.
+    /// As it is set; `None` if the pass runs only by hand.
     pub cron: Option<String>,
     pub next_slot: Option<DateTime<Utc>>,
-    /// The last one that a process has taken.
+    /// The last slot that a process has taken.
     pub last_slot: Option<DateTime<Utc>>,
-    /// Also one by hand, and one that has not ended yet.
+    /// The last run, even if it was started by hand or has not ended yet.
     pub last_run: Option<RunRecord>,
 }
 
-/// Every pass, with its next slot and its last run.
+/// Returns every pass with its next slot and its last run.
 ///
 /// # Errors
 /// The database does not answer.

@@ -7,19 +7,19 @@ use crate::error::Result;
 use crate::jobs;
 use crate::pass::{Order, Pass};
 
-/// What became of a pass's last slot.
+/// The outcome of [`take`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// This process put the pass into the queue.
     Queued(DateTime<Utc>),
-    /// The slot is taken, but the pass of an earlier one, or one by hand, still runs or waits.
+    /// This process took the slot, but an earlier run of the pass, or one by hand, still runs or waits.
     StillAtIt(DateTime<Utc>),
-    /// Another process, or this one before, has taken it; or the schedule is new here and begins with the next one.
+    /// The slot was taken before, by this process or another; or the schedule is new and starts with the next slot.
     Not,
 }
 
-/// Takes the last slot of a pass that has come, unless it is taken. However many slots nobody was there for, it is one
-/// run. Any number of processes may ask at the same time: one of them takes the slot, and queues the pass in the same
+/// Takes the latest slot of a pass that is due, unless it is taken already. Any number of missed slots leads to one run. Any
+/// number of processes may call this at the same time: one of them takes the slot and enqueues the pass in the same
 /// transaction.
 ///
 /// # Errors
@@ -30,7 +30,7 @@ pub async fn take(engine: &Engine, pass: Pass, timetable: &Timetable) -> Result<
     let tx = engine.db.begin().await?;
     let is_ours = rows::take(&tx, pass.name(), slot, now).await?;
     if !is_ours {
-        // The first time, there is a row to keep.
+        // On the first call, the new row must be kept.
         tx.commit().await?;
         debug!(pass.name = pass.name(), %slot, "the slot is taken already");
         return Ok(Taken::Not);
@@ -41,6 +41,6 @@ pub async fn take(engine: &Engine, pass: Pass, timetable: &Timetable) -> Result<
         debug!(pass.name = pass.name(), %slot, "the pass is in the queue");
         return Ok(Taken::Queued(slot));
     }
-    info!(pass.name = pass.name(), %slot, "the slot passes: the pass still runs, or waits to");
+    info!(pass.name = pass.name(), %slot, "the slot is skipped: the pass still runs or waits");
     Ok(Taken::StillAtIt(slot))
 }

@@ -4,7 +4,7 @@ use croner::parser::{CronParser, Seconds, Year};
 
 use crate::clock::Clock;
 
-/// A cron string that is good, and the times that it stands for, in UTC.
+/// A valid cron string and its times, in UTC.
 #[derive(Clone, Debug)]
 pub struct Timetable {
     cron: Cron,
@@ -12,19 +12,20 @@ pub struct Timetable {
 }
 
 impl Timetable {
-    /// Reads five fields as in crontab(5), or six with seconds first. As there, where both the day of the month and the
-    /// day of the week are given, and neither has a `*`, one of the two must be right.
+    /// Parses five fields as in crontab(5), or six with seconds first. As in crontab, if both the day of the month and the
+    /// day of the week are restricted (neither contains `*` or `?`), it is enough that one of them matches.
     ///
     /// # Errors
-    /// What is wrong, for whoever wrote it: also that it is right, and never comes true.
+    /// A message for the author of the string. A valid string whose time never comes is an error too.
     pub fn parse(text: &str) -> Result<Self, String> {
         let six_fields = match text.split_whitespace().count() {
             5 => format!("0 {}", text.trim()),
             6 => text.trim().to_owned(),
-            fields => return Err(format!("{fields} fields; a cron string has five, or six with seconds first")),
+            fields => return Err(format!("{fields} fields; a cron string must have five, or six with seconds first")),
         };
         let wakes = wakes(&six_fields);
-        // As the scheduler reads a string, unless there are two.
+        // A single string is read as the scheduler reads it: both days must match. With two strings, one of the days is
+        // enough.
         let parser = CronParser::builder().seconds(Seconds::Required).year(Year::Disallowed);
         let parser = parser.dom_and_dow(wakes.len() == 1).build();
         let cron = parser.parse(&six_fields).map_err(|error| error.to_string())?;
@@ -35,17 +36,17 @@ impl Timetable {
         }
     }
 
-    /// What the scheduler is to be told, for which both days must be right always: all of these together.
+    /// The strings for the scheduler, which always requires both days to match. All of them together cover every time.
     pub fn wakes(&self) -> &[String] {
         &self.wakes
     }
 
-    /// The first time after that one.
+    /// Returns the first time after `after`.
     pub fn next(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         self.cron.find_next_occurrence(&whole_seconds(after)?, false).ok()
     }
 
-    /// The last time that is not after that one.
+    /// Returns the last time that is not after `now`.
     pub fn last(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         self.cron.find_previous_occurrence(&whole_seconds(now)?, true).ok()
     }
@@ -63,7 +64,7 @@ fn wakes(six_fields: &str) -> Vec<String> {
     }
 }
 
-/// Croner carries a fraction of a second over into what it finds, and two processes would find different slots.
+/// Croner keeps the fraction of a second in its results, so two processes would find different slots.
 fn whole_seconds(time: DateTime<Utc>) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(time.timestamp(), 0)
 }

@@ -14,35 +14,38 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::pass::{Report, Run};
 
-/// A `Date` has whole seconds, and is some time on its way: clocks that differ by less cannot be told apart.
+/// A `Date` header has whole seconds, and takes some time to arrive: clocks that differ by less cannot be told apart.
 const SAME_CLOCK: TimeDelta = TimeDelta::seconds(2);
 
-/// Why a session is to end, unless somebody is at it after all.
+/// Why a session should end, unless it has activity after all.
 #[derive(Clone, Copy, Debug)]
 struct End {
     reason: FailureReason,
     guard: Guard,
-    /// What has come to the store since is activity, by our clock. `None`: nothing can keep it alive.
+    /// Bytes that arrived in the store after this time, by our clock, are activity. `None`: nothing keeps the session alive.
     since: Option<DateTime<Utc>>,
 }
 
-/// Fails the sessions that nobody will finish: UPLOADING ones past their `expires_at` (`expired`), those untouched for
-/// `lifecycle.abandoned_after_secs` (`abandoned`), and INITIATING ones older than `lifecycle.initiating_after_secs`
-/// (`storage_error`), counted from when their store was last found to be away. `older_than` takes the place of the last two.
+/// Fails the sessions that nobody will finish: UPLOADING sessions past their `expires_at` (`expired`), those without
+/// activity for `lifecycle.abandoned_after_secs` (`abandoned`), and INITIATING sessions older than
+/// `lifecycle.initiating_after_secs` (`storage_error`). The age of an INITIATING session restarts when its store does not
+/// answer. `older_than` replaces the last two limits.
 ///
-/// A client that has its URLs, or an S3 client of its own, need not ask us anything: before an UPLOADING session is failed
-/// the store is asked, and asked once more right before the verdict, and a part or an object that arrived since counts as
-/// activity (skipped). A store that does not answer, or whose answers contradict each other, leaves the session as it is
-/// (failed), for the next run. Only a session's longest life ends whatever the store holds. A session that somebody wanted
-/// completed is completed, where its bytes are all there.
+/// A client that has its URLs, or an S3 client of its own, need not contact this server. So the store is asked before an
+/// UPLOADING session is failed, and again right before the change. A part or an object that arrived since counts as
+/// activity (skipped). If the store does not answer, or its answers contradict each other, the session stays as it is
+/// (failed), for the next run. Past its longest lifetime a session ends, even if bytes still arrive. A session with an
+/// intent to complete is completed if its bytes are all in the store.
 ///
-/// A wall clock that is put forward while the process runs makes no session older; one that is put back, younger.
+/// A wall clock that is set forward while the process runs does not make sessions older. One that is set back makes them
+/// younger.
 ///
-/// Two runs may be at it at once, and a client may come back at any moment: each change repeats its time in its WHERE.
-/// What the store holds of a failed session is left to the cleanup: it was the store's word alone that nobody is at it.
+/// Two runs may work at once, and a client may come back at any moment: each UPDATE repeats its time condition in its WHERE
+/// clause. The store's data of a failed session is left to the cleanup, because only the store's answers say that there is
+/// no activity.
 ///
 /// # Errors
-/// [`Error::DbUnavailable`] of the first that met it; the others were tried all the same. What was done is done.
+/// [`Error::DbUnavailable`] if any step met it; the other steps were still tried. Work done before it stays done.
 #[instrument(name = "session.detect_abandoned", skip_all, fields(dry_run = run.options.dry_run))]
 pub async fn detect_abandoned(engine: &Engine, run: &Run) -> Result<Report> {
     let now = engine.clock.lived();
@@ -50,7 +53,7 @@ pub async fn detect_abandoned(engine: &Engine, run: &Run) -> Result<Report> {
     let before = |secs: u64| now - run.options.older_than.unwrap_or(seconds(secs));
     let (idle, stuck) = (before(lifecycle.abandoned_after_secs), before(lifecycle.initiating_after_secs));
 
-    // Each has its turn, whatever the others meet.
+    // Each step runs, even if another one fails.
     let expired = sweep(engine, &run.share(3), Queue::Expired(now), |session| async move {
         let end = End { reason: FailureReason::Expired, guard: Guard::ExpiredBy(now), since: None };
         let end = End { since: alive_since(engine, &session, now, idle), ..end };
@@ -58,7 +61,7 @@ pub async fn detect_abandoned(engine: &Engine, run: &Run) -> Result<Report> {
     })
     .await;
     let abandoned = sweep(engine, &run.share(2), Queue::Idle(idle), |session| async move {
-        // Those that have expired had their turn.
+        // The step before has handled expired sessions.
         if session.expires_at <= now {
             return Ok(Fate::NotDue);
         }
@@ -67,7 +70,7 @@ pub async fn detect_abandoned(engine: &Engine, run: &Run) -> Result<Report> {
     })
     .await;
     let never_opened = sweep(engine, run, Queue::Initiating(stuck), |session| async move {
-        // Somebody wanted it opened since, and its store was away.
+        // A caller tried to open it since, and its store did not answer.
         if session.last_activity_at >= stuck {
             return Ok(Fate::NotDue);
         }
@@ -88,7 +91,7 @@ pub async fn detect_abandoned(engine: &Engine, run: &Run) -> Result<Report> {
     Ok(sum(details, &[&expired, &abandoned, &never_opened]))
 }
 
-/// From when on what comes to the store keeps an expired session alive; `None` past its longest life.
+/// Returns the time after which arriving bytes keep an expired session alive; `None` past its longest lifetime.
 fn alive_since(engine: &Engine, session: &Session, now: DateTime<Utc>, idle: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let expires_after = seconds(engine.settings.sessions.expires_after_secs);
     is_in_its_life(engine, session, now).then(|| idle.max(now - expires_after))
@@ -98,8 +101,8 @@ fn is_in_its_life(engine: &Engine, session: &Session, now: DateTime<Utc>) -> boo
     now < session.created_at + seconds(engine.settings.sessions.max_lifetime_secs)
 }
 
-/// Asks the store about a session that was never opened. One whose store is away is stuck by no fault of its client, whose
-/// reference would be used up: its time begins anew.
+/// Asks the store about a session that was never opened. If the store does not answer, the client is not at fault, and
+/// failing the session would use up the client's reference: the session's age restarts.
 async fn must_answer(engine: &Engine, run: &Run, session: &Session) -> Result<()> {
     let Err(error) = engine.storage.list_uploads(&location(session)).await else { return Ok(()) };
     if !run.options.dry_run {
@@ -120,12 +123,12 @@ async fn end_session(engine: &Engine, run: &Run, session: Session, end: End) -> 
             Ok(Finished::Made(_) | Finished::Ended(_)) => return Ok(Fate::Skipped),
             Ok(Finished::Failed(_)) => return Ok(Fate::Done),
             Err(Error::UploadIncomplete { .. } | Error::PartsMismatch(_)) => {}
-            // Past its longest life nothing keeps it, not even a store that refuses.
+            // Past its longest lifetime nothing keeps it alive, not even a failing store.
             Err(Error::Storage(_)) if end.since.is_none() => {}
             Err(error) => return Err(error),
         }
     }
-    // One list of parts may be an old one, or a short one.
+    // One list of parts may be stale or incomplete.
     if is_alive(engine, run, &session, end.since).await? {
         return Ok(Fate::Skipped);
     }
@@ -136,7 +139,8 @@ async fn end_session(engine: &Engine, run: &Run, session: Session, end: End) -> 
     }
 }
 
-/// Asks the store once whether bytes have come since; that counts as activity. Never where nothing can keep the session alive.
+/// Asks the store once whether bytes arrived after `since`, and records that as activity, except in a dry run. `false` if
+/// `since` is `None`.
 async fn is_alive(engine: &Engine, run: &Run, session: &Session, since: Option<DateTime<Utc>>) -> Result<bool> {
     let Some(since) = since else { return Ok(false) };
     let Some(arrived) = last_arrival(engine, session, since).await? else { return Ok(false) };
@@ -146,20 +150,20 @@ async fn is_alive(engine: &Engine, run: &Run, session: &Session, since: Option<D
     Ok(true)
 }
 
-/// When bytes last came to the store, by our clock, if that was after `since`.
+/// Returns when bytes last arrived in the store, by our clock, if that was after `since`.
 async fn last_arrival(engine: &Engine, session: &Session, since: DateTime<Utc>) -> Result<Option<DateTime<Utc>>> {
     let activity = engine.storage.activity(&location(session), session.multipart_upload_id.as_deref()).await?;
     if !activity.is_known {
         must_be_lost(engine, session, session.completing_at).await?;
     }
     let ahead = ahead(engine.clock.now(), activity.now);
-    // A part from the future is one of this moment.
+    // A time in the future counts as now.
     let latest = engine.clock.lived();
     Ok(activity.last.map(|last| (last - ahead).min(latest)).filter(|last| *last > since))
 }
 
-/// How far the store's clock is ahead of ours. What cannot be known of it (the fraction of a second) is taken in favour of
-/// what has arrived, and so is a `Date` that is further ahead than our signatures would be taken for.
+/// Returns how far the store's clock is ahead of ours. The unknown fraction of a second is interpreted in favour of bytes
+/// that arrived. So is a `Date` so far ahead that the store would not accept our signatures.
 fn ahead(our_now: DateTime<Utc>, store_now: DateTime<Utc>) -> TimeDelta {
     let ahead = believed(store_now, our_now) - our_now;
     if -SAME_CLOCK < ahead && ahead <= TimeDelta::zero() { TimeDelta::zero() } else { ahead }
@@ -181,7 +185,7 @@ mod tests {
         assert_eq!(ahead(at(2_000), at(0)), TimeDelta::seconds(-2));
         assert_eq!(ahead(at(0), at(3_600_000)), TimeDelta::hours(1));
         assert_eq!(ahead(at(500), at(1_000)), TimeDelta::milliseconds(500));
-        assert_eq!(ahead(at(0), at(25 * 3_600_000)), CLOCKS_DIFFER_MAX, "no store says so that takes what we sign");
+        assert_eq!(ahead(at(0), at(25 * 3_600_000)), CLOCKS_DIFFER_MAX, "such a store would refuse our signatures");
         assert_eq!(ahead(at(25 * 3_600_000), at(0)), TimeDelta::hours(-25));
     }
 }

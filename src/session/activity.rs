@@ -8,11 +8,11 @@ use crate::clock::seconds;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
-/// Says that somebody still works on this session: it will not be taken for abandoned, and lives on. That is written
-/// down at most once in `sessions.activity_write_secs`, however often it is said.
+/// Records a heartbeat: the session does not count as abandoned, and its expiry moves forward. Writes at most once in
+/// `sessions.activity_write_secs`, however often it is called.
 ///
 /// # Errors
-/// [`Error::IllegalTransition`] where it is not UPLOADING, [`Error::SessionExpired`] past its end.
+/// [`Error::IllegalTransition`] if the session is not UPLOADING, [`Error::SessionExpired`] if it has expired.
 #[instrument(name = "session.touch", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn touch(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Session> {
     let session = find(engine, caller, id).await?;
@@ -22,8 +22,8 @@ pub async fn touch(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Se
     Ok(session)
 }
 
-/// Records activity where that was not done within the last `sessions.activity_write_secs`. Returns the session's row
-/// as it is then: somebody may have ended it meanwhile.
+/// Records activity, unless that was done within the last `sessions.activity_write_secs`. Returns the session's current row,
+/// because the session may have ended meanwhile.
 pub(super) async fn touch_seldom(engine: &Engine, session: Session) -> Result<Session> {
     let now = engine.clock.now();
     let settings = &engine.settings.sessions;
@@ -36,7 +36,7 @@ pub(super) async fn touch_seldom(engine: &Engine, session: Session) -> Result<Se
 }
 
 /// # Errors
-/// [`Error::IllegalTransition`] where the session is not UPLOADING, [`Error::SessionExpired`] past its end.
+/// [`Error::IllegalTransition`] if the session is not UPLOADING, [`Error::SessionExpired`] if it has expired.
 pub(super) fn must_be_uploading(engine: &Engine, session: &Session, what: &str) -> Result<()> {
     if session.status != Status::Uploading {
         return Err(refusal(session, what));

@@ -18,36 +18,37 @@ use crate::error::{Error, FieldError, Result, with_causes};
 use crate::outage::Outage;
 use crate::tenant;
 
-/// One file of a batch as it was asked for: its `client_reference`, and the file, or what it was refused for.
+/// One requested file of a batch: its `client_reference`, and the file or the error that it was refused with.
 pub type BatchFile = (Option<String>, Result<NewUpload>);
 
-/// What became of one file of a batch.
+/// The result for one file of a batch.
 pub struct BatchItem {
     pub client_reference: Option<String>,
     pub result: Result<Initiated>,
 }
 
-/// A reference for a batch that names none: a new one, but for the same `Idempotency-Key` of the same user the same one, so
-/// that the batch sent again is that batch, and files that were rejected the first time belong to it.
+/// Returns a reference for a batch that names none: a new one, or always the same one for an `Idempotency-Key` of a user.
+/// So a repeated batch has the same reference, and files that were rejected the first time join it.
 pub fn batch_reference(caller: &Caller, idempotency_key: Option<&str>) -> String {
     let Some(key) = idempotency_key else { return Uuid::now_v7().to_string() };
     let mut facts = digest::Context::new(&digest::SHA256);
-    // Of the parts but the last one, each has a length of its own or in front of it: no two users share a text.
+    // Each part but the last has a fixed length or follows its length, so the bytes of two users always differ.
     facts.update(caller.tenant.0.as_bytes());
     facts.update(&(caller.user().len() as u64).to_be_bytes());
     facts.update(caller.user().as_bytes());
     facts.update(key.as_bytes());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&facts.finish().as_ref()[..16]);
-    // Version 8: bytes of the application's own making (RFC 9562, section 5.8).
+    // Version 8: bytes defined by the application (RFC 9562, section 5.8).
     Builder::from_custom_bytes(bytes).into_uuid().to_string()
 }
 
-/// Opens a session for each file, as if each were asked for by itself: one that fails takes no other with it. Small ones that
-/// nothing speaks against are stored together, several in one transaction.
+/// Opens a session for each file, as if each were requested alone: a file that fails does not affect the others. Direct
+/// files without a conflict are stored together, several in one transaction.
 ///
-/// Results come in the order of the files. A file that was refused before this call stays refused in its place; a
-/// `client_reference` that occurs twice rejects the second. At most `sessions.batch_concurrency` files are worked on at once.
+/// Results are in the order of the files. A file that was refused before this call stays refused in its place. If a
+/// `client_reference` occurs twice, the second file is rejected. At most `sessions.batch_concurrency` files are processed at
+/// once.
 #[instrument(name = "session.initiate_batch", skip_all, fields(tenant.id = %caller.tenant, files = files.len()))]
 pub async fn initiate_batch(engine: &Engine, caller: &Caller, files: Vec<BatchFile>) -> Vec<BatchItem> {
     let mut seen = HashSet::new();
@@ -62,7 +63,7 @@ pub async fn initiate_batch(engine: &Engine, caller: &Caller, files: Vec<BatchFi
     let fresh = &unknown(engine, caller, &files).await;
     let is_fresh = |new: &NewUpload| match (&new.idempotency_key, &new.batch_reference, &new.client_reference) {
         (None, Some(_), Some(client)) => new.brand_id.is_some_and(|brand| fresh.contains(&(brand, client.clone()))),
-        // Nothing names it, so nothing can have named it before.
+        // Without a key and both references, no earlier session can match it.
         (None, ..) => true,
         (Some(_), ..) => false,
     };
@@ -86,7 +87,7 @@ pub async fn initiate_batch(engine: &Engine, caller: &Caller, files: Vec<BatchFi
             client_reference,
             result: match (opened, file) {
                 (Some(opened), _) => opened,
-                // Boxed: a stream moves each of its futures several times, and few of them come here.
+                // Boxed, because a stream moves each of its futures several times, and few of them take this path.
                 (None, Ok(new)) => outage.attempt(Box::pin(initiate(engine, caller, new))).await,
                 (None, Err(error)) => Err(error),
             },
@@ -96,11 +97,11 @@ pub async fn initiate_batch(engine: &Engine, caller: &Caller, files: Vec<BatchFi
         .await
 }
 
-/// The brand of files that name none is the same for all of them, and is looked for once.
+/// Looks up the brand once for all files that name none, because it is the same for all of them.
 async fn with_brand(engine: &Engine, caller: &Caller, mut files: Vec<BatchFile>) -> Vec<BatchFile> {
     let mut nameless: Vec<_> =
         files.iter_mut().filter_map(|(_, file)| file.as_mut().ok()).filter(|new| new.brand_id.is_none()).collect();
-    // Where there is none, each file is told.
+    // On an error, each file gets it from its own lookup later.
     if nameless.len() > 1
         && let Ok(brand) = tenant::brand_for(engine, caller, None).await
     {
@@ -109,8 +110,8 @@ async fn with_brand(engine: &Engine, caller: &Caller, mut files: Vec<BatchFile>)
     files
 }
 
-/// Brands and client references of files that no session of their batch has yet. Where that cannot be told, of none: then
-/// each file is looked for by itself.
+/// Returns the brands and client references that no session of the batch has yet. If a lookup fails, its references are left
+/// out: then each file is looked up alone.
 async fn unknown(engine: &Engine, caller: &Caller, files: &[BatchFile]) -> HashSet<(BrandId, String)> {
     let mut named: HashMap<(BrandId, &str), Vec<&str>> = HashMap::new();
     for new in files.iter().filter_map(|(_, file)| file.as_ref().ok()) {
@@ -128,7 +129,7 @@ async fn unknown(engine: &Engine, caller: &Caller, files: &[BatchFile]) -> HashS
                 unknown.extend(free.map(|client| (brand, client.to_owned())));
             }
             Err(error) => {
-                debug!(error = with_causes(&error), "the files of a batch are looked for one by one");
+                debug!(error = with_causes(&error), "could not look up a batch at once; each file is looked up alone");
                 if error.is_outage() {
                     break;
                 }
@@ -138,7 +139,7 @@ async fn unknown(engine: &Engine, caller: &Caller, files: &[BatchFile]) -> HashS
     unknown
 }
 
-/// Refuses a file for its reference, and for all that it was refused for before.
+/// Refuses a file for its reference, in addition to the errors that it was refused with before.
 fn duplicate(file: Result<NewUpload>) -> Error {
     let mut fields = match file {
         Err(Error::Invalid(fields)) => fields,

@@ -7,12 +7,12 @@ use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::error::Result;
 
-/// Ends a session without an asset, or answers the terminal state it is already in: asking twice changes nothing.
+/// Cancels a session, or returns it unchanged if it has already ended. Safe to repeat.
 ///
 /// The store is cleared at once, best effort; a failure there does not fail the call.
 ///
 /// # Errors
-/// [`crate::error::Error::NotFound`] where the caller does not see it.
+/// [`crate::error::Error::NotFound`] if the caller may not see the session.
 #[instrument(name = "session.cancel", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn cancel(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Session> {
     let session = find(engine, caller, id).await?;

@@ -16,30 +16,31 @@ use crate::event::{self, Note};
 use crate::pass::{Report, Run};
 use crate::tenant;
 
-/// On top of the longest life of a URL and the longest call of our own.
+/// Added to the lifetime of a URL, or to our longest call to the store if that takes longer.
 const MARGIN: TimeDelta = TimeDelta::seconds(60);
 
-/// Removes what ended sessions left: in the store, and in time their rows.
+/// Removes what ended sessions left: first in the store, later in the database.
 ///
-/// - FAILED and CANCELLED sessions: every upload and the object under the key, until the store says that there are none;
-///   then `storage_cleared_at` is set and the tenant's bytes are given back, in one transaction with the event
-///   `storage.clear`. A failed try is an event too, `storage.clear_failed`, and the next run tries again.
-/// - COMPLETED sessions whose asset is served from elsewhere: the same, but the bytes stay the tenant's.
-/// - FAILED and CANCELLED sessions cleared longer than `lifecycle.retention_secs` ago: their rows; see [`delete_past`].
-/// - What was left of sessions deleted longer than `lifecycle.tombstone_secs` ago; see [`prune_tombstones`].
+/// - FAILED and CANCELLED sessions: removes every upload and the object under the key, until the store reports none. Then
+///   one transaction sets `storage_cleared_at`, returns the bytes to the tenant's quota, and records the event
+///   `storage.clear`. A failed attempt is recorded as `storage.clear_failed`, and the next run tries again.
+/// - COMPLETED sessions whose asset is served from its own key: the same, but the bytes still count for the tenant.
+/// - FAILED and CANCELLED sessions cleared longer than `lifecycle.retention_secs` ago: deletes the rows; see
+///   [`delete_past`].
+/// - Sessions deleted longer than `lifecycle.tombstone_secs` ago: deletes the tombstones; see [`prune_tombstones`].
 ///
-/// A session is left alone after its end for as long as a URL of its lives or a request of ours may be at the store, and a
-/// minute more; `older_than` takes the place of this wait, and of nothing else.
+/// After its end, a session is left alone for as long as one of its URLs may be valid or one of our calls to the store may
+/// be running, and one minute more. `older_than` replaces this wait, and nothing else.
 ///
 /// # Errors
-/// [`crate::error::Error::DbUnavailable`] of the first that met it; the others were tried all the same. What was done is
+/// [`crate::error::Error::DbUnavailable`] if any step met it; the other steps were still tried. Work done before it stays
 /// done.
 #[instrument(name = "session.cleanup", skip_all, fields(dry_run = run.options.dry_run))]
 pub async fn cleanup(engine: &Engine, run: &Run) -> Result<Report> {
     let (now, lived) = (engine.clock.now(), engine.clock.lived());
-    // Each has its turn, whatever the others meet: those that ask nobody but the database first, and the one that may be
-    // longest, for which the store is asked, last, with all the time that is left.
-    // What is deleted here is gone for good, so it goes by no clock that was put forward.
+    // Each step runs, even if another one fails. The steps that need only the database come first. The step that may take
+    // longest, because it asks the store, comes last and has all the time that is left.
+    // These deletions are final, so they use the clock that does not move faster when the wall clock is set forward.
     let past = delete_past(engine, &run.share(4), lived).await;
     let pruned = prune_tombstones(engine, &run.share(3), lived).await;
     let clear = |session: Session| Box::pin(clear_session(engine, run, session, now));
@@ -73,7 +74,8 @@ async fn clear_session(engine: &Engine, run: &Run, session: Session, now: DateTi
     }
 }
 
-/// How long after its end somebody may still be writing under the session's key, with a URL of its or by a call of ours.
+/// Returns how long after the session's end something may still be written under its key, with one of its URLs or by one of
+/// our calls.
 fn wait(engine: &Engine, session: &Session) -> TimeDelta {
     let url_life = seconds(session.url_ttl_secs.unsigned_abs().into());
     url_life.max(longest_call(engine)) + MARGIN
@@ -88,7 +90,8 @@ fn ended_at(session: &Session) -> Option<DateTime<Utc>> {
     }
 }
 
-/// Notes that nothing is left, and gives the bytes back where they became no asset's; once, whoever else is at it.
+/// Records that the store is clear and returns the bytes to the quota unless they became an asset. Only the first of several
+/// callers does.
 async fn record_cleared(engine: &Engine, run: &Run, session: &Session) -> Result<Fate> {
     let at = engine.clock.now();
     let note = Note { event: "storage.clear", actor: &run.actor, details: json!({}), at };

@@ -25,33 +25,34 @@ use crate::jobs;
 use crate::outage::Outage;
 use crate::storage::{self, Kind, Object, Op, Part};
 
-/// What a caller says at completion.
+/// The caller's input at completion.
 #[derive(Clone, Debug, Default)]
 pub struct Completion {
-    /// Number and ETag of every part, where the caller kept them; they must agree with the store's.
+    /// Number and ETag of every part, if the caller kept them; they must match the store's.
     pub parts: Option<Vec<(i64, String)>>,
-    /// Where it is left out, the one of an earlier call that is still under way stays; so with `metadata`.
+    /// If this or `metadata` is absent, the value of an earlier call that is still running stays.
     pub title: Option<String>,
     /// A JSON object; its members replace the session's of the same name.
     pub metadata: Option<Value>,
 }
 
 impl Completion {
-    /// Whether it asks for nothing beside the asset.
+    /// Whether the completion has no parts, no title and no metadata.
     pub(super) fn is_plain(&self) -> bool {
         self.parts.is_none() && self.title.is_none() && self.metadata.is_none()
     }
 }
 
-/// Makes the asset of a session whose bytes are all in the store; `true` where this call made it.
+/// Creates the asset of a session whose bytes are all in the store; `true` if this call created it.
 ///
-/// Trusts the store, never the caller. Safe to repeat and to race: one asset comes of it, and every caller gets that one.
-/// What an earlier call wants of it stays as it is while a later one is looked at, and where that is refused.
+/// Trusts the store, never the caller. Safe to repeat and to call concurrently: one asset is created, and every caller gets
+/// it. The intent of an earlier call stays unchanged while a later call is checked, and if the later one is refused.
 ///
 /// # Errors
 /// [`Error::UploadIncomplete`] and [`Error::PartsMismatch`] leave the session UPLOADING; so do [`Error::Storage`] and
-/// [`Error::DbUnavailable`], after which the same call goes on. [`Error::IllegalTransition`] where it is CANCELLED, FAILED or
-/// INITIATING, or became FAILED because the store holds something else, or nothing any more.
+/// [`Error::DbUnavailable`], after which the same call continues. [`Error::SessionExpired`] if the session has expired.
+/// [`Error::IllegalTransition`] if it is CANCELLED, FAILED or INITIATING, or became FAILED because the store holds a
+/// different object or nothing any more.
 #[instrument(name = "session.complete", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn complete(
     engine: &Engine,
@@ -62,7 +63,7 @@ pub async fn complete(
     answered(engine, caller, id, attempt(engine, caller, id, completion).await).await
 }
 
-/// What the caller is told of it.
+/// Turns the outcome of an attempt into the caller's answer.
 async fn answered(
     engine: &Engine,
     caller: &Caller,
@@ -72,7 +73,7 @@ async fn answered(
     match finished {
         Ok(Finished::Made(asset)) => Ok((asset, true)),
         Ok(Finished::Failed(session) | Finished::Ended(session)) => answer(engine, &session).await,
-        // Bytes may be missing because somebody cancelled meanwhile: then the state is the answer.
+        // Bytes may be missing because the session was cancelled meanwhile: then the state is the answer.
         Err(error) if is_refusal(&error) || matches!(error, Error::Storage(_)) => {
             let session = find(engine, caller, id).await?;
             if session.status == Status::Uploading { Err(error) } else { answer(engine, &session).await }
@@ -81,7 +82,7 @@ async fn answered(
     }
 }
 
-/// The asset of a COMPLETED session; what any other state answers to a wish to complete.
+/// Returns the asset of a COMPLETED session, or the refusal to complete for any other state.
 async fn answer(engine: &Engine, session: &Session) -> Result<(Asset, bool)> {
     match session.status {
         Status::Completed => Ok((asset_of(engine, session).await?, false)),
@@ -91,14 +92,14 @@ async fn answer(engine: &Engine, session: &Session) -> Result<(Asset, bool)> {
     }
 }
 
-/// What became of a session that somebody wants completed.
+/// The outcome of an attempt to complete a session.
 #[derive(Debug)]
 pub(super) enum Finished {
     /// This call made the asset.
     Made(Asset),
-    /// This call failed it: the store holds something else, or nothing any more.
+    /// This call made the session FAILED: the store holds a different object, or nothing any more.
     Failed(Session),
-    /// It had ended before, one way or another.
+    /// The session had already ended, in any state.
     Ended(Session),
 }
 
@@ -106,7 +107,7 @@ async fn attempt(engine: &Engine, caller: &Caller, id: SessionId, completion: &C
     let mut seen = find(engine, caller, id).await?;
     let client_parts = completion.parts.as_deref().filter(|_| seen.upload_type == UploadType::Multipart);
     if seen.status == Status::Uploading && seen.completing_at.is_none() && client_parts.is_none() {
-        // The intent comes first, so that a crash from here on can be finished by whoever finds it.
+        // The intent comes first, so that after a crash a later call or a pass can finish the session.
         if let Some(session) = intend(engine, caller, &seen, completion, Over::Nothing).await? {
             return attempt_intended(engine, caller, &session).await;
         }
@@ -115,8 +116,8 @@ async fn attempt(engine: &Engine, caller: &Caller, id: SessionId, completion: &C
     join(engine, caller, seen, completion, client_parts).await
 }
 
-/// Stores the intent to complete of each session that has none, takes bytes and is not over, by one statement for all;
-/// answers those sessions. What each is to be called stays as it was announced.
+/// Stores the intent to complete for each session that is UPLOADING, has not expired and has no intent, by one statement.
+/// Returns those sessions. Their assets' titles and metadata stay as announced.
 pub(super) async fn intend_all(engine: &Engine, caller: &Caller, ids: &[SessionId]) -> Result<Vec<Session>> {
     let conn = engine.db.conn().of(caller.tenant);
     let mut seen = rows::find_all(&conn, caller.tenant, ids).await?;
@@ -124,15 +125,15 @@ pub(super) async fn intend_all(engine: &Engine, caller: &Caller, ids: &[SessionI
     rows::intend_all(&engine.db, seen, caller, &engine.settings.sessions, engine.clock.now()).await
 }
 
-/// Completes sessions whose intents have just been stored; answers for each. Those whose objects are there as announced are
-/// recorded together, several in one transaction; what is to be said of the others takes each its own way.
+/// Completes sessions whose intents have just been stored, and returns the result of each. Sessions whose objects are as
+/// announced are recorded together, several in one transaction. Each of the others is completed alone.
 pub(super) async fn complete_together(
     engine: &Engine,
     caller: &Caller,
     intended: Vec<Session>,
 ) -> Vec<(SessionId, Result<(Asset, bool)>)> {
     let at_once = engine.settings.sessions.batch_concurrency;
-    // Each look keeps processors busy, here and at the store.
+    // Each lookup uses processor time, here and at the store.
     let at_once = if engine.db.company().is_beside(Some(caller.tenant)) { (at_once / 4).max(1) } else { at_once };
     let looked = stream::iter(intended).map(async |session| {
         let held = look(engine, &session, None).await;
@@ -148,9 +149,9 @@ pub(super) async fn complete_together(
         let started = Instant::now();
         match record_together(engine, caller, &some).await {
             Ok(recorded) => made.extend(recorded),
-            // One that is refused takes no other with it: each is told by its own attempt.
+            // A refused session must not fail the others: each gets its answer from its own attempt.
             Err(error) => {
-                debug!(error = with_causes(&error), "sessions were not completed together");
+                debug!(error = with_causes(&error), "could not complete sessions together; each is completed alone");
                 outage.heed(&error);
                 if error.is_outage() {
                     break;
@@ -222,8 +223,8 @@ async fn attempt_held(
     .await
 }
 
-/// Completes a session that somebody else may be completing, or with parts that may turn out to be wrong: looks first, and
-/// stores the intent only once nothing speaks against it. A refusal changes nothing but the time of the last activity.
+/// Completes a session that another call may be completing, or with parts that may be wrong: checks first, and stores the
+/// intent only if nothing contradicts it. A refusal changes only the time of the last activity.
 async fn join(
     engine: &Engine,
     caller: &Caller,
@@ -249,7 +250,7 @@ async fn join(
     };
     let has_own_intent = match &held {
         Held::Nothing => false,
-        // No list can be compared with an object that is made already: it says nothing for this call, or against it.
+        // A list of parts cannot be compared with an assembled object, which neither confirms nor contradicts this call.
         Held::Object(_) => client_parts.is_none() || earlier.is_none(),
         Held::Parts(_) => true,
     };
@@ -287,8 +288,8 @@ const fn is_refusal(error: &Error) -> bool {
     matches!(error, Error::UploadIncomplete { .. } | Error::PartsMismatch(_))
 }
 
-/// Takes the session's intent back where it was answered with a refusal, unless it is another one by now: nobody shall act
-/// on it later.
+/// Withdraws the session's intent if the attempt was refused, so that no pass acts on it later. Leaves an intent that has
+/// replaced it.
 async fn withdrawn_if_refused(
     engine: &Engine,
     session: &Session,
@@ -301,13 +302,13 @@ async fn withdrawn_if_refused(
     finished
 }
 
-/// Does what the stored intent asks for: looks at the store, has it assemble the object, records what came of it.
+/// Carries out the stored intent: checks the store, has it assemble the object, and records the outcome.
 ///
-/// What lacks bytes keeps its intent: nobody has been told, and one list of parts may be a short one.
+/// A session that lacks bytes keeps its intent: no caller has been refused, and one list of parts may be incomplete.
 ///
 /// # Errors
 /// [`Error::UploadIncomplete`] leaves the session UPLOADING; so do [`Error::Storage`] and [`Error::DbUnavailable`], after
-/// which the same call goes on.
+/// which the same call continues.
 pub(super) async fn finish(engine: &Engine, session: &Session, actor: &Actor) -> Result<Finished> {
     let finished = async {
         let held = look(engine, session, None).await?;
@@ -321,31 +322,31 @@ pub(super) async fn finish(engine: &Engine, session: &Session, actor: &Actor) ->
     }
 }
 
-/// The session as it is now, where somebody has ended it: then that is why something is missing.
+/// Returns the current session if it has ended meanwhile: that explains why something is missing.
 async fn ended(engine: &Engine, session: &Session) -> Result<Option<Session>> {
     let now = rows::find(&engine.db.conn().of(session.tenant_id), session.tenant_id, session.id).await?;
     Ok(now.filter(|now| now.status != Status::Uploading))
 }
 
-/// What the store holds of a session.
+/// What the store holds for a session.
 enum Held {
-    /// All that the object is to be made of.
+    /// All parts of the object to assemble.
     Parts(Vec<Part>),
     Object(Object),
-    /// Neither the upload nor the object, at one look at each.
+    /// Neither the upload nor the object; each was looked up once.
     Nothing,
 }
 
-/// Looks at what the store holds, and refuses what lacks bytes or disagrees with the client's list. Changes nothing.
+/// Reads what the store holds, and refuses missing bytes and a mismatch with the client's list. Changes nothing.
 async fn look(engine: &Engine, session: &Session, client_parts: Option<&[(i64, String)]>) -> Result<Held> {
     if session.upload_type == UploadType::Direct {
         return match find_object(engine, session).await? {
             Some(object) => Ok(Held::Object(object)),
-            // It may yet arrive.
+            // The bytes may still arrive.
             None if engine.storage.is_gone(&location(session)).await? => {
                 Err(Error::UploadIncomplete { missing_parts: vec![], uploaded_bytes: 0 })
             }
-            None => Err(storage::Error::unclear(Op::Head, "a list has what a look at it has not").into()),
+            None => Err(storage::Error::unclear(Op::Head, "a list has the object, but HEAD does not find it").into()),
         };
     }
     match engine.storage.list_parts(&location(session), upload_id(session)).await {
@@ -361,11 +362,11 @@ async fn look(engine: &Engine, session: &Session, client_parts: Option<&[(i64, S
     }
 }
 
-/// What is known beside the store of a session that somebody wants completed.
+/// What is known about a session to complete, in addition to the store's answers.
 #[derive(Clone, Copy, Debug, Default)]
 struct Wish<'a> {
     client_parts: Option<&'a [(i64, String)]>,
-    /// When a call before this one wanted the object assembled.
+    /// When an earlier call asked for the object to be assembled.
     earlier: Option<DateTime<Utc>>,
 }
 
@@ -391,7 +392,7 @@ async fn finish_held(
     record(engine, actor, session, &object).await
 }
 
-/// A second look at an object that is not what was announced.
+/// Reads the object a second time, after it was found to differ from the announced file.
 pub(super) async fn look_again(engine: &Engine, session: &Session) -> Result<Object> {
     Ok(find_object(engine, session).await?.ok_or_else(unseen)?)
 }
@@ -407,7 +408,7 @@ async fn assemble(
     let at = location(session);
     let mut assembled = engine.storage.complete_multipart(&at, upload_id(session), &planned).await;
     if assembled.as_ref().is_err_and(is_invalid_part) {
-        // A part may have been sent again since they were listed.
+        // A part may have been sent again since the parts were listed.
         let held = engine.storage.list_parts(&at, upload_id(session)).await?;
         planned = check(session, held, client_parts)?;
         assembled = engine.storage.complete_multipart(&at, upload_id(session), &planned).await;
@@ -418,17 +419,17 @@ async fn assemble(
                 return Ok(object);
             }
             if ended(engine, session).await?.is_some() {
-                return Err(unseen().into()); // whoever ended it has removed the object, too
+                return Err(unseen().into()); // the call that ended the session has removed the object, too
             }
             record_effect(engine, session, actor, Effect::See, json!({}), Err(&unseen())).await;
             Err(unseen().into())
         }
-        // Another caller was quicker, or it was aborted: the object will tell, if not now then later.
+        // Another caller completed the upload, or it was aborted: the object tells which, if not now then later.
         Err(error) if error.kind == Kind::NotFound => Ok(find_object(engine, session).await?.ok_or(error)?),
         Err(error) => {
             record_effect(engine, session, actor, Effect::Complete, json!({}), Err(&error)).await;
             if is_invalid_part(&error) {
-                // The store does not say which: all of them are to be sent again.
+                // The store does not say which part is invalid: all of them must be sent again.
                 let uploaded_bytes = planned.iter().map(|part| part.size).sum();
                 let missing_parts = planned.iter().map(|part| part.number).collect();
                 return Err(Error::UploadIncomplete { missing_parts, uploaded_bytes });
@@ -446,14 +447,14 @@ fn upload_id(session: &Session) -> &str {
     session.multipart_upload_id.as_deref().unwrap_or_default()
 }
 
-/// The object, where it is there and has the session's size. Garage lists no parts, or some, of an upload that it is just
-/// making an object of for another caller.
+/// Returns the object if it exists and has the session's size. While Garage assembles the object for another caller, it
+/// lists only some of the parts, or none.
 pub(super) async fn whole(engine: &Engine, session: &Session) -> Result<Option<Object>> {
     let found = engine.storage.find(&location(session)).await?;
     Ok(found.filter(|object| object.size == session.file_size.unsigned_abs()))
 }
 
-/// The planned parts, 1 to N, with the store's own ETags.
+/// Returns the planned parts, 1 to N, with the store's own ETags.
 fn check(session: &Session, held: Vec<Part>, said: Option<&[(i64, String)]>) -> Result<Vec<Part>> {
     let (size, chunk) = (session.file_size.unsigned_abs(), session.chunk_size.unwrap_or(0).unsigned_abs());
     let total = session.total_parts.unwrap_or(0).unsigned_abs();
@@ -490,12 +491,13 @@ fn agree(planned: &[Part], said: &[(i64, String)]) -> Result<()> {
     }
 }
 
-/// Only what came back from the store was compared by it: some take the header, and any bytes with it.
+/// Whether the store has compared the checksum. Only one that it returns counts: some stores accept the header with any
+/// bytes.
 fn is_verified(session: &Session, object: &Object) -> bool {
     is_checked(session) && object.sha256.is_some()
 }
 
-/// The last step: the state, the asset and the event in one transaction.
+/// The last step: writes the state, the event, the asset and its promotion job in one transaction.
 async fn record(engine: &Engine, actor: &Actor, session: &Session, object: &Object) -> Result<Finished> {
     let verified = is_verified(session, object);
     let change = Change::complete(actor, &object.etag, verified);
@@ -511,15 +513,15 @@ async fn record(engine: &Engine, actor: &Actor, session: &Session, object: &Obje
         (Outcome::Moved(_), Some(asset)) => Ok(Finished::Made(asset)),
         (Outcome::Moved(session) | Outcome::Already(session), _) => Ok(Finished::Ended(session)),
         (Outcome::Refused(session) | Outcome::GuardFailed(session), _) => {
-            // It was cancelled or failed while we assembled the object, which nobody will ask for now.
+            // The session was cancelled or failed while the object was assembled, so nobody needs the object.
             discard(engine, &session, actor).await;
             Ok(Finished::Ended(session))
         }
     }
 }
 
-/// Fails the session, unless somebody else was quicker with something else. What the store holds is left to the cleanup:
-/// it was the store's word alone that nothing can come of it.
+/// Fails the session, unless another call ended it first. The store's data is left to the cleanup, because only the store's
+/// answers say that the session cannot complete.
 async fn fail(engine: &Engine, actor: &Actor, session: &Session, reason: FailureReason) -> Result<Finished> {
     let outcome = transition(engine, session, Change::fail(actor, reason), async |_, _| Ok(())).await?;
     match outcome {

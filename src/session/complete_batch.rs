@@ -14,26 +14,27 @@ use crate::engine::Engine;
 use crate::error::{Error, Result, with_causes};
 use crate::outage::Outage;
 
-/// Intents that one transaction stores, for each completion that one does: an intent is one row.
+/// How many times more intents than completions one transaction stores: an intent changes only one row.
 const INTENDED_AT_ONCE: usize = 8;
 
-/// One session of a batch as it was named: its id, where it is one, and how it completes, or what it was refused for.
+/// One requested session of a batch: its id, if the caller named a valid one, and its input or the error that it was
+/// refused with.
 pub type BatchCompletion = (Option<SessionId>, Result<Completion>);
 
-/// What became of one session of a batch of completions.
+/// The result for one session of a batch of completions.
 pub struct CompletedItem {
-    /// As the caller named it; `None` where that was no id.
+    /// As named by the caller; `None` if that was not an id.
     pub session: Option<SessionId>,
     /// The asset, and whether this call made it.
     pub result: Result<(Asset, bool)>,
 }
 
-/// Completes each session, as if each were asked for by itself: one that fails takes no other with it. Those that nothing
-/// speaks against are recorded together, several in one transaction.
+/// Completes each session, as if each were requested alone: a session that fails does not affect the others. Sessions
+/// without a conflict are recorded together, several in one transaction.
 ///
-/// Results come in the order of the sessions. One that was refused before this call stays refused in its place; one that
-/// is named twice is completed once, and both results have its asset. At most `sessions.batch_concurrency` sessions are
-/// worked on at once. Safe to repeat.
+/// Results are in the order of the sessions. A session that was refused before this call stays refused in its place. A
+/// session that is named twice is completed once, and both results have its asset. At most `sessions.batch_concurrency`
+/// sessions are processed at once. Safe to repeat.
 #[instrument(name = "session.complete_batch", skip_all, fields(tenant.id = %caller.tenant, sessions = sessions.len()))]
 pub async fn complete_batch(engine: &Engine, caller: &Caller, sessions: Vec<BatchCompletion>) -> Vec<CompletedItem> {
     let plain = sessions.iter().filter_map(|(session, completion)| {
@@ -45,7 +46,7 @@ pub async fn complete_batch(engine: &Engine, caller: &Caller, sessions: Vec<Batc
     while let Some(some) = piece(&mut plain, INTENDED_AT_ONCE * engine.db.at_once(caller.tenant)) {
         match intend_all(engine, caller, &some).await {
             Ok(intended) => done.extend(complete_together(engine, caller, intended).await),
-            // Each is told by its own attempt. What does not answer is not waited for once more for each piece.
+            // Each session gets its answer from its own attempt. Further pieces would only wait for the outage again.
             Err(error) => {
                 debug!(error = with_causes(&error), "intents could not be stored together");
                 outage.heed(&error);
@@ -62,7 +63,7 @@ pub async fn complete_batch(engine: &Engine, caller: &Caller, sessions: Vec<Batc
             session,
             result: match (done, session, completion) {
                 (Some(done), ..) => done,
-                // Boxed: a stream moves each of its futures several times, and few of them come here.
+                // Boxed, because a stream moves each of its futures several times, and few of them take this path.
                 (None, Some(id), Ok(completion)) => {
                     outage.attempt(Box::pin(complete(engine, caller, id, &completion))).await
                 }

@@ -8,14 +8,14 @@ use crate::engine::Engine;
 use crate::event::{Effect, record_effect};
 use crate::storage::{self, Kind};
 
-/// How often [`clear_for_good`] aborts what comes back: a part in flight may survive one abort.
+/// How many times [`clear_for_good`] aborts uploads before it gives up: a part in flight may survive one abort.
 const ABORTS_MAX: u32 = 3;
 
-/// Clears what a session that ended without an asset left in the store: every multipart upload under its key, and the
-/// object.
+/// Clears the store after a session that ended without an asset: aborts every multipart upload under its key, and deletes
+/// the object.
 ///
-/// Best effort: a request may still be writing, and the store may be away. What came of it is an event of the session;
-/// what failed is left to the cleanup.
+/// Best effort: a request may still be writing, and the store may not answer. The outcome is recorded as an event of the
+/// session; the cleanup removes what is left.
 pub(super) async fn discard(engine: &Engine, session: &Session, actor: &Actor) {
     let outcome = clear(engine, session).await;
     record_effect(engine, session, actor, Effect::Discard, json!({}), outcome.as_ref().copied()).await;
@@ -33,7 +33,7 @@ async fn clear_uploads(engine: &Engine, session: &Session) -> Result<(), storage
     if let Some(upload_id) = &session.multipart_upload_id {
         engine.storage.abort_multipart(&at, upload_id).await?;
     }
-    // The answer that named an upload may have been lost: the key finds it.
+    // The answer with an upload's id may have been lost: the key finds the upload.
     for upload_id in engine.storage.list_uploads(&at).await? {
         engine.storage.abort_multipart(&at, &upload_id).await?;
     }
@@ -51,7 +51,7 @@ pub(super) async fn abort(engine: &Engine, session: &Session, actor: &Actor, upl
 #[derive(Debug)]
 pub(super) enum Left {
     Store(storage::Error),
-    /// An upload, or an object, that is still there after it was removed.
+    /// An upload or an object still exists after it was removed.
     StillThere(&'static str),
 }
 
@@ -70,8 +70,8 @@ impl fmt::Display for Left {
     }
 }
 
-/// Clears what a session left in the store, and then looks: answers well only where the store itself says that neither an
-/// upload nor an object is under the session's key.
+/// Clears the store after a session, and verifies the result: succeeds only if the store itself reports neither an upload
+/// nor an object under the session's key.
 pub(super) async fn clear_for_good(engine: &Engine, session: &Session) -> Result<(), Left> {
     let at = location(session);
     let mut tries = 0;

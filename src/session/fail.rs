@@ -8,13 +8,13 @@ use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::error::Result;
 
-/// Ends a session as FAILED `operator`, because somebody who may says so; a FAILED one is answered as it is.
+/// Ends a session as FAILED `operator`, by order of the caller. A session that is already FAILED is returned unchanged.
 ///
-/// `note` says why, for people, and is kept with the event. The store is cleared at once, best effort.
+/// `note` is the reason, for people; the event keeps it. The store is cleared at once, best effort.
 ///
 /// # Errors
-/// [`crate::error::Error::NotFound`] where the caller does not see it, [`crate::error::Error::IllegalTransition`] where it is
-/// COMPLETED or CANCELLED.
+/// [`crate::error::Error::NotFound`] if the caller may not see the session, [`crate::error::Error::IllegalTransition`] if it
+/// is COMPLETED or CANCELLED.
 #[instrument(name = "session.fail", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn fail(engine: &Engine, caller: &Caller, id: SessionId, note: &str) -> Result<Session> {
     let session = find(engine, caller, id).await?;

@@ -22,7 +22,7 @@ use crate::together::{Together, Way};
 /// The upload profile of the native API.
 const PROFILE: &str = "default";
 
-/// A file that somebody wants to upload. Its texts have been checked by the door.
+/// A file to upload. The door has already validated its texts.
 #[derive(Clone, Debug)]
 pub struct NewUpload {
     pub file_name: String,
@@ -39,30 +39,31 @@ pub struct NewUpload {
     pub idempotency_key: Option<String>,
 }
 
-/// A session that takes bytes, or one from before in whatever state it is.
+/// A new session, or an earlier one in any state.
 #[derive(Clone)]
 pub struct Initiated {
     pub session: Session,
-    /// Where to PUT the bytes of a direct session that is UPLOADING.
+    /// The URL for the PUT of a direct session that is UPLOADING.
     pub put: Option<Presigned>,
-    /// Whether this call made it.
+    /// Whether this call created the session.
     pub created: bool,
 }
 
-/// Opens an upload session, or finds the one that the same references or idempotency key opened before.
+/// Opens an upload session, or returns the one that was opened before with the same references or idempotency key.
 ///
 /// Safe to repeat: a session whose opening was interrupted is opened by the next call with the same references.
 ///
 /// # Errors
-/// [`Error::Invalid`], [`Error::ReferenceConflict`], [`Error::TenantSuspended`], [`Error::QuotaExceeded`]; [`Error::Storage`] and [`Error::DbUnavailable`] leave nothing, or an
-/// INITIATING session from which the same call goes on.
+/// [`Error::Invalid`], [`Error::ReferenceConflict`], [`Error::TenantSuspended`], [`Error::QuotaExceeded`].
+/// [`Error::Storage`] and [`Error::DbUnavailable`] leave nothing, or an INITIATING session from which the same call
+/// continues.
 #[instrument(name = "session.initiate", skip_all, fields(tenant.id = %caller.tenant, session.id))]
 pub async fn initiate(engine: &Engine, caller: &Caller, new: NewUpload) -> Result<Initiated> {
     let planned = plan_file(engine, &new)?;
     let brand = tenant::brand_for(engine, caller, new.brand_id).await?;
     let scope = Scope { tenant: caller.tenant, brand, user: caller.user() };
 
-    // A reference that is taken between the look and the insert is found by the second look.
+    // A reference that is taken between the lookup and the insert is found by the second lookup.
     for _ in 0..2 {
         if let Some(session) = find_same(engine, scope, &new).await? {
             let session = match session.status {
@@ -90,20 +91,20 @@ fn plan_file(engine: &Engine, new: &NewUpload) -> Result<Plan> {
         .ok_or_else(|| Error::Invalid(wrong_size(engine, new.file_size).into_iter().collect()))
 }
 
-/// What [`initiate`] says to a file that is smaller or larger than it takes. Doors ask before, to tell it with whatever
-/// else is wrong.
+/// Returns the error that [`initiate`] gives for a file that is too small or too large. Doors call this first, to report it
+/// together with all other wrong fields.
 pub fn wrong_size(engine: &Engine, file_size: u64) -> Option<FieldError> {
     let profile = engine.settings.default_profile();
     let (least, most) = (profile.min_file_bytes, max_file_bytes(profile, engine.storage.limits()));
     let (code, limit) = match file_size {
-        size if size < least => ("file-too-small", format!("the least is {least}")),
+        size if size < least => ("file-too-small", format!("the minimum is {least}")),
         size if size > most => ("file-too-large", format!("the limit is {most}")),
         _ => return None,
     };
     Some(FieldError::new("/file_size", code, format!("the file is {file_size} bytes; {limit}")))
 }
 
-/// The session that these references named before.
+/// Returns the earlier session with these references or this idempotency key.
 async fn find_same(engine: &Engine, scope: Scope<'_>, new: &NewUpload) -> Result<Option<Session>> {
     let conn = &engine.db.lookup_conn().of(scope.tenant);
     let by_key = match &new.idempotency_key {
@@ -129,14 +130,14 @@ async fn find_same(engine: &Engine, scope: Scope<'_>, new: &NewUpload) -> Result
     if same {
         Ok(Some(session))
     } else {
-        let what = "the same reference was used for a file with another name, size, type or checksum";
+        let what = "the reference or idempotency key was used for a file with a different name, size, type or checksum";
         Err(Error::ReferenceConflict(what.to_owned()))
     }
 }
 
-/// The same for many files, of which somebody has just looked that no session has their references: direct ones are stored
-/// by one transaction. Answers those that were opened so, by their places; the others are for [`initiate`] to open, or to
-/// refuse, each by itself.
+/// Like [`initiate`], for many files; stores the direct ones in one transaction. The caller has just checked that no session
+/// has their references. Returns the opened sessions with their places. [`initiate`] must open or refuse each of the others
+/// alone.
 ///
 /// # Errors
 /// [`Error::DbUnavailable`].
@@ -167,8 +168,8 @@ pub(super) async fn initiate_together(
     Ok(opened)
 }
 
-/// What several are refused for together, one of them perhaps, is no answer for the others: `None`. Only an outage of the
-/// database is theirs all.
+/// Turns a refusal of several files together into `None`, because it may concern only one of them. Only an outage of the
+/// database concerns them all.
 fn unless_refused<T>(done: Result<T>) -> Result<Option<T>> {
     match done {
         Ok(done) => Ok(Some(done)),
@@ -181,10 +182,11 @@ fn unless_refused<T>(done: Result<T>) -> Result<Option<T>> {
 #[derive(Clone, Debug)]
 pub struct Draft(Session, Vec<upload_event::ActiveModel>);
 
-/// Sessions that somebody wants stored, by tenant. `None` where a reference or key is taken.
+/// Sessions that wait to be stored, by tenant. The result is `None` if a reference or key is taken.
 pub type Openings = Together<TenantId, Draft, Result<Option<Session>>>;
 
-/// Nobody waits for others to come; those who come while a transaction of their tenant is under way share the next one.
+/// A session is stored without a delay. Sessions that come while two transactions of their tenant are running share the
+/// next.
 const OPENING: Way<Engine, TenantId, Draft, Result<Option<Session>>> = Way {
     gather: Duration::ZERO,
     groups: 2,
@@ -206,7 +208,7 @@ async fn insert_each(engine: &Engine, drafts: Vec<Draft>) -> Vec<Result<Option<S
             }
         }
     }
-    // Whatever one of them is refused for is no answer for the others.
+    // The refusal may concern only one of them: each is tried alone.
     let (outage, mut each) = (Outage::default(), Vec::with_capacity(drafts.len()));
     for draft in drafts {
         let inserted = outage.attempt(insert(engine, tenant, vec![draft])).await;
@@ -215,8 +217,8 @@ async fn insert_each(engine: &Engine, drafts: Vec<Draft>) -> Vec<Result<Option<S
     each
 }
 
-/// A direct session begins as UPLOADING, since nothing has to be asked of the store: nobody would see it INITIATING, and to
-/// insert a row and to change it at once writes everything twice.
+/// Builds a session and its events. A direct session begins as UPLOADING, because it needs no call to the store: nobody
+/// would see it INITIATING, and inserting a row and changing it at once would write everything twice.
 fn draft(engine: &Engine, caller: &Caller, scope: Scope<'_>, new: &NewUpload, planned: Plan, bucket: &str) -> Draft {
     let now = engine.clock.now();
     let id = SessionId::new();
@@ -261,14 +263,14 @@ fn draft(engine: &Engine, caller: &Caller, scope: Scope<'_>, new: &NewUpload, pl
     Draft(rows::session(&row), events)
 }
 
-/// Stores sessions of one tenant with their events: all, or none where a reference or key of one was taken meanwhile.
+/// Stores sessions of one tenant with their events: all, or none if a reference or key of one was taken meanwhile.
 async fn insert(engine: &Engine, tenant: TenantId, drafts: Vec<Draft>) -> Result<Vec<Session>> {
     let (sessions, events): (Vec<_>, Vec<_>) = drafts.into_iter().map(|Draft(row, events)| (row, events)).unzip();
     let events: Vec<_> = events.into_iter().flatten().collect();
     let bytes = sessions.iter().fold(0_i64, |sum, session| sum.saturating_add(session.file_size));
     let number = i64::try_from(sessions.len()).unwrap_or(i64::MAX);
 
-    // A transaction of one statement, where there is such a thing: each further one would be a round trip.
+    // On PostgreSQL, a transaction of one statement: each further statement would be a round trip.
     let reserving = tenant::rows::reserving(tenant, number, bytes);
     match rows::insert_where(&engine.db.write_conn().of(tenant), &sessions, &events, reserving).await? {
         Inserted::All => {
@@ -292,7 +294,7 @@ async fn insert(engine: &Engine, tenant: TenantId, drafts: Vec<Draft>) -> Result
     Ok(sessions)
 }
 
-/// The bucket for new sessions of this tenant.
+/// Returns the bucket for new sessions of this tenant.
 async fn bucket(engine: &Engine, tenant: TenantId) -> Result<String> {
     match engine.settings.storage.provision_strategy {
         ProvisionStrategy::Shared => Ok(engine.storage.bucket().to_owned()),
@@ -309,7 +311,7 @@ async fn answer(engine: &Engine, session: Session, created: bool) -> Result<Init
     Ok(Initiated { session, put, created })
 }
 
-/// A fresh URL for the one PUT of a direct session that is UPLOADING.
+/// Signs a new URL for the PUT of a direct session; `None` if it is not direct, not UPLOADING, or has expired.
 pub(super) async fn put_url(engine: &Engine, session: &Session) -> Result<Option<Presigned>> {
     if session.status != Status::Uploading || session.upload_type != UploadType::Direct {
         return Ok(None);
@@ -321,13 +323,13 @@ pub(super) async fn put_url(engine: &Engine, session: &Session) -> Result<Option
     Ok(Some(signer.put_object(&location(session), size, &session.mime_type, checksum, ttl)))
 }
 
-/// The bytes of a SHA-256 in hex.
+/// Decodes a SHA-256 from hex.
 fn digest(hex: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     hex::decode_to_slice(hex, &mut bytes).ok().map(|()| bytes)
 }
 
-/// How long a URL of this session may live: never longer than the session; `None` where that has ended.
+/// Returns how long a URL of this session may be valid, never longer than the session; `None` if the session has expired.
 pub(super) fn url_ttl(engine: &Engine, session: &Session) -> Option<Duration> {
     let left = (session.expires_at - engine.clock.now()).to_std().ok().filter(|left| left.as_secs() > 0)?;
     Some(left.min(Duration::from_secs(u64::from(session.url_ttl_secs.unsigned_abs()))))

@@ -9,33 +9,33 @@ use crate::error::Result;
 use crate::event;
 use crate::storage::{self, Kind};
 
-/// All that there is to know of a session.
+/// Everything that is known about a session.
 #[derive(Debug)]
 pub struct Inspection {
     pub session: Session,
     /// Oldest first.
     pub events: Vec<upload_event::Model>,
-    /// For a caller who may see assets.
+    /// Only for a caller who may view assets.
     pub asset: Option<Asset>,
-    /// An error where the store does not answer; all else is told all the same.
+    /// An error if the store does not answer. The other fields do not depend on it.
     pub stored: Result<Stored, storage::Error>,
 }
 
 /// What the store holds under the session's own key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// Of the session's multipart upload.
+    /// The number of parts of the session's multipart upload.
     pub parts: u64,
-    /// Of these parts.
+    /// The bytes of these parts.
     pub part_bytes: u64,
-    /// Of the object, where there is one.
+    /// The bytes of the object, if there is one.
     pub object_bytes: Option<u64>,
 }
 
-/// Looks at a session from all sides, and changes nothing: not even its activity.
+/// Reads a session, its events, its asset and what the store holds. Changes nothing, not even the time of the last activity.
 ///
 /// # Errors
-/// [`crate::error::Error::NotFound`] where the caller does not see it.
+/// [`crate::error::Error::NotFound`] if the caller may not see the session.
 #[instrument(name = "session.inspect", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn inspect(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Inspection> {
     let session = find(engine, caller, id).await?;

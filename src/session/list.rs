@@ -12,17 +12,17 @@ use crate::error::{Error, Result};
 use crate::event;
 use crate::page::Page;
 
-/// The session, where the caller may know of it.
+/// Returns the session if the caller may see it.
 ///
 /// # Errors
-/// [`Error::NotFound`], the same for an unknown id, another tenant's, another brand's and another user's.
+/// [`Error::NotFound`], alike for an unknown id and for a session that the caller may not see.
 #[instrument(name = "session.find", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn find(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Session> {
     let session = rows::find(&engine.db.conn().of(caller.tenant), caller.tenant, id).await?.ok_or(Error::NotFound)?;
     if caller.sees(&session) { Ok(session) } else { Err(Error::NotFound) }
 }
 
-/// The caller's sessions, newest first; `limit` is 1 to 200.
+/// Returns the sessions that the caller may see, newest first; `limit` is 1 to 200.
 #[instrument(name = "session.list", skip_all, fields(tenant.id = %caller.tenant))]
 pub async fn list(
     engine: &Engine,
@@ -35,7 +35,7 @@ pub async fn list(
     Ok(Page::cut(sessions, limit, |last| last.id))
 }
 
-/// The session's history, oldest first.
+/// Returns the session's events, oldest first.
 ///
 /// # Errors
 /// [`Error::NotFound`] as [`find`].
@@ -45,10 +45,10 @@ pub async fn events(engine: &Engine, caller: &Caller, id: SessionId) -> Result<V
     event::rows::of_session(&engine.db.conn().of(caller.tenant), session.tenant_id, session.id).await
 }
 
-/// How a batch stands, as far as the caller sees it.
+/// A summary of those sessions of a batch that the caller may see.
 #[derive(Clone, Debug)]
 pub struct BatchSummary {
-    /// Sessions in each state that occurs.
+    /// The number of sessions in each state that occurs.
     pub counts: Vec<(Status, i64)>,
     pub sessions: i64,
     pub bytes: i64,
@@ -56,10 +56,10 @@ pub struct BatchSummary {
     pub last_activity_at: DateTime<Utc>,
 }
 
-/// Counts the sessions of one batch reference that the caller sees.
+/// Counts the sessions of one batch reference that the caller may see.
 ///
 /// # Errors
-/// [`Error::NotFound`] where there is none.
+/// [`Error::NotFound`] if there is none.
 #[instrument(name = "session.batch", skip_all, fields(tenant.id = %caller.tenant))]
 pub async fn batch(engine: &Engine, caller: &Caller, reference: &str) -> Result<BatchSummary> {
     let lines = rows::summarize(&engine.db.count_conn().of(caller.tenant), caller, reference).await?;

@@ -1,6 +1,6 @@
 //! The upload session: `pub use` of its verbs, nothing more.
 
-// A new state or event must be met by every match on it, not fall through one.
+// Every match on a state or an event names each variant, so that a new one cannot be missed.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod abandon;
@@ -55,7 +55,7 @@ use crate::storage::Location;
 
 pub type Session = upload_session::Model;
 
-/// Where this session's bytes arrive.
+/// Returns the location to which this session's bytes are uploaded.
 pub(crate) fn location(session: &Session) -> Location {
     Location::upload(&session.bucket, session.id)
 }

@@ -10,16 +10,16 @@ use crate::error::Result;
 use crate::event::{Effect, record_effect};
 use crate::storage::{Kind, Location};
 
-/// Opens an INITIATING session: a multipart one gets its upload from the store first.
+/// Opens an INITIATING session. A multipart session gets its upload from the store first.
 ///
-/// Answers the session in whatever state it then is: another request may have opened, cancelled or failed it meanwhile.
-/// Of two that open at once one is recorded, and the other aborts the upload that it made.
+/// Returns the session in its current state: another request may have opened, cancelled or failed it meanwhile. If two calls
+/// open it at once, one upload is recorded, and the other call aborts the upload that it made.
 ///
-/// `again`: somebody tried before, and the answer that named the upload may have been lost; it is looked for by its key.
+/// `again`: an earlier attempt may have made an upload whose id was lost; it is looked up by its key.
 ///
 /// # Errors
-/// The store's or the database's. The session is INITIATING then, is not taken for stuck while somebody still asks for it, and
-/// the same call goes on from there.
+/// Errors of the store or the database. The session is INITIATING then, does not count as stuck while callers keep trying,
+/// and the same call continues from there.
 pub(super) async fn open(engine: &Engine, session: &Session, actor: &Actor, again: bool) -> Result<Session> {
     let upload_id = match session.upload_type {
         UploadType::Direct => None,
@@ -54,8 +54,8 @@ async fn upload(engine: &Engine, session: &Session, actor: &Actor, again: bool) 
     Ok(opened?)
 }
 
-/// The uploads under a key, oldest first, whose parts the store can list: a list of uploads may be an old one, and name what
-/// was aborted since.
+/// Returns the uploads under a key, oldest first, whose parts the store can list. A list of uploads may be stale, and name
+/// uploads that were aborted since.
 pub(super) async fn uploads(engine: &Engine, at: &Location) -> Result<Vec<String>> {
     let mut uploads = Vec::new();
     for upload_id in engine.storage.list_uploads(at).await? {

@@ -20,35 +20,35 @@ use crate::pass::{self, Pass, Report, Run};
 use crate::storage::{self, ASSETS, Kind, ListedObject, ListedUpload, Location, OWNER, PROBE, TEMP, UPLOADS};
 use crate::{asset, deployment};
 
-/// Of each kind, keys that a report names.
+/// The maximum number of keys of each kind that a report names.
 const EXAMPLES_MAX: usize = 20;
 
-/// Why nothing is found where the store takes the prefix of a list for a whole key, as MinIO does.
-const UNLISTED: &str = "this store does not list multipart uploads by prefix: whether any are left that \
-                        no session explains cannot be told";
+/// The report's text for a store that takes the prefix of a list for a whole key, as MinIO does.
+const UNLISTED: &str = "this store does not list multipart uploads by prefix, so uploads that no session explains \
+                        cannot be found";
 
-/// How many runs back one may be that says where to begin.
+/// How many runs back to look for one that names the place to begin at.
 const RUNS: u64 = 20;
 
-/// Removes what is in the store and nothing explains: objects and multipart uploads under `temp/uploads/`, and multipart
-/// uploads under `assets/`, in every bucket in use.
+/// Removes orphans, which are in the store without a row that explains them: objects and multipart uploads under
+/// `temp/uploads/`, and multipart uploads under `assets/`, in every bucket in use.
 ///
-/// The store is listed first, the rows are read after that: whoever puts something into the store has a row before. A row
-/// is read once more before anything is removed. Only what is older than `lifecycle.orphan_after_secs` by the store's
-/// own clock is removed; what came of it is an event of the session whose key it is under, and what is under no session's
-/// key is recorded among the actions before. What is not of our making is counted and left alone. Holds one page of a
-/// list in memory.
+/// The store is listed first and the rows are read after that, because a row is always written before its data. A row is
+/// read once more before its orphan is removed. Only orphans older than `lifecycle.orphan_after_secs` by the store's own
+/// clock are removed. The outcome is recorded as an event of the session that the key belongs to. Orphans under no
+/// session's key are recorded as an operator action before they are removed. Foreign keys are counted and left alone. Holds
+/// one page of a list in memory for each bucket being searched.
 ///
-/// A store may list no uploads by prefix; where it lists none at all, one is opened and aborted to see, in a dry run too. What
-/// cannot be told for that is named in the report's details, and is no failure.
+/// Some stores do not list uploads by prefix. If a store lists none at all, an upload is opened and aborted to find out, in
+/// a dry run too. Such a bucket is named in the report's details, and does not count as failed.
 ///
 /// A bucket that does not answer, lies, is gone or belongs to another deployment is named in the report's details and
-/// counted as failed; the others are seen to. `lifecycle.concurrency` of them are seen to at once. A run whose time is
-/// up names the bucket that the next one begins with, and of those that it did not come to the end of, the place to go
-/// on at.
+/// counted as failed; the other buckets are still searched. `lifecycle.concurrency` buckets are searched at once. A run
+/// whose time is up names the bucket that the next run begins with, and the place to continue from in each unfinished
+/// bucket.
 ///
 /// # Errors
-/// The database's.
+/// Errors of the database.
 #[instrument(name = "session.orphans", skip_all)]
 pub async fn orphans(engine: &Engine, run: &Run) -> Result<Report> {
     let mut buckets: VecDeque<_> = in_turn(engine).await?.into();
@@ -76,12 +76,12 @@ pub async fn orphans(engine: &Engine, run: &Run) -> Result<Report> {
         }
     }
     let next = buckets.front().map(|(bucket, _)| bucket.clone());
-    // The places of those that this run did not come to are still theirs.
+    // Buckets that this run did not reach keep their places.
     total.places.extend(buckets.into_iter().filter_map(|(bucket, place)| Some((bucket, place?))));
     Ok(total.report(next))
 }
 
-/// One bucket, from that place on.
+/// Searches one bucket, from `place` on.
 async fn search<'a>(
     engine: &'a Engine,
     run: &'a Run,
@@ -93,15 +93,15 @@ async fn search<'a>(
     (bucket, sweep, outcome)
 }
 
-/// Where in a bucket a run has come to.
+/// How far a run has come in a bucket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Place {
     step: Step,
-    /// What lies behind this key is still to be seen to.
+    /// The search continues after this key.
     key: Option<String>,
 }
 
-/// In this order.
+/// The steps of a search, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Step {
@@ -111,10 +111,10 @@ enum Step {
     Neighbours,
 }
 
-/// The buckets in use, beginning with the one that the last run did not come to, each with the place that it came to.
+/// Returns the buckets in use, beginning with the first one that the last run did not reach, each with the place it reached.
 async fn in_turn(engine: &Engine) -> Result<Vec<(String, Option<Place>)>> {
     let mut buckets: Vec<String> = deployment::buckets(engine).await?.into_iter().collect();
-    // The newest may be the very run that this is, and others may have been lost before they reported anything.
+    // The newest record may be of this run, and other runs may have been lost before they reported anything.
     let runs = pass::runs(engine, Some(Pass::Orphans), RUNS).await?;
     let Some(reported) = runs.iter().find(|run| run.details.get("foreign").is_some()) else {
         return Ok(buckets.into_iter().map(|bucket| (bucket, None)).collect());
@@ -127,49 +127,49 @@ async fn in_turn(engine: &Engine) -> Result<Vec<(String, Option<Place>)>> {
     Ok(buckets.into_iter().map(|bucket| (bucket.clone(), place_of(&bucket))).collect())
 }
 
-/// One run over a bucket; and what came of those over all.
+/// The search of one bucket. Also the total over all buckets.
 struct Sweep<'a> {
     engine: &'a Engine,
     run: &'a Run,
     older_than: TimeDelta,
     report: Report,
-    /// Found to be removed.
+    /// The keys of orphans.
     orphans: Vec<String>,
     foreign: u64,
     examples: Vec<String>,
-    /// By bucket, or by bucket and key.
+    /// Keyed by bucket, or by bucket and key.
     errors: BTreeMap<String, String>,
-    /// Where it begins; and then, where it has come to.
+    /// Where the search begins, and then how far it has come.
     place: Option<Place>,
-    /// Of buckets whose end it did not come to.
+    /// The places in buckets that were not finished.
     places: BTreeMap<String, Place>,
-    /// The time was up before the end.
+    /// Whether the time was up before the end.
     is_cut: bool,
 }
 
-/// What the rows say of something in the store.
+/// What the rows say about an object or upload in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Explained,
-    /// Left of a session that is over: the cleanup's.
+    /// Left by an ended session; the cleanup removes it.
     Waiting,
     Orphan,
 }
 
-/// Something in the store, under a key of ours.
+/// An object or upload in the store, under one of our keys.
 struct Found<'a> {
     at: Location,
     what: What<'a>,
-    /// When it came into the store, by the store's clock.
+    /// When it arrived in the store, by the store's clock.
     since: DateTime<Utc>,
 }
 
 #[derive(Clone, Copy)]
 enum What<'a> {
     Object(SessionId),
-    /// With the store's id.
+    /// With the store's upload id.
     Upload(SessionId, &'a str),
-    /// A copy on its way to an asset's key, with the store's id.
+    /// An unfinished copy to an asset's key, with the store's upload id.
     Copy(TenantId, entity::AssetId, &'a str),
 }
 
@@ -218,7 +218,7 @@ impl<'a> Sweep<'a> {
         if self.begin(Step::Neighbours).is_some() {
             self.neighbours(bucket).await?;
         }
-        // An empty list is believed where the store lists what is there.
+        // An empty list counts only if the store lists uploads by prefix.
         if !are_listed && !self.is_over() && !self.engine.storage.lists_uploads_by_prefix(bucket).await? {
             warn!(bucket, "{UNLISTED}");
             self.errors.insert(bucket.to_owned(), UNLISTED.to_owned());
@@ -226,7 +226,7 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
-    /// Where to begin with a step; `None` where an earlier run was through with it, or this one is over.
+    /// Returns where to begin a step; `None` if an earlier run has finished it, or this run is over.
     fn begin(&mut self, step: Step) -> Option<Place> {
         if self.is_over() || self.place.as_ref().is_some_and(|place| place.step > step) {
             return None;
@@ -237,12 +237,12 @@ impl<'a> Sweep<'a> {
         Some(place)
     }
 
-    /// All up to this key was seen to.
+    /// Records that everything up to this key was handled.
     fn passed(&mut self, step: Step, key: Option<&str>) {
         self.place = Some(Place { step, key: key.map(str::to_owned) });
     }
 
-    /// Answers whether the store has listed any, this time.
+    /// Searches the uploads under a prefix. Returns whether the store has listed any in this run.
     async fn uploads(&mut self, bucket: &str, step: Step, prefix: &str) -> Result<bool> {
         let Some(place) = self.begin(step) else { return Ok(false) };
         let mut pages = self.engine.storage.uploads(bucket, prefix).after(place.key);
@@ -299,7 +299,7 @@ impl<'a> Sweep<'a> {
         Some(Found { at: Location { bucket: bucket.to_owned(), key: key.to_owned() }, what, since })
     }
 
-    /// What lies beside our own prefixes, without a look inside.
+    /// Counts what is beside our own prefixes, without looking inside.
     async fn neighbours(&mut self, bucket: &str) -> Result<()> {
         for (prefix, own) in [("", &[TEMP, ASSETS][..]), (TEMP, &[UPLOADS][..])] {
             if self.is_over() {
@@ -316,7 +316,7 @@ impl<'a> Sweep<'a> {
     fn note_foreign(&mut self, bucket: &str, key: &str) {
         self.foreign += 1;
         if self.examples.len() < EXAMPLES_MAX {
-            // PostgreSQL keeps no U+0000, and nobody wants the others on a terminal.
+            // PostgreSQL cannot store U+0000, and other control characters must not reach a terminal.
             let key: String = key.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
             self.examples.push(format!("{bucket}/{key}"));
         }
@@ -329,8 +329,8 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Reads the rows of one page, and removes what none explains. What is nobody's is recorded before. `false` where
-    /// the time was up before its end.
+    /// Reads the rows for one page, and removes its orphans. Orphans under no session's key are recorded before that.
+    /// `false` if the time was up before the end of the page.
     async fn judge(&mut self, page: Vec<Found<'_>>, store_time: DateTime<Utc>) -> Result<bool> {
         let store_time = believed(store_time, self.engine.clock.now());
         let claims = self.claims(&page).await?;
@@ -362,7 +362,7 @@ impl<'a> Sweep<'a> {
         Ok(true)
     }
 
-    /// Records what is to be removed and is under no session's key: nothing else will tell of it.
+    /// Records the orphans to be removed that are under no session's key: they have no other record.
     async fn announce(&self, orphans: &[Found<'_>], claims: &HashMap<SessionId, Claim>) -> Result<()> {
         let mut keys = Vec::new();
         for found in orphans {
@@ -389,7 +389,7 @@ impl<'a> Sweep<'a> {
     }
 
     async fn verdict(&self, found: &Found<'_>, claims: &HashMap<SessionId, Claim>) -> Result<Verdict> {
-        // A session is at home in the bucket that it was opened in.
+        // A session explains only data in the bucket that it was opened in.
         let claim_of = |session| claims.get(&session).filter(|claim: &&Claim| claim.bucket == found.at.bucket);
         Ok(match found.what {
             What::Object(session) => claim_of(session).map_or(Verdict::Orphan, of_object),
@@ -405,7 +405,7 @@ impl<'a> Sweep<'a> {
     }
 
     async fn remove(&mut self, found: &Found<'_>) -> Result<()> {
-        // Once more, right before: nothing that lives may be cut off.
+        // Checked again right before the removal, because nothing that is in use may be removed.
         let claims = self.claims(std::slice::from_ref(found)).await?;
         if self.verdict(found, &claims).await? != Verdict::Orphan {
             self.report.skipped += 1;
@@ -423,13 +423,13 @@ impl<'a> Sweep<'a> {
         }
         match removed {
             Ok(()) => {
-                info!(bucket, key, upload_id = found.what.upload_id(), "removed what no session explains");
+                info!(bucket, key, upload_id = found.what.upload_id(), "removed an orphan");
                 self.report.done += 1;
                 Ok(())
             }
-            // A lock or a policy on this one says nothing of the others.
+            // A lock or a policy on this orphan does not affect the others.
             Err(error) if matches!(error.kind, Kind::Refused | Kind::Invalid | Kind::Changed) => {
-                warn!(bucket, key, %error, "could not remove what no session explains");
+                warn!(bucket, key, %error, "could not remove an orphan");
                 if self.errors.len() < EXAMPLES_MAX {
                     self.errors.insert(format!("{bucket}/{key}"), error.to_string());
                 }
@@ -440,7 +440,7 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// The session whose key it is under, where its row is there.
+    /// Returns the session that the key belongs to, if its row exists.
     async fn session_of(&self, found: &Found<'_>, claims: &HashMap<SessionId, Claim>) -> Result<Option<Session>> {
         match self.owner_of(found, claims).await? {
             Some((tenant, session)) => rows::find(self.engine.db.conn(), tenant, session).await,
@@ -464,7 +464,7 @@ impl<'a> Sweep<'a> {
         })
     }
 
-    /// Adds what came of one bucket.
+    /// Adds the result of one bucket.
     fn absorb(&mut self, bucket: &str, mut other: Self) {
         self.report.add(&other.report);
         self.foreign += other.foreign;
@@ -484,7 +484,7 @@ impl<'a> Sweep<'a> {
     }
 
     fn give_up(&mut self, bucket: String, error: String) {
-        warn!(bucket, error, "left a bucket to the next search for orphans");
+        warn!(bucket, error, "could not search a bucket for orphans; the next run tries again");
         self.errors.insert(bucket, error);
         self.report.failed += 1;
     }
@@ -514,7 +514,7 @@ impl<'a> Sweep<'a> {
 fn of_object(claim: &Claim) -> Verdict {
     match claim.status {
         Status::Initiating | Status::Uploading => Verdict::Explained,
-        // It is what the asset is to be made of, or what is left of it for an operator.
+        // The asset is still to be copied from it, or it is kept for an operator.
         Status::Completed if claim.asset_status != Some(asset_row::Status::Ready) => Verdict::Explained,
         Status::Completed | Status::Failed | Status::Cancelled => of_ended(claim),
     }
@@ -522,10 +522,10 @@ fn of_object(claim: &Claim) -> Verdict {
 
 fn of_upload(claim: &Claim, upload_id: &str) -> Verdict {
     match claim.status {
-        // The answer that names it may be on its way.
+        // The answer with its id may still be on its way.
         Status::Initiating => Verdict::Explained,
         Status::Uploading if claim.multipart_upload_id.as_deref() == Some(upload_id) => Verdict::Explained,
-        // Of two that opened it at once, one was not recorded.
+        // If two calls opened the session at once, one upload was not recorded.
         Status::Uploading => Verdict::Orphan,
         Status::Completed | Status::Failed | Status::Cancelled => of_ended(claim),
     }
@@ -535,7 +535,7 @@ fn of_ended(claim: &Claim) -> Verdict {
     if claim.storage_cleared_at.is_none() { Verdict::Waiting } else { Verdict::Orphan }
 }
 
-/// In whole seconds, which is all that the store's `Date` has.
+/// Compares whole seconds, which is the precision of the store's `Date`.
 fn is_younger(since: DateTime<Utc>, store_time: DateTime<Utc>, span: TimeDelta) -> bool {
     store_time.timestamp() - since.timestamp() < span.num_seconds()
 }

@@ -12,24 +12,24 @@ use crate::engine::Engine;
 use crate::error::{Error, FIELD_ERRORS_MAX, FieldError, Result, cut};
 use crate::storage::PartSigner;
 
-/// Where one part goes.
+/// The URL to which one part is uploaded.
 #[derive(Clone, Debug)]
 pub struct PartUrl {
     pub part_number: u32,
     pub upload_url: String,
-    /// First byte of the part in the file.
+    /// The part's first byte in the file.
     pub offset: u64,
-    /// Bytes in the part; the URL takes no other number.
+    /// The part's size in bytes; the URL accepts no other size.
     pub size: u64,
 }
 
-/// The URLs of many parts, in the order asked for, each signed when it is taken: ten thousand are some megabytes.
+/// The URLs of many parts, in the requested order. Each is signed when it is taken, because ten thousand are some megabytes.
 pub struct PartUrls {
     pub multipart_upload_id: String,
     pub expires_at: DateTime<Utc>,
     signer: PartSigner,
     numbers: std::vec::IntoIter<u32>,
-    /// Bytes, of the file and of each part but the last.
+    /// In bytes, like `chunk_size`, the size of each part but the last.
     file_size: u64,
     chunk_size: u64,
 }
@@ -48,7 +48,7 @@ impl Iterator for PartUrls {
     }
 }
 
-/// One part's URL. No side effect.
+/// Returns one part's URL, and when it expires. No side effect.
 ///
 /// # Errors
 /// As [`part_urls`].
@@ -64,7 +64,7 @@ pub async fn part_url(
     Ok((part, urls.expires_at))
 }
 
-/// Which parts a caller asks for.
+/// The parts that a caller asks for.
 #[derive(Clone, Debug)]
 pub enum Wanted {
     These(Vec<i64>),
@@ -75,18 +75,18 @@ pub enum Wanted {
     },
 }
 
-/// URLs of many parts, in the order asked for. No side effect.
+/// Returns the URLs of many parts, in the requested order. No side effect.
 ///
 /// # Errors
-/// [`Error::IllegalTransition`] where the session is not UPLOADING, or direct; [`Error::SessionExpired`];
-/// [`Error::Invalid`] for numbers outside 1 to `total_parts`.
+/// [`Error::IllegalTransition`] if the session is not UPLOADING, or is direct; [`Error::SessionExpired`] if it has expired;
+/// [`Error::Invalid`] for numbers outside 1 to `total_parts`, or a range that ends before it begins.
 #[instrument(name = "session.part_urls", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn part_urls(engine: &Engine, caller: &Caller, id: SessionId, wanted: Wanted) -> Result<PartUrls> {
     sign(engine, caller, id, |session| match wanted {
         Wanted::Range { from, to } => {
             let (first, last) = (in_range(session, from, "/from")?, in_range(session, to, "/to")?);
             if first > last {
-                let detail = "the range ends before it begins";
+                let detail = "must not be less than `from`";
                 return Err(Error::Invalid(vec![FieldError::new("/to", "out-of-range", detail)]));
             }
             Ok((first..=last).collect())
@@ -142,6 +142,6 @@ fn in_range(session: &Session, number: i64, pointer: &str) -> Result<u32> {
     {
         return Ok(number);
     }
-    let detail = format!("this session has parts 1 to {total}");
+    let detail = format!("must be a part of this session, 1 to {total}");
     Err(Error::Invalid(vec![FieldError::new(pointer, "out-of-range", detail)]))
 }

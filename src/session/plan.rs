@@ -1,9 +1,9 @@
-//! Size in, parts out. Pure arithmetic.
+//! Divides a file into parts by its size. Pure arithmetic.
 
 use crate::settings::UploadProfile;
 use crate::storage::Limits;
 
-/// How a file of one size travels.
+/// How a file of a certain size is uploaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plan {
     Direct,
@@ -14,17 +14,17 @@ pub enum Plan {
     },
 }
 
-/// The largest file that this profile takes and the store can hold, in bytes.
+/// Returns the size in bytes of the largest file that the profile allows and the store can hold.
 pub fn max_file_bytes(profile: &UploadProfile, limits: &Limits) -> u64 {
     let by_parts = limits.max_part_bytes.saturating_mul(u64::from(limits.max_parts));
     profile.max_file_bytes.min(limits.max_object_bytes).min(by_parts)
 }
 
-/// Plans a file of `size` bytes; `None` where it is smaller than the profile takes, or larger than [`max_file_bytes`]. An
-/// empty file goes direct, as S3 has it: a multipart upload has at least one part.
+/// Plans a file of `size` bytes; `None` if it is smaller than the profile allows, or larger than [`max_file_bytes`]. An
+/// empty file is direct, because an S3 multipart upload has at least one part.
 ///
-/// The chunk is the smallest that is at least the preferred one, no smaller than the store's minimum, and keeps the
-/// parts within the store's maximum (10,000 at S3).
+/// The chunk is the smallest size that is at least the preferred one and the store's minimum, and keeps the number of parts
+/// within the store's maximum (10,000 at S3).
 pub fn plan(size: u64, profile: &UploadProfile, limits: &Limits) -> Option<Plan> {
     if size < profile.min_file_bytes || size > max_file_bytes(profile, limits) {
         return None;
@@ -38,7 +38,7 @@ pub fn plan(size: u64, profile: &UploadProfile, limits: &Limits) -> Option<Plan>
     Some(Plan::Multipart { chunk, parts })
 }
 
-/// First byte and length of part `number` (from 1) of a file of `size` bytes in parts of `chunk`.
+/// Returns the offset and length of part `number` (from 1) of a file of `size` bytes in parts of `chunk`.
 pub fn part_range(number: u32, size: u64, chunk: u64) -> (u64, u64) {
     let offset = u64::from(number.saturating_sub(1)) * chunk;
     (offset, chunk.min(size.saturating_sub(offset)))

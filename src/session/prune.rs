@@ -11,15 +11,15 @@ use crate::error::{Error, Result};
 use crate::event::{self, pruned};
 use crate::pass::{Report, Run};
 
-/// Tombstones that one transaction prunes.
+/// The maximum number of tombstones that one transaction prunes.
 const BATCH_MAX: u64 = 500;
 
-/// Deletes the tombstones of sessions that were deleted longer than `lifecycle.tombstone_secs` ago, a batch in a
-/// transaction. The places that their events had in the order of all are kept, a bit for each. What is not as this
-/// server sealed it is left for the audit.
+/// Deletes the tombstones of sessions that were deleted longer than `lifecycle.tombstone_secs` ago, one batch per
+/// transaction. The places of their events in the global event order are kept, one bit each. Tombstones whose seal, or whose
+/// block's seal, does not match are left for the audit.
 ///
 /// # Errors
-/// [`Error::DbUnavailable`]. The batches before stay deleted.
+/// [`Error::DbUnavailable`]. Earlier batches stay deleted.
 pub(super) async fn prune_tombstones(engine: &Engine, run: &Run, now: DateTime<Utc>) -> Result<Report> {
     let before = now - seconds(engine.settings.lifecycle.tombstone_secs);
     let mut report = Report::default();
@@ -29,10 +29,10 @@ pub(super) async fn prune_tombstones(engine: &Engine, run: &Run, now: DateTime<U
             Ok(batch) => batch,
             Err(error @ Error::DbUnavailable(_)) => return Err(error),
             Err(error) => {
-                warn!(%error, "tombstones that are past their time could not be deleted");
+                warn!(%error, "tombstones past their retention time could not be deleted");
                 report.found += 1;
                 report.failed += 1;
-                report.name("tombstones past their time".to_owned(), &error.explained());
+                report.name("tombstones past their retention time".to_owned(), &error.explained());
                 break;
             }
         };
@@ -58,14 +58,14 @@ async fn prune_batch(
     if run.options.dry_run {
         return Ok(Some((last, Report { found, ..Report::default() })));
     }
-    // In the order of the blocks: two that were at it at once would wait for each other.
+    // In the order of the blocks, so that two concurrent runs do not deadlock.
     let mut blocks = BTreeMap::new();
     for block in page.iter().flat_map(places).map(pruned::block_of) {
         blocks.entry(block).or_insert(None);
     }
     for (block, row) in &mut blocks {
-        // There first: a lock on a row that does not exist keeps nobody out, and of two that began the same block, the
-        // second would put its places over those of the first.
+        // Inserted first, because a row that does not exist cannot be locked: of two runs that begin the same block, the
+        // second would overwrite the places of the first.
         let mut empty = pruned::empty(*block);
         pruned::seal(&engine.keys, &mut empty);
         event::rows::begin_pruned(&tx, empty).await?;
@@ -77,7 +77,7 @@ async fn prune_batch(
         let of_blocks: Vec<(i64, i64)> = places(tombstone).map(|place| (pruned::block_of(place), place)).collect();
         let is_whole = of_blocks.iter().all(|(block, _)| blocks.get(block).is_some_and(Option::is_some));
         if !is_whole || engine.keys.tombstone(tombstone) != tombstone.mac {
-            warn!(session.id = %tombstone.upload_session_id, "a tombstone is not as it was recorded, and is left");
+            warn!(session.id = %tombstone.upload_session_id, "a tombstone or its block has a wrong seal and is left");
             continue;
         }
         for (block, place) in of_blocks {
@@ -88,7 +88,7 @@ async fn prune_batch(
         gone.push((tombstone.tenant_id, tombstone.upload_session_id));
     }
     if gone.is_empty() {
-        // No block stays behind that has nothing in it.
+        // No empty block stays behind.
         tx.rollback().await;
     } else {
         for mut row in blocks.into_values().flatten() {
@@ -102,7 +102,7 @@ async fn prune_batch(
     Ok(Some((last, Report { found, done, failed: found - done, ..Report::default() })))
 }
 
-/// The places that a deleted session's events had.
+/// Returns the places that a deleted session's events had in the global event order.
 fn places(tombstone: &upload_tombstone::Model) -> impl Iterator<Item = i64> {
     tombstone.positions.as_array().into_iter().flatten().filter_map(Value::as_i64)
 }

@@ -13,25 +13,26 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::pass::{Report, Run};
 
-/// Records what the store has done and nobody has noted, where a process died or an answer was lost.
+/// Records what the store has done and no row shows, because a process died or an answer was lost.
 ///
-/// - INITIATING with an upload under its key: opened with that one; others under the key are aborted.
-/// - UPLOADING that somebody wanted completed: finished as [`super::complete`] does it, in the name of who wanted it.
-/// - COMPLETED with an asset that is UPLOADED still, and no job to promote it, because that one was given up in an outage:
-///   gets a new job, in the place of dead ones. Where very many are UPLOADED, some of those whose job is not even dead
-///   are left to the next run, which goes on at the place that the report names.
+/// - An INITIATING session with an upload under its key is opened with that upload. Other uploads under the key are aborted.
+/// - An UPLOADING session with an intent to complete is finished as [`super::complete`] does it, in the name of the user who
+///   stored the intent.
+/// - A COMPLETED session whose asset is still UPLOADED and has no promotion job, because its job died in an outage, gets a
+///   new job that replaces dead ones. If very many assets are UPLOADED, some that have not even a dead job are left to the
+///   next run, which continues from the place that the report names.
 ///
-/// What nobody asked for is left alone. What lacks bytes keeps its intent and is looked at again by the next run (skipped):
-/// only who asked can take a wish back, or be refused it. `older_than` takes the place of the time for
-/// which a request may still be at it.
+/// Sessions without an intent are left alone. A session that lacks bytes keeps its intent and is checked again by the next
+/// run (skipped): only its caller can withdraw the intent, or be refused. `older_than` replaces the time during which a
+/// request may still be working on a session.
 ///
 /// # Errors
-/// [`Error::DbUnavailable`] of the first that met it; the others were tried all the same. What was done is done.
+/// [`Error::DbUnavailable`] if any step met it; the other steps were still tried. Work done before it stays done.
 #[instrument(name = "session.reconcile", skip_all, fields(dry_run = run.options.dry_run))]
 pub async fn reconcile(engine: &Engine, run: &Run) -> Result<Report> {
     let grace = run.options.older_than.unwrap_or_else(|| grace(engine));
     let before = engine.clock.now() - grace;
-    // Each has its turn, whatever the others meet.
+    // Each step runs, even if another one fails.
     let opened =
         sweep(engine, &run.share(3), Queue::Initiating(before), |session| Box::pin(open_lost(engine, run, session)))
             .await;
@@ -54,7 +55,7 @@ pub async fn reconcile(engine: &Engine, run: &Run) -> Result<Report> {
 /// Opens a session with the upload that the store made for it.
 async fn open_lost(engine: &Engine, run: &Run, session: Session) -> Result<Fate> {
     if session.upload_type == UploadType::Direct {
-        return Ok(Fate::Skipped); // it opens as it is made
+        return Ok(Fate::Skipped); // a direct session is opened when it is created
     }
     let mut uploads = open::uploads(engine, &location(&session)).await?.into_iter();
     let Some(upload_id) = uploads.next() else { return Ok(Fate::Skipped) };

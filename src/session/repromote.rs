@@ -12,20 +12,21 @@ use crate::error::Result;
 use crate::jobs;
 use crate::pass::{self, Pass, Report, Run};
 
-/// Assets that are to be promoted of which one run looks whether their jobs are there; the next run goes on after them.
-/// In a long outage there may be any number that have theirs.
+/// The number of UPLOADED assets whose jobs one run looks up; the next run continues after them. In a long outage any number
+/// of assets may be waiting for their jobs.
 const LOOKED_AT_MAX: usize = 5_000;
-/// How many runs back one may be that says where to go on.
+/// How many runs back to look for one that names the place to continue from.
 const RUNS: u64 = 20;
 
 /// An asset, by its session.
 pub(super) type Place = (TenantId, SessionId);
 
-/// Has assets promoted that were completed before this, are UPLOADED still, and have no job to promote them: all whose
-/// job was given up, found by those jobs, and of the others a bounded number. Returns where the next run goes on.
+/// Enqueues the promotion of assets that were completed before `before`, are still UPLOADED, and have no job to promote
+/// them: all whose job is dead, found by those jobs, and a bounded number of the others. Returns the place from which the
+/// next run continues.
 ///
 /// # Errors
-/// [`crate::error::Error::DbUnavailable`]. What was done before is done, and counted in the run.
+/// [`crate::error::Error::DbUnavailable`]. Work done before it stays done, and is counted in the run.
 pub(super) async fn repromote(engine: &Engine, run: &Run, before: DateTime<Utc>) -> Result<(Report, Option<Place>)> {
     let mut report = Report::default();
     let outcome = look(engine, run, before, &mut report).await;
@@ -63,11 +64,11 @@ async fn jobless(engine: &Engine, run: &Run, before: DateTime<Utc>, report: &mut
         let last = page.last().copied();
         let keys = keys(&page);
         let mut known = jobs::rows::alive(engine, &keys).await?;
-        // Those had their turn.
+        // `given_up` has handled the assets with dead jobs.
         known.extend(jobs::rows::buried(engine, &keys).await?);
         again(engine, run, page, &known, report).await?;
         match after {
-            // From the beginning, where this run did not begin there.
+            // Continues from the beginning, if this run did not start there.
             Some(_) if is_last => after = None,
             None if is_last => return Ok(None),
             _ => after = last,
@@ -80,10 +81,10 @@ fn keys(assets: &[Place]) -> Vec<String> {
     assets.iter().map(|(_, session)| promotion_key(*session)).collect()
 }
 
-/// Where the last run came to, if not to the end.
+/// Returns the place that the last run reached, if it did not reach the end.
 async fn last_place(engine: &Engine) -> Result<Option<Place>> {
     let runs = pass::runs(engine, Some(Pass::Reconcile), RUNS).await?;
-    // The newest may be the very run that this is, and others may have been lost before they reported anything.
+    // The newest record may be of this run, and other runs may have been lost before they reported anything.
     let reported = runs.iter().find(|run| !run.dry_run && run.details.get("promotions").is_some());
     Ok(reported.and_then(|run| serde_json::from_value(run.details["next_promotion"].clone()).ok()))
 }
@@ -106,7 +107,7 @@ async fn again(
     Ok(())
 }
 
-/// Has the session's asset promoted, where no job is there to do it.
+/// Enqueues the promotion of the session's asset, unless a job for it exists.
 async fn promote_again(engine: &Engine, run: &Run, tenant: TenantId, session: SessionId) -> Result<Fate> {
     let Some(session) = rows::find(engine.db.conn(), tenant, session).await? else { return Ok(Fate::NotDue) };
     let job = asset::promotion(engine, &session);

@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::storage::{Kind, Presigned};
 
-/// Why an upload cannot go on.
+/// Why an upload cannot continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoResume {
     Terminal,
@@ -27,12 +27,12 @@ pub enum NoResume {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     pub number: u32,
-    /// `None` where the object is assembled already: its parts have no ETags of their own any more.
+    /// `None` if the object is already assembled: its parts no longer have ETags of their own.
     pub etag: Option<String>,
     pub size: u64,
 }
 
-/// All that a client needs to go on.
+/// Everything that a client needs to continue an upload.
 #[derive(Clone)]
 pub struct Resume {
     pub session: Session,
@@ -40,18 +40,19 @@ pub struct Resume {
     pub reason: Option<NoResume>,
     pub parts: Vec<Held>,
     pub uploaded_bytes: u64,
-    /// For a caller who may open uploads: whoever has the URL can send other bytes.
+    /// Only for a caller who may create uploads, because anyone with the URL can send other bytes.
     pub put: Option<Presigned>,
 }
 
-/// Says what the store holds of a session, from the store itself.
+/// Returns what the store holds for a session, as the store itself reports it.
 ///
-/// Counts as activity while UPLOADING (at most one write each `sessions.activity_write_secs`). A session whose upload and
-/// object are both gone becomes FAILED `storage_error`.
+/// Counts as activity while UPLOADING (at most one write each `sessions.activity_write_secs`). A multipart session becomes
+/// FAILED `storage_error` if its upload and its object are both gone, and FAILED `verification_failed` if its object is not
+/// the announced file.
 ///
 /// # Errors
-/// [`crate::error::Error::NotFound`]; the store's, where it has to be asked and does not answer, or where its answers leave
-/// it open whether something is gone.
+/// [`crate::error::Error::NotFound`] if the caller may not see the session. [`crate::error::Error::Storage`] if the store
+/// does not answer, or its answers leave open whether something is gone.
 #[instrument(name = "session.resume", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn resume(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Resume> {
     let session = find(engine, caller, id).await?;
@@ -77,7 +78,7 @@ async fn multipart(engine: &Engine, caller: &Caller, session: Session) -> Result
     let at = location(&session);
     let upload_id = session.multipart_upload_id.as_deref().unwrap_or_default();
     let parts: Vec<Held> = match engine.storage.list_parts(&at, upload_id).await {
-        // Somebody wants it completed: the store may be making the object of them.
+        // A completion was requested: the store may be assembling the parts.
         Ok(parts) if parts.is_empty() && session.completing_at.is_some() => match whole(engine, &session).await? {
             Some(_) => all_parts(&session),
             None => vec![],
@@ -116,7 +117,7 @@ async fn going_on(
     Ok(Resume { session, can_resume: true, reason: None, parts, uploaded_bytes, put })
 }
 
-/// Every planned part, for an object that is whole.
+/// Returns every planned part, for an object that is complete.
 fn all_parts(session: &Session) -> Vec<Held> {
     let (size, chunk) = (session.file_size.unsigned_abs(), session.chunk_size.unwrap_or(0).unsigned_abs());
     (1..=session.total_parts.unwrap_or(0).unsigned_abs())
@@ -124,13 +125,13 @@ fn all_parts(session: &Session) -> Vec<Held> {
         .collect()
 }
 
-/// Neither the upload nor a whole object is there: nothing can come of this session any more.
+/// Fails a session that can never complete: the store has neither its upload nor the right object.
 async fn lost(engine: &Engine, caller: &Caller, session: Session, reason: FailureReason) -> Result<Resume> {
     let change = Change::fail(&caller.actor, reason);
     let outcome = transition(engine, &session, change, async |_, _| Ok(())).await?;
     Ok(match outcome {
         Outcome::Moved(session) | Outcome::Already(session) => stuck(session, Some(NoResume::StorageUploadLost)),
-        // Somebody completed or cancelled it while we looked.
+        // The session was completed or cancelled meanwhile.
         Outcome::Refused(session) | Outcome::GuardFailed(session) => stuck(session, Some(NoResume::Terminal)),
     })
 }

@@ -14,15 +14,16 @@ use crate::error::{Error, Result, with_causes};
 use crate::event;
 use crate::pass::{Report, Run};
 
-/// Sessions whose rows one transaction deletes: some thousand rows and values, far from the limits of both databases.
+/// The maximum number of sessions that one transaction deletes: some thousand rows and values, far below both databases'
+/// limits.
 const BATCH_MAX: u64 = 500;
 
 /// Deletes the rows of FAILED and CANCELLED sessions that were cleared longer than `lifecycle.retention_secs` ago: session
-/// and events, a batch in a transaction, with a tombstone for each session. One with an event that has no place in the
-/// order of all yet is left for the next run.
+/// and events, one batch per transaction. Leaves a tombstone for each session. A session with an event that has no place in
+/// the global event order yet is left for the next run.
 ///
 /// # Errors
-/// [`Error::DbUnavailable`]. The batches before stay deleted.
+/// [`Error::DbUnavailable`]. Earlier batches stay deleted.
 pub(super) async fn delete_past(engine: &Engine, run: &Run, now: DateTime<Utc>) -> Result<Report> {
     let queue = Queue::Past(now - seconds(engine.settings.lifecycle.retention_secs));
     if run.options.dry_run {
@@ -35,11 +36,11 @@ pub(super) async fn delete_past(engine: &Engine, run: &Run, now: DateTime<Utc>) 
             Ok(batch) => batch,
             Err(error @ Error::DbUnavailable(_)) => return Err(error),
             Err(error) => {
-                // Which of them it was is not known, nor what comes after them.
-                warn!(error = with_causes(&error), "rows that are past their time could not be deleted");
+                // It is not known which session caused the error, nor where the next batch begins.
+                warn!(error = with_causes(&error), "rows past their retention time could not be deleted");
                 report.found += 1;
                 report.failed += 1;
-                report.name("rows past their time".to_owned(), &error.explained());
+                report.name("rows past their retention time".to_owned(), &error.explained());
                 break;
             }
         };

@@ -26,15 +26,15 @@ use crate::tenant::rows::{halves, total};
 
 type Session = upload_session::Model;
 
-/// Above this many (brand, status) pairs a list has one short query for each status only, and IN for the brands: so many
-/// take PostgreSQL 3 ms to plan, and twice as many take far more than twice as long.
+/// Above this many (brand, status) pairs a list has one short query for each status only, and IN for the brands. PostgreSQL
+/// plans this many in 3 ms, and twice as many in far more than twice the time.
 const ARMS_MAX: usize = 64;
 
 pub(crate) async fn find(conn: &impl ConnectionTrait, tenant: TenantId, id: SessionId) -> Result<Option<Session>> {
     one(conn, by_id(tenant, id)).await
 }
 
-/// Those of the sessions that there are, in no order.
+/// Returns those of the sessions that exist, in no order.
 pub(super) async fn find_all(conn: &impl ConnectionTrait, tenant: TenantId, ids: &[SessionId]) -> Result<Vec<Session>> {
     if ids.is_empty() {
         return Ok(vec![]);
@@ -47,7 +47,7 @@ pub fn by_id(tenant: TenantId, id: SessionId) -> Select<Entity> {
     Entity::find_by_id((tenant, id))
 }
 
-/// Where references and idempotency keys are unique.
+/// The scope in which references and idempotency keys are unique.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
     pub tenant: TenantId,
@@ -75,7 +75,7 @@ pub fn by_references(scope: Scope<'_>, batch: &str, client: &str) -> Select<Enti
         .filter(Column::ClientReference.eq(client))
 }
 
-/// Those of the client references that sessions of the batch have already.
+/// Returns those of the client references that sessions of the batch already have.
 pub(super) async fn taken(
     conn: &impl ConnectionTrait,
     scope: Scope<'_>,
@@ -92,16 +92,16 @@ pub(super) async fn taken(
     Ok(taken.into_iter().collect())
 }
 
-/// What a query by a unique key finds.
+/// Returns the session that a query by a unique key finds.
 pub(super) async fn one(conn: &impl ConnectionTrait, query: Select<Entity>) -> Result<Option<Session>> {
-    // `Select::one` would bind a LIMIT, and SQLite (3.51) compiles a statement with such a one anew at every run.
+    // `Select::one` would bind a LIMIT, and SQLite (3.51) recompiles a statement with a bound LIMIT at every run.
     query.all(conn).await.map(|rows| rows.into_iter().next()).map_err(db_error)
 }
 
-/// What a new session's row is made of.
+/// The values of a new session's row.
 pub(super) struct NewRow<'a> {
     pub(super) id: SessionId,
-    /// With its events in it.
+    /// The head after the session's first events.
     pub(super) chain_head: Vec<u8>,
     pub(super) events: i32,
     pub(super) scope: Scope<'a>,
@@ -114,7 +114,7 @@ pub(super) struct NewRow<'a> {
     pub(super) expires_at: DateTime<Utc>,
 }
 
-/// Inserts new sessions; `false` where a reference or an idempotency key of one is taken. The transaction is of no use after
+/// Inserts new sessions; `false` if a reference or an idempotency key of one is taken. The transaction cannot be used after
 /// that.
 pub(super) async fn insert(tx: &Tx, sessions: &[Session]) -> Result<bool> {
     let rows = sessions.iter().map(|session| session.clone().into_active_model());
@@ -125,17 +125,17 @@ pub(super) async fn insert(tx: &Tx, sessions: &[Session]) -> Result<bool> {
     }
 }
 
-/// What became of new sessions.
+/// The outcome of an insert of new sessions.
 pub(super) enum Inserted {
     All,
     /// A reference or an idempotency key of one belongs to another session.
     Taken,
-    /// The tenant has limits, or holds more than can be counted, and has to be weighed; or the database is SQLite.
+    /// Nothing was inserted: the tenant has limits to check, or has no room in its count, or the database is SQLite.
     None,
 }
 
-/// Inserts new sessions with their events where they are counted in by `reserving`, all by one statement, which SQLite does
-/// not know.
+/// Inserts new sessions with their events if `reserving` adds them to the usage, all by one statement. SQLite does not
+/// support such a statement.
 pub(super) async fn insert_where(
     conn: &Conn,
     sessions: &[Session],
@@ -159,14 +159,14 @@ pub(super) async fn insert_where(
     }
 }
 
-/// A new session's row.
+/// Builds a new session's row.
 pub(super) fn session(row: &NewRow<'_>) -> Session {
     let new = row.new;
     let (upload_type, chunk_size, total_parts) = match row.planned {
         Plan::Direct => (UploadType::Direct, None, None),
         Plan::Multipart { chunk, parts } => (UploadType::Multipart, Some(signed(chunk)), i32::try_from(parts).ok()),
     };
-    // Each change of state has its number, and a direct session has had its first one.
+    // Each change of state has its number, and a direct session has already had its first one.
     let (status, version) = match row.planned {
         Plan::Direct => (Status::Uploading, 2),
         Plan::Multipart { .. } => (Status::Initiating, 1),
@@ -214,14 +214,14 @@ pub(super) fn session(row: &NewRow<'_>) -> Session {
     }
 }
 
-/// Sizes are far below 2^63: the largest object of any store is.
+/// Converts a size. Sizes are far below 2^63, because the largest object of any store is.
 fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// Records that somebody is there: moves `last_activity_at` and, within the longest life, `expires_at`; once in
+/// Records activity: moves `last_activity_at` and, within the longest lifetime, `expires_at`; at most once in
 /// `sessions.activity_write_secs`.
-/// `None` where the session is not UPLOADING any more, has expired, or somebody was there so shortly before.
+/// `None` if the session is no longer UPLOADING, has expired, or had activity within that time.
 pub(super) async fn touch(
     db: &Database,
     session: &Session,
@@ -233,17 +233,17 @@ pub(super) async fn touch(
     alone(db, session.tenant_id, touch).await
 }
 
-/// The intent to complete: what the asset will be called if it comes to be.
+/// The intent to complete, with the title and metadata that the asset will have.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Intent<'a> {
     pub(super) by: &'a str,
-    /// Where these are missing, those of an intent that is there stay.
+    /// If this or `metadata` is absent, the value of an existing intent stays.
     pub(super) title: Option<&'a str>,
     pub(super) metadata: Option<&'a Json>,
     pub(super) over: Over,
 }
 
-/// In the place of which intent one is stored.
+/// Which existing intent a new one may replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Over {
     Nothing,
@@ -251,7 +251,7 @@ pub(super) enum Over {
 }
 
 /// Stores the intent to complete, before the store is asked to do anything. It counts as activity.
-/// `None` where the session is not UPLOADING any more, or has expired, or has an intent that this one is not to replace.
+/// `None` if the session is no longer UPLOADING, has expired, or has an intent that this one must not replace.
 pub(super) async fn intend(
     db: &Database,
     session: &Session,
@@ -274,7 +274,7 @@ pub(super) async fn intend(
     alone(db, session.tenant_id, update).await
 }
 
-/// The same for many sessions of one tenant that have no intent, by one statement; answers those whose intent this is.
+/// Like [`intend`], for many sessions of one tenant without an intent, by one statement. Returns those that have it now.
 pub(super) async fn intend_all(
     db: &Database,
     seen: Vec<Session>,
@@ -322,14 +322,14 @@ fn touching(session: &Session, settings: &settings::Sessions, now: DateTime<Utc>
         .filter(Column::ExpiresAt.gt(now))
 }
 
-/// One guarded UPDATE of one session, and nothing beside it; `None` where its guard does not hold.
+/// Runs one guarded UPDATE of one session as a transaction by itself; `None` if its guard does not hold.
 async fn alone(db: &Database, tenant: TenantId, update: UpdateMany<Entity>) -> Result<Option<Session>> {
     let conn = db.write_conn().of(tenant);
     let updated = update.exec_with_returning(&conn).await.map_err(db_error)?;
     Ok(updated.into_iter().next())
 }
 
-/// What the passes know of a session whose id they read from a key.
+/// What is read of a session whose id comes from a key.
 #[derive(Clone, Debug, FromQueryResult)]
 pub(super) struct Claim {
     pub(super) tenant_id: TenantId,
@@ -338,11 +338,12 @@ pub(super) struct Claim {
     pub(super) bucket: String,
     pub(super) multipart_upload_id: Option<String>,
     pub(super) storage_cleared_at: Option<DateTime<Utc>>,
-    /// `None` where there is no asset.
+    /// `None` if there is no asset.
     pub(super) asset_status: Option<asset::Status>,
 }
 
-/// Of these sessions those that there are, of all tenants: for passes over a bucket only. Up to a thousand ids.
+/// Selects those of the sessions that exist, of all tenants: only for passes over a bucket and for operators. At most 1,000
+/// ids.
 pub fn claims(ids: &[SessionId]) -> SelectStatement {
     let of = |column: Column| Expr::col((Entity, column));
     let asset = |column: asset::Column| (asset::Entity, column);
@@ -373,13 +374,13 @@ pub(super) async fn find_claims(conn: &impl ConnectionTrait, ids: &[SessionId]) 
     Claim::find_by_statement(backend.build(&claims(ids))).all(conn).await.map_err(db_error)
 }
 
-/// Whose session this is: for operators, who may know of every tenant.
+/// Returns the session's tenant: only for operators, who may know every tenant.
 pub(crate) async fn tenant_of(conn: &impl ConnectionTrait, id: SessionId) -> Result<Option<TenantId>> {
     Ok(find_claims(conn, &[id]).await?.pop().map(|claim| claim.tenant_id))
 }
 
-/// The buckets that sessions name which are not over and cleared. One look at an index for each bucket, however many
-/// sessions there are.
+/// Returns the buckets of sessions that are not cleared. Takes one index lookup for each bucket, however many sessions there
+/// are.
 pub(crate) async fn buckets(conn: &impl ConnectionTrait) -> Result<BTreeSet<String>> {
     let mut buckets = BTreeSet::new();
     let mut after = String::new();
@@ -395,14 +396,15 @@ pub fn next_bucket(after: &str) -> Select<Entity> {
         .select_only()
         .column(Column::Bucket)
         .filter(Column::StorageClearedAt.is_null())
-        // In the words of the index.
+        // The condition of the partial index.
         .filter(Expr::col(Column::Bucket).gt(Expr::Constant("".into())))
         .filter(Column::Bucket.gt(after))
         .order_by_asc(Column::Bucket)
         .limit(1)
 }
 
-/// The UPDATE that makes room for an event; matches nothing where another event has come since `seen` was read.
+/// Returns the UPDATE that advances a session to its next event. Matches nothing if an event was added since `seen` was
+/// read.
 pub(super) fn advancing(seen: &Session, link: &Link) -> UpdateMany<Entity> {
     Entity::update_many()
         .col_expr(Column::EventSeq, Expr::value(seen.event_seq + 1))
@@ -412,17 +414,17 @@ pub(super) fn advancing(seen: &Session, link: &Link) -> UpdateMany<Entity> {
         .filter(Column::EventSeq.eq(seen.event_seq))
 }
 
-/// What the UPDATE that makes room for an event notes of the session beside it.
+/// What the UPDATE for an event also records about the session's storage.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Mark {
     Nothing,
-    /// Nothing is left in the store, since this moment.
+    /// Nothing is left in the store, as of this time.
     Cleared(DateTime<Utc>),
-    /// Something is, still: the session goes to the end of its queue, and is a finding until it is cleared.
+    /// Something is still left: the session goes to the end of its queue, and is a finding until it is cleared.
     Tried(DateTime<Utc>),
 }
 
-/// Makes room for an event that does not change the session's state.
+/// Advances the session to an event that does not change its state.
 pub(crate) async fn advance(tx: &Tx, seen: &Session, link: &Link, mark: Mark) -> Result<Option<Session>> {
     let update = advancing(seen, link);
     let update = match mark {
@@ -438,7 +440,8 @@ pub(crate) async fn advance(tx: &Tx, seen: &Session, link: &Link, mark: Mark) ->
     Ok(advanced.into_iter().next())
 }
 
-/// The same for many sessions by one statement, each named once and without a mark; answers those for which there was room.
+/// Like [`advance`], for many sessions by one statement, without a mark. Each must be named once. Returns those that
+/// advanced.
 pub(crate) async fn advance_all(tx: &Tx, advances: &[(&Session, &Link)]) -> Result<HashSet<SessionId>> {
     if advances.is_empty() {
         return Ok(HashSet::new());
@@ -458,28 +461,28 @@ pub(crate) async fn advance_all(tx: &Tx, advances: &[(&Session, &Link)]) -> Resu
     ids(tx, sql, bound).await
 }
 
-/// What a scheduled pass goes through, the oldest first. Each has a partial index that holds these sessions and no others.
+/// The sessions that a scheduled pass processes, oldest first. Each queue has a partial index that holds only its sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {
-    /// UPLOADING, with the last activity before this.
+    /// UPLOADING, with the last activity before this time.
     Idle(DateTime<Utc>),
-    /// UPLOADING, with an `expires_at` not after this.
+    /// UPLOADING, with an `expires_at` not after this time.
     Expired(DateTime<Utc>),
-    /// INITIATING, made before this.
+    /// INITIATING, created before this time.
     Initiating(DateTime<Utc>),
-    /// UPLOADING, asked to complete before this.
+    /// UPLOADING, with an intent to complete from before this time.
     Completing(DateTime<Utc>),
-    /// FAILED or CANCELLED, not cleared, and not tried since this.
+    /// FAILED or CANCELLED, not cleared, and not tried after this time.
     Uncleared(DateTime<Utc>),
-    /// COMPLETED and not cleared, with an asset that is served from elsewhere.
+    /// COMPLETED and not cleared, with an asset that is served from its own key.
     Unmoved,
-    /// FAILED or CANCELLED, and cleared before this.
+    /// FAILED or CANCELLED, and cleared before this time.
     Past(DateTime<Utc>),
 }
 
 impl Queue {
-    /// What its sessions have in common, in the words of its index. Neither database would take the index for values
-    /// that are bound.
+    /// The condition of its sessions, with literals as in its partial index. Neither database would use the index for bound
+    /// values.
     fn filter(self) -> Condition {
         let is = |status: Status| Expr::col(Column::Status).eq(literal(status));
         let ended = || Expr::col(Column::Status).is_in([literal(Status::Failed), literal(Status::Cancelled)]);
@@ -504,7 +507,7 @@ impl Queue {
         }
     }
 
-    /// By which time it is ordered, before the id.
+    /// The time column that it is ordered by, before the ids.
     fn time(self) -> Option<Column> {
         match self {
             Self::Idle(_) => Some(Column::LastActivityAt),
@@ -517,7 +520,7 @@ impl Queue {
         }
     }
 
-    /// The session's place in it, as values of the columns that order it.
+    /// The session's place in it, as values of the columns that it is ordered by.
     fn place(self, session: &Session) -> Vec<Expr> {
         let time = match self {
             Self::Idle(_) => Some(session.last_activity_at),
@@ -551,7 +554,7 @@ fn moved_asset() -> SelectStatement {
         .to_owned()
 }
 
-/// Up to `limit` sessions of a queue, those that come after `after`.
+/// Selects up to `limit` sessions of a queue that come after `after`.
 pub fn queued(queue: Queue, after: Option<&Session>, limit: u64) -> Select<Entity> {
     let columns: Vec<Column> = queue.time().into_iter().chain([Column::TenantId, Column::Id]).collect();
     let mut query = Entity::find().filter(queue.filter());
@@ -572,16 +575,16 @@ pub(super) async fn next(
     queued(queue, after, limit).all(conn).await.map_err(db_error)
 }
 
-/// The same, locked until the transaction ends, and without those that others have locked. SQLite's transactions have all
-/// of the database to themselves.
+/// Like [`next`], with the rows locked until the transaction ends, and without rows that others have locked. A write
+/// transaction of SQLite has the whole database to itself.
 pub(super) async fn next_locked(tx: &Tx, queue: Queue, after: Option<&Session>, limit: u64) -> Result<Vec<Session>> {
     let query = queued(queue, after, limit).lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
     query.all(tx.conn()).await.map_err(db_error)
 }
 
-/// Records that bytes arrived in the store at `at`, by our clock, where nobody has told us of anything later. Also past
-/// `expires_at`, for a client that sends its bytes and asks us nothing.
-/// `None` where the session is not UPLOADING any more, or somebody was there since.
+/// Records that bytes arrived in the store at `at`, by our clock, unless later activity is recorded. Also past `expires_at`,
+/// for a client that sends its bytes without contacting this server.
+/// `None` if the session is no longer UPLOADING, or has later activity.
 pub(super) async fn touch_as_of(
     db: &Database,
     session: &Session,
@@ -598,7 +601,8 @@ pub(super) async fn touch_as_of(
     alone(db, session.tenant_id, update).await
 }
 
-/// Takes an intent to complete back that was answered with a refusal: nobody shall act on it later.
+/// Withdraws an intent to complete that was refused, so that no pass acts on it later. Leaves an intent that has replaced
+/// it.
 pub(super) async fn withdraw(db: &Database, session: &Session) -> Result<()> {
     let update = Entity::update_many()
         .col_expr(Column::CompletingAt, Expr::value(None::<DateTime<Utc>>))
@@ -613,8 +617,8 @@ pub(super) async fn withdraw(db: &Database, session: &Session) -> Result<()> {
     update.exec(&conn).await.map(drop).map_err(db_error)
 }
 
-/// Records that somebody wants an INITIATING session opened and could not, because its store is away: it is not to be taken
-/// for stuck. Nothing happens where it is not INITIATING any more.
+/// Records an attempt to open an INITIATING session whose store did not answer, so that the session does not count as stuck.
+/// Does nothing if it is no longer INITIATING.
 pub(super) async fn touch_initiating(db: &Database, session: &Session, now: DateTime<Utc>) -> Result<()> {
     let update = Entity::update_many()
         .col_expr(Column::LastActivityAt, Expr::value(now))
@@ -639,14 +643,14 @@ pub(super) async fn bury(tx: &Tx, tenant: TenantId, tombstones: Vec<upload_tombs
         .map_err(db_error)
 }
 
-/// When a session created at `created` and touched at `now` ends: so long after the last activity, but no later than
-/// its longest life.
+/// Returns when a session created at `created` with activity at `now` expires: `expires_after_secs` after the activity, but
+/// no later than `max_lifetime_secs` after its creation.
 pub(super) fn expiry(created: DateTime<Utc>, now: DateTime<Utc>, settings: &settings::Sessions) -> DateTime<Utc> {
     let latest = created + seconds(settings.max_lifetime_secs);
     std::cmp::min(now + seconds(settings.expires_after_secs), latest)
 }
 
-/// What a list may ask for; empty means any.
+/// The filter of a list; an empty field matches any value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     pub statuses: Vec<Status>,
@@ -657,11 +661,11 @@ pub struct Filter {
     pub fingerprint: Option<String>,
 }
 
-/// Up to `limit` of the sessions that the caller sees, newest first, older than `before`.
+/// Selects up to `limit` sessions that the caller may see, newest first, older than `before`.
 ///
-/// A list is the merge of one short keyset query for each state, and for each brand where brands are asked for: each
-/// goes along one index, whose columns it fixes all but the last, the id. So it reads what it returns, however many
-/// sessions there are, where a query with IN would read and sort all that match.
+/// A list is the merge of one short keyset query for each state, and for each brand if brands are limited. Each query
+/// follows one index and fixes all its columns but the last, the id. So a list reads only what it returns, however many
+/// sessions there are. A query with IN would read and sort all matches.
 pub fn page(
     backend: DbBackend,
     caller: &Caller,
@@ -676,8 +680,9 @@ pub fn page(
         (Brands::These(held), None) => Some(without_repeats(held)),
     };
     let user = visible_user(caller, filter.created_by.as_deref());
-    // SQLite takes the index that fixes most columns, whatever is in them. Behind a plus a column offers it no index: then it
-    // goes by the caller's own reference, under which there are few sessions, and not through all of a user or a batch.
+    // SQLite uses the index that fixes most columns, regardless of their values. A plus before a column hides it from its
+    // index: then SQLite searches by the client reference, which few sessions have, and not through all sessions of a user
+    // or a batch.
     let by_client_reference = backend == DbBackend::Sqlite && filter.client_reference.is_some();
     let beside = |column: Column| match by_client_reference {
         true => Expr::cust(format!("+{}", column.as_str())),
@@ -691,7 +696,7 @@ pub fn page(
     common = match user {
         Visible::Anyone => common,
         Visible::Only(user) => common.add(beside(Column::CreatedBy).eq(user)),
-        // No user sees sessions that are neither theirs nor asked for.
+        // A caller who sees only their own sessions has asked for another user's.
         Visible::Nobody => common.add(Expr::value(false)),
     };
     if let Some(batch) = &filter.batch_reference {
@@ -707,13 +712,13 @@ pub fn page(
     let references = [&filter.batch_reference, &filter.client_reference, &filter.fingerprint];
     let referenced = references.into_iter().any(Option::is_some);
     if matches!(user, Visible::Anyone) && brands.is_none() && filter.statuses.is_empty() && !referenced {
-        // All that the tenant has: along the primary key.
+        // All sessions of the tenant: follows the primary key.
         return merge(backend, vec![common], caller.tenant, limit);
     }
     let statuses = if filter.statuses.is_empty() { all_statuses() } else { without_repeats(&filter.statuses) };
     let by_brand = match brands {
         None => vec![common],
-        // A batch, or the uploads of one file, are few and mostly of one brand.
+        // The sessions of a batch, or of one file, are few and mostly of one brand.
         Some(brands) if referenced || brands.len() * statuses.len() > ARMS_MAX => {
             vec![common.add(beside(Column::BrandId).is_in(brands.into_iter().map(Expr::value)))]
         }
@@ -726,7 +731,7 @@ pub fn page(
     merge(backend, arms, caller.tenant, limit)
 }
 
-/// Two arms with the same sessions would fill a page with them twice.
+/// Removes duplicates: two equal arms would list their sessions twice.
 fn without_repeats<T: PartialEq + Copy>(items: &[T]) -> Vec<T> {
     let mut seen = Vec::with_capacity(items.len());
     for item in items {
@@ -737,13 +742,13 @@ fn without_repeats<T: PartialEq + Copy>(items: &[T]) -> Vec<T> {
     seen
 }
 
-/// The sessions that any of `arms` matches, newest first; no session matches two.
+/// Selects the sessions that match any of `arms`, newest first. No session may match two.
 fn merge(backend: DbBackend, arms: Vec<Condition>, tenant: TenantId, limit: u64) -> SelectStatement {
     let arm_ids = |arm: Condition| {
         let mut ids = Query::select().column(Column::Id).from(Entity).cond_where(arm).to_owned();
         if backend == DbBackend::Postgres {
-            // The limit tells the planner to go along an index, and not to collect and sort what matches. SQLite goes
-            // along the index as it is, and reads ahead as far as the merge needs; with a limit it would read that far.
+            // The limit makes the planner follow an index instead of collecting and sorting all matches. SQLite follows the
+            // index anyway, and reads only as far as the merge needs; with a limit it would read up to the limit.
             ids.order_by(Column::Id, Order::Desc).limit(limit);
             ids = Query::select().column(Column::Id).from_subquery(ids, Alias::new("arm")).to_owned();
         }
@@ -816,7 +821,7 @@ impl StatusCount {
     }
 }
 
-/// Of the sessions of one batch that the caller sees: a line for each state that occurs.
+/// Selects a line for each state that occurs among the sessions of one batch that the caller may see.
 pub fn batch_summary(caller: &Caller, batch: &str) -> Select<Entity> {
     let [upper, lower] = halves(Column::FileSize);
     let mut query = Entity::find()

@@ -1,5 +1,5 @@
-//! The state table. Everything that knows which state may follow which is derived from [`Event::row`]: the judge, the
-//! guarded UPDATE, the test of the database's own triggers, the model of the property test.
+//! The state table. Everything that depends on the allowed transitions is derived from [`Event::row`]: [`judge`], the
+//! guarded UPDATE, the test of the database's own triggers, and the model of the property test.
 
 use std::fmt;
 
@@ -13,13 +13,13 @@ pub enum Event {
     Open,
     /// The store holds every byte; the asset exists from here on.
     Complete,
-    /// Somebody does not want it any more.
+    /// A caller no longer wants the upload.
     Cancel,
-    /// It cannot become an asset.
+    /// The session cannot become an asset.
     Fail,
 }
 
-/// One row of the table: where an event may start, where it ends, and where it has nothing left to do.
+/// One row of the table: the states in which an event may start, the state it leads to, and those in which it does nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     pub from: &'static [Status],
@@ -66,7 +66,7 @@ impl fmt::Display for Event {
     }
 }
 
-/// Reads the table: pure, total, and the only judge there is.
+/// Reads the table. Pure and total; nothing else decides what an event does in a state.
 pub fn judge(state: Status, event: Event) -> Verdict {
     let row = event.row();
     if row.from.contains(&state) {
@@ -100,12 +100,12 @@ pub const fn reason_name(reason: FailureReason) -> &'static str {
     }
 }
 
-/// The state that has this name.
+/// Returns the state with this name.
 pub fn named(text: &str) -> Option<Status> {
     [Initiating, Uploading, Completed, Failed, Cancelled].into_iter().find(|state| name(*state) == text)
 }
 
-/// Whether nothing can happen to a session any more.
+/// Whether the state is final: no event changes it.
 pub const fn is_terminal(state: Status) -> bool {
     match state {
         Initiating | Uploading => false,

@@ -18,35 +18,35 @@ use crate::error::{Error, Result};
 use crate::pass::{CAUSES_MAX, Report, Run};
 use crate::storage::Kind;
 
-/// What became of one session in a pass.
+/// The outcome of one session in a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Done,
-    /// It is what the pass looks for, and the run is a dry one.
+    /// The pass looks for this session, and the run is a dry run.
     Found,
-    /// Something is as it should not be, and it is not known why; said and recorded already.
+    /// The session could not be handled; this is already logged and recorded.
     Failed,
-    /// In use after all, or changed by somebody else meanwhile.
+    /// The session is in use after all, or was changed meanwhile.
     Skipped,
-    /// Its time has not come; it does not count.
+    /// The session is not due yet; it is not counted.
     NotDue,
 }
 
-/// The least of [`grace`].
+/// The minimum of [`grace`].
 const GRACE: TimeDelta = TimeDelta::seconds(60);
 
-/// Sessions of one bucket that the store fails at in a row, at least, before a run leaves that bucket to the next one.
+/// The minimum number of failures in a row for one bucket after which a run leaves that bucket to the next run.
 const FAILURES_MAX: usize = 16;
 
-/// Goes through a queue from its oldest session on, `lifecycle.batch_rows` rows at a time, with `each` at work on
-/// `lifecycle.concurrency` of them at once, until the queue or the run is over.
+/// Processes a queue from its oldest session on, `lifecycle.batch_rows` rows at a time, until the queue or the run ends.
+/// `each` runs for `lifecycle.concurrency` sessions at once.
 ///
-/// The trouble of one session is logged, counted and named, and is no matter to the others. A bucket that does not answer
-/// for many in a row is not asked again in this run, so that it does not use up the time of the others.
+/// The error of one session is logged, counted and named in the report, and does not affect the others. A bucket whose store
+/// fails for many sessions in a row is not asked again in this run, so that it does not use up the time of the others.
 ///
 /// # Errors
-/// [`Error::DbUnavailable`]: without a database there is nothing to go on with. What was done before is done, and counted
-/// in the run.
+/// [`Error::DbUnavailable`]: the pass cannot continue without a database. Work done before it stays done, and is counted in
+/// the run.
 pub(super) async fn sweep<F>(engine: &Engine, run: &Run, queue: Queue, each: impl Fn(Session) -> F) -> Result<Report>
 where
     F: Future<Output = Result<Fate>>,
@@ -84,8 +84,8 @@ where
         while let Some((id, status, bucket, fate)) = fates.next().await {
             let fate = fate.unwrap_or(Ok(Fate::Failed));
             if buckets.note(&bucket, &fate) {
-                warn!(bucket, "a pass leaves a bucket to the next one: the store fails at it again and again");
-                report.name(bucket, "failed too often in a row: the rest is left to the next run");
+                warn!(bucket, "the store failed too many times in a row; a pass leaves the bucket to the next run");
+                report.name(bucket, "the store failed too many times in a row; the rest is left to the next run");
             }
             count(report, id, status, fate)?;
         }
@@ -94,16 +94,16 @@ where
     Ok(())
 }
 
-/// Counts what became of a session, and names what failed.
+/// Counts the outcome of a session, and names the session if it failed.
 ///
 /// # Errors
-/// [`Error::DbUnavailable`], as it is.
+/// [`Error::DbUnavailable`], unchanged.
 pub(super) fn count(report: &mut Report, id: SessionId, status: Status, fate: Result<Fate>) -> Result<()> {
     match fate {
         Err(error @ Error::DbUnavailable(_)) => return Err(error),
         Err(error) => {
             let error = error.explained();
-            warn!(session.id = %id, status = state::name(status), error, "a pass leaves a session to the next one");
+            warn!(session.id = %id, status = state::name(status), error, "a session failed; the next run tries again");
             report.found += 1;
             report.failed += 1;
             report.name(id.to_string(), &error);
@@ -119,14 +119,14 @@ pub(super) fn count(report: &mut Report, id: SessionId, status: Status, fate: Re
     Ok(())
 }
 
-/// How often in a row the store has failed at the sessions of each bucket.
+/// How many times in a row the store has failed for the sessions of each bucket.
 struct Buckets {
     failures: Mutex<HashMap<String, usize>>,
     most: usize,
 }
 
 impl Buckets {
-    /// More than are asked about at once: they may all have waited for the same answer.
+    /// `at_least` is more than the sessions processed at once, because these may all have waited for the same answer.
     fn new(at_least: usize) -> Self {
         Self { failures: Mutex::default(), most: at_least.max(FAILURES_MAX) }
     }
@@ -139,11 +139,11 @@ impl Buckets {
         self.failures().get(bucket).is_some_and(|failures| *failures >= self.most)
     }
 
-    /// `true` where the bucket is given up by this one.
+    /// Counts one outcome; `true` if it makes the run give the bucket up.
     fn note(&self, bucket: &str, fate: &Result<Fate>) -> bool {
         let mut all = self.failures();
         match fate {
-            // The store does answer for this one, and may well for the others.
+            // The store does answer for this session, and may answer for the others.
             Err(Error::Storage(error)) if error.kind == Kind::Unclear => {
                 all.remove(bucket);
                 false
@@ -161,7 +161,7 @@ impl Buckets {
     }
 }
 
-/// The reports of several queues together, and what there is to say of each.
+/// Adds up the reports of several queues; `details` has the counts of each.
 pub(super) fn sum(mut details: Value, reports: &[&Report]) -> Report {
     let causes: BTreeMap<_, _> = reports.iter().flat_map(|report| &report.causes).take(CAUSES_MAX).collect();
     if !causes.is_empty() {
@@ -174,17 +174,17 @@ pub(super) fn sum(mut details: Value, reports: &[&Report]) -> Report {
     total
 }
 
-/// How many were dealt with; in a dry run, how many would be.
+/// Returns how many sessions were dealt with; in a dry run, how many would be.
 pub(super) fn dealt_with(report: &Report) -> u64 {
     report.found - report.failed - report.skipped
 }
 
-/// The longest that a request of ours can be at one call to the store.
+/// Returns the longest time that one of our calls to the store can take.
 pub(super) fn longest_call(engine: &Engine) -> TimeDelta {
     seconds(engine.settings.storage.longest_call_secs())
 }
 
-/// Younger than this, a request may still be at what was wanted, and the store may be behind with telling of it.
+/// Returns the age up to which a request may still be working on an intent, and the store may not show the result yet.
 pub(super) fn grace(engine: &Engine) -> TimeDelta {
     GRACE.max(longest_call(engine))
 }
@@ -193,7 +193,7 @@ pub(super) fn grace(engine: &Engine) -> TimeDelta {
 mod tests {
     use super::*;
 
-    /// A worker spawns the passes: this compiles as long as it can.
+    /// Workers spawn the passes: this compiles only while the passes are `Send`.
     #[allow(dead_code)]
     fn passes_can_be_spawned(engine: &Engine, run: &Run) {
         fn spawnable(_: impl Send) {}

@@ -1,4 +1,4 @@
-//! The one statement that changes a session's state.
+//! The only place that changes a session's state: one guarded UPDATE, for one session or for many.
 
 use std::collections::HashMap;
 
@@ -23,29 +23,29 @@ use crate::{event, tenant};
 
 type Session = upload_session::Model;
 
-/// A change of state that somebody wants.
+/// A requested change of state.
 #[derive(Clone, Debug)]
 pub struct Change<'a> {
     pub event: Event,
     pub actor: &'a Actor,
-    /// Why, for [`Event::Fail`].
+    /// The reason, for [`Event::Fail`].
     pub reason: Option<FailureReason>,
-    /// The store's id, for [`Event::Open`] of a multipart session.
+    /// The store's upload id, for [`Event::Open`] of a multipart session.
     pub upload_id: Option<&'a str>,
-    /// What must still be true of the session's times.
+    /// A condition on the session's times that must still hold.
     pub guard: Option<Guard>,
-    /// For the event's row: a JSON object.
+    /// Details for the event's row: a JSON object.
     pub details: Value,
 }
 
-/// A fact about time that a change rests on: a client that came back in the last moment must not be cut off.
+/// A condition on times that a change depends on, so that a client that came back at the last moment is not cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
-    /// Nobody has touched it since.
+    /// The session's last activity was before this time.
     IdleSince(DateTime<Utc>),
-    /// Its `expires_at` is not after this.
+    /// The session's `expires_at` is not after this time.
     ExpiredBy(DateTime<Utc>),
-    /// It is INITIATING, and nobody has wanted it opened since.
+    /// The session is INITIATING, and the last attempt to open it was before this time.
     StuckSince(DateTime<Utc>),
 }
 
@@ -75,7 +75,7 @@ impl<'a> Change<'a> {
         Self { upload_id, details, ..Self::of(Event::Open, actor) }
     }
 
-    /// `etag`: the object's, as the store gave it; `verified`: the store has compared the bytes with the checksum.
+    /// `etag`: the object's ETag as reported by the store. `verified`: the store has compared the bytes with the checksum.
     pub fn complete(actor: &'a Actor, etag: &str, verified: bool) -> Self {
         let details = json!({ "etag": etag, "checksum_verified": verified });
         Self { details, ..Self::of(Event::Complete, actor) }
@@ -89,7 +89,7 @@ impl<'a> Change<'a> {
         Self { reason: Some(reason), ..Self::of(Event::Fail, actor) }
     }
 
-    /// A failure that somebody has ordered, and why in their words.
+    /// A failure that a caller ordered; `note` is the reason in their words.
     pub fn fail_by_hand(actor: &'a Actor, note: &str) -> Self {
         Self { details: json!({ "note": note }), ..Self::fail(actor, FailureReason::Operator) }
     }
@@ -103,19 +103,19 @@ impl<'a> Change<'a> {
     }
 }
 
-/// What became of a change; each answer carries the row as it is now.
+/// The outcome of a change. Each variant has the session's current row.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     Moved(Session),
-    /// Somebody had done it before: the idempotent answer.
+    /// The change was made before: the idempotent answer.
     Already(Session),
     Refused(Session),
-    /// The state allows it, but the change's [`Guard`] does not hold any more.
+    /// The state allows the change, but its [`Guard`] no longer holds.
     GuardFailed(Session),
 }
 
 impl Outcome {
-    /// The row, whatever became of the change.
+    /// Returns the session's row, for any outcome.
     pub fn session(self) -> Session {
         match self {
             Self::Moved(session) | Self::Already(session) | Self::Refused(session) | Self::GuardFailed(session) => {
@@ -125,15 +125,14 @@ impl Outcome {
     }
 }
 
-/// Changes the state of one session, with its event row and whatever rows `also` writes, in one transaction.
+/// Changes the state of one session, and writes its event row and the rows of `also`, in one transaction.
 ///
-/// `seen` is the session as the caller last read it. The UPDATE repeats in its WHERE every fact that the decision rests
-/// on, so of two callers at once the database picks the winner, and the other is told what it found. `also` runs for the
-/// winner only.
+/// `seen` is the session as the caller last read it. The UPDATE repeats in its WHERE clause every fact that the decision
+/// depends on. So the database picks the winner of two concurrent callers, and the other gets the outcome for the current
+/// row. `also` runs only for the winner.
 ///
 /// # Errors
-/// [`Error::NotFound`] where the session's row is gone, and whatever `also` or the database answers; then nothing has
-/// changed.
+/// [`Error::NotFound`] if the session's row is gone, and the errors of `also` and the database. Then nothing has changed.
 pub async fn transition(
     engine: &Engine,
     seen: &Session,
@@ -151,8 +150,8 @@ pub async fn transition(
     Ok(outcome)
 }
 
-/// The same of a change that does not end the session, where nothing else is to be written. PostgreSQL is asked by one
-/// statement, which is a transaction by itself: each further one would be a round trip.
+/// Like [`transition`], for a change without further rows to write. On PostgreSQL, a change that does not end the session is
+/// one statement, which is a transaction by itself: each further statement would be a round trip.
 ///
 /// # Errors
 /// As [`transition`].
@@ -178,11 +177,11 @@ pub(super) async fn transition_alone(engine: &Engine, seen: &Session, change: Ch
             return Ok(Outcome::Moved(Session::from_query_result(&row, "").map_err(db_error)?));
         }
     }
-    // Somebody was quicker, or what the caller has read is old.
+    // The database is SQLite, the change ends the session, or `seen` is stale.
     transition(engine, seen, change, async |_, _| Ok(())).await
 }
 
-/// [`transition`] inside a transaction that has more to do.
+/// Does the work of [`transition`] inside a larger transaction.
 pub(super) async fn step(engine: &Engine, tx: &Tx, seen: &Session, change: &Change<'_>) -> Result<Outcome> {
     let now = engine.clock.now();
     let mut seen = seen.clone();
@@ -190,7 +189,7 @@ pub(super) async fn step(engine: &Engine, tx: &Tx, seen: &Session, change: &Chan
     loop {
         let to = match judge(seen.status, change.event) {
             Verdict::Move(to) if change.guard.is_none_or(|guard| guard.holds(&seen)) => to,
-            // What the caller has read may be old.
+            // `seen` may be stale.
             _ if !is_fresh => {
                 seen = rows::find(tx.conn(), seen.tenant_id, seen.id).await?.ok_or(Error::NotFound)?;
                 is_fresh = true;
@@ -210,14 +209,14 @@ pub(super) async fn step(engine: &Engine, tx: &Tx, seen: &Session, change: &Chan
             }
             return Ok(Outcome::Moved(session));
         }
-        // Somebody was quicker: with a change of state, which only ever goes forward, with an event, or with a touch.
+        // Another caller was first: with a change of state (states only move forward), an event, or a heartbeat.
         seen = rows::find(tx.conn(), seen.tenant_id, seen.id).await?.ok_or(Error::NotFound)?;
         is_fresh = true;
     }
 }
 
-/// The change to COMPLETED of many sessions of one tenant that are named once each, by the same guarded UPDATE for all of
-/// them; answers those that moved, as they are then. What became of the others, [`transition`] tells of each.
+/// Completes many sessions of one tenant by one guarded UPDATE. Each session must be named once. Returns the new rows of
+/// those that moved; [`transition`] tells the outcome of each of the others.
 pub(super) async fn complete_all(
     engine: &Engine,
     tx: &Tx,
@@ -258,7 +257,7 @@ pub(super) async fn complete_all(
     Ok(sessions)
 }
 
-/// What a session's asset is to be called, which another call may have said since the session was read.
+/// The title and metadata for a session's asset, which another call may have changed since the session was read.
 #[derive(Debug, FromQueryResult)]
 struct Intent {
     id: SessionId,
@@ -266,7 +265,7 @@ struct Intent {
     completing_metadata: Option<Value>,
 }
 
-/// [`guarded_update`] of many, for [`Event::Complete`].
+/// Runs [`guarded_update`] for many sessions at once, for [`Event::Complete`].
 async fn guarded_update_of_all(
     tx: &Tx,
     tenant: TenantId,
@@ -292,7 +291,7 @@ async fn guarded_update_of_all(
     Ok(moved.into_iter().map(|intent| (intent.id, intent)).collect())
 }
 
-/// What is recorded of a change of state.
+/// Builds the event that records a change of state.
 pub(super) fn entry<'a>(from: Status, change: &Change<'a>, to: Status, now: DateTime<Utc>) -> Entry<'a> {
     Entry {
         event: change.event.name(),
@@ -306,7 +305,7 @@ pub(super) fn entry<'a>(from: Status, change: &Change<'a>, to: Status, now: Date
     }
 }
 
-/// The UPDATE that [`transition`] makes of a session as it was seen, for a look at its plan.
+/// Returns the UPDATE that [`transition`] runs for `seen`, so that its query plan can be inspected.
 pub fn statement(engine: &Engine, seen: &Session, change: &Change<'_>) -> UpdateMany<upload_session::Entity> {
     let now = engine.clock.now();
     let entry = entry(seen.status, change, change.event.row().to, now);

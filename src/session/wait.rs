@@ -14,13 +14,13 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::event::{Interest, listen};
 
-/// Looks again at least so often: the hub is told of a change a moment after it, but a word may be missed.
+/// The poll interval. The hub announces a change a moment after it, but an announcement may be missed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What somebody waits for.
+/// What a caller waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
-    /// Nothing can happen to the session any more.
+    /// The session is in a final state.
     Terminal,
     /// The asset is READY or FAILED, or there will never be one.
     Ready,
@@ -30,23 +30,23 @@ pub enum Goal {
 #[derive(Clone, Debug)]
 pub struct Waited {
     pub session: Session,
-    /// Of a COMPLETED session, for a caller who may see assets.
+    /// The asset of a COMPLETED session, only for a caller who may view assets.
     pub asset: Option<Asset>,
-    /// Whether it is as was waited for; otherwise the time was over first, or the server stops.
+    /// Whether the goal was reached; otherwise the timeout passed first, or the server is stopping.
     pub satisfied: bool,
 }
 
-/// Waits until the session is so, at most `timeout`, and answers it as it then stands.
+/// Waits until the session reaches `goal`, for at most `timeout`, and returns its current state.
 ///
 /// # Errors
-/// [`crate::error::Error::NotFound`] where the caller does not see it; [`crate::error::Error::TooManyReaders`] where this
-/// process has `feed.waits_max` long polls already, or the caller's tenant or the caller has its share of them.
+/// [`crate::error::Error::NotFound`] if the caller may not see the session. [`crate::error::Error::TooManyReaders`] if this
+/// process already has `feed.waits_max` long polls, or the caller or the caller's tenant already has its share of them.
 #[instrument(name = "session.wait", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn wait(engine: &Engine, caller: &Caller, id: SessionId, goal: Goal, timeout: Duration) -> Result<Waited> {
     let deadline = Instant::now() + timeout;
     let interest = Interest { caller: caller.clone(), batch_reference: None, session: Some(id) };
     let mut changes = listen(engine, interest)?;
-    // Not any more where it was cut off, which one session's events hardly can be: then there is only the clock.
+    // `false` once the hub has cut this reader off, which is unlikely for one session's events. Then only polling is left.
     let mut hears = true;
     loop {
         let waited = look(engine, caller, id, goal).await?;
@@ -54,7 +54,7 @@ pub async fn wait(engine: &Engine, caller: &Caller, id: SessionId, goal: Goal, t
             return Ok(waited);
         }
         tokio::select! {
-            // In this order: a hub that is closed has cut everybody off, too.
+            // In this order, because a closed hub has cut all readers off, too.
             biased;
             () = engine.hub.closed() => return Ok(waited),
             heard = changes.hears(), if hears => hears = heard,

@@ -2,11 +2,11 @@ use serde::Deserialize;
 
 use super::{Complaints, Secret};
 
-/// The key to the record of what happened.
+/// The key of the recorded history.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Audit {
-    /// Ties events together and signs receipts. With another key, what was recorded before cannot be verified.
+    /// Chains events and signs receipts. With another key, earlier records cannot be verified.
     pub key: Option<Secret>,
 }
 

@@ -5,11 +5,11 @@ use serde::Deserialize;
 
 use super::{Complaints, Secret};
 
-/// The longest name of a claim, with those that it is inside of.
+/// Maximum bytes of a claim's name, including the names of the claims around it.
 const PLACE_BYTES_MAX: usize = 256;
 
-/// Where a token says what this server asks of it: the name of a claim, or names with dots between them for a claim inside
-/// of others. A claim of the very name goes before, so that names with dots of their own can be set as they are.
+/// Where a token holds the values that this server reads: the name of a claim, or names joined by dots for a nested claim. A
+/// claim with exactly this name takes precedence, so that names that contain dots can be set as they are.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claims {
@@ -23,7 +23,7 @@ pub struct Claims {
     pub permissions: String,
 }
 
-/// Which tokens are believed. Several kinds of key may be set; a token is checked with those of its own algorithm.
+/// Which tokens are accepted. Several kinds of key may be set; a token is checked with the keys for its algorithm.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Auth {
@@ -33,15 +33,15 @@ pub struct Auth {
     pub public_key_file: Option<PathBuf>,
     /// Where an identity provider publishes its keys (RFC 7517).
     pub jwks_url: Option<String>,
-    /// `iss` must be this, where set.
+    /// If set, `iss` must be this.
     pub issuer: Option<String>,
-    /// `aud` must hold this, where set.
+    /// If set, `aud` must contain this.
     pub audience: Option<String>,
-    /// Tolerance for clocks that disagree, applied to `exp` and `nbf`.
+    /// Tolerance for clock differences, applied to `exp` and `nbf`.
     pub leeway_secs: u64,
-    /// Fetched keys are fetched again after this long.
+    /// The keys are fetched again after this time.
     pub jwks_cache_secs: u64,
-    /// Never fetched more often than this, whatever key ids tokens name.
+    /// Minimum time between two fetches, whatever key ids tokens name.
     pub jwks_min_refetch_secs: u64,
     pub claims: Claims,
 }
@@ -84,7 +84,7 @@ impl Claims {
             let fits = (1..=PLACE_BYTES_MAX).contains(&place.len()) && !place.chars().any(char::is_control);
             complaints.unless(fits, || {
                 format!(
-                    "auth.claims.{key} is not the name of a claim: 1 to {PLACE_BYTES_MAX} bytes, no control characters"
+                    "auth.claims.{key} must be the name of a claim: 1 to {PLACE_BYTES_MAX} bytes, no control characters"
                 )
             });
         }

@@ -8,9 +8,9 @@ use super::Complaints;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
-    /// Origins as browsers send them; none where empty, any where one is `*`.
+    /// Origins as browsers send them. An empty list allows none, an entry `*` allows any.
     pub allowed_origins: Vec<String>,
-    /// Headers that they may send beside those that the API takes; any where one is `*`.
+    /// Headers that these pages may send in addition to those of the API. An entry `*` allows any.
     pub allowed_headers: Vec<String>,
 }
 

@@ -2,11 +2,11 @@ use serde::Deserialize;
 
 use super::Complaints;
 
-/// How assets are handed out.
+/// Downloads of assets.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Downloads {
-    /// The longest life that a caller may ask for a download URL, and the one that it gets by default.
+    /// The longest lifetime that a caller may request for a download URL, and the default.
     pub url_ttl_max_secs: u64,
 }
 

@@ -4,11 +4,11 @@ use serde::Deserialize;
 
 use super::{Complaints, Secret};
 
-/// Characters, as `data_dir` asks them of the same two in files.
+/// In characters. `data_dir` requires the same of both values in files.
 const ACCESS_KEY_ID_MIN: usize = 16;
 const SECRET_ACCESS_KEY_MIN: usize = 32;
 
-/// What the server keeps by itself where no outside database or store is set.
+/// What the server keeps itself if no external database or store is set.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Embedded {
@@ -16,19 +16,19 @@ pub struct Embedded {
     pub data_dir: PathBuf,
     /// Where the store listens.
     pub host: String,
-    /// 0 takes a free one.
+    /// 0 selects a free port.
     pub port: u16,
-    /// Where browsers reach the store, if that is elsewhere; presigned URLs name it.
+    /// The URL at which browsers reach the store, if it is different; presigned URLs use it.
     pub public_url: Option<String>,
-    /// Connections to the store at a time; the server's own calls have places apart.
+    /// Maximum number of connections to the store at a time. The server's own calls do not count.
     pub max_connections: usize,
-    /// Of these, for one IPv4 address or one IPv6 network of 64 bits.
+    /// Of these, the maximum for one IPv4 address or one IPv6 network of 64 bits.
     pub max_connections_per_address: usize,
-    /// Least rate of a body, sent or taken; 0 for any.
+    /// Minimum rate of a body that a client sends or receives; 0 allows any.
     pub min_bytes_per_second: u32,
     pub bucket: String,
-    /// Made at the first start and kept in `data_dir` where not set. At least 16 characters, and 32 of the secret: whoever
-    /// guesses both signs for the whole store.
+    /// If not set, created at the first start and kept in `data_dir`. At least 16 characters, the secret at least 32: anyone
+    /// who guesses both can sign requests for the whole store.
     pub access_key_id: Option<String>,
     pub secret_access_key: Option<Secret>,
 }
@@ -43,7 +43,7 @@ impl Embedded {
                 self.max_connections_per_address, self.max_connections
             )
         });
-        // A semaphore's limit, and far more than a machine has ports.
+        // Within the limit of a semaphore, and far more than a machine has ports.
         complaints.unless(self.max_connections <= 1_000_000, || {
             format!("embedded.max_connections ({}) is more than 1000000", self.max_connections)
         });

@@ -2,7 +2,7 @@ use std::fmt;
 
 use url::Url;
 
-/// Why the settings cannot be used: everything that is wrong, a line each. Names keys, never a secret's value.
+/// Why the settings cannot be used: every problem, one on each line. Names keys, never the value of a secret.
 #[derive(Debug)]
 pub struct Error {
     complaints: Vec<String>,
@@ -22,7 +22,7 @@ impl From<String> for Error {
     }
 }
 
-/// What is wrong so far. A server that is set up wrongly in three places should not need four starts to say so.
+/// Collects the problems, so that one start reports all of them.
 #[derive(Default)]
 pub(super) struct Complaints(Vec<String>);
 
@@ -38,7 +38,7 @@ impl Complaints {
     }
 
     pub fn at_least_one(&mut self, key: &str, value: u64) {
-        self.unless(value >= 1, || format!("{key} is 0; at least 1 is needed"));
+        self.unless(value >= 1, || format!("{key} is 0; it must be at least 1"));
     }
 
     pub fn http_url(&mut self, key: &str, value: Option<&str>) {
@@ -48,7 +48,7 @@ impl Complaints {
         self.unless(value.is_none_or(fits), || format!("{key} is not a URL that starts with http:// or https://"));
     }
 
-    /// Two keys of which one is of no use without the other.
+    /// Two keys that must be set together.
     pub fn pair(&mut self, a: (&str, bool), b: (&str, bool)) {
         match (a, b) {
             ((set, true), (missing, false)) | ((missing, false), (set, true)) => {
@@ -59,7 +59,7 @@ impl Complaints {
     }
 
     /// # Errors
-    /// What was added, if anything was.
+    /// The collected problems, if there are any.
     pub fn finish(self) -> Result<(), Error> {
         if self.0.is_empty() { Ok(()) } else { Err(Error { complaints: self.0 }) }
     }

@@ -2,21 +2,21 @@ use serde::Deserialize;
 
 use super::Complaints;
 
-/// How work in the background is done.
+/// How background jobs are run.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Jobs {
-    /// Whether this process does such work; others on the same database may.
+    /// Whether this process runs jobs. Other processes on the same database have their own setting.
     pub enabled: bool,
-    /// Jobs of one kind that this process works on at a time.
+    /// Maximum number of jobs of one kind that this process runs at a time.
     pub concurrency: usize,
-    /// A worker that has not been heard of for this long has lost its job to another.
+    /// A worker that sends no heartbeat for this long loses its job to another.
     pub lease_secs: u64,
-    /// Between two looks for work that nobody has announced.
+    /// Interval between two polls for jobs that this process was not notified of.
     pub poll_millis: u64,
-    /// A job that failed so often is dead.
+    /// A job that failed this many times is dead.
     pub max_attempts: u32,
-    /// The pause after the first failure; it doubles with each further one.
+    /// The longest pause after the first failure. It doubles with each further failure, up to `backoff_max_secs`.
     pub backoff_secs: u64,
     pub backoff_max_secs: u64,
 }

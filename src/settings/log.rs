@@ -25,7 +25,7 @@ pub enum LogFormat {
 
 impl Log {
     pub(super) fn check(&self, complaints: &mut Complaints) {
-        // EnvFilter takes a word that is no level for the name of a module, and then logs next to nothing.
+        // EnvFilter reads a word that is not a level as the name of a module, and then logs almost nothing.
         let bare = |word: &&str| !word.contains(['=', '[', ':']) && word.parse::<LevelFilter>().is_err();
         if let Some(word) = self.level.split(',').map(str::trim).find(bare) {
             complaints.add(format!(

@@ -1,7 +1,7 @@
-//! What can be set, read and checked once at the start. One struct for each area, with units in the names.
+//! The settings, read and checked once at the start. One struct for each area, with units in the names.
 //!
 //! `config/default.toml` says what each key means and is itself the first source. The one file named by `--config` or
-//! `QUAYMASTER_CONFIG` comes over it, and the environment over both (`sources.rs`).
+//! `QUAYMASTER_CONFIG` overrides it, and the environment overrides both (`sources.rs`).
 
 mod audit;
 mod auth;
@@ -66,14 +66,14 @@ pub struct Settings {
     pub lifecycle: Lifecycle,
     pub schedule: Schedule,
     pub jobs: Jobs,
-    /// All of it may be left out.
+    /// The whole section may be left out.
     #[serde(default)]
     pub audit: Audit,
     pub feed: Feed,
     pub downloads: Downloads,
-    /// By name; `default` is always there. A profile has what `default` has where it says nothing else.
+    /// By name; `default` always exists. A profile inherits from `default` what it leaves out.
     pub uploads: BTreeMap<String, UploadProfile>,
-    /// What is allowed but probably not meant; for the log, once there is one.
+    /// Settings that are allowed but probably not intended; logged once logging is set up.
     #[serde(skip)]
     pub warnings: Vec<String>,
 }
@@ -82,8 +82,8 @@ impl Settings {
     /// Reads the defaults, the file (or the one that `QUAYMASTER_CONFIG` names) and this process's environment.
     ///
     /// # Errors
-    /// A file that cannot be read, a key that nobody knows, a value of the wrong type, values that contradict one
-    /// another: as many of them as could be found, each with its key.
+    /// A file that cannot be read, an unknown key, a value of the wrong type, or values that contradict each other. Reports
+    /// as many problems as could be found, each with its key.
     pub fn load(config_file: Option<&Path>) -> Result<Self, Error> {
         let environment = sources::process_environment()?;
         let named = || {
@@ -101,7 +101,7 @@ impl Settings {
         Self::parse(text.as_deref(), environment)
     }
 
-    /// The same from texts alone.
+    /// Like [`Settings::load`], but from the given texts.
     ///
     /// # Errors
     /// As [`Settings::load`].
@@ -117,7 +117,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The limits of uploads that name no profile.
+    /// Returns the limits of uploads that name no profile.
     pub fn default_profile(&self) -> &UploadProfile {
         self.uploads.get("default").expect("config/default.toml has it, and no source can take a key away")
     }
@@ -142,8 +142,8 @@ impl Settings {
         for (name, profile) in &self.uploads {
             profile.check(name, &self.sessions, &self.storage, &mut complaints);
         }
-        // The embedded deployment makes a secret of its own. With an outside database there may be several replicas,
-        // and each would make another one.
+        // The embedded deployment creates its own secret. With an external database there may be several replicas, and each
+        // would create a different one.
         complaints.unless(self.database.url.is_none() || self.auth.has_key(), || {
             "database.url (DATABASE_URL) is set without a key for tokens: set auth.jwt_secret (JWT_SECRET), \
              auth.public_key_file or auth.jwks_url"
@@ -156,13 +156,13 @@ impl Settings {
         });
         let embedded_store = self.storage.bucket.is_none();
         complaints.unless(!embedded_store || self.server.port != self.embedded.port || self.server.port == 0, || {
-            format!("server.port and embedded.port are both {}", self.server.port)
+            format!("server.port and embedded.port are both {}; they must be different", self.server.port)
         });
         complaints.finish()
     }
 
     fn warn(&mut self) {
-        // Whoever listens for other machines means them to upload.
+        // A server that listens for other machines is meant to take their uploads.
         let everywhere = |host: &str| host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
         let here =
             |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
@@ -170,20 +170,20 @@ impl Settings {
         let only_here = everywhere(&embedded.host) || (everywhere(&self.server.host) && here(&embedded.host));
         if self.storage.bucket.is_none() && embedded.public_url.is_none() && only_here {
             self.warnings.push(format!(
-                "embedded.host is {} without embedded.public_url: the URLs for uploads and downloads name this machine as \
-                 itself, and work on no other; set embedded.public_url to the store's address as browsers see it",
+                "embedded.host is {} without embedded.public_url: the URLs for uploads and downloads work only on this \
+                 machine; set embedded.public_url to the store's address as browsers see it",
                 embedded.host
             ));
         }
         if self.auth.jwks_url.is_some() && self.auth.audience.is_none() {
             self.warnings.push(
-                "auth.jwks_url is set without auth.audience: a token that the identity provider made for any other \
-                 service is believed here too"
+                "auth.jwks_url is set without auth.audience: tokens that the identity provider issues for other \
+                 services are accepted too"
                     .into(),
             );
         }
         if self.auth.jwks_url.as_deref().is_some_and(|url| url.starts_with("http:")) {
-            self.warnings.push("auth.jwks_url is not https: whoever sits between can put in keys of their own".into());
+            self.warnings.push("auth.jwks_url is not https: anyone on the network path can replace the keys".into());
         }
     }
 }

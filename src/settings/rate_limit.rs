@@ -2,13 +2,13 @@ use serde::Deserialize;
 
 use super::Complaints;
 
-/// How often each user may ask one process.
+/// How many requests each user may send to one process.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimit {
-    /// 0 is as often as they like.
+    /// 0 is unlimited.
     pub requests_per_second: u32,
-    /// Requests at once, before that rate holds.
+    /// Requests that a user may send at once before the rate applies.
     pub burst: u32,
 }
 

@@ -15,7 +15,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The cron string of a pass; `None` is never.
+    /// Returns the cron string of a pass; `None` if it is `never`.
     pub fn of(&self, pass: Pass) -> Option<&str> {
         let cron = match pass {
             Pass::DetectAbandoned => &self.detect_abandoned,

@@ -10,9 +10,9 @@ use super::Complaints;
 #[serde(deny_unknown_fields)]
 pub struct Server {
     pub host: String,
-    /// 0 takes a free one.
+    /// 0 selects a free port.
     pub port: u16,
-    /// 0 is one for each core.
+    /// 0 starts one for each core.
     pub workers: usize,
     /// How long a shutdown waits for requests that are being answered.
     pub shutdown_grace_secs: u64,
@@ -20,29 +20,29 @@ pub struct Server {
     pub head_timeout_secs: u64,
     /// The largest line and headers of a request, in bytes.
     pub head_max_bytes: usize,
-    /// Connections of one address, other than a trusted proxy's, that have not sent a whole head yet.
+    /// Maximum number of connections of one address, other than a trusted proxy's, that have not sent a whole request head
+    /// yet.
     pub silent_connections_per_address_max: usize,
-    /// And this long for the whole of its body.
+    /// A client has this long to send the whole request body.
     pub body_timeout_secs: u64,
-    /// A client may leave what it is sent unacknowledged, or its receive window shut, for this long.
+    /// A client may leave sent data unacknowledged, or keep its receive window closed, for this long.
     pub write_timeout_secs: u64,
-    /// A connection on which nothing is asked is kept open for this long.
+    /// An idle connection is kept open for this long.
     pub keep_alive_secs: u64,
-    /// Open connections for each worker; more wait in the listen queue.
+    /// Maximum number of open connections for each worker; more wait in the listen queue.
     pub max_connections: usize,
-    /// Large bodies of requests that are being read or understood may have so many bytes: those of all, and those of one
-    /// tenant.
+    /// Maximum bytes of large request bodies that are being read or parsed: in total, and of one tenant.
     pub bodies_max_bytes: usize,
     pub bodies_per_tenant_max_bytes: usize,
-    /// And large answers that clients have not taken yet.
+    /// The same for large answers that clients have not taken yet.
     pub answers_max_bytes: usize,
     pub answers_per_tenant_max_bytes: usize,
-    /// Addresses and networks whose `X-Forwarded-For` is believed.
+    /// Addresses and networks whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<String>,
 }
 
 impl Server {
-    /// Worker threads to start.
+    /// Returns the number of worker threads to start.
     pub fn worker_threads(&self) -> usize {
         match self.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -50,7 +50,7 @@ impl Server {
         }
     }
 
-    /// `trusted_proxies`, parsed; a bare address is a network of one.
+    /// Parses `trusted_proxies`; a bare address is a network of one address.
     ///
     /// # Errors
     /// The entry that is neither an address nor a network in CIDR form.
@@ -69,14 +69,14 @@ impl Server {
         complaints.at_least_one("server.head_timeout_secs", self.head_timeout_secs);
         complaints.at_least_one("server.body_timeout_secs", self.body_timeout_secs);
         complaints.unless((1..=86_400).contains(&self.write_timeout_secs), || {
-            format!("server.write_timeout_secs ({}) is not 1 to 86400, one day", self.write_timeout_secs)
+            format!("server.write_timeout_secs ({}) must be 1 to 86400 (one day)", self.write_timeout_secs)
         });
         complaints.unless((1..=86_400).contains(&self.keep_alive_secs), || {
-            format!("server.keep_alive_secs ({}) is not 1 to 86400, one day", self.keep_alive_secs)
+            format!("server.keep_alive_secs ({}) must be 1 to 86400 (one day)", self.keep_alive_secs)
         });
         complaints.at_least_one("server.max_connections", self.max_connections as u64);
         complaints.unless((1 << 10..=1 << 17).contains(&self.head_max_bytes), || {
-            format!("server.head_max_bytes ({}) is not 1024 to 131072, 128 KiB", self.head_max_bytes)
+            format!("server.head_max_bytes ({}) must be 1024 to 131072 (128 KiB)", self.head_max_bytes)
         });
         complaints
             .at_least_one("server.silent_connections_per_address_max", self.silent_connections_per_address_max as u64);
@@ -85,11 +85,12 @@ impl Server {
             ("answers", self.answers_max_bytes, self.answers_per_tenant_max_bytes),
         ] {
             complaints.unless((1 << 20..=1 << 40).contains(&all), || {
-                format!("server.{what}_max_bytes ({all}) is not 1048576 to 1099511627776, 1 MiB to 1 TiB")
+                format!("server.{what}_max_bytes ({all}) must be 1048576 to 1099511627776 (1 MiB to 1 TiB)")
             });
             complaints.unless((1 << 20..=all).contains(&share), || {
                 format!(
-                    "server.{what}_per_tenant_max_bytes ({share}) is not 1048576, 1 MiB, to server.{what}_max_bytes ({all})"
+                    "server.{what}_per_tenant_max_bytes ({share}) must be 1048576 (1 MiB) to server.{what}_max_bytes \
+                     ({all})"
                 )
             });
         }

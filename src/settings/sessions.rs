@@ -3,15 +3,15 @@ use serde::Deserialize;
 use super::Complaints;
 use super::lifecycle::SECS_MAX;
 
-/// How upload sessions live.
+/// Lifetime and activity of upload sessions.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sessions {
     /// A session expires this long after its last activity.
     pub expires_after_secs: u64,
-    /// And at the latest this long after it was opened.
+    /// A session expires at the latest this long after it was opened.
     pub max_lifetime_secs: u64,
-    /// Files of one batch that are opened at the same time.
+    /// Maximum number of files of one batch that are opened at the same time.
     pub batch_concurrency: usize,
     /// Activity is written at most this often for each session.
     pub activity_write_secs: u64,
@@ -32,7 +32,7 @@ impl Sessions {
         });
         complaints.unless(self.activity_write_secs < self.expires_after_secs, || {
             format!(
-                "sessions.activity_write_secs ({}) is not less than sessions.expires_after_secs ({})",
+                "sessions.activity_write_secs ({}) must be less than sessions.expires_after_secs ({})",
                 self.activity_write_secs, self.expires_after_secs
             )
         });

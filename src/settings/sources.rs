@@ -1,7 +1,7 @@
 //! Where settings come from, which source wins, and what each value is called there.
 //!
-//! The layering is done here rather than by a crate for it: those turn `true` into 1 and 8080.5 into 8081 on the way,
-//! and quote the value, be it a password, when it does not fit.
+//! The layering is done here and not by a crate: such crates turn `true` into 1 and 8080.5 into 8081, and quote a value that
+//! does not fit, even if it is a password.
 
 use std::collections::{BTreeMap, HashMap};
 use std::env;
@@ -15,7 +15,7 @@ pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 const PREFIX: &str = "QUAYMASTER_";
 
-/// Names that people already have. `QUAYMASTER_SECTION__KEY` wins over them.
+/// Well-known names. `QUAYMASTER_SECTION__KEY` takes precedence over them.
 const FAMILIAR: &[(&str, &str)] = &[
     ("PORT", "server.port"),
     ("LOG_LEVEL", "log.level"),
@@ -32,8 +32,8 @@ const FAMILIAR: &[(&str, &str)] = &[
 /// `QUAYMASTER_…` names that other commands and the tests read.
 const NOT_SETTINGS: &[&str] = &["QUAYMASTER_CONFIG", "QUAYMASTER_SERVER", "QUAYMASTER_TOKEN"];
 
-/// Each store's own names. One family is read, never a mix: a session token of one account and a key of another make
-/// signatures that nobody accepts.
+/// Each store's own names. One family is read, never a mix: a session token of one account and a key of another make invalid
+/// signatures.
 const AWS: &[(&str, &str)] = &[
     ("AWS_BUCKET", "storage.bucket"),
     ("AWS_REGION", "storage.region"),
@@ -47,7 +47,7 @@ const R2: &[(&str, &str)] = &[
     ("R2_ACCESS_KEY_ID", "storage.access_key_id"),
     ("R2_SECRET_ACCESS_KEY", "storage.secret_access_key"),
 ];
-/// Makes R2's endpoint.
+/// R2's endpoint is made from this account id.
 const R2_ACCOUNT: &str = "R2_ACCOUNT_ID";
 const MINIO: &[(&str, &str)] = &[
     ("MINIO_BUCKET", "storage.bucket"),
@@ -56,17 +56,17 @@ const MINIO: &[(&str, &str)] = &[
     ("MINIO_SECRET_KEY", "storage.secret_access_key"),
 ];
 
-/// This process's environment. Names that are not Unicode are nobody's here.
+/// Returns this process's environment. Skips names that are not Unicode.
 ///
 /// # Errors
-/// A value that is not Unicode, under a name that could be a setting's.
+/// A value that is not Unicode, if its name could be a setting's.
 pub(super) fn process_environment() -> Result<Vec<(String, String)>, Error> {
     let mut environment = Vec::new();
     for (name, value) in env::vars_os() {
         let Ok(name) = name.into_string() else { continue };
         match value.into_string() {
             Ok(value) => environment.push((name, value)),
-            Err(_) if is_ours(&name) => return Err(format!("{name} is not valid UTF-8").into()),
+            Err(_) if is_ours(&name) => return Err(format!("the value of {name} is not valid UTF-8").into()),
             Err(_) => {}
         }
     }
@@ -77,17 +77,17 @@ fn is_ours(name: &str) -> bool {
     name.starts_with(PREFIX) || names().contains(&name)
 }
 
-/// The names without the prefix that are read.
+/// Returns the names without the prefix that are read.
 pub(super) fn names() -> Vec<&'static str> {
     let families = [FAMILIAR, AWS, R2, MINIO].concat();
     families.into_iter().map(|(name, _)| name).chain([R2_ACCOUNT]).collect()
 }
 
-/// What the sources say together.
+/// The merged sources.
 pub(super) struct Sources {
     defaults: Table,
     merged: Table,
-    /// Who set a key, for the message that refuses its value.
+    /// The source that set each key, for messages about its value.
     origins: BTreeMap<String, String>,
     warnings: Vec<String>,
 }
@@ -119,7 +119,7 @@ impl Sources {
     }
 
     /// # Errors
-    /// The first value that is not what its key needs, without the value.
+    /// Names the first key whose value does not fit, without the value.
     pub fn into_settings<T: DeserializeOwned>(self) -> Result<(T, Vec<String>), Error> {
         match serde_path_to_error::deserialize(Value::Table(self.merged)) {
             Ok(settings) => Ok((settings, self.warnings)),
@@ -132,7 +132,7 @@ impl Sources {
         }
     }
 
-    /// An empty string is the same as leaving the key out: it takes nothing away from an earlier source.
+    /// An empty string is the same as leaving the key out: it does not override an earlier source.
     fn add_table(&mut self, table: Table, origin: &str, complaints: &mut Complaints) {
         let mut leaves = Vec::new();
         flatten("", table, &mut leaves);
@@ -197,7 +197,8 @@ impl Sources {
         }
     }
 
-    /// Text becomes what the default is: a list, a number, true or false. Where it cannot, the check of types says so later.
+    /// Converts the text to the type of the default: a list, a number, true or false. If that fails, the type check reports
+    /// it later.
     fn set_from(&mut self, name: &str, path: &str, environment: &HashMap<String, String>) {
         let Some(text) = environment.get(name) else { return };
         let text = text.trim();
@@ -225,7 +226,7 @@ impl Sources {
         self.origins.insert(path.to_owned(), origin.to_owned());
     }
 
-    /// The default at this path; a profile of any name has the keys of `uploads.default`.
+    /// Returns the default at this path. A profile of any name has the keys of `uploads.default`.
     fn default_of(&self, path: &str) -> Option<&Value> {
         let mut segments = path.split('.').enumerate();
         let (_, first) = segments.next()?;
@@ -249,7 +250,8 @@ impl Sources {
         }
     }
 
-    /// The known key that was probably meant: few letters away, or the same name in another section.
+    /// Returns the known key that was probably meant: one that differs in a few letters, or has the same name in another
+    /// section.
     fn nearest(&self, path: &str) -> Option<String> {
         let mut known = Vec::new();
         flatten("", self.defaults.clone(), &mut known);
@@ -260,7 +262,7 @@ impl Sources {
     }
 }
 
-/// How the environment spells a key.
+/// Returns the environment variable of a key.
 fn variable(path: &str) -> String {
     format!("{PREFIX}{}", path.replace('.', "__").to_uppercase())
 }
@@ -294,7 +296,7 @@ fn flatten(prefix: &str, table: Table, leaves: &mut Vec<(String, Value)>) {
     }
 }
 
-/// What serde expected, in words for somebody who writes a configuration; the rest of its message has the value.
+/// Returns what serde expected, in words for the author of a configuration. The rest of serde's message contains the value.
 fn expectation(message: &str) -> String {
     let expected = message.rsplit_once("expected ").map_or(message, |(_, expected)| expected).trim();
     let words = match expected {

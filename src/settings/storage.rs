@@ -6,32 +6,32 @@ use serde::{Deserialize, Deserializer};
 
 use super::{Complaints, Secret};
 
-/// The outside object store; without a bucket the server runs its own (`embedded`).
+/// The external object store; without a bucket the server runs its own (`embedded`).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Storage {
-    /// Whose S3 it is: presets for what stores do differently.
+    /// The provider of the store. It selects presets for what stores do differently.
     pub provider: Option<Provider>,
     pub bucket: Option<String>,
     pub region: Option<String>,
-    /// Where the server reaches the store.
+    /// The URL at which the server reaches the store.
     pub endpoint: Option<String>,
-    /// Where browsers reach it, if that is elsewhere; presigned URLs name it.
+    /// The URL at which browsers reach the store, if it is different; presigned URLs use it.
     pub public_endpoint: Option<String>,
-    /// Without it, the SDK's own chain of credentials is asked.
+    /// If not set, the SDK's own credential chain is used.
     pub access_key_id: Option<String>,
     pub secret_access_key: Option<Secret>,
     pub session_token: Option<Secret>,
-    /// The bucket in the path rather than in the host name.
+    /// Whether URLs have the bucket in the path instead of the host name.
     #[serde(default, deserialize_with = "number_or_text")]
     pub path_style: Option<bool>,
     pub provision_strategy: ProvisionStrategy,
     pub connect_timeout_secs: u64,
-    /// From the end of a request to the first byte of its answer.
+    /// Limit from the end of a request to the first byte of its answer.
     pub read_timeout_secs: u64,
-    /// For one attempt as a whole.
+    /// Limit for one attempt as a whole.
     pub attempt_timeout_secs: u64,
-    /// Counts the first one.
+    /// Includes the first attempt.
     pub max_attempts: u32,
     /// These five override the provider's preset.
     #[serde(default, deserialize_with = "number_or_text")]
@@ -62,7 +62,7 @@ pub enum Provider {
     Spaces,
     /// Google Cloud Storage through its S3 interface.
     Gcs,
-    /// The one in this process; taken where nothing else is set.
+    /// The store in this process; used if nothing else is set.
     #[serde(skip)]
     Embedded,
 }
@@ -77,7 +77,7 @@ pub enum ProvisionStrategy {
 }
 
 impl Storage {
-    /// The longest that a request can be at one call to the store.
+    /// Returns the longest time that one call to the store can take, with all its attempts.
     pub fn longest_call_secs(&self) -> u64 {
         self.attempt_timeout_secs.saturating_mul(self.max_attempts.into())
     }
@@ -95,14 +95,14 @@ impl Storage {
             )
         });
         complaints.unless(self.max_parts.is_none_or(|parts| (1..=10_000).contains(&parts)), || {
-            "storage.max_parts is not 1 to 10000, as S3 numbers parts".into()
+            "storage.max_parts must be 1 to 10000, as S3 numbers parts".into()
         });
         if let (Some(min), Some(max)) = (self.min_part_bytes, self.max_part_bytes) {
             complaints.unless(min <= max, || {
                 format!("storage.min_part_bytes ({min}) is more than storage.max_part_bytes ({max})")
             });
         }
-        // Keys without a bucket are a developer's own, lying in the environment for other programs: no matter.
+        // Keys without a bucket are ignored: a developer's environment may hold them for other programs.
         if self.bucket.is_some() {
             complaints.pair(
                 ("storage.access_key_id", self.access_key_id.is_some()),
@@ -121,7 +121,7 @@ impl Storage {
     }
 }
 
-/// The environment has text only, and a default that is not set cannot tell what the text stands for.
+/// The environment has only text, and a default that is not set does not tell the type of the text.
 fn number_or_text<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,

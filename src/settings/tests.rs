@@ -312,7 +312,7 @@ fn contradictions_are_refused_with_both_names() {
     assert_eq!(several.unwrap_err().to_string().lines().count(), 3, "all of them at once");
 }
 
-/// A pass that takes such a threshold would end what somebody is doing.
+/// A pass with such a threshold would end uploads that are still in use.
 #[test]
 fn thresholds_that_reach_what_is_alive_are_refused() {
     for key in
@@ -390,7 +390,7 @@ fn the_examples_load() {
     assert!(settings.warnings.is_empty());
 }
 
-/// A deserializer that hands nothing out: it only notes the names of the fields it is asked for.
+/// A deserializer that returns no values. It only records the names of the fields that it is asked for.
 struct FieldNames<'a>(&'a mut Vec<&'static str>);
 
 #[derive(Debug)]

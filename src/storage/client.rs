@@ -42,9 +42,9 @@ use super::presign::{Signer, Site};
 use super::profile::{Limits, PART_NUMBER_MAX, Profile};
 use crate::settings::{self, Provider, Secret};
 
-/// How long [`Storage::ready`] waits: a probe that is slow is a probe that failed.
+/// How long a probe such as [`Storage::ready`] waits: a slow probe counts as failed.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
-/// The first pause before another attempt is at most this long, each further one at most twice the one before.
+/// Upper bound of the pause before the first retry; it doubles with each further one, up to [`BACKOFF_MAX`].
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -59,7 +59,7 @@ pub struct Part {
     pub size: u64,
 }
 
-/// What the store says of an object.
+/// An object as the store reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
     /// In bytes.
@@ -67,16 +67,16 @@ pub struct Object {
     /// Without quotes.
     pub etag: String,
     pub last_modified: DateTime<Utc>,
-    /// Of the whole object, by the store's own word; only from [`Storage::find_with_checksum`], and only where the store
-    /// keeps one.
+    /// The checksum of the whole object, as the store reports it; only from [`Storage::find_with_checksum`], and only if
+    /// the store keeps one.
     pub sha256: Option<[u8; 32]>,
 }
 
-/// When bytes of an upload last arrived, and what time it was when the store said so. Both by the store's own clock, which
-/// is not ours; its `Date` has whole seconds.
+/// When bytes of an upload last arrived, and the time of the store's answer. Both are by the store's clock, which may
+/// differ from ours; its `Date` has whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activity {
-    /// `None` where neither a part nor an object is there.
+    /// `None` if there is neither a part nor an object.
     pub last: Option<DateTime<Utc>>,
     /// Whether the store knows the upload, or has the object.
     pub is_known: bool,
@@ -96,22 +96,22 @@ pub(super) struct Inner {
     pub(super) limits: Limits,
     pub(super) timeouts: TimeoutConfig,
     max_attempts: u32,
-    /// Whether the store takes requests to delete many objects; until it has refused one.
+    /// Whether the store accepts requests that delete many objects; `true` until it has rejected one as invalid.
     pub(super) deletes_many: AtomicBool,
-    /// Whether a copy has its source's ETag; until one had another. A store may make an ETag of how an object came to be,
-    /// or of how it is encrypted.
+    /// Whether the last copy had its source's ETag; `true` before the first copy. A store may derive an ETag from how an
+    /// object was made, or from how it is encrypted.
     pub(super) copies_keep_etags: AtomicBool,
 }
 
-/// Which failures are worth another attempt. Everything that is not named here is repeatable: the same call twice does
-/// what it does once.
+/// Returns whether a failed call should be retried. Every call without an exception here is idempotent: two calls have the
+/// same effect as one.
 const fn is_worth_repeating(op: Op, kind: Kind) -> bool {
     match (op, kind) {
-        // An answer that was lost on the way would leave an upload whose id nobody knows.
+        // After a lost answer, a retry would leave an upload whose id nobody knows.
         (Op::OpenMultipart, _) => false,
-        // The store may still be at it, and for long. Whoever asks again later finds the object.
+        // The store may still be working, and for long. A later call finds the object.
         (Op::CompleteMultipart | Op::Copy, Kind::TimedOut) => false,
-        // A probe tells how things are now.
+        // A probe reports the current state.
         (Op::Ready, _) => false,
         (_, Kind::Throttled | Kind::Unavailable | Kind::TimedOut) => true,
         (_, Kind::NotFound | Kind::Refused | Kind::Changed | Kind::Invalid | Kind::Unclear) => false,
@@ -119,11 +119,11 @@ const fn is_worth_repeating(op: Op, kind: Kind) -> bool {
 }
 
 impl Storage {
-    /// Makes the client. Calls nobody, unless the AWS environment has to be asked for a region; [`Self::ready`] is the
-    /// test of whether the store answers.
+    /// Creates the client. Makes no request, unless the region must be read from the AWS environment; [`Self::ready`]
+    /// tests whether the store answers.
     ///
     /// # Errors
-    /// [`StartError`] for settings from which no client can be made.
+    /// [`StartError`] if no client can be created from the settings.
     pub async fn connect(settings: &settings::Storage) -> Result<Self, StartError> {
         let region = match Profile::region(settings) {
             Some(region) => region,
@@ -169,15 +169,15 @@ impl Storage {
             .credentials_provider(ForSdk(credential.clone()))
             .identity_cache(IdentityCache::no_cache())
             .timeout_config(timeouts.clone())
-            // `call` repeats, by the table above.
+            // `call` retries, by `is_worth_repeating`.
             .retry_config(RetryConfig::disabled())
-            // Stores other than AWS refuse the checksums that the SDK sends of its own accord, and no body here is
-            // large enough to stall.
+            // Stores other than AWS refuse the checksums that the SDK sends by default, and no body here is large enough
+            // to stall.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         let client = match settings.provider {
-            // It has no TLS and needs to trust nobody: all certificates of the system take more than a megabyte.
+            // It has no TLS and needs no certificates: those of the system would take more than a megabyte.
             Some(Provider::Embedded) => client_of(TrustStore::empty(), ProxyConfig::disabled()),
             _ => client_of(TrustStore::default(), ProxyConfig::from_env()),
         };
@@ -199,37 +199,37 @@ impl Storage {
         &self.0.limits
     }
 
-    /// The bucket that tenants share.
+    /// Returns the bucket that tenants share.
     pub fn bucket(&self) -> &str {
         &self.0.bucket
     }
 
-    /// Starts a multipart upload and returns its id. Never repeated: see [`Self::list_uploads`] for an id whose answer
-    /// was lost.
+    /// Starts a multipart upload and returns its id. Is never retried: if the answer is lost, [`Self::list_uploads`] finds
+    /// the id.
     pub async fn open_multipart(&self, at: &Location, content_type: &str) -> Result<String, Error> {
         let op = Op::OpenMultipart;
-        // No checksum algorithm: Garage then refuses presigned parts.
+        // No checksum algorithm: with one, Garage refuses presigned parts.
         let request = || self.0.client.create_multipart_upload().bucket(&at.bucket).key(&at.key);
         let answer = self.call(op, || request().content_type(content_type).send()).await?;
         answer.upload_id.ok_or_else(|| Error::nonsense(op, "an upload without an id"))
     }
 
-    /// All parts that have arrived, ascending. A part that came twice is listed as it came last.
+    /// Returns all parts that have arrived, in ascending order. A part that arrived twice is listed as it arrived last.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] where the store does not know the upload: never begun, aborted, or completed.
+    /// [`Kind::NotFound`] if the store does not know the upload: it was never begun, was aborted, or was completed.
     pub async fn list_parts(&self, at: &Location, upload_id: &str) -> Result<Vec<Part>, Error> {
         Ok(self.parts(at, upload_id, &StoreClock::default()).await?.into_iter().map(|(part, _)| part).collect())
     }
 
-    /// When bytes last arrived under this key: the last of the upload's parts, or the object where there is no such upload.
-    /// Reads every page of a list of parts.
+    /// Returns when bytes last arrived under this key: the upload's last part, or the object if there is no such upload.
+    /// Reads every page of the list of parts.
     pub async fn activity(&self, at: &Location, upload_id: Option<&str>) -> Result<Activity, Error> {
         let clock = StoreClock::default();
         if let Some(upload_id) = upload_id {
             match self.parts(at, upload_id, &clock).await {
                 Ok(parts) => {
-                    // Nothing is taken for old that the store does not date.
+                    // A part without a date must not count as old.
                     let undated = || Error::nonsense(Op::ListParts, "a part without a date");
                     let arrived: Result<Vec<_>, _> =
                         parts.into_iter().map(|(_, arrived)| arrived.ok_or_else(undated)).collect();
@@ -248,7 +248,7 @@ impl Storage {
         Ok(Activity { last, is_known: last.is_some(), now: clock.time(Op::Head)? })
     }
 
-    /// The parts, each with the time at which it arrived, where the store tells it.
+    /// Returns the parts, each with the time at which it arrived if the store reports it.
     async fn parts(
         &self,
         at: &Location,
@@ -258,7 +258,7 @@ impl Storage {
         let op = Op::ListParts;
         let mut parts: Vec<(Part, Option<DateTime<Utc>>)> = Vec::new();
         loop {
-            // What was read last is the marker, whatever the store says: a page then brings new parts or an error.
+            // Continues after the last part read, not at the store's own marker: a page then brings new parts or an error.
             let marker = parts.last().map(|(part, _)| part.number);
             let request = || self.0.client.list_parts().bucket(&at.bucket).key(&at.key).upload_id(upload_id);
             let page = self
@@ -286,9 +286,9 @@ impl Storage {
         }
     }
 
-    /// Makes the object of these parts (ascending). May be repeated by this function, or by a caller after a failure:
-    /// an upload that an earlier attempt completed is [`Kind::NotFound`] on some stores and fine on others, so look
-    /// for the object before saying that it is gone.
+    /// Assembles the object from these parts (ascending). This function may retry, and a caller may repeat it after a
+    /// failure. If an earlier attempt has completed the upload, some stores answer [`Kind::NotFound`] and others succeed.
+    /// So look for the object before treating it as gone.
     pub async fn complete_multipart(&self, at: &Location, upload_id: &str, parts: &[Part]) -> Result<(), Error> {
         let parts = parts
             .iter()
@@ -307,28 +307,28 @@ impl Storage {
         self.call(Op::CompleteMultipart, || request().send()).await.map(drop)
     }
 
-    /// Drops the upload and its parts. One that the store does not know is fine. A part in flight may survive: repeat
-    /// until [`Self::list_parts`] says that the upload is gone.
+    /// Aborts the upload and removes its parts. Succeeds if the store does not know the upload. A part in flight may
+    /// survive: repeat until [`Self::list_parts`] says that the upload is gone.
     pub async fn abort_multipart(&self, at: &Location, upload_id: &str) -> Result<(), Error> {
         let request = || self.0.client.abort_multipart_upload().bucket(&at.bucket).key(&at.key);
         found_or_not(self.call(Op::AbortMultipart, || request().upload_id(upload_id).send()).await)
     }
 
     /// # Errors
-    /// [`Kind::NotFound`] where there is no such object, or no such bucket: the answer to a HEAD does not say which.
-    /// [`Kind::Refused`] where the credential may not look, which AWS also says of a missing key unless
+    /// [`Kind::NotFound`] if there is no such object, or no such bucket: the answer to a HEAD does not say which.
+    /// [`Kind::Refused`] if the credential does not allow it; AWS also answers so for a missing key unless
     /// `s3:ListBucket` is granted.
     pub async fn head(&self, at: &Location) -> Result<Object, Error> {
         self.look(at, &StoreClock::default(), None).await
     }
 
-    /// The same where a missing object is no error; `None` says no more than [`Kind::NotFound`] of [`Storage::head`], and
-    /// that may be an old answer: see [`Storage::is_gone`].
+    /// Like [`Self::head`], but returns `None` for a missing object. `None` proves no more than [`Kind::NotFound`] of
+    /// [`Storage::head`], and may be a stale answer: see [`Storage::is_gone`].
     pub async fn find(&self, at: &Location) -> Result<Option<Object>, Error> {
         found(self.head(at).await)
     }
 
-    /// The same, with the object's checksum where the store keeps one.
+    /// Like [`Self::find`], with the object's checksum if the store keeps one.
     pub async fn find_with_checksum(&self, at: &Location) -> Result<Option<Object>, Error> {
         found(self.look(at, &StoreClock::default(), Some(ChecksumMode::Enabled)).await)
     }
@@ -348,12 +348,12 @@ impl Storage {
         object().ok_or_else(|| Error::nonsense(op, "an object without size, ETag or date"))
     }
 
-    /// Whether the store answers for this bucket, within two seconds and by one attempt.
+    /// Checks that the store answers for this bucket, with one attempt and within two seconds.
     pub async fn ready(&self, bucket: &str) -> Result<(), Error> {
         self.in_time(Op::Ready, || self.0.client.head_bucket().bucket(bucket).send()).await
     }
 
-    /// A call whose answer nobody waits longer for than two seconds.
+    /// Makes a call with a timeout of two seconds.
     pub(super) async fn in_time<T, E, F>(&self, op: Op, attempt: impl Fn() -> F) -> Result<(), Error>
     where
         E: ProvideErrorMetadata + StdError + 'static,
@@ -365,7 +365,7 @@ impl Storage {
         }
     }
 
-    /// Makes the bucket, where this account has none of that name.
+    /// Creates the bucket unless this account already has it.
     pub async fn create_bucket(&self, bucket: &str) -> Result<(), Error> {
         let made = self.call(Op::CreateBucket, || self.0.client.create_bucket().bucket(bucket).send()).await;
         match made {
@@ -374,8 +374,8 @@ impl Storage {
         }
     }
 
-    /// Lets web pages of these origins, and of no others, send to and read from the bucket. They see `ETag`, which a
-    /// client needs for its list of parts.
+    /// Allows web pages of exactly these origins to write to and read from the bucket. Exposes `ETag`, which a client needs
+    /// for its list of parts.
     pub async fn set_cors(&self, bucket: &str, origins: &[String]) -> Result<(), Error> {
         if origins.is_empty() {
             let request = || self.0.client.delete_bucket_cors().bucket(bucket);
@@ -393,10 +393,10 @@ impl Storage {
         self.call(Op::SetCors, || request().cors_configuration(rules.clone()).send()).await.map(drop)
     }
 
-    /// A signer with the credential of the moment, for the URLs of one request.
+    /// Returns a signer with the current credential, for the URLs of one request.
     ///
     /// # Errors
-    /// [`Op::Credentials`] where there is no credential to sign with.
+    /// [`Op::Credentials`] if there is no credential to sign with.
     pub async fn signer(&self) -> Result<Signer, Error> {
         Ok(Signer::new(self.0.site.clone(), self.0.credential.get().await?))
     }
@@ -408,7 +408,7 @@ impl Storage {
     {
         let mut attempts = 0;
         loop {
-            // The SDK would find the same credential, but report its lack as a broken connection.
+            // The SDK takes the same credential, but would report a missing one as a broken connection.
             self.0.credential.get().await?;
             let error = match Box::pin(attempt()).await {
                 Ok(answer) => return Ok(answer),
@@ -418,13 +418,13 @@ impl Storage {
             if attempts >= self.0.max_attempts || !is_worth_repeating(op, error.kind) {
                 return Err(error);
             }
-            tracing::debug!(%error, attempts, "the store is asked again");
+            tracing::debug!(%error, attempts, "retrying a call to the store");
             tokio::time::sleep(backoff(attempts)).await;
         }
     }
 }
 
-/// What the SDK's own client is, with these.
+/// Builds what the SDK's default client is, with this trust store and these proxies.
 fn client_of(trusted: TrustStore, proxies: ProxyConfig) -> SharedHttpClient {
     let context = TlsContext::builder().with_trust_store(trusted).build();
     let context = context.expect("there is no certificate that could be wrong");
@@ -439,8 +439,8 @@ fn client_of(trusted: TrustStore, proxies: ProxyConfig) -> SharedHttpClient {
     })
 }
 
-/// A client whose connections belong to the threads of one runtime, whoever asks: a thread that is busy with something else
-/// would hold up all that share a connection which it has made.
+/// A client whose connections run on the threads of one runtime, whichever runtime calls it. A busy thread would otherwise
+/// hold up all callers that share a connection which it has made.
 #[derive(Debug)]
 struct AtHome<C> {
     client: C,
@@ -463,8 +463,8 @@ impl HttpConnector for AtHome<SharedHttpConnector> {
     }
 }
 
-/// The pause after so many failed attempts: anything from nothing to a bound that doubles each time ("full jitter"), so
-/// that callers who failed together do not come back together.
+/// Returns the pause after this many failed attempts: a random time from zero to a bound that doubles each time ("full
+/// jitter"), so that callers that failed together do not retry together.
 fn backoff(attempts: u32) -> Duration {
     let bound = BACKOFF.saturating_mul(1 << (attempts - 1).min(16)).min(BACKOFF_MAX);
     bound.mul_f64(fastrand::f64())
@@ -478,7 +478,7 @@ fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     }
 }
 
-/// `None` also for the checksum of an object in parts, which is one of the parts' checksums: `…-N`.
+/// Decodes a checksum. `None` also for that of an object in parts (`…-N`), which is computed over the parts' checksums.
 fn sha256_of(base64: &str) -> Option<[u8; 32]> {
     BASE64.decode(base64).ok()?.try_into().ok()
 }

@@ -1,4 +1,4 @@
-//! Time as the store has it, whose clock is not ours.
+//! The time by the store's clock, which may differ from ours.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 
 use super::error::{Error, Op};
 
-/// Catches the `Date` of the last answer, which the SDK keeps to itself. It has whole seconds.
+/// Records the `Date` of the last answer, which the SDK does not expose. It has whole seconds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StoreClock(Arc<Mutex<Option<DateTime<Utc>>>>);
 

@@ -1,4 +1,4 @@
-//! Copies that the store makes by itself: no byte comes by here.
+//! Copies that the store makes by itself: no bytes pass through this server.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use super::error::{Error, Kind, Op};
 use super::key::Location;
 use super::presign::PATH;
 
-/// Larger parts gain nothing, and one that fails is copied anew.
+/// Larger parts gain nothing, and a part that fails is copied again as a whole.
 const PART_BYTES: u64 = 1 << 30;
 /// Parts that are copied at the same time.
 const PARTS_AT_ONCE: usize = 4;
-/// A copy has a second for so many bytes, on top of the time that any call has.
+/// The timeout of a copy grows by one second for this many bytes, on top of the timeout of any call.
 const BYTES_PER_SEC: u64 = 8 << 20;
 
-/// What is to be copied, as it must be found.
+/// The object to copy, as the store must have it at that time.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
     pub at: &'a Location,
@@ -31,13 +31,13 @@ pub struct Source<'a> {
 }
 
 impl Storage {
-    /// Copies the object with this ETag, and no other one, to another key. The copy has this content type and nothing
-    /// else of the source's headers, whichever way it is copied. Answers the copy's own ETag, without quotes, where the
-    /// store says it: not of a copy by parts.
+    /// Copies the object to another key, only if it has this ETag. The copy has this content type and none of the source's
+    /// other headers, in either way of copying. Returns the copy's own ETag, without quotes, if the store reports it; never
+    /// for a copy by parts.
     ///
     /// # Errors
-    /// [`Kind::Changed`] where the source has another ETag, [`Kind::NotFound`] where it is gone. After any other one the
-    /// copy may be there: look for it. A copy by parts that failed is aborted, best effort.
+    /// [`Kind::Changed`] if the source has another ETag, [`Kind::NotFound`] if it is gone. After any other error the copy
+    /// may exist: look for it. A failed copy by parts is aborted, best effort.
     pub async fn copy(&self, from: Source<'_>, to: &Location, content_type: &str) -> Result<Option<String>, Error> {
         if from.size > self.0.limits.max_copy_bytes {
             return self.copy_by_parts(from, to, content_type).await.map(|()| None);
@@ -53,13 +53,13 @@ impl Storage {
         Ok(answer.copy_object_result.and_then(|result| result.e_tag).map(|etag| unquoted(&etag)))
     }
 
-    /// Whether the answer to a copy of this object is likely to have the object's ETag: that is an MD5, and the last copy of
+    /// Returns whether a copy of this object is likely to have the object's ETag: the ETag is an MD5, and the last copy of
     /// such an object had its source's.
     pub fn copy_keeps_etag(&self, etag: &str) -> bool {
         is_md5(etag) && self.0.copies_keep_etags.load(Relaxed)
     }
 
-    /// With which ETag the store has answered to a copy of this object.
+    /// Records the ETag with which the store has answered to a copy of this object.
     pub fn note_copy(&self, etag: &str, answered: Option<&str>) {
         if is_md5(etag) {
             self.0.copies_keep_etags.store(answered == Some(etag), Relaxed);
@@ -73,7 +73,7 @@ impl Storage {
             Err(error) => Err(error),
         };
         match copied {
-            // The upload was completed by an attempt whose answer was lost, or aborted by somebody: the object tells.
+            // An attempt whose answer was lost completed the upload, or somebody aborted it: the object shows which.
             Err(error) if error.kind == Kind::NotFound && error.op == Op::CompleteMultipart => Ok(()),
             Err(error) => {
                 if let Err(left) = self.abort_multipart(to, &upload_id).await {
@@ -99,7 +99,7 @@ impl Storage {
             .await
     }
 
-    /// `range`: the first and the last byte.
+    /// Copies one part. `range`: the first and the last byte.
     async fn copy_part(
         &self,
         from: Source<'_>,
@@ -119,8 +119,8 @@ impl Storage {
             request.customize().config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts.clone()))
         };
         let answer = self.call(op, || request().send()).await.map_err(|error| match error.code.as_str() {
-            // It is the source that callers ask about.
-            "NoSuchUpload" => Error::nonsense(op, "somebody aborted the copy"),
+            // To callers, `NotFound` means that the source is gone.
+            "NoSuchUpload" => Error::nonsense(op, "the copy was aborted"),
             _ => error,
         })?;
         let etag = answer.copy_part_result.and_then(|result| result.e_tag);
@@ -128,7 +128,8 @@ impl Storage {
         Ok(Part { number, etag: unquoted(&etag), size })
     }
 
-    /// For what a store may answer only once it has done all: to copy so many bytes, or to assemble an object.
+    /// Returns the timeouts of a call that the store may answer only when all is done: copying this many bytes, or
+    /// assembling an object.
     pub(super) fn timeouts_for(&self, bytes: u64) -> TimeoutConfig {
         let more = Duration::from_secs(bytes / BYTES_PER_SEC);
         let attempt = self.0.timeouts.operation_attempt_timeout().map(|time| time + more);
@@ -138,7 +139,7 @@ impl Storage {
     }
 }
 
-/// And no checksum of the MD5s of parts.
+/// Returns whether the ETag is an MD5, and not a checksum of the MD5s of parts.
 fn is_md5(etag: &str) -> bool {
     !etag.contains('-')
 }

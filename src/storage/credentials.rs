@@ -1,4 +1,4 @@
-//! The credential of the moment. Both the calls and the signer take it from here, so that they change it together.
+//! The current credential. Both the calls and the signer take it from here, so that they change it together.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -11,15 +11,15 @@ use tokio::sync::Mutex;
 use super::error::{Error, Kind, Op};
 use super::presign::Identity;
 
-/// A credential with less than this to live is nearly expired: the next one is asked for, while the old one still
-/// signs. As long as presigned URLs commonly live, so that they are seldom cut short.
+/// A credential that expires within this time is nearly expired: the next one is requested, while the old one still
+/// signs. As long as presigned URLs are commonly valid, so that they are seldom cut short.
 const NEARLY_EXPIRED: TimeDelta = TimeDelta::minutes(15);
-/// A credential with less than this to live signs nothing more: its URLs would end on the way.
+/// A credential that expires within this time signs nothing more: its URLs would expire on the way.
 const SPENT: TimeDelta = TimeDelta::seconds(10);
-/// How long to be content with a nearly expired credential after asking: a metadata service hands out the next one
-/// only some minutes before the end.
+/// How long to keep a nearly expired credential before the next request: a metadata service hands out the next one only
+/// some minutes before the expiry.
 const ASK_AGAIN: TimeDelta = TimeDelta::seconds(60);
-/// How long a caller waits for a credential, for others who are asking included.
+/// How long a caller waits for a credential, including the wait for other callers that request one.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -56,10 +56,10 @@ impl CurrentCredential {
         Self { provider, held: RwLock::new(None), asking: Mutex::new(()), load_timeout: LOAD_TIMEOUT }
     }
 
-    /// The credential to sign with now. Takes a read lock and no more, unless it is time for the next one.
+    /// Returns the credential to sign with now. Takes only a read lock, unless it is time for the next credential.
     ///
     /// # Errors
-    /// [`Op::Credentials`], only once the old credential is of no use either.
+    /// [`Op::Credentials`], only if the old credential is not usable either.
     pub(super) async fn get(&self) -> Result<Arc<Identity>, Error> {
         let now = Utc::now();
         let held = self.held();
@@ -78,7 +78,7 @@ impl CurrentCredential {
             (Err(_), Some(held)) if held.is_usable(now) => return Ok(held.identity),
             (Err(_), _) => self.asking.lock().await,
         };
-        // Whoever held the lock before may have brought a new one.
+        // The previous holder of the lock may have loaded a new one.
         match self.held() {
             Some(held) if held.is_fresh(now) => return Ok(held.identity),
             _ => {}
@@ -98,12 +98,12 @@ impl CurrentCredential {
         }
     }
 
-    /// The old credential for a while longer, if it is of use; else the error.
+    /// Returns the old credential for a while longer if it is usable; otherwise the error.
     fn keep_or(&self, now: DateTime<Utc>, error: &CredentialsError) -> Result<Arc<Identity>, Error> {
         let error = Error::from_credentials(error);
         match self.held() {
             Some(held) if held.is_usable(now) => {
-                tracing::warn!(%error, "the old credential signs on");
+                tracing::warn!(%error, "no new credential; the old one stays in use");
                 let identity = held.identity.clone();
                 self.hold(Held { asked_at: now, ..held });
                 Ok(identity)
@@ -121,7 +121,7 @@ impl CurrentCredential {
     }
 }
 
-/// The SDK asks here before each attempt; its own cache is off.
+/// The provider that the SDK asks before each attempt; the SDK's own cache is off.
 #[derive(Clone, Debug)]
 pub(super) struct ForSdk(pub(super) Arc<CurrentCredential>);
 
@@ -148,7 +148,7 @@ mod tests {
     use crate::storage::presign::{Signer, Site};
     use crate::storage::profile::Endpoint;
 
-    /// Hands out what it was told to, one after the other; the last for ever.
+    /// Hands out the given answers one after the other; the last one for ever.
     #[derive(Debug)]
     struct Fake {
         answers: Vec<Result<Credentials, &'static str>>,
@@ -184,7 +184,7 @@ mod tests {
             self.get().await.unwrap().credentials().access_key_id().to_owned()
         }
 
-        /// As if the last question lay `span` back.
+        /// Makes the last request to the provider older by `span`.
         fn age(&self, span: TimeDelta) {
             let held = self.held().unwrap();
             self.hold(Held { asked_at: held.asked_at - span, ..held });
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(current.get().await.unwrap_err().kind, Kind::TimedOut);
     }
 
-    /// A URL carries the credential that was current when its signer was made, and ends no later than that.
+    /// A URL carries the credential that was current when its signer was made, and expires no later than it.
     #[tokio::test]
     async fn urls_follow_a_rotation_and_never_outlive_their_credential() {
         let (current, _) = current(vec![Ok(key("OLD", 120)), Ok(key("NEW", 3600))]);

@@ -1,4 +1,4 @@
-//! Deleting for good, also where a bucket keeps what was deleted.
+//! Permanent deletion, also in buckets that keep deleted versions.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,16 +12,16 @@ use super::key::Location;
 
 /// S3's limit on the keys of one DeleteObjects.
 const DELETED_AT_ONCE: usize = 1_000;
-/// Lists of one key's versions, of a thousand each, before it is taken for one that never ends.
+/// Lists of one key's versions, of a thousand each, after which the list counts as endless.
 const LISTS_MAX: u32 = 10;
 
 impl Storage {
-    /// Deletes the object; one that is not there is fine. In a bucket that keeps versions the store only hides it, so all
-    /// versions under this key are deleted after that, and the marker that hides them.
+    /// Deletes the object; succeeds if there is none. In a bucket that keeps versions the store only hides the object. Then
+    /// all versions under this key are deleted too, and the marker that hides them.
     ///
     /// # Errors
-    /// Also where the store has hidden the object and does not let its versions be listed or deleted: the bytes are
-    /// there then.
+    /// Also if the store has hidden the object but does not let its versions be listed or deleted: then the bytes are still
+    /// there.
     pub async fn delete(&self, at: &Location) -> Result<(), Error> {
         let op = Op::Delete;
         match self.call(op, || self.0.client.delete_object().bucket(&at.bucket).key(&at.key).send()).await {
@@ -32,9 +32,9 @@ impl Storage {
         }
     }
 
-    /// Deletes many, up to [`DELETED_AT_ONCE`] by one request in each bucket; answers for each in order, as
-    /// [`Storage::delete`]. Not every store takes such a request: what it does not say to be deleted is deleted by
-    /// itself.
+    /// Deletes many objects, up to [`DELETED_AT_ONCE`] by one request in each bucket. Returns a result for each in order, as
+    /// [`Storage::delete`]. Not every store accepts such requests: an object that the store does not report as deleted is
+    /// deleted by a request of its own.
     pub async fn delete_all(&self, all: &[Location]) -> Vec<Result<(), Error>> {
         let mut by_bucket: HashMap<&str, Vec<&Location>> = HashMap::new();
         for at in all {
@@ -51,7 +51,7 @@ impl Storage {
         join_all(all.iter().map(async |at| if deleted.contains(at) { Ok(()) } else { self.delete(at).await })).await
     }
 
-    /// Those that the store says to have deleted, and not to have hidden only.
+    /// Returns the objects that the store reports as deleted, and not only as hidden.
     async fn delete_together<'a>(&self, bucket: &str, objects: &[&'a Location]) -> Vec<&'a Location> {
         let named = objects.iter().map(|at| ObjectIdentifier::builder().key(&at.key).build());
         let named = named.collect::<Result<_, _>>().map(|named| Delete::builder().set_objects(Some(named)).build());
@@ -65,7 +65,7 @@ impl Storage {
             }
             Err(error) => {
                 self.0.deletes_many.fetch_and(error.kind != Kind::Invalid, Relaxed);
-                tracing::debug!(%error, "objects are deleted one by one");
+                tracing::debug!(%error, "deleting objects one by one");
                 vec![]
             }
         }
@@ -75,10 +75,10 @@ impl Storage {
         for round in 0..LISTS_MAX {
             let (versions, is_truncated) = self.versions(at).await?;
             if versions.is_empty() {
-                // The store has just said that it made a marker: a list without it is an old one.
+                // The store has just reported that it made a marker: a list without it is stale.
                 return match round {
-                    0 => Err(Error::unclear(Op::Delete, "a list of versions has not the marker that was just made")),
-                    _ if is_truncated => Err(Error::unclear(Op::Delete, "a list of versions breaks off")),
+                    0 => Err(Error::unclear(Op::Delete, "the list of versions lacks the marker that was just made")),
+                    _ if is_truncated => Err(Error::unclear(Op::Delete, "the list of versions is cut off")),
                     _ => Ok(()),
                 };
             }
@@ -90,13 +90,13 @@ impl Storage {
         Err(Error::nonsense(Op::Delete, "the bucket keeps versions that cannot be deleted"))
     }
 
-    /// Ids of versions and of the markers that hide them, a thousand at most; `true` where the list goes on.
+    /// Returns the ids of versions and of the markers that hide them, a thousand at most; `true` if the list goes on.
     async fn versions(&self, at: &Location) -> Result<(Vec<String>, bool), Error> {
         let request = || self.0.client.list_object_versions().bucket(&at.bucket).prefix(&at.key);
         let page = self.call(Op::ListObjects, || request().send()).await?;
         let versions = page.versions().iter().map(|version| (version.key(), version.version_id()));
         let markers = page.delete_markers().iter().map(|marker| (marker.key(), marker.version_id()));
-        // No other key that begins with this one comes before it.
+        // Keys are sorted: every other key that begins with this one comes after it.
         let own = versions.chain(markers).filter(|(key, _)| *key == Some(at.key.as_str()));
         let nameless = || Error::nonsense(Op::ListObjects, "a version without id");
         let ids: Result<_, _> = own.map(|(_, id)| id.map(str::to_owned).ok_or_else(nameless)).collect();

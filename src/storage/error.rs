@@ -1,4 +1,4 @@
-//! What can go wrong with a store, sorted by what a caller can do about it.
+//! The failures of a store, sorted by what a caller can do about them.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -21,7 +21,7 @@ pub enum Op {
     Get,
     /// Of a small object.
     Put,
-    /// Of an object, or of a stretch of one as a part.
+    /// Of an object, or of a byte range of one as a part.
     Copy,
     ListObjects,
     Delete,
@@ -33,21 +33,21 @@ pub enum Op {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// No such upload or object. An answer, not a failure, for most callers.
+    /// No such upload or object. For most callers this is an answer, not a failure.
     NotFound,
-    /// What stands there is not what the request was conditional on.
+    /// The object is not the one that the request was conditional on.
     Changed,
     /// The credential or a policy does not allow it.
     Refused,
-    /// Asked to slow down.
+    /// The store asked for fewer requests.
     Throttled,
-    /// 5xx, no connection, a lost connection, or an answer that makes no sense: the effect may have happened.
+    /// 5xx, no connection, a lost connection, or an invalid answer: the effect may have happened.
     Unavailable,
     /// No answer in time: the effect may have happened.
     TimedOut,
     /// The store did not accept the request as it was (4xx).
     Invalid,
-    /// Its answers contradict each other: one of them is old, or wrong.
+    /// The store's answers contradict each other: one of them is stale or wrong.
     Unclear,
 }
 
@@ -70,12 +70,12 @@ impl fmt::Display for Error {
 impl StdError for Error {}
 
 impl Error {
-    /// An answer that no S3 gives.
+    /// The error for an answer that no S3 store may give.
     pub(super) fn nonsense(op: Op, what: &str) -> Self {
         Self { op, kind: Kind::Unavailable, code: what.to_owned() }
     }
 
-    /// Answers that do not go together.
+    /// The error for answers that contradict each other.
     pub(crate) fn unclear(op: Op, what: impl Into<String>) -> Self {
         Self { op, kind: Kind::Unclear, code: what.into() }
     }
@@ -113,11 +113,11 @@ impl Error {
     }
 }
 
-/// Sorts an answer by its error code, and where that says nothing by its status.
+/// Sorts an answer by its error code, or by its status if the code says nothing.
 ///
-/// Only a code makes a `NotFound` (but for HEAD, whose answer has no body): a 404 of some proxy on the way must not
-/// pass for an upload that is gone. A HEAD's 403 stays a refusal, although AWS means a missing key by it where the
-/// credential may not list: nothing must be taken for missing on the word of a policy.
+/// Only a code leads to `NotFound` (except for HEAD, whose answer has no body): a 404 of a proxy on the way must not count
+/// as a missing upload. A HEAD's 403 stays `Refused`, although AWS answers so for a missing key if the credential may not
+/// list: a policy's refusal must not make an object count as missing.
 fn sort(op: Op, status: u16, code: Option<&str>) -> Kind {
     match (code.unwrap_or_default(), status) {
         ("NoSuchUpload" | "NoSuchKey", _) => Kind::NotFound,
@@ -127,7 +127,7 @@ fn sort(op: Op, status: u16, code: Option<&str>) -> Kind {
             Kind::Throttled
         }
         ("RequestTimeout", _) => Kind::TimedOut,
-        // CompleteMultipartUpload may say so under a status of 200, once the store has kept the connection busy.
+        // CompleteMultipartUpload may send this with a status of 200, after the store has kept the connection busy.
         ("InternalError" | "ServiceUnavailable" | "OperationAborted", _) => Kind::Unavailable,
         ("ExpiredToken" | "InvalidToken", _) => Kind::Refused,
         (_, 429) => Kind::Throttled,
@@ -139,7 +139,7 @@ fn sort(op: Op, status: u16, code: Option<&str>) -> Kind {
     }
 }
 
-/// The innermost cause: the outer ones only say that something went wrong inside.
+/// Returns the innermost cause: the outer ones only say that something inside failed.
 fn root(error: &(dyn StdError + 'static)) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
@@ -148,18 +148,18 @@ fn root(error: &(dyn StdError + 'static)) -> String {
     cause.to_string()
 }
 
-/// Why there is no store to talk to: the settings leave something out, or contradict each other.
+/// Why no client can be created: a setting is missing, or settings contradict each other.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("storage.bucket is not set")]
     BucketMissing,
     #[error("storage.region is not set, and neither the provider nor the AWS environment names one")]
     RegionMissing,
-    #[error("storage.endpoint is not set, and {0:?} has none of its own")]
+    #[error("storage.endpoint is not set, and the provider {0:?} has no default")]
     EndpointMissing(Provider),
-    #[error("{setting} is not an endpoint: {reason}")]
+    #[error("{setting} is not a valid endpoint: {reason}")]
     Endpoint { setting: &'static str, reason: String },
-    #[error("storage.access_key_id and storage.secret_access_key go together: one of them is not set")]
+    #[error("storage.access_key_id and storage.secret_access_key must be set together: one of them is not set")]
     HalfACredential,
     #[error("storage.{setting}: {reason}")]
     Limit { setting: &'static str, reason: &'static str },

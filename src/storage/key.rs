@@ -1,25 +1,25 @@
-//! Where an object lies. A client's file name is never part of it.
+//! Object keys. A client's file name is never part of one.
 
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use entity::{AssetId, SessionId, TenantId};
 
-/// What does not last.
+/// The prefix of temporary objects.
 pub const TEMP: &str = "temp/";
-/// The quarantine: every upload arrives under it, nothing in it is ever served.
+/// The prefix of the quarantine: every upload arrives under it, and nothing in it is ever served.
 pub const UPLOADS: &str = "temp/uploads/";
-/// What [`is_bucket_name`] asks for.
+/// The rule of [`is_bucket_name`], as a message.
 pub const BUCKET_NAMES: &str =
-    "must be 3 to 63 of a-z, 0-9, inner hyphens and single inner dots; no IP address, and no xn-- in front";
-/// What is served.
+    "must be 3 to 63 characters of a-z, 0-9, inner hyphens, single inner dots; no IP address, not starting with xn--";
+/// The prefix of what is served.
 pub const ASSETS: &str = "assets/";
 /// The object that says which deployment a bucket's uploads belong to.
 pub const OWNER: &str = "temp/uploads/.owner";
-/// Under which a server tries what the store does: whether the embedded one takes writes, how any lists its uploads.
+/// The key with which a server probes the store: whether the embedded one accepts writes, how any store lists its uploads.
 pub const PROBE: &str = "temp/uploads/.probe";
 
-/// The end of the key of an object as it was uploaded.
+/// The suffix of the key of an object as it was uploaded.
 const ORIGINAL: &str = "/original";
 
 /// A bucket and a key in it.
@@ -30,46 +30,47 @@ pub struct Location {
 }
 
 impl Location {
-    /// Where a session's bytes arrive: `temp/uploads/{session id}/original`. The id alone decides it, so that an
-    /// effect whose record was lost can be found again. An immutable contract with bucket policies and lifecycle rules.
+    /// Returns where a session's bytes arrive: `temp/uploads/{session id}/original`. The key depends on the id alone, so
+    /// that an effect whose record was lost can be found again. Bucket policies and lifecycle rules rely on it: it must
+    /// never change.
     pub fn upload(bucket: &str, session: SessionId) -> Self {
         Self { bucket: bucket.to_owned(), key: format!("{UPLOADS}{session}{ORIGINAL}") }
     }
 
-    /// Where an asset is served from: `assets/{tenant id}/{asset id}/original`.
+    /// Returns where an asset is served from: `assets/{tenant id}/{asset id}/original`.
     pub fn asset(bucket: &str, tenant: TenantId, asset: AssetId) -> Self {
         Self { bucket: bucket.to_owned(), key: format!("{ASSETS}{tenant}/{asset}{ORIGINAL}") }
     }
 
-    /// Where a server tries what the store does.
+    /// Returns the location of the server's probes of the store.
     pub fn probe(bucket: &str) -> Self {
         Self { bucket: bucket.to_owned(), key: PROBE.to_owned() }
     }
 
-    /// The marker of a bucket's owner.
+    /// Returns the location of the marker of a bucket's owner.
     pub fn owner(bucket: &str) -> Self {
         Self { bucket: bucket.to_owned(), key: OWNER.to_owned() }
     }
 }
 
-/// The session whose bytes arrive under this key; `None` for a key that is none of ours.
+/// Returns the session whose bytes arrive under this key; `None` for a key that is not ours.
 pub fn session_of(key: &str) -> Option<SessionId> {
     id(key.strip_prefix(UPLOADS)?.strip_suffix(ORIGINAL)?)
 }
 
-/// The asset that is served from this key; `None` for a key that is none of ours.
+/// Returns the asset that is served from this key; `None` for a key that is not ours.
 pub fn asset_of(key: &str) -> Option<(TenantId, AssetId)> {
     let (tenant, asset) = key.strip_prefix(ASSETS)?.strip_suffix(ORIGINAL)?.split_once('/')?;
     Some((id(tenant)?, id(asset)?))
 }
 
-/// An id as we write it, and in no other spelling.
+/// Parses an id as we write it, and in no other spelling.
 fn id<T: FromStr + ToString>(text: &str) -> Option<T> {
     text.parse::<T>().ok().filter(|id| id.to_string() == text)
 }
 
-/// Whether S3 allows the name for a bucket (Amazon S3 User Guide, "General purpose bucket naming rules"), but for prefixes
-/// and suffixes that only AWS keeps for itself.
+/// Returns whether S3 allows the name for a bucket (Amazon S3 User Guide, "General purpose bucket naming rules"). Prefixes
+/// and suffixes that only AWS reserves are not checked.
 pub fn is_bucket_name(name: &str) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'.' || byte == b'-';
     let is_outer = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());

@@ -1,5 +1,5 @@
-//! What a bucket holds, page by page. A page is asked for by what was read last, whatever the store says of it: so a
-//! page brings something new, or the list ends with an error.
+//! Lists of what a bucket holds, page by page. Each page starts after the last entry read, not at the store's own marker:
+//! so a page brings something new, or the list ends with an error.
 
 use aws_sdk_s3::primitives::DateTime as SdkTime;
 use aws_sdk_s3::types::EncodingType;
@@ -11,10 +11,10 @@ use super::clock::{StoreClock, utc};
 use super::error::{Error, Op};
 use super::key::{Location, UPLOADS};
 
-/// More uploads than this under one key are none of ours: a session opens one, a race a handful.
+/// Limit of uploads under one key. A session opens one and a race a handful, so more than this are not ours.
 const UPLOADS_PER_KEY_MAX: usize = 10_000;
 
-/// Up to a thousand entries, and the time by the store's own clock at which it listed them.
+/// Up to a thousand entries, and the time, by the store's own clock, at which it listed them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
     pub items: Vec<T>,
@@ -24,7 +24,7 @@ pub struct Page<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedObject {
     pub key: String,
-    /// Without quotes; empty where the store does not say it.
+    /// Without quotes; empty if the store does not report it.
     pub etag: String,
     pub last_modified: DateTime<Utc>,
 }
@@ -58,7 +58,7 @@ pub struct Uploads<'a> {
     is_over: bool,
 }
 
-/// An upload as the store lists it, some of them without a time.
+/// An upload as the store lists it, possibly without a time.
 #[derive(Debug)]
 struct Found {
     key: String,
@@ -75,12 +75,12 @@ impl Storage {
         Uploads { storage: self, bucket, prefix, last: None, of_key: 0, is_over: false }
     }
 
-    /// The ids of all unfinished uploads under exactly this key, oldest first.
+    /// Returns the ids of all unfinished uploads under exactly this key, oldest first.
     pub async fn list_uploads(&self, at: &Location) -> Result<Vec<String>, Error> {
         let mut pages = self.uploads(&at.bucket, &at.key);
         let mut uploads = Vec::new();
         while let Some(found) = pages.read(&StoreClock::default()).await? {
-            // Keys come in order, and no other one that begins with this one comes before it.
+            // Keys are sorted: every other key that begins with this one comes after it.
             let is_past = found.last().is_some_and(|upload| upload.key != at.key);
             uploads.extend(found.into_iter().filter(|upload| upload.key == at.key));
             if is_past {
@@ -92,15 +92,15 @@ impl Storage {
         Ok(uploads.into_iter().map(|upload| upload.upload_id).collect())
     }
 
-    /// The object's ETag as a list tells it, which may come from elsewhere than what a look at the object tells.
+    /// Returns the object's ETag from a list. The store may take it from elsewhere than its answer to a HEAD.
     pub async fn listed_etag(&self, at: &Location) -> Result<Option<String>, Error> {
         let page = self.objects(&at.bucket, &at.key).next().await?;
         let own = page.into_iter().flat_map(|page| page.items).find(|object| object.key == at.key);
         Ok(own.map(|object| object.etag).filter(|etag| !etag.is_empty()))
     }
 
-    /// Whether there is no object under this key: neither by a look at it nor by a list. Either of the two may be an old
-    /// answer, or a wrong one.
+    /// Returns whether neither a HEAD nor a list shows an object under this key. Each of the two answers alone may be stale
+    /// or wrong.
     pub async fn is_gone(&self, at: &Location) -> Result<bool, Error> {
         if self.find(at).await?.is_some() {
             return Ok(false);
@@ -109,23 +109,23 @@ impl Storage {
         Ok(page.is_none_or(|page| page.items.iter().all(|object| object.key != at.key)))
     }
 
-    /// Whether the store lists multipart uploads by the beginning of their keys. MinIO takes a prefix for a whole key, and
-    /// then a list without an entry says nothing. Opens an upload under [`Location::probe`], looks for it, and aborts it.
+    /// Returns whether the store lists multipart uploads by the beginning of their keys. MinIO treats a prefix as a whole
+    /// key, so its empty list proves nothing. Opens an upload under [`Location::probe`], looks for it, and aborts it.
     pub async fn lists_uploads_by_prefix(&self, bucket: &str) -> Result<bool, Error> {
         let at = Location::probe(bucket);
         let probe = self.open_multipart(&at, "application/octet-stream").await?;
-        // No key of a session comes before it, so it is on the first page.
+        // It comes before every session's key, so it is on the first page.
         let page = self.uploads(bucket, UPLOADS).next().await;
         self.abort_multipart(&at, &probe).await?;
-        // Of probes that were cut short.
+        // These are of earlier probes that were interrupted.
         for earlier in self.list_uploads(&at).await? {
             self.abort_multipart(&at, &earlier).await?;
         }
         Ok(page?.is_some_and(|page| page.items.iter().any(|upload| upload.upload_id == probe)))
     }
 
-    /// What lies right under a prefix: keys, and prefixes that end with a slash; a thousand at most. `true`: there are
-    /// more.
+    /// Returns what is directly under a prefix: keys, and prefixes that end with a slash; a thousand at most. `true` if
+    /// there are more.
     pub async fn folders(&self, bucket: &str, prefix: &str) -> Result<(Vec<String>, bool), Error> {
         let op = Op::ListObjects;
         let request = || self.0.client.list_objects_v2().bucket(bucket).prefix(prefix).delimiter("/");
@@ -139,21 +139,21 @@ impl Storage {
 }
 
 impl Objects<'_> {
-    /// Only those behind this key.
+    /// Starts after this key.
     pub fn after(mut self, key: Option<String>) -> Self {
         self.last = key;
         self
     }
 
-    /// The last key that was read.
+    /// Returns the last key that was read.
     pub fn last_key(&self) -> Option<&str> {
         self.last.as_deref()
     }
 
-    /// The next page; `None` after the last one.
+    /// Returns the next page; `None` after the last one.
     ///
     /// # Errors
-    /// Also where the pages do not come to an end: the keys of each must lie behind those of the one before.
+    /// Also if the pages do not come to an end: the keys of each page must come after those of the page before.
     pub async fn next(&mut self) -> Result<Option<Page<ListedObject>>, Error> {
         if self.is_over {
             return Ok(None);
@@ -188,21 +188,21 @@ impl Objects<'_> {
 }
 
 impl Uploads<'_> {
-    /// Only those behind this key, and none under it.
+    /// Starts after this key; uploads under the key itself are left out too.
     pub fn after(mut self, key: Option<String>) -> Self {
         self.last = key.map(|key| (key, None));
         self
     }
 
-    /// The last key that was read.
+    /// Returns the last key that was read.
     pub fn last_key(&self) -> Option<&str> {
         self.last.as_ref().map(|(key, _)| key.as_str())
     }
 
-    /// The next page; `None` after the last one.
+    /// Returns the next page; `None` after the last one.
     ///
     /// # Errors
-    /// Also where the pages do not come to an end: each must go on from the one before.
+    /// Also if the pages do not come to an end: each page must continue after the page before.
     pub async fn next(&mut self) -> Result<Option<Page<ListedUpload>>, Error> {
         let (op, clock) = (Op::ListUploads, StoreClock::default());
         let Some(found) = self.read(&clock).await? else { return Ok(None) };
@@ -237,7 +237,7 @@ impl Uploads<'_> {
             };
             found.push(Found { key, upload_id, initiated: upload.initiated().copied() });
         }
-        // Garage has the right uploads on a page, but by their ids; those of one key stay in the store's own order.
+        // Garage has the right uploads on a page, but sorts them by id. Those of one key stay in the store's own order.
         found.sort_by(|a, b| a.key.cmp(&b.key));
         for upload in &found {
             self.follow(&upload.key, &upload.upload_id)?;
@@ -249,7 +249,8 @@ impl Uploads<'_> {
         Ok(Some(found))
     }
 
-    /// Keys only go forward; the ids of one key come in an order of the store's own, and are so many at most.
+    /// Checks that the list goes forward. Keys must ascend; the ids of one key may have any order, and there may be at most
+    /// [`UPLOADS_PER_KEY_MAX`] of them.
     fn follow(&mut self, key: &str, upload_id: &str) -> Result<(), Error> {
         let is_same_key = self.last.as_ref().is_some_and(|(last, _)| last == key);
         self.of_key = if is_same_key { self.of_key + 1 } else { 1 };
@@ -264,7 +265,8 @@ impl Uploads<'_> {
     }
 }
 
-/// Keys may hold what XML cannot; stores that know better write them as in a URL, some with `+` for a space.
+/// Decodes a listed key. A key may hold characters that XML cannot, so stores can encode it as in a URL; some write `+` for
+/// a space.
 fn decoded(op: Op, key: Option<&str>, is_encoded: bool) -> Result<String, Error> {
     let key = key.ok_or_else(|| Error::nonsense(op, "an entry without a key"))?;
     if !is_encoded {

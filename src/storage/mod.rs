@@ -1,4 +1,5 @@
-//! What Quaymaster asks of an S3: a few calls (`client.rs`), and URLs with which others send the bytes (`presign.rs`).
+//! The access to an S3 store: the server's own calls (`client.rs`), and presigned URLs with which clients send the bytes
+//! (`presign.rs`).
 
 mod client;
 mod clock;

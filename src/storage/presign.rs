@@ -1,8 +1,8 @@
 //! Presigned URLs: AWS Signature Version 4 in the query string.
 //!
-//! Written here and not left to the SDK because a session asks for up to 10,000 URLs at once: the parts of one upload
-//! share all but their number and size, so the day's key, the front of the canonical request and the front of the URL
-//! are made once. ("Authenticating Requests: Using Query Parameters (AWS Signature Version 4)", Amazon S3 API.)
+//! Implemented here and not by the SDK because a session may request up to 10,000 URLs at once. The URLs of one upload's
+//! parts differ only in number and size, so the day's key, the beginning of the canonical request and the beginning of the
+//! URL are made once. ("Authenticating Requests: Using Query Parameters (AWS Signature Version 4)", Amazon S3 API.)
 
 use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,22 +20,22 @@ use super::profile::Endpoint;
 
 /// RFC 3986's unreserved characters stay as they are in a query.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// In a path the slash does, too.
+/// In a path the slash stays too.
 pub(super) const PATH: &AsciiSet = &QUERY.remove(b'/');
 
-/// Seven days: `X-Amz-Expires` takes no more.
+/// Seven days, the maximum of `X-Amz-Expires`.
 const EXPIRES_MAX_SECS: i64 = 604_800;
 
-/// A URL that does one thing for whoever holds it, until it ends. That makes it a secret, so it has no `Debug`.
+/// A URL that lets anybody who has it do one thing, until it expires. That makes it a secret, so it has no `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Presigned {
     pub url: String,
-    /// To be sent exactly so. Never `host` or `content-length`, which every HTTP client sets by itself.
+    /// Must be sent exactly so. Never `host` or `content-length`, which every HTTP client sets by itself.
     pub headers: Vec<(&'static str, String)>,
     pub expires_at: DateTime<Utc>,
 }
 
-/// Signs the parts of one upload, each when it is asked for. Nothing but the bytes has to be sent with a part's URL.
+/// Signs the URLs of one upload's parts, each on request. A part's URL requires no headers, only the bytes.
 pub struct PartSigner {
     frame: Frame,
     upload_id: String,
@@ -43,7 +43,7 @@ pub struct PartSigner {
     headers: String,
 }
 
-/// Headers that the store is told to answer a GET with, in place of the object's own.
+/// Headers with which the store shall answer a GET, in place of the object's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answered {
     pub content_disposition: String,
@@ -59,29 +59,29 @@ pub struct Signer {
     identity: Arc<Identity>,
 }
 
-/// Where the URLs lead.
+/// The endpoint and the region of the URLs.
 #[derive(Debug)]
 pub(super) struct Site {
     pub(super) endpoint: Endpoint,
     pub(super) region: String,
 }
 
-/// A credential, with what can be made of it ahead.
+/// A credential, with the values that can be computed from it in advance.
 pub(super) struct Identity {
     credentials: Credentials,
-    /// `&X-Amz-Security-Token=…`, or nothing for a credential without one.
+    /// `&X-Amz-Security-Token=…`, or empty for a credential without a token.
     token_parameter: String,
     day_key: Mutex<Option<DayKey>>,
 }
 
-/// The last stop of SigV4's key derivation: good for one day, one region and one service.
+/// The result of SigV4's key derivation, valid for one day, one region and one service.
 struct DayKey {
     date: NaiveDate,
     region: String,
     key: Arc<hmac::Key>,
 }
 
-/// Says which credential it is, and no secret: the SDK's type sees to that.
+/// Shows which credential it is, and no secret: the SDK's own `Debug` ensures that.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.credentials.fmt(f)
@@ -131,8 +131,9 @@ impl Signer {
         Self { site, identity }
     }
 
-    /// A PUT of exactly `size` bytes of this type, and of this content where a digest is given: the store refuses
-    /// others. The type must be fit for a header. `ttl` is cut to what the credential has left to live, and to seven days.
+    /// Signs a PUT of exactly `size` bytes of this type, and of this content if a digest is given: the store refuses any
+    /// other. `content_type` must be a valid header value. `ttl` is cut to the credential's remaining time and to seven
+    /// days.
     pub fn put_object(
         &self,
         at: &Location,
@@ -141,7 +142,7 @@ impl Signer {
         checksum_sha256: Option<[u8; 32]>,
         ttl: Duration,
     ) -> Presigned {
-        // Signed with single spaces (SigV4's rule for header values), so it has to be sent with them.
+        // Signed with single spaces (SigV4's rule for header values), so it must be sent with single spaces.
         let content_type = content_type.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
         let mut headers = vec![("content-type", content_type)];
         headers.extend(checksum_sha256.map(|sum| ("x-amz-checksum-sha256", BASE64.encode(sum))));
@@ -155,14 +156,14 @@ impl Signer {
         Presigned { url, headers, expires_at }
     }
 
-    /// A GET of the whole object or of a range. `ttl` is cut as for [`Self::put_object`].
+    /// Signs a GET of the whole object or of a range. `ttl` is cut as for [`Self::put_object`].
     pub fn get_object(&self, at: &Location, ttl: Duration) -> Presigned {
         let (host, _) = self.site.endpoint.of_bucket(&at.bucket);
         let (url, expires_at) = self.single("GET", at, &[("host", &host)], ttl);
         Presigned { url, headers: Vec::new(), expires_at }
     }
 
-    /// The same GET, answered with these headers.
+    /// Signs the same GET, answered with these headers.
     pub fn get_object_as(&self, at: &Location, answered: &Answered, ttl: Duration) -> Presigned {
         let mut frame = Frame::new(self, "GET", at, "host", ttl, Utc::now());
         let query = format!(
@@ -174,7 +175,7 @@ impl Signer {
         Presigned { url: frame.sign(&query, &lines), headers: Vec::new(), expires_at: frame.expires_at }
     }
 
-    /// PUTs of the parts of this upload. `ttl` is cut as for [`Self::put_object`].
+    /// Returns a signer for PUTs of the parts of this upload. `ttl` is cut as for [`Self::put_object`].
     pub fn parts(&self, at: &Location, upload_id: &str, ttl: Duration) -> PartSigner {
         PartSigner {
             frame: Frame::new(self, "PUT", at, "content-length;host", ttl, Utc::now()),
@@ -196,12 +197,12 @@ impl Signer {
 }
 
 impl PartSigner {
-    /// When all of the URLs end.
+    /// Returns when all of the URLs expire.
     pub fn expires_at(&self) -> DateTime<Utc> {
         self.frame.expires_at
     }
 
-    /// Where exactly `size` bytes of this part go.
+    /// Returns the URL that takes exactly `size` bytes as this part.
     pub fn url(&mut self, number: u32, size: u64) -> String {
         self.query.clear();
         self.headers.clear();
@@ -211,17 +212,17 @@ impl PartSigner {
     }
 }
 
-/// All that the URLs of one batch share.
+/// What all URLs of one batch have in common.
 struct Frame {
     host: String,
-    /// The URL up to `X-Amz-SignedHeaders`, the last parameter that is the same for all. What follows in the sorted
-    /// query are the names in lower case.
+    /// The URL up to `X-Amz-SignedHeaders`, the last parameter that is the same for all. Parameters with names in lower case
+    /// follow it in the sorted query.
     url: String,
     /// The canonical request, hashed as far as `url` goes.
     canonical: digest::Context,
     /// The names of the signed headers and the payload's hash, which end every canonical request.
     end: String,
-    /// The string to sign up to the canonical request's hash, which stands in its last 64 bytes.
+    /// The string to sign. Its last 64 bytes are the canonical request's hash.
     to_sign: String,
     key: Arc<hmac::Key>,
     expires_at: DateTime<Utc>,
@@ -260,8 +261,8 @@ impl Frame {
         }
     }
 
-    /// One URL. `query`: what comes after the shared parameters, sorted and with a `&` in front of each. `headers`:
-    /// the signed headers, sorted, a line each.
+    /// Signs one URL. `query`: the parameters after the shared ones, sorted and with a `&` in front of each. `headers`: the
+    /// signed headers, sorted, a line each.
     fn sign(&mut self, query: &str, headers: &str) -> String {
         let mut canonical = self.canonical.clone();
         canonical.update(query.as_bytes());
@@ -283,8 +284,8 @@ impl Frame {
     }
 }
 
-/// Whole seconds from the signing time (itself cut to a second) to the end: at most `ttl`, the credential's end and
-/// seven days; at least one second, because `X-Amz-Expires` takes no less.
+/// Returns the whole seconds from the signing time (itself cut to a second) to the expiry: at most `ttl`, the credential's
+/// remaining time and seven days; at least one second, the minimum of `X-Amz-Expires`.
 fn lifetime_secs(now: DateTime<Utc>, ttl: Duration, credential_end: Option<DateTime<Utc>>) -> i64 {
     let ttl = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
     let left = credential_end.map_or(i64::MAX, |end| end.timestamp() - now.timestamp());

@@ -1,4 +1,4 @@
-//! How the stores differ: where they are, how a URL names a bucket there, and what sizes they take.
+//! How the stores differ: their endpoints, how a URL names a bucket there, and which sizes they accept.
 
 use url::Url;
 
@@ -9,10 +9,10 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 
-/// Part numbers go from 1 to this, in the S3 API and so in every store of its kind.
+/// Part numbers go from 1 to this, in the S3 API and so in every compatible store.
 pub(super) const PART_NUMBER_MAX: u32 = 10_000;
 
-/// What a store accepts. All parts of an upload but the last have one size, since R2 wants it so.
+/// The sizes that a store accepts. All parts of an upload except the last have one size, because R2 requires it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The last part may be smaller.
@@ -20,9 +20,9 @@ pub struct Limits {
     pub max_part_bytes: u64,
     pub max_parts: u32,
     pub max_object_bytes: u64,
-    /// The largest object that one PUT may bring.
+    /// The largest object that one PUT may send.
     pub max_direct_bytes: u64,
-    /// The largest object that one CopyObject, and the largest stretch that one UploadPartCopy may copy.
+    /// The largest object that one CopyObject, and the largest range that one UploadPartCopy may copy.
     pub max_copy_bytes: u64,
 }
 
@@ -38,7 +38,7 @@ const S3: Limits = Limits {
 };
 
 struct Preset {
-    /// `{region}` stands for the region. None: only the operator knows.
+    /// `{region}` stands for the region. `None`: the operator must set it.
     endpoint: Option<&'static str>,
     region: Option<&'static str>,
     path_style: bool,
@@ -50,8 +50,8 @@ fn preset(provider: Provider) -> Preset {
         Provider::Aws => {
             Preset { endpoint: Some("https://s3.{region}.amazonaws.com"), region: None, path_style: false, limits: S3 }
         }
-        // developers.cloudflare.com/r2/platform/limits: an object may have 5 GiB less than 5 TiB, one request (a PUT
-        // or a part) 5 MiB less than 5 GiB. The region is `auto` (r2/api/s3/api), the endpoint the account's.
+        // developers.cloudflare.com/r2/platform/limits: an object has at most 5 TiB minus 5 GiB, one request (a PUT or a
+        // part) at most 5 GiB minus 5 MiB. The region is `auto` (r2/api/s3/api), the endpoint is the account's.
         Provider::R2 => Preset {
             endpoint: None,
             region: Some("auto"),
@@ -72,10 +72,10 @@ fn preset(provider: Provider) -> Preset {
             path_style: true,
             limits: Limits { max_direct_bytes: 5 * TIB, ..S3 },
         },
-        // Garage states no limits but the S3 API's, and takes its region from its own configuration (`s3_region`,
-        // whose default this is).
+        // Garage states no limits except the S3 API's, and takes its region from its own configuration (`s3_region`, of
+        // which this is the default).
         Provider::Garage => Preset { endpoint: None, region: Some("garage"), path_style: true, limits: S3 },
-        // Backblaze, "Large Files": parts of 5 MB to 5 GB, files of up to 10 TB, 5 GB at once: all decimal.
+        // Backblaze, "Large Files": parts of 5 MB to 5 GB, files of up to 10 TB, 5 GB by one PUT; all decimal.
         Provider::B2 => Preset {
             endpoint: Some("https://s3.{region}.backblazeb2.com"),
             region: None,
@@ -90,7 +90,7 @@ fn preset(provider: Provider) -> Preset {
             },
         },
         // Ceph's defaults are S3's (`rgw_multipart_min_part_size`, `rgw_max_put_size`,
-        // `rgw_multipart_part_upload_limit`). It does not look at the region that a signature names.
+        // `rgw_multipart_part_upload_limit`). It ignores the region that a signature names.
         Provider::Ceph => Preset { endpoint: None, region: Some("us-east-1"), path_style: true, limits: S3 },
         // DigitalOcean, "Spaces Limits": parts of 5 MiB to 5 GB, 10,000 of them, 5 TB in all, 5 GB by one PUT.
         Provider::Spaces => Preset {
@@ -116,20 +116,20 @@ fn preset(provider: Provider) -> Preset {
     }
 }
 
-/// A store as the settings and the provider's preset describe it together.
+/// A store as the settings and the provider's preset together describe it.
 #[derive(Debug)]
 pub(super) struct Profile {
     pub(super) bucket: String,
     pub(super) region: String,
-    /// Where this server calls.
+    /// The endpoint that this server calls.
     pub(super) endpoint: Endpoint,
-    /// What stands in presigned URLs.
+    /// The endpoint in presigned URLs.
     pub(super) public: Endpoint,
     pub(super) limits: Limits,
 }
 
 impl Profile {
-    /// The region that the settings or the preset name. `None`: the AWS environment may know.
+    /// Returns the region that the settings or the preset name. `None`: the AWS environment may name it.
     pub(super) fn region(settings: &settings::Storage) -> Option<String> {
         let preset = preset(settings.provider.unwrap_or(Provider::Aws));
         settings.region.clone().or_else(|| preset.region.map(str::to_owned))
@@ -142,15 +142,15 @@ impl Profile {
         let preset = preset(provider);
         let endpoint = match (&settings.endpoint, preset.endpoint) {
             (Some(endpoint), _) => endpoint.clone(),
-            // The one partition whose hosts end otherwise and that people outside of it use.
+            // The one partition with another host suffix that people outside of it use.
             (None, Some(_)) if provider == Provider::Aws && region.starts_with("cn-") => {
                 format!("https://s3.{region}.amazonaws.com.cn")
             }
             (None, Some(template)) => template.replace("{region}", &region),
             (None, None) => return Err(StartError::EndpointMissing(provider)),
         };
-        // Every store of the S3 kind understands the path style, and few have the DNS names for the other one: that
-        // is the guess for an endpoint without a provider's name.
+        // For an endpoint without a provider, path style is the default: every S3-compatible store understands it, and few
+        // have the DNS names for the other style.
         let unnamed = settings.provider.is_none() && settings.endpoint.is_some();
         let path_style = settings.path_style.unwrap_or(preset.path_style || unnamed);
         let endpoint = Endpoint::parse("storage.endpoint", &endpoint, path_style)?;
@@ -183,20 +183,20 @@ fn limits(settings: &settings::Storage, preset: Limits) -> Result<Limits, StartE
     if limits.max_part_bytes == 0 || limits.max_part_bytes < limits.min_part_bytes {
         return Err(StartError::Limit { setting: "max_part_bytes", reason: "must not be under min_part_bytes" });
     }
-    // What is larger is copied by parts of this size.
+    // Larger objects are copied by parts of this size.
     if limits.max_copy_bytes == 0 || limits.max_copy_bytes < limits.min_part_bytes {
         return Err(StartError::Limit { setting: "max_copy_bytes", reason: "must not be under min_part_bytes" });
     }
     Ok(limits)
 }
 
-/// An address of a store, taken apart for signing.
+/// An address of a store, split for signing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
     scheme: String,
-    /// As the Host header has it: with a port only where it is not the scheme's own.
+    /// As in the Host header: with a port only if it is not the scheme's default.
     authority: String,
-    /// In front of every path; empty, or with a leading and without a trailing slash.
+    /// Comes before every path; empty, or with a leading and without a trailing slash.
     prefix: String,
     /// An IP address has no subdomains.
     is_ip: bool,
@@ -208,10 +208,10 @@ impl Endpoint {
         let wrong = |reason: &str| StartError::Endpoint { setting, reason: reason.to_owned() };
         let url = Url::parse(text).map_err(|e| wrong(&e.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(wrong("it starts with neither http:// nor https://"));
+            return Err(wrong("it must start with http:// or https://"));
         }
         if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
-            return Err(wrong("it may have a host, a port and a path, nothing else"));
+            return Err(wrong("it must have only a host, a port and a path"));
         }
         let host = url.host().ok_or_else(|| wrong("it has no host"))?;
         Ok(Self {
@@ -223,8 +223,8 @@ impl Endpoint {
         })
     }
 
-    /// For the SDK, which puts the bucket where it belongs by the same rule as [`Self::of_bucket`]. With a slash at the
-    /// end: behind an IP address the SDK joins the bucket to the prefix without one of its own.
+    /// Returns the URL for the SDK, which inserts the bucket by the same rule as [`Self::of_bucket`]. It ends with a slash:
+    /// after an IP address the SDK joins the bucket to the prefix without adding one.
     pub(super) fn url(&self) -> String {
         format!("{}://{}{}/", self.scheme, self.authority, self.prefix)
     }
@@ -237,7 +237,7 @@ impl Endpoint {
         &self.scheme
     }
 
-    /// The Host header and the path in front of a key, without the slash between them.
+    /// Returns the Host header, and the path before a key without the slash between them.
     pub(super) fn of_bucket(&self, bucket: &str) -> (String, String) {
         if self.path_style || self.is_ip || !self.is_label(bucket) {
             (self.authority.clone(), format!("{}/{bucket}", self.prefix))
@@ -246,7 +246,8 @@ impl Endpoint {
         }
     }
 
-    /// Whether a host name may begin with this bucket's name. A dot in it would leave a wildcard certificate's reach.
+    /// Returns whether a host name can begin with this bucket's name. With https it must have no dot, because a wildcard
+    /// certificate does not cover one.
     fn is_label(&self, bucket: &str) -> bool {
         (3..=63).contains(&bucket.len())
             && bucket.split('.').all(|label| {
@@ -291,7 +292,7 @@ pub(super) mod tests {
         Profile::new(settings, Profile::region(settings).unwrap_or_else(|| "eu-west-1".to_owned()))
     }
 
-    /// The whole of a URL in front of a key.
+    /// Returns the part of a URL before the key.
     fn front(profile: &Profile) -> String {
         let (host, path) = profile.public.of_bucket("uploads");
         format!("{}://{host}{path}/", profile.public.scheme())

@@ -8,14 +8,14 @@ use super::client::Storage;
 use super::error::{Error, Kind, Op};
 use super::key::Location;
 
-/// A small object is read in whole within this time.
+/// Time limit for reading the whole of a small object.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Storage {
-    /// Puts a JSON object where none is yet. Stores that know no such condition overwrite: read it back.
+    /// Puts a JSON object unless there is one already. Stores that do not support this condition overwrite it: read it back.
     ///
     /// # Errors
-    /// None where there is one already: that is for [`Self::read`] to tell.
+    /// None if there is one already; [`Self::read`] shows that.
     pub async fn put_if_absent(&self, at: &Location, json: &[u8]) -> Result<(), Error> {
         let request = || {
             let request = self.0.client.put_object().bucket(&at.bucket).key(&at.key).content_type("application/json");
@@ -29,21 +29,21 @@ impl Storage {
         }
     }
 
-    /// Puts a few bytes under a key of their own, over those of the last time: whether the store takes writes. Within two
-    /// seconds and by one attempt.
+    /// Tests whether the store accepts writes: overwrites a few bytes under a key of their own, with one attempt and within
+    /// two seconds.
     ///
     /// # Errors
-    /// What a client's PUT would meet.
+    /// The errors that a client's PUT would meet.
     pub async fn try_write(&self, bucket: &str) -> Result<(), Error> {
         let Location { bucket, key } = Location::probe(bucket);
         let request = || self.0.client.put_object().bucket(&bucket).key(&key).body(ByteStream::from_static(b"{}"));
         self.in_time(Op::Ready, || request().send()).await
     }
 
-    /// The whole of an object of up to `max` bytes.
+    /// Returns the whole content of an object of up to `max` bytes.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] where there is none; [`Kind::Invalid`] where it is larger.
+    /// [`Kind::NotFound`] if there is none; [`Kind::Invalid`] if it is larger.
     pub async fn read(&self, at: &Location, max: i64) -> Result<Vec<u8>, Error> {
         let op = Op::Get;
         let answer = self.call(op, || self.0.client.get_object().bucket(&at.bucket).key(&at.key).send()).await?;

@@ -5,20 +5,20 @@ use crate::caller::{Brands, Caller};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
 
-/// The brands that the caller holds, by slug; at most 1,000.
+/// Returns the brands that the caller holds, ordered by slug; at most 1,000.
 pub async fn list_brands(engine: &Engine, caller: &Caller) -> Result<Vec<brand::Model>> {
     rows::find_brands(&engine.db.conn().of(caller.tenant), caller.tenant, &caller.brands).await
 }
 
-/// All brands of a tenant, by slug; at most 1,000.
+/// Returns the brands of a tenant, ordered by slug; at most 1,000.
 pub async fn brands_of(engine: &Engine, tenant: TenantId) -> Result<Vec<brand::Model>> {
     rows::find_brands(&engine.db.conn().of(tenant), tenant, &Brands::All).await
 }
 
-/// Whether the caller holds every brand of the tenant.
+/// Checks that the caller holds every brand of the tenant.
 ///
 /// # Errors
-/// [`Error::PermissionDenied`] where there is one that they do not hold.
+/// [`Error::PermissionDenied`] if there is a brand that the caller does not hold.
 pub async fn must_hold_all_brands(engine: &Engine, caller: &Caller) -> Result<()> {
     if caller.brands == Brands::All {
         return Ok(());
@@ -30,11 +30,11 @@ pub async fn must_hold_all_brands(engine: &Engine, caller: &Caller) -> Result<()
     Err(Error::PermissionDenied("the token does not hold every brand of the tenant".to_owned()))
 }
 
-/// The brand that an upload goes to: the one named, or the only one that the caller holds.
+/// Returns the brand for an upload: the named one, or the only one that the caller holds.
 ///
 /// # Errors
-/// [`Error::Invalid`] `required` where none is named and there is a choice, `unknown-brand` where the tenant has none
-/// such; [`Error::PermissionDenied`] where the caller does not hold it.
+/// [`Error::Invalid`] `required` if no brand is named and the caller does not hold exactly one, `unknown-brand` if the
+/// tenant has no such brand; [`Error::PermissionDenied`] if the caller does not hold it.
 pub async fn brand_for(engine: &Engine, caller: &Caller, named: Option<BrandId>) -> Result<BrandId> {
     let brand = match (named, &caller.brands) {
         (Some(brand), _) => brand,
@@ -53,11 +53,11 @@ pub async fn brand_for(engine: &Engine, caller: &Caller, named: Option<BrandId>)
     if known::has_brand(engine, caller.tenant, brand).await? {
         return Ok(brand);
     }
-    Err(invalid("unknown-brand", "the tenant has no such brand"))
+    Err(invalid("unknown-brand", "the tenant has no brand with this id"))
 }
 
 fn required() -> Error {
-    invalid("required", "name the brand: the token holds more than one, or none")
+    invalid("required", "is required, because the token does not hold exactly one brand")
 }
 
 fn invalid(code: &'static str, detail: &str) -> Error {

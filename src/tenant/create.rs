@@ -18,12 +18,12 @@ pub struct Created {
     pub brands: BTreeMap<String, BrandId>,
 }
 
-/// Makes a tenant and its brands; what is there already stays, with the ids it has. One transaction, in which is recorded
-/// what it changes.
+/// Creates a tenant and its brands. Those that exist already keep their ids; a tenant without a bucket gets the named one.
+/// One transaction makes and records the changes.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a slug that is not 1 to 63 of `a-z`, `0-9` and inner `-`, a name that S3 does not allow for a
-/// bucket, or a tenant that has another bucket than the one named.
+/// [`Error::Invalid`] for a slug that [`is_slug`] rejects, a bucket name that S3 does not allow, or a tenant that already
+/// has a different bucket.
 pub async fn create(
     engine: &Engine,
     actor: &Actor,
@@ -35,7 +35,7 @@ pub async fn create(
         .chain(brands.iter().enumerate().map(|(n, brand)| (format!("/brands/{n}"), brand.as_str())))
         .filter(|(_, slug)| !is_slug(slug))
         .map(|(pointer, slug)| {
-            FieldError::new(pointer, "malformed", format!("{slug:?} is not 1 to 63 of a-z, 0-9 and inner hyphens"))
+            FieldError::new(pointer, "malformed", format!("{slug:?} must be 1 to 63 of a-z, 0-9 and inner hyphens"))
         });
     let bucket_wrong = bucket
         .filter(|name| !storage::is_bucket_name(name))
@@ -57,11 +57,11 @@ pub async fn create(
         tenant = rows::find_by_slug(tx.conn(), slug).await?.ok_or(Error::NotFound)?;
     }
     if bucket.is_some() && tenant.bucket.as_deref() != bucket {
-        let detail = "the tenant is there already, with another bucket";
+        let detail = "the tenant already exists with a different bucket";
         return Err(Error::Invalid(vec![FieldError::new("/bucket", "conflict", detail)]));
     }
     let mut added = Vec::new();
-    // In one order: each waits for whoever else inserts the same one.
+    // In sorted order, to avoid deadlocks: each insert waits for a concurrent insert of the same slug.
     for slug in brands.iter().collect::<BTreeSet<_>>() {
         added.extend(rows::insert_brand(&tx, tenant.id, slug, now).await?.map(|id| (slug.clone(), id)));
     }
@@ -79,7 +79,7 @@ pub async fn create(
     Ok(Created { tenant_id: tenant.id, is_new, brands })
 }
 
-/// What a tenant and a brand may be called.
+/// Whether the text can name a tenant or a brand: 1 to 63 of `a-z`, `0-9` and `-`, with no `-` at either end.
 pub fn is_slug(slug: &str) -> bool {
     (1..=63).contains(&slug.len())
         && slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')

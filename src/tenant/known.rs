@@ -1,5 +1,5 @@
-//! Facts that never stop being true, remembered so that requests need not ask the database again: tenants and brands
-//! are never deleted.
+//! A cache of the tenants and brands that exist, so that requests need not ask the database again. Its entries never become
+//! stale, because tenants and brands are never deleted.
 
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock};
@@ -10,14 +10,14 @@ use super::rows;
 use crate::engine::Engine;
 use crate::error::Result;
 
-/// Each entry is a few dozen bytes; there are as many as the deployment has tenants and brands in use.
+/// The cache. It has one entry, a few dozen bytes, for each tenant and brand in use.
 #[derive(Debug, Default)]
 pub struct Known {
     tenants: RwLock<HashSet<TenantId>>,
     brands: RwLock<HashSet<(TenantId, BrandId)>>,
 }
 
-/// Whether the tenant has a row.
+/// Whether the tenant exists.
 pub async fn exists(engine: &Engine, tenant: TenantId) -> Result<bool> {
     if engine.known.tenants.read().unwrap_or_else(PoisonError::into_inner).contains(&tenant) {
         return Ok(true);
@@ -29,7 +29,7 @@ pub async fn exists(engine: &Engine, tenant: TenantId) -> Result<bool> {
     Ok(found)
 }
 
-/// Whether the tenant has such a brand.
+/// Whether the tenant has this brand.
 pub(super) async fn has_brand(engine: &Engine, tenant: TenantId, brand: BrandId) -> Result<bool> {
     if engine.known.brands.read().unwrap_or_else(PoisonError::into_inner).contains(&(tenant, brand)) {
         return Ok(true);

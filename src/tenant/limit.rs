@@ -7,27 +7,27 @@ use crate::caller::Actor;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
-/// What is to change of a tenant's limits; `None` leaves a limit as it is.
+/// Changes to a tenant's limits; `None` leaves a limit unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// A suspended tenant opens no new sessions. Those that run may finish.
+    /// A suspended tenant cannot open new sessions. Its running sessions may finish.
     pub suspended: Option<bool>,
-    /// The most bytes that it may hold, 0 to 2^63 - 1; `Some(None)` for any number.
+    /// The maximum bytes that the tenant may hold, 0 to 2^63 - 1; `Some(None)` removes the limit.
     pub quota_bytes: Option<Option<i64>>,
-    /// The most sessions that may be INITIATING or UPLOADING; `Some(None)` for any number.
+    /// The maximum number of sessions that may be INITIATING or UPLOADING; `Some(None)` removes the limit.
     pub quota_live_sessions: Option<Option<i64>>,
 }
 
-/// Suspends a tenant or lets it go on, and sets its quotas. All in one step, and in force when this answers: no session is
-/// opened after that which these limits do not allow.
+/// Suspends or resumes a tenant and sets its quotas, in one transaction. The limits are in force when this returns: no later
+/// session is opened that violates them.
 ///
-/// A quota below what the tenant holds takes nothing away; it lets nothing new in. What is named is recorded as `actor`'s, also where it was so
-/// before.
+/// A quota below the tenant's usage removes nothing; it only blocks new sessions. Named limits are recorded as an action of
+/// `actor`, even if their values stay the same.
 ///
 /// # Errors
-/// [`Error::NotFound`] where there is no such tenant.
+/// [`Error::NotFound`] if there is no such tenant.
 pub async fn limit(engine: &Engine, actor: &Actor, id: TenantId, limits: Limits) -> Result<Standing> {
-    // Asked first, because the shares of no tenant cannot be locked.
+    // Checked first, because `lock` inserts shares, which an unknown tenant cannot have.
     rows::find(engine.db.conn(), id).await?.ok_or(Error::NotFound)?;
     let tx = engine.db.begin().await?;
     let mut tenant = rows::lock(&tx, id).await?;

@@ -5,14 +5,14 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::page::Page;
 
-/// A tenant, its limits, and what it holds.
+/// A tenant with its limits and its usage.
 #[derive(Clone, Debug)]
 pub struct Standing {
     pub tenant: tenant::Model,
     pub usage: Usage,
 }
 
-/// All tenants by slug, `limit` (1 to 200) at a time.
+/// Returns the next `limit` (1 to 200) tenants, ordered by slug.
 pub async fn list(engine: &Engine, after: Option<&str>, limit: u64) -> Result<Page<Standing, String>> {
     let tenants = rows::page(engine.db.search_conn(), after, limit + 1).await?;
     let Page { items: tenants, next } = Page::cut(tenants, limit, |last| last.slug.clone());
@@ -25,10 +25,10 @@ pub async fn list(engine: &Engine, after: Option<&str>, limit: u64) -> Result<Pa
     Ok(Page { items: tenants.into_iter().map(standing).collect(), next })
 }
 
-/// How one tenant stands.
+/// Returns one tenant with its limits and its usage.
 ///
 /// # Errors
-/// [`Error::NotFound`].
+/// [`Error::NotFound`] if there is no such tenant.
 pub async fn standing(engine: &Engine, id: TenantId) -> Result<Standing> {
     let conn = &engine.db.conn().of(id);
     let tenant = rows::find(conn, id).await?.ok_or(Error::NotFound)?;

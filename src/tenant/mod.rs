@@ -1,4 +1,4 @@
-//! Tenants and their brands: who the walls are between.
+//! Tenants, which are isolated from each other, and their brands, limits and usage.
 
 mod brands;
 mod create;

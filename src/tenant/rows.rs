@@ -17,23 +17,23 @@ use crate::database::{Tx, db_error};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
-/// The most brands that one answer lists.
+/// The maximum number of brands that one answer lists.
 const BRANDS_MAX: u64 = 1_000;
-/// Rows over which a tenant's usage is spread. A row is locked until its transaction commits, so this is about how many
-/// sessions of one tenant can be opened or ended at the same instant. More of them would need a migration that gives
-/// tenants with limits the rows that they lack.
+/// The number of rows over which a tenant's usage is spread. A row is locked until its transaction commits, so this is about
+/// how many sessions of one tenant can be opened or ended at the same instant. A larger number would need a migration that
+/// adds the missing rows of tenants with limits.
 const USAGE_STRIPES: i32 = 16;
 
 pub(crate) async fn find(conn: &impl ConnectionTrait, id: TenantId) -> Result<Option<tenant::Model>> {
     tenant::Entity::find_by_id(id).one(conn).await.map_err(db_error)
 }
 
-/// The tenant that people call `slug`.
+/// Returns the tenant with this slug.
 pub(super) async fn find_by_slug(conn: &impl ConnectionTrait, slug: &str) -> Result<Option<tenant::Model>> {
     tenant::Entity::find().filter(tenant::Column::Slug.eq(slug)).one(conn).await.map_err(db_error)
 }
 
-/// The buckets that tenants have of their own, for the dedicated strategy.
+/// Returns the tenants' own buckets, for the `dedicated` strategy.
 pub async fn buckets(engine: &Engine) -> Result<Vec<String>> {
     let query = tenant::Entity::find().select_only().column(tenant::Column::Bucket).distinct();
     let buckets = query.filter(tenant::Column::Bucket.is_not_null()).into_tuple().all(engine.db.search_conn()).await;
@@ -48,7 +48,7 @@ pub(super) async fn find_brand(
     brand::Entity::find_by_id((tenant, id)).one(conn).await.map_err(db_error)
 }
 
-/// The tenant's brands that are held, by slug.
+/// Returns the tenant's brands that are in `held`, ordered by slug; at most [`BRANDS_MAX`].
 pub(super) async fn find_brands(
     conn: &impl ConnectionTrait,
     tenant: TenantId,
@@ -61,7 +61,7 @@ pub(super) async fn find_brands(
     query.order_by_asc(brand::Column::Slug).limit(BRANDS_MAX).all(conn).await.map_err(db_error)
 }
 
-/// Inserts the tenant unless its slug is there already; `true` where this call made it.
+/// Inserts the tenant unless its slug exists already; `true` if this call inserted it.
 pub(super) async fn insert(tx: &Tx, slug: &str, bucket: Option<&str>, now: DateTime<Utc>) -> Result<bool> {
     let row = tenant::ActiveModel {
         id: Set(TenantId::new()),
@@ -80,7 +80,7 @@ pub(super) async fn insert(tx: &Tx, slug: &str, bucket: Option<&str>, now: DateT
         .map_err(db_error)
 }
 
-/// Names the bucket of a tenant that has none of its own; `false` where it has one.
+/// Sets the bucket of a tenant that has none of its own; `false` if it has one.
 pub(super) async fn set_bucket(tx: &Tx, id: TenantId, bucket: &str) -> Result<bool> {
     let update = tenant::Entity::update_many()
         .col_expr(tenant::Column::Bucket, Expr::value(bucket))
@@ -89,7 +89,7 @@ pub(super) async fn set_bucket(tx: &Tx, id: TenantId, bucket: &str) -> Result<bo
     Ok(update.exec(tx.conn()).await.map_err(db_error)?.rows_affected > 0)
 }
 
-/// Inserts the brand; `None` where the tenant has its slug already.
+/// Inserts the brand; `None` if the tenant already has a brand with this slug.
 pub(super) async fn insert_brand(tx: &Tx, tenant: TenantId, slug: &str, now: DateTime<Utc>) -> Result<Option<BrandId>> {
     let id = BrandId::new();
     let row =
@@ -102,12 +102,12 @@ pub(super) async fn insert_brand(tx: &Tx, tenant: TenantId, slug: &str, now: Dat
         .map_err(db_error)
 }
 
-/// What a tenant holds.
+/// A tenant's usage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Sessions that are INITIATING or UPLOADING.
     pub live_sessions: i64,
-    /// Of live sessions, of assets, and of FAILED and CANCELLED sessions whose storage is not cleared yet; at most
+    /// Bytes of live sessions, of assets, and of FAILED and CANCELLED sessions whose storage is not cleared yet; at most
     /// `i64::MAX`.
     pub bytes: i64,
 }
@@ -144,36 +144,36 @@ fn sum(of: Expr) -> Expr {
     Expr::expr(of.sum()).cast_as(Alias::new("bigint")).if_null(0_i64)
 }
 
-/// A sum of bytes, as those of their upper and of their lower 32 bits: one sum would fail where it is more than
-/// `i64::MAX`, on both databases, and sizes are what clients say. [`total`] makes one number of the two.
+/// Returns a sum of bytes as two sums, of the upper and of the lower 32 bits. A single sum of more than `i64::MAX` would
+/// fail on both databases, and clients choose the sizes. [`total`] combines the two.
 pub(crate) fn halves(bytes: impl IntoColumnRef + Clone) -> [Expr; 2] {
     [sum(Expr::col(bytes.clone()).right_shift(32)), sum(Expr::col(bytes).bit_and(0xffff_ffff_i64))]
 }
 
-/// `upper` times 2^32 and `lower`, or the bound of `i64` that is nearest.
+/// Returns `upper` * 2^32 + `lower`, clamped to the range of `i64`.
 pub(crate) fn total(upper: i64, lower: i64) -> i64 {
     clamped((i128::from(upper) << 32) + i128::from(lower))
 }
 
-/// The number, or the bound of `i64` that is nearest.
+/// Clamps the number to the range of `i64`.
 pub(crate) fn clamped(number: i128) -> i64 {
     i64::try_from(number).unwrap_or(if number < 0 { i64::MIN } else { i64::MAX })
 }
 
-/// Counts new sessions in, in the transaction that inserts them.
+/// Adds new sessions to the tenant's usage, in the transaction that inserts them.
 ///
-/// Under a quota the tenant's row is locked until the commit, so that sessions which are opened at once see each other;
-/// without one nobody waits for that.
+/// If the tenant has a quota, its row is locked until the commit, so that concurrent calls see each other's sessions.
+/// Without a quota, no call waits for this lock.
 ///
 /// # Errors
-/// [`Error::TenantSuspended`], [`Error::QuotaExceeded`]: nothing was counted, and the transaction must not be committed.
+/// [`Error::TenantSuspended`], [`Error::QuotaExceeded`]: nothing was added, and the transaction must not be committed.
 pub(crate) async fn reserve(tx: &Tx, id: TenantId, sessions: i64, bytes: i64) -> Result<()> {
     let stripe = any_stripe();
     if add_where_free(tx, id, stripe, sessions, bytes).await? {
         return Ok(());
     }
-    // Whoever locks both has the share first and the tenant second. Not FOR UPDATE: the foreign keys of other
-    // transactions would wait for that.
+    // Lock order: the share first, the tenant second. Not FOR UPDATE, because the foreign key checks of other
+    // transactions would wait for it.
     let query = tenant::Entity::find_by_id(id).lock(LockType::NoKeyUpdate);
     let tenant = query.one(tx.conn()).await.map_err(db_error)?.ok_or(Error::NotFound)?;
     if tenant.suspended_at.is_some() {
@@ -188,25 +188,25 @@ pub(crate) async fn reserve(tx: &Tx, id: TenantId, sessions: i64, bytes: i64) ->
     if let Some(quota) = tenant.quota_bytes.filter(|quota| usage.bytes.saturating_add(bytes) > *quota) {
         let used = usage.bytes;
         return Err(Error::QuotaExceeded(format!(
-            "the tenant holds {used} of {quota} bytes, and the file has {bytes}"
+            "the tenant holds {used} of {quota} bytes; the file is {bytes} bytes"
         )));
     }
     match add(tx, share(id, stripe, sessions, bytes), adding().action_and_where(has_room(bytes)).to_owned()).await? {
-        0 => Err(Error::QuotaExceeded("the tenant holds more bytes than can be counted".to_owned())),
+        0 => Err(Error::QuotaExceeded("the tenant would hold more bytes than can be counted".to_owned())),
         _ => Ok(()),
     }
 }
 
-/// Adds to what the tenant holds, in the transaction that changes it. Less than nothing takes away.
+/// Adds to the tenant's usage, in the transaction that changes it. Negative numbers subtract.
 pub(crate) async fn settle(tx: &Tx, id: TenantId, live_sessions: i64, bytes: i64) -> Result<()> {
     add(tx, share(id, any_stripe(), live_sessions, bytes), adding()).await.map(drop)
 }
 
-/// Counts sessions in where the tenant is neither suspended nor under a quota, which is most of the time: one statement.
+/// Adds sessions by one statement if the tenant is neither suspended nor under a quota, the most common case. `false` if
+/// nothing was added.
 ///
-/// What decides is the share that it adds to, as that is once it is locked, and not the tenant as the statement's snapshot
-/// shows it. A change of limits writes to every share: it waits for all that were counted in before it, and stops all
-/// that come after.
+/// The share row decides, as it is once locked, and not the tenant row in the statement's snapshot. A change of limits
+/// writes to every share: it waits for all sessions that were added before it, and stops all later ones.
 async fn add_where_free(tx: &Tx, id: TenantId, stripe: i32, sessions: i64, bytes: i64) -> Result<bool> {
     Ok(add(tx, share(id, stripe, sessions, bytes), adding_where_free(bytes)).await? > 0)
 }
@@ -216,14 +216,15 @@ fn adding_where_free(bytes: i64) -> OnConflict {
     adding().action_and_where(free).action_and_where(has_room(bytes)).to_owned()
 }
 
-/// The same as a part of a statement that does more, which has a row where they were counted in; for PostgreSQL.
+/// Builds the statement of [`add_where_free`] as a part of a larger one, for PostgreSQL. It returns a row only if the
+/// sessions were added.
 pub(crate) fn reserving(id: TenantId, sessions: i64, bytes: i64) -> InsertStatement {
     let insert = tenant_usage::Entity::insert(share(id, any_stripe(), sessions, bytes));
     let mut insert = insert.on_conflict(adding_where_free(bytes)).into_query();
     insert.returning_col(tenant_usage::Column::TenantId).to_owned()
 }
 
-/// Whether the share can count so many bytes more.
+/// Whether the share can count `bytes` more without an overflow.
 fn has_room(bytes: i64) -> Expr {
     Expr::col((tenant_usage::Entity, tenant_usage::Column::Bytes)).lte(i64::MAX - Ord::max(bytes, 0))
 }
@@ -233,7 +234,7 @@ async fn add(tx: &Tx, share: tenant_usage::ActiveModel, adding: OnConflict) -> R
     insert.exec_without_returning(tx.conn()).await.map_err(db_error)
 }
 
-/// For a tenant without limits, or one that has this row already: one with limits has them all.
+/// The new row of a share, for a tenant without limits. A tenant with limits has all its rows, so this only updates one.
 fn share(id: TenantId, stripe: i32, live_sessions: i64, bytes: i64) -> tenant_usage::ActiveModel {
     tenant_usage::ActiveModel {
         tenant_id: Set(id),
@@ -260,7 +261,7 @@ fn on_share() -> OnConflict {
     OnConflict::columns([tenant_usage::Column::TenantId, tenant_usage::Column::Stripe])
 }
 
-/// The first half of a change of limits: locks every share of the tenant, and then its row.
+/// The first half of a change of limits: marks and locks every share of the tenant, and then locks the tenant's row.
 pub(super) async fn lock(tx: &Tx, id: TenantId) -> Result<tenant::Model> {
     let limited = |stripe| tenant_usage::ActiveModel { limited: Set(true), ..share(id, stripe, 0, 0) };
     let marking = on_share().update_column(tenant_usage::Column::Limited).to_owned();
@@ -270,8 +271,8 @@ pub(super) async fn lock(tx: &Tx, id: TenantId) -> Result<tenant::Model> {
     query.one(tx.conn()).await.map_err(db_error)?.ok_or(Error::NotFound)
 }
 
-/// The second half: stores the limits. Once this is committed, every session has been counted in before it or is weighed
-/// against it: there is none between.
+/// The second half: stores the limits. After the commit, every session was either added before the change or is checked
+/// against it.
 pub(super) async fn set_limits(tx: &Tx, tenant: &tenant::Model) -> Result<()> {
     use tenant::Column::{Id, QuotaBytes, QuotaLiveSessions, SuspendedAt};
     tenant::Entity::update_many()
@@ -284,7 +285,7 @@ pub(super) async fn set_limits(tx: &Tx, tenant: &tenant::Model) -> Result<()> {
         .map_err(db_error)?;
 
     if is_limited(tenant) {
-        return Ok(()); // as `lock` has left them
+        return Ok(()); // `lock` has marked the shares
     }
     tenant_usage::Entity::update_many()
         .col_expr(tenant_usage::Column::Limited, Expr::value(false))
@@ -295,7 +296,7 @@ pub(super) async fn set_limits(tx: &Tx, tenant: &tenant::Model) -> Result<()> {
         .map_err(db_error)
 }
 
-/// What happened to a tenant's uploads on one day.
+/// What is counted of a tenant's uploads for each day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
     Opened,
@@ -304,7 +305,7 @@ pub enum Count {
     Cancelled,
 }
 
-/// How often it happened on each day of a span on which it did; of completed uploads their bytes too.
+/// The count of one day that has any; for completed uploads, their bytes too.
 #[derive(Clone, Debug, FromQueryResult)]
 pub struct DayCount {
     /// `2026-01-31`
@@ -321,7 +322,7 @@ impl DayCount {
     }
 }
 
-/// Days are those of UTC. Completed uploads are counted by their assets, which stay when old sessions are deleted.
+/// Counts uploads by UTC day. Completed uploads are counted by their assets, which stay when old sessions are deleted.
 pub fn count_by_day(
     backend: DbBackend,
     tenant: TenantId,
@@ -341,7 +342,7 @@ pub fn count_by_day(
             .and_where(Session::TenantId.eq(tenant))
             .cond_where(within(Expr::col(at)));
         if let Some(status) = status {
-            // Spelled out, as the index that has these alone does it.
+            // Follows from the time; named because it is the condition of the partial index.
             query.and_where(Session::Status.eq(status));
         }
         query.to_owned()
@@ -367,7 +368,7 @@ pub fn count_by_day(
     query.group_by_columns(["day"]).to_owned()
 }
 
-/// A time's day in UTC. SQLite has times as text, which begins with it.
+/// The UTC day of a time. SQLite stores times as text that begins with the day.
 fn day_of(backend: DbBackend, at: Expr) -> Expr {
     match backend {
         DbBackend::Postgres => Expr::cust_with_exprs("to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD')", [at]),
@@ -387,7 +388,7 @@ pub(super) async fn counts(
     DayCount::find_by_statement(statement).all(conn).await.map_err(db_error)
 }
 
-/// Up to `limit` tenants by slug, those after `after`.
+/// Returns up to `limit` tenants after the slug `after`, ordered by slug.
 pub(super) async fn page(conn: &impl ConnectionTrait, after: Option<&str>, limit: u64) -> Result<Vec<tenant::Model>> {
     let mut query = tenant::Entity::find();
     if let Some(after) = after {
@@ -396,7 +397,7 @@ pub(super) async fn page(conn: &impl ConnectionTrait, after: Option<&str>, limit
     query.order_by_asc(tenant::Column::Slug).limit(limit).all(conn).await.map_err(db_error)
 }
 
-/// Up to `limit` tenants by id, those after `after`.
+/// Returns up to `limit` tenants after the id `after`, ordered by id.
 pub(crate) async fn after(
     conn: &impl ConnectionTrait,
     after: Option<TenantId>,
@@ -409,13 +410,13 @@ pub(crate) async fn after(
     query.order_by_asc(tenant::Column::Id).limit(limit).all(conn).await.map_err(db_error)
 }
 
-/// Every brand of a tenant, however many: slugs and ids.
+/// Returns the slugs and ids of all brands of a tenant, without a limit.
 pub(crate) async fn all_brands(conn: &impl ConnectionTrait, tenant: TenantId) -> Result<Vec<(String, BrandId)>> {
     let query = brand::Entity::find().select_only().columns([brand::Column::Slug, brand::Column::Id]);
     query.filter(brand::Column::TenantId.eq(tenant)).into_tuple().all(conn).await.map_err(db_error)
 }
 
-/// Whether the tenant's shares say what [`set_limits`] has made of them: all of them that it is limited, or none.
+/// Whether the tenant's shares are as [`set_limits`] left them: all marked as limited if the tenant has limits, else none.
 pub(crate) async fn are_shares_right(conn: &impl ConnectionTrait, tenant: &tenant::Model) -> Result<bool> {
     let query = tenant_usage::Entity::find().filter(tenant_usage::Column::TenantId.eq(tenant.id));
     let shares = query.filter(tenant_usage::Column::Limited.eq(true)).count(conn).await.map_err(db_error)?;
@@ -426,7 +427,7 @@ fn is_limited(tenant: &tenant::Model) -> bool {
     tenant.suspended_at.is_some() || tenant.quota_bytes.is_some() || tenant.quota_live_sessions.is_some()
 }
 
-/// One tenant's share of [`usages`].
+/// One tenant's row in the result of [`usages`].
 #[derive(Clone, Copy, Debug, FromQueryResult)]
 struct UsageOf {
     tenant_id: TenantId,
@@ -434,7 +435,7 @@ struct UsageOf {
     summed: Summed,
 }
 
-/// What each of these tenants holds; one that never held anything is not there.
+/// Returns the usage of each of these tenants; a tenant that never held anything is missing.
 pub(super) async fn usages(conn: &impl ConnectionTrait, of: &[TenantId]) -> Result<HashMap<TenantId, Usage>> {
     let query = summing()
         .column(tenant_usage::Column::TenantId)

@@ -10,10 +10,10 @@ use crate::error::{Error, FieldError, Result};
 
 /// The longest span, in days.
 pub const DAYS_MAX: u64 = 92;
-/// The span where none is named, in days: it ends today.
+/// The default span, in days; it ends today.
 pub const DAYS_DEFAULT: u64 = 30;
 
-/// What happened to a tenant's uploads on one day of UTC.
+/// Counts of a tenant's uploads on one UTC day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Day {
     pub opened: i64,
@@ -23,13 +23,13 @@ pub struct Day {
     pub bytes_completed: i64,
 }
 
-/// Every day of the span, whether or not anything happened, oldest first; both ends are part of it.
+/// Returns the counts of every day of the span, oldest first, including both ends and days without uploads.
 ///
-/// The span ends today and begins 29 days earlier where it is not said. Sessions that have been deleted since are not
-/// counted, but for the completed ones, which their assets stand for.
+/// `to` defaults to today, and `from` to 29 days before `to`. Sessions that have been deleted since are not counted, except
+/// completed ones, which are counted by their assets.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a span that ends before it begins or is longer than [`DAYS_MAX`].
+/// [`Error::Invalid`] for a span that ends before it begins, is longer than [`DAYS_MAX`], or leaves the years 1970 to 9998.
 pub async fn daily(
     engine: &Engine,
     tenant: TenantId,
@@ -56,7 +56,7 @@ pub async fn daily(
     Ok(days)
 }
 
-/// The first and the last day of a span of `days` that ends today, in UTC.
+/// Returns the first and the last day, in UTC, of a span of `days` that ends today.
 pub fn last_days(engine: &Engine, days: u64) -> (NaiveDate, NaiveDate) {
     let today = today(engine);
     (back(today, days), today)
@@ -66,22 +66,22 @@ fn today(engine: &Engine) -> NaiveDate {
     engine.clock.now().date_naive()
 }
 
-/// The first of so many days of which `to` is the last.
+/// Returns the first day of a span of `days` that ends on `to`.
 fn back(to: NaiveDate, days: u64) -> NaiveDate {
     to.checked_sub_days(Days::new(days - 1)).unwrap_or(to)
 }
 
 fn span(from: NaiveDate, to: NaiveDate) -> Result<Range<DateTime<Utc>>> {
     let invalid = |detail: String| Error::Invalid(vec![FieldError::new("?from", "out-of-range", detail)]);
-    // Databases do not know all of chrono's years, and as text they sort while they have four digits.
+    // Databases do not support all of chrono's years, and dates stored as text sort correctly only with four-digit years.
     if [from, to].iter().any(|day| !(1970..=9998).contains(&day.year())) {
-        return Err(invalid("a day is not within the years 1970 to 9998".to_owned()));
+        return Err(invalid("must be within the years 1970 to 9998".to_owned()));
     }
     let days = (to - from).num_days() + 1;
     if !u64::try_from(days).is_ok_and(|days| (1..=DAYS_MAX).contains(&days)) {
-        return Err(invalid(format!("the span has {days} days, and may have 1 to {DAYS_MAX}")));
+        return Err(invalid(format!("the span is {days} days; it must be 1 to {DAYS_MAX} days")));
     }
     let start = |day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc();
-    let end = to.succ_opt().ok_or_else(|| invalid("the span ends beyond all time".to_owned()))?;
+    let end = to.succ_opt().ok_or_else(|| invalid("the span ends after the last possible date".to_owned()))?;
     Ok(start(from)..start(end))
 }

@@ -8,12 +8,12 @@ use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
 use crate::session;
 
-/// A caller of one tenant, for verbs on uploads: an operator at work in the tenant that is named, by slug or id, or a
-/// manager of their own.
+/// Returns a caller of one tenant, for verbs on uploads: an operator in the named tenant (by slug or id), or a manager in
+/// their own tenant.
 ///
 /// # Errors
-/// [`Error::Invalid`] where an operator names none; [`Error::NotFound`] for an unknown one, and to a manager for any but
-/// their own: they cannot tell these apart.
+/// [`Error::Invalid`] if an operator names no tenant. [`Error::NotFound`] for an unknown tenant and, for a manager, for any
+/// tenant but their own: a manager cannot tell the two apart.
 pub async fn within(engine: &Engine, admin: &Admin, named: Option<&str>) -> Result<Caller> {
     match (admin, named) {
         (Admin::Operator(actor), Some(named)) => {
@@ -21,7 +21,7 @@ pub async fn within(engine: &Engine, admin: &Admin, named: Option<&str>) -> Resu
             Ok(Caller::operating(tenant.id, actor.clone()))
         }
         (Admin::Operator(_), None) => {
-            let detail = "an operator is of no tenant: name one, by slug or id";
+            let detail = "is required for an operator, who belongs to no tenant: name it by slug or id";
             Err(Error::Invalid(vec![FieldError::new("?tenant", "required", detail)]))
         }
         (Admin::Member(caller), None) => Ok(caller.clone()),
@@ -32,10 +32,10 @@ pub async fn within(engine: &Engine, admin: &Admin, named: Option<&str>) -> Resu
     }
 }
 
-/// The same for verbs on one session, whose tenant an operator need not name.
+/// Like [`within`], for verbs on one session. An operator need not name the session's tenant.
 ///
 /// # Errors
-/// As [`within`]; [`Error::NotFound`] where there is no such session in any tenant.
+/// As [`within`]; [`Error::NotFound`] if no tenant has such a session.
 pub async fn within_of(engine: &Engine, admin: &Admin, named: Option<&str>, session: SessionId) -> Result<Caller> {
     match (admin, named) {
         (Admin::Operator(actor), None) => {
@@ -46,16 +46,16 @@ pub async fn within_of(engine: &Engine, admin: &Admin, named: Option<&str>, sess
     }
 }
 
-/// The tenant of this slug or id.
+/// Returns the tenant with this slug or id.
 ///
 /// # Errors
-/// [`Error::NotFound`].
+/// [`Error::NotFound`] if there is no such tenant.
 pub async fn named_so(engine: &Engine, name: &str) -> Result<tenant::Model> {
     find_named(engine.db.conn(), name).await
 }
 
 async fn find_named(conn: &Conn, name: &str) -> Result<tenant::Model> {
-    // A slug may look like an id. The id is what cannot be chosen.
+    // A slug may look like an id. The id takes precedence, because nobody can choose an id.
     if let Ok(id) = name.parse()
         && let Some(tenant) = rows::find(conn, id).await?
     {

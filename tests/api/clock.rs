@@ -57,7 +57,7 @@ async fn put_forward_it_ends_nothing_that_lives(app: TestApp) {
 
     // Past every threshold, a session's longest life and the retention of its rows.
     app.clock.put(TimeDelta::days(100));
-    is_told(&app, Pass::DetectAbandoned, "put forward by 2400 h 0 min").await;
+    is_told(&app, Pass::DetectAbandoned, "jumped forward by 2400 h 0 min").await;
     for pass in [Pass::DetectAbandoned, Pass::Cleanup] {
         assert_eq!(counts(&run(&app, pass).await), (0, 0, 0, 0), "{pass:?}");
     }
@@ -72,7 +72,7 @@ async fn put_forward_it_ends_nothing_that_lives(app: TestApp) {
     assert_eq!((ann.status(&idle).await, ann.status(&new).await), ("FAILED".to_owned(), "FAILED".to_owned()));
 
     app.clock.put(-TimeDelta::days(100));
-    is_told(&app, Pass::DetectAbandoned, "put back by 2400 h 0 min").await;
+    is_told(&app, Pass::DetectAbandoned, "jumped back by 2400 h 0 min").await;
     assert_eq!(counts(&run(&app, Pass::DetectAbandoned).await), (0, 0, 0, 0));
     assert_eq!(ann.send(&small).await, 200);
     ann.complete(&small).await.created();
@@ -84,7 +84,7 @@ async fn put_forward_with_the_stores_it_ends_nothing_that_lives(app: TestApp) {
     let ann = app.tenant("acme").user("ann");
     // Both are a day behind, and are put right together: what came before is a day old for both.
     app.clock.put(-TimeDelta::hours(25));
-    is_told(&app, Pass::DetectAbandoned, "put back by 25 h 0 min").await;
+    is_told(&app, Pass::DetectAbandoned, "jumped back by 25 h 0 min").await;
     assert_eq!(counts(&run(&app, Pass::DetectAbandoned).await), (0, 0, 0, 0));
     let reel = ann.initiate("reel.mov", 2 * CHUNK).await;
     ann.put_part(&reel, 1).await;
@@ -93,7 +93,7 @@ async fn put_forward_with_the_stores_it_ends_nothing_that_lives(app: TestApp) {
     let idle = upload_session::Entity::find().one(&app.database.rows).await.unwrap().unwrap().last_activity_at;
     assert!(app.clock.now() - idle > TimeDelta::hours(24), "by the clock it is idle");
 
-    is_told(&app, Pass::DetectAbandoned, "put forward by 25 h 0 min").await;
+    is_told(&app, Pass::DetectAbandoned, "jumped forward by 25 h 0 min").await;
     assert_eq!(counts(&run(&app, Pass::DetectAbandoned).await), (0, 0, 0, 0));
     ann.put_part(&reel, 2).await;
     ann.complete(&reel).await.created();

@@ -146,7 +146,7 @@ async fn a_tombstone_is_pruned_and_its_places_stay_explained(app: TestApp) {
     app.database.rows.execute_unprepared(&format!("UPDATE pruned_places SET places = {zeros}")).await.unwrap();
     let report = audit(&engine).await;
     let said = |what: &str| report.findings.iter().any(|finding| finding.what.contains(what));
-    assert!(said("what is left of deleted sessions") && said("no event has a place from"), "{report:#?}");
+    assert!(said("the pruned places of deleted sessions") && said("no event has a place from"), "{report:#?}");
     app.database.rows.execute_unprepared("DELETE FROM pruned_places").await.unwrap();
     assert!(!audit(&engine).await.is_clean());
     kept.into_active_model().reset_all().insert(&app.database.rows).await.unwrap();

@@ -561,7 +561,7 @@ async fn an_empty_list_of_uploads_is_tried_before_it_is_believed(app: TestApp) {
     {
         assert_eq!((report.found, report.failed), (0, 0), "{report:?}");
         let why = report.details()["errors"][&app.store.bucket].as_str().unwrap_or_default().to_owned();
-        assert!(why.contains("cannot be told"), "{report:?}");
+        assert!(why.contains("cannot be found"), "{report:?}");
     }
     assert_eq!(app.store.uploads().await.len(), 1, "the probe leaves nothing");
     app.store.faults().tell_the_truth();

@@ -147,7 +147,7 @@ async fn the_command_knows_a_true_one_from_a_forged_one(app: TestApp) {
     for (words, says) in [
         (&[altered.as_str()][..], "was changed"),
         (&[forged.as_str()], "forged"),
-        (&[nothing.as_str()], "no receipt"),
+        (&[nothing.as_str()], "not a receipt"),
         (&["/nowhere/receipt.json"], "cannot read"),
         (&[whole.as_str(), "--keys", &no_keys], "not among those"),
     ] {

@@ -113,7 +113,7 @@ async fn push_says_what_came_of_each_file_when_it_is_stopped(app: TestApp) {
         assert_eq!(said.len(), 3, "{said:?}");
         assert_eq!((&said[1]["result"], &said[1]["problem"]["code"]), (&json!("failed"), &json!("interrupted")));
         assert_eq!(said[2]["summary"]["interrupted"], true);
-        assert!(String::from_utf8_lossy(&output.stderr).contains("the same command goes on from here"));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("the same command continues from here"));
         held.release();
         app.store.heal();
         // It does.

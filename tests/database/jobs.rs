@@ -178,7 +178,7 @@ async fn a_job_that_fails_too_often_is_dead_until_it_is_retried(db: TestDb) {
     }
     let job = the_one(&engine).await;
     assert!(job.dead_at.is_some(), "{job:?}");
-    assert_eq!(job.last_error.as_deref(), Some("a bug: it panicked"));
+    assert_eq!(job.last_error.as_deref(), Some("the job panicked, which is a bug"));
     assert_eq!(jobs::work_off_with(&engine, effect).await.unwrap(), 0, "the dead are left alone");
     let retried = jobs::retry(&engine, &operator("ola"), id).await.unwrap();
     assert_eq!((retried.attempts, retried.dead_at), (0, None));
@@ -210,7 +210,7 @@ async fn a_job_whose_workers_vanish_is_dead_in_the_end(db: TestDb) {
     }
     let job = the_one(&engine).await;
     assert_eq!(job.attempts, 11, "the eleventh claim finds ten attempts used up");
-    assert_eq!(job.last_error.as_deref(), Some("each worker that began it vanished"));
+    assert_eq!(job.last_error.as_deref(), Some("every worker that started the job vanished"));
 }
 
 async fn begin(engine: &Engine, job: &NewJob) -> Option<Lease> {

@@ -29,7 +29,7 @@ pub async fn id(conn: &mut SqliteConnection, name: &str) -> Result<Option<i64>, 
     sqlx::query_scalar("SELECT id FROM bucket WHERE name = ?").bind(name).fetch_optional(conn).await
 }
 
-/// False where the bucket is there already.
+/// Returns false if the bucket already exists.
 pub async fn insert(conn: &mut SqliteConnection, name: &str, now_ms: i64) -> Result<bool, sqlx::Error> {
     let done = sqlx::query("INSERT INTO bucket (name, created_ms) VALUES (?, ?) ON CONFLICT (name) DO NOTHING")
         .bind(name)
@@ -39,21 +39,21 @@ pub async fn insert(conn: &mut SqliteConnection, name: &str, now_ms: i64) -> Res
     Ok(done.rows_affected() == 1)
 }
 
-/// Whether nothing hangs on the bucket: no object, and no upload still open.
+/// Whether the bucket has no object and no open upload.
 pub async fn is_empty(conn: &mut SqliteConnection, id: i64) -> Result<bool, sqlx::Error> {
     let sql = "SELECT NOT EXISTS (SELECT 1 FROM object WHERE bucket_id = ?1)
                   AND NOT EXISTS (SELECT 1 FROM upload WHERE bucket_id = ?1 AND completed_ms IS NULL)";
     sqlx::query_scalar(sql).bind(id).fetch_one(conn).await
 }
 
-/// Deletes an empty bucket, with what is remembered of uploads completed in it.
+/// Deletes an empty bucket, with the rows of uploads completed in it.
 pub async fn delete(conn: &mut SqliteConnection, id: i64) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM upload WHERE bucket_id = ?").bind(id).execute(&mut *conn).await?;
     sqlx::query("DELETE FROM bucket WHERE id = ?").bind(id).execute(conn).await?;
     Ok(())
 }
 
-/// `None` removes the rules. False where there is no such bucket.
+/// `None` removes the rules. Returns false if the bucket does not exist.
 pub async fn set_cors(conn: &mut SqliteConnection, name: &str, rules: Option<&[Rule]>) -> Result<bool, sqlx::Error> {
     let json = rules.map(|rules| to_json(&rules)).transpose()?;
     let done = sqlx::query("UPDATE bucket SET cors = ? WHERE name = ?").bind(json).bind(name).execute(conn).await?;

@@ -1,8 +1,7 @@
-//! The metadata: which bucket holds which key, made of which pieces of which blobs.
+//! The metadata: which bucket holds which key, and of which segments of blobs each object consists.
 //!
-//! SQLite in WAL mode with `synchronous=FULL`: a commit that returned is on the disk. One
-//! connection writes, a few read; all are kept small, because the store lives inside a server
-//! that has better uses for its memory.
+//! SQLite in WAL mode with `synchronous=FULL`: a commit that returned is on the disk. One connection
+//! writes, a few read. All have small caches, because the server around the store needs the memory.
 
 pub mod bucket;
 pub mod object;
@@ -18,7 +17,7 @@ use sqlx::{Connection, Sqlite, Transaction};
 
 use crate::blob::BlobId;
 
-/// What `PRAGMA user_version` says of the schema below.
+/// The `PRAGMA user_version` of `schema.sql`.
 const SCHEMA_VERSION: i64 = 1;
 
 pub type Tx = Transaction<'static, Sqlite>;
@@ -28,23 +27,23 @@ pub struct Rows {
     readers: SqlitePool,
 }
 
-/// Why the metadata did not open.
+/// Why the metadata could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]
     Sql(#[from] sqlx::Error),
-    #[error("its schema has version {0}, newer than this program")]
+    #[error("its schema version {0} is newer than this program supports")]
     Newer(i64),
     #[error("it has no tables")]
     Lost,
 }
 
 impl Rows {
-    /// Opens the database at `path`. One that is missing, or has no tables yet, is made where `may_be_new`.
+    /// Opens the database at `path`. If `may_be_new`, creates the tables of one that is missing or has none.
     ///
     /// # Errors
-    /// [`OpenError::Lost`] where it has no tables and must have some: a file that a disk or a restore left empty opens as well
-    /// as any.
+    /// [`OpenError::Lost`] if it has no tables and must not be new: SQLite also opens a file that a disk or a restore left
+    /// empty. [`OpenError::Newer`] if its schema is newer than this program.
     pub async fn open(path: &Path, may_be_new: bool) -> Result<Self, OpenError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -79,25 +78,25 @@ impl Rows {
         Ok(Self { writer, readers })
     }
 
-    /// A snapshot to read from.
+    /// Returns a snapshot to read from.
     pub async fn read(&self) -> Result<Tx, sqlx::Error> {
         self.readers.begin().await
     }
 
-    /// For one statement that reads: a snapshot would be three.
+    /// Returns a connection for a single read statement: with a snapshot it would take three statements.
     pub async fn reader(&self) -> Result<PoolConnection<Sqlite>, sqlx::Error> {
         self.readers.acquire().await
     }
 
-    /// The one write transaction; others wait for it to end.
+    /// Begins the only write transaction; other callers wait until it ends.
     ///
-    /// Commit it in a task that nobody cancels (`Store::detached`): a future dropped while COMMIT
-    /// runs cannot know whether its blobs are named by now.
+    /// Commit it in a task that is never cancelled (`Store::detached`): if the future is dropped during COMMIT, it is
+    /// unknown whether its blobs have rows.
     pub async fn write(&self) -> Result<Tx, sqlx::Error> {
         self.writer.begin_with("BEGIN IMMEDIATE").await
     }
 
-    /// Those of the blobs that no row names.
+    /// Returns the blobs that no row names.
     pub async fn unnamed(&self, blobs: &[BlobId]) -> Result<Vec<BlobId>, sqlx::Error> {
         let mut tx = self.read().await?;
         let mut unnamed = Vec::new();
@@ -111,30 +110,30 @@ impl Rows {
 
     pub async fn close(&self) {
         self.readers.close().await;
-        self.writer.close().await; // the last one to close checkpoints the WAL
+        self.writer.close().await; // the last connection to close checkpoints the WAL
     }
 }
 
-/// Hands a connection out only outside of a transaction. On a full disk and on an I/O error SQLite rolls back by itself,
-/// which sqlx's count of open transactions does not notice: the ROLLBACK after it fails, and whoever came next would work
-/// inside a transaction that nobody commits. Such a connection is closed, and a new one takes its place.
+/// Returns a pool that hands out a connection only outside of a transaction. On a full disk and on an I/O error SQLite
+/// rolls back by itself, which sqlx's count of open transactions does not notice: the ROLLBACK after it fails, and the
+/// next user would work inside a transaction that is never committed. Such a connection is closed and replaced.
 fn pool() -> SqlitePoolOptions {
     SqlitePoolOptions::new().before_acquire(|connection, _| {
         let is_in_doubt = connection.is_in_transaction();
         if is_in_doubt {
-            tracing::warn!("closing a connection to the metadata whose transaction has no known end");
+            tracing::warn!("closing a connection to the metadata whose transaction state is unknown");
         }
         Box::pin(async move { Ok(!is_in_doubt) })
     })
 }
 
-/// Milliseconds since 1970, as the rows keep time.
+/// Milliseconds since 1970, the unit of times in the rows.
 pub fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// JSON of a column; a row that does not parse was not written by us.
+/// Parses the JSON of a column; a column that does not parse was not written by this program.
 fn from_json<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, sqlx::Error> {
     serde_json::from_str(json).map_err(|error| sqlx::Error::Decode(error.into()))
 }

@@ -8,7 +8,7 @@ use crate::blob::{BlobId, Segment};
 use crate::checksum::Checksum;
 use crate::headers::Headers;
 
-/// What one version of an object says of itself; its bytes are segments.
+/// The properties of one version of an object; its bytes are segments.
 #[derive(Clone, Debug)]
 pub struct Object {
     pub size: i64,
@@ -31,7 +31,7 @@ pub struct Listed {
     pub modified_ms: i64,
 }
 
-/// The bucket of this name, with what is under the key; `None` where there is no such bucket.
+/// Returns the id of the bucket, and the object under the key, if there is one; `None` if the bucket does not exist.
 pub async fn find(
     conn: &mut SqliteConnection,
     bucket: &str,
@@ -58,7 +58,7 @@ fn object_row(row: &SqliteRow) -> Result<ObjectRow, sqlx::Error> {
     })
 }
 
-/// Whether this very version is still the one under its key.
+/// Whether this version is still the current one of its key.
 pub async fn is_current(conn: &mut SqliteConnection, id: i64) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM object WHERE id = ?)").bind(id).fetch_one(conn).await
 }
@@ -84,13 +84,13 @@ pub async fn part_sizes(conn: &mut SqliteConnection, id: i64) -> Result<Vec<i64>
     sqlx::query_scalar(sql).bind(id).fetch_all(conn).await
 }
 
-/// Takes the key away from a version, so that the next one can have it. The transaction ends with `retire`.
+/// Frees the key of a version for the next version. The same transaction must then call `retire`.
 pub async fn detach(conn: &mut SqliteConnection, id: i64) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE object SET bucket_id = NULL WHERE id = ?").bind(id).execute(conn).await?;
     Ok(())
 }
 
-/// Deletes a version, and answers the blobs that no row names any more.
+/// Deletes a version. Returns the blobs that no row names any more.
 pub async fn retire(conn: &mut SqliteConnection, id: i64) -> Result<Vec<BlobId>, sqlx::Error> {
     let sql = "SELECT DISTINCT s.blob FROM object_segment s WHERE s.object_id = ?1
                   AND NOT EXISTS (SELECT 1 FROM object_segment o WHERE o.blob = s.blob AND o.object_id <> ?1)
@@ -115,7 +115,7 @@ pub async fn insert(conn: &mut SqliteConnection, bucket: i64, key: &str, object:
         .await
 }
 
-/// Gives a version one whole blob for its bytes.
+/// Makes one whole blob the bytes of a version.
 pub async fn own_blob(conn: &mut SqliteConnection, id: i64, blob: BlobId, length: i64) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT INTO object_segment (object_id, part, n, blob, start, length) VALUES (?, 1, 0, ?, 0, ?)")
         .bind(id)
@@ -126,7 +126,7 @@ pub async fn own_blob(conn: &mut SqliteConnection, id: i64, blob: BlobId, length
     Ok(())
 }
 
-/// Gives a version the same bytes as another. Nothing is copied.
+/// Gives the version `to` the bytes of the version `from`. No bytes are copied.
 pub async fn share_segments(conn: &mut SqliteConnection, from: i64, to: i64) -> Result<(), sqlx::Error> {
     let sql = "INSERT INTO object_segment (object_id, part, n, blob, start, length)
                SELECT ?2, part, n, blob, start, length FROM object_segment WHERE object_id = ?1";
@@ -134,7 +134,7 @@ pub async fn share_segments(conn: &mut SqliteConnection, from: i64, to: i64) -> 
     Ok(())
 }
 
-/// Gives a version the bytes of all parts of an upload. Nothing is copied.
+/// Gives a version the bytes of all parts of an upload. No bytes are copied.
 pub async fn take_parts(conn: &mut SqliteConnection, upload: i64, id: i64) -> Result<(), sqlx::Error> {
     let sql = "INSERT INTO object_segment (object_id, part, n, blob, start, length)
                SELECT ?2, p.number, s.n, s.blob, s.start, s.length
@@ -143,7 +143,7 @@ pub async fn take_parts(conn: &mut SqliteConnection, upload: i64, id: i64) -> Re
     Ok(())
 }
 
-/// Up to `limit` objects with `from <= key` (and `key < until`, where given), in the order of their keys.
+/// Returns up to `limit` objects with `from <= key` (and `key < until`, if given), in the order of their keys.
 pub async fn page(
     conn: &mut SqliteConnection,
     bucket: i64,

@@ -8,8 +8,8 @@ CREATE TABLE bucket (
     cors       TEXT -- the rules as JSON; NULL: none
 ) STRICT;
 
--- One version of an object. Rows are never reused: a reader that sees its id again sees the same bytes.
--- bucket_id is NULL only inside a transaction, between taking the key away and deleting the row.
+-- One version of an object. Ids are never reused: a reader that sees its id again sees the same bytes.
+-- bucket_id is NULL only inside a transaction, between freeing the key and deleting the row.
 CREATE TABLE object (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     bucket_id   INTEGER REFERENCES bucket (id),

@@ -1,4 +1,4 @@
-//! What tells blobs from litter.
+//! Which blobs the rows name; all others can be removed.
 
 use std::collections::HashSet;
 
@@ -6,11 +6,11 @@ use sqlx::SqliteConnection;
 
 use crate::blob::BlobId;
 
-/// The blobs that rows name, of those in the folder `first` and in so many after it that they are hardly more than `most`;
-/// and the last of these folders.
+/// Returns the blobs that rows name in the folder `first` and in the folders after it, and the last of these folders. Reads
+/// whole folders until there are more than `most` blobs, or no more folders.
 pub async fn named(conn: &mut SqliteConnection, first: u8, most: u32) -> Result<(HashSet<BlobId>, u8), sqlx::Error> {
     let (from, _) = BlobId::range(first);
-    // The name that is one too many ends what is read, with its whole folder: a folder is read as a whole.
+    // The folder of the first name beyond `most` is the last one that is read: folders are read as a whole.
     let sql = "SELECT blob FROM object_segment WHERE blob >= ?1
                UNION SELECT blob FROM part_segment WHERE blob >= ?1 ORDER BY blob LIMIT 1 OFFSET ?2";
     let over = sqlx::query_scalar::<_, Vec<u8>>(sql).bind(from.as_row()).bind(most).fetch_optional(&mut *conn).await?;

@@ -12,7 +12,7 @@ pub struct Upload {
     pub pk: i64,
     pub headers: Headers,
     pub plan: Option<Plan>,
-    /// The ETag of the object it became; `None` while it is open.
+    /// The ETag of the resulting object; `None` while the upload is open.
     pub completed: Option<String>,
 }
 
@@ -55,7 +55,7 @@ pub async fn insert(
     Ok(())
 }
 
-/// The upload, open or completed, if its id belongs to this bucket and this key.
+/// Returns the upload, open or completed, if its id belongs to this bucket and this key.
 pub async fn find(
     conn: &mut SqliteConnection,
     id: &str,
@@ -75,7 +75,7 @@ pub async fn find(
     .transpose()
 }
 
-/// Marks an upload completed and drops its part rows; their blobs belong to an object by now.
+/// Marks an upload completed and deletes its part rows; their blobs already belong to an object.
 pub async fn complete(conn: &mut SqliteConnection, pk: i64, now_ms: i64, etag: &str) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM part WHERE upload_pk = ?").bind(pk).execute(&mut *conn).await?;
     let sql = "UPDATE upload SET completed_ms = ?, etag = ? WHERE pk = ?";
@@ -83,13 +83,13 @@ pub async fn complete(conn: &mut SqliteConnection, pk: i64, now_ms: i64, etag: &
     Ok(())
 }
 
-/// Forgets uploads completed before `before_ms`.
+/// Deletes the rows of uploads completed before `before_ms`.
 pub async fn forget_completed(conn: &mut SqliteConnection, before_ms: i64) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM upload WHERE completed_ms < ?").bind(before_ms).execute(conn).await?;
     Ok(())
 }
 
-/// Deletes an open upload and its parts, and answers the blobs that no row names any more.
+/// Deletes an open upload and its parts. Returns the blobs that no row names any more.
 pub async fn abort(conn: &mut SqliteConnection, pk: i64) -> Result<Vec<BlobId>, sqlx::Error> {
     let sql = "SELECT DISTINCT s.blob FROM part p JOIN part_segment s ON s.part_pk = p.pk WHERE p.upload_pk = ?1
                   AND NOT EXISTS (SELECT 1 FROM object_segment o WHERE o.blob = s.blob)
@@ -101,7 +101,7 @@ pub async fn abort(conn: &mut SqliteConnection, pk: i64) -> Result<Vec<BlobId>, 
     orphans.iter().map(|blob| BlobId::from_row(blob)).collect()
 }
 
-/// Stores a part in place of the one with its number. Answers the blobs that no row names any more.
+/// Stores a part, replacing the one with its number. Returns the blobs that no row names any more.
 pub async fn put_part(
     conn: &mut SqliteConnection,
     upload: i64,
@@ -143,7 +143,7 @@ pub async fn put_part(
     }
 }
 
-/// Deletes a part that is not in the list of a CompleteMultipartUpload.
+/// Deletes a part that is not in the list of a CompleteMultipartUpload. Returns the blobs that no row names any more.
 pub async fn drop_part(conn: &mut SqliteConnection, upload: i64, number: i32) -> Result<Vec<BlobId>, sqlx::Error> {
     let pk = sqlx::query_scalar("SELECT pk FROM part WHERE upload_pk = ? AND number = ?")
         .bind(upload)
@@ -162,7 +162,7 @@ async fn retire_part(conn: &mut SqliteConnection, pk: i64) -> Result<Vec<BlobId>
     orphans.iter().map(|blob| BlobId::from_row(blob)).collect()
 }
 
-/// Up to `limit` parts numbered above `after`, in order.
+/// Returns up to `limit` parts numbered above `after`, in order.
 pub async fn parts(conn: &mut SqliteConnection, upload: i64, after: i32, limit: i64) -> Result<Vec<Part>, sqlx::Error> {
     let sql = "SELECT number, size, etag, modified_ms, checksum FROM part
                WHERE upload_pk = ? AND number > ? ORDER BY number LIMIT ?";
@@ -180,8 +180,8 @@ fn part(row: &SqliteRow) -> Result<Part, sqlx::Error> {
     })
 }
 
-/// Up to `limit` open uploads of a bucket after `(key, id)`, ordered by key and then by id,
-/// which is the order they were made in. Only keys below `until`, where given.
+/// Returns up to `limit` open uploads of a bucket after `(key, id)`, ordered by key and then by id, which is the order of
+/// creation. Only keys below `until`, if given.
 pub async fn page(
     conn: &mut SqliteConnection,
     bucket: i64,

@@ -1,4 +1,4 @@
-//! Buckets, the folder they lie in, and who may open it.
+//! Buckets, the store's folder, and which process may open it.
 
 use std::time::Duration;
 
@@ -75,12 +75,12 @@ async fn blobs_without_metadata_are_not_taken_for_litter() {
     std::fs::rename(&metadata, &aside).unwrap();
     let refused = embedded_s3::start(config(store.dir.path(), Limits::default())).await;
     assert!(matches!(refused, Err(Error::MetadataLost(_))));
-    assert!(!metadata.exists(), "nothing is made");
+    assert!(!metadata.exists(), "nothing is created");
     std::fs::rename(&aside, &metadata).unwrap();
     assert_eq!(store.blobs(1).await, 1);
 }
 
-/// As a disk that was full, or a restore that was cut short, may leave it.
+/// A full disk or an interrupted restore may leave such a file.
 #[tokio::test]
 async fn blobs_beside_empty_metadata_are_not_taken_for_litter() {
     let mut store = TestStore::start().await;
@@ -88,7 +88,7 @@ async fn blobs_beside_empty_metadata_are_not_taken_for_litter() {
     store.stop(Duration::from_secs(1)).await;
     let metadata = store.dir.path().join("metadata.db");
     let kept = std::fs::read(&metadata).unwrap();
-    // A database in WAL mode whose tables were never written: SQLite makes its first page for the mode alone.
+    // A database in WAL mode whose tables were never written: SQLite writes its first page for the mode alone.
     let elsewhere = tempfile::tempdir().unwrap();
     let bare = elsewhere.path().join("bare.db");
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&bare).create_if_missing(true);
@@ -101,7 +101,7 @@ async fn blobs_beside_empty_metadata_are_not_taken_for_litter() {
         std::fs::write(&metadata, &empty).unwrap();
         let refused = embedded_s3::start(config(store.dir.path(), Limits::default())).await;
         assert!(matches!(refused, Err(Error::MetadataLost(_))), "{} bytes", empty.len());
-        assert_eq!(std::fs::read(&metadata).unwrap(), empty, "nothing is made");
+        assert_eq!(std::fs::read(&metadata).unwrap(), empty, "nothing is created");
         assert_eq!(store.blobs(1).await, 1);
     }
     std::fs::write(&metadata, kept).unwrap();

@@ -106,7 +106,7 @@ async fn the_sdk_checks_what_it_reads() {
         assert_eq!(got.checksum_type(), Some(&ChecksumType::FullObject));
         assert_eq!(got.body.collect().await.unwrap().to_vec(), BODY);
         let part = get().range("bytes=0-3").send().await.unwrap();
-        assert_eq!(part.checksum_sha256(), None, "the checksum of the whole says nothing of a part");
+        assert_eq!(part.checksum_sha256(), None, "the checksum of the whole does not apply to a part");
         assert_eq!(part.body.collect().await.unwrap().to_vec(), &BODY[..4]);
     }
 }
@@ -141,7 +141,7 @@ async fn the_checksum_of_an_upload_follows_from_its_parts() {
     for Case { algorithm, kind, header, whole } in cases {
         let created = store.s3.create_multipart_upload().bucket(BUCKET).key("a").checksum_algorithm(algorithm.clone());
         let id = created.checksum_type(kind.clone()).send().await.unwrap().upload_id.unwrap();
-        // A part without a checksum of its own is hashed all the same.
+        // A part that is sent without a checksum is hashed, too.
         let first = store.part("a", &id, 1, one.clone()).await;
         let sent = store.s3.upload_part().bucket(BUCKET).key("a").upload_id(&id).part_number(2);
         let sent = sent.checksum_algorithm(algorithm.clone()).body(two.clone().into()).send().await.unwrap();

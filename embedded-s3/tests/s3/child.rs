@@ -1,4 +1,4 @@
-//! The store in a process of its own, to be measured and to be killed.
+//! The store in a separate process, which can be measured and killed.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -12,14 +12,14 @@ use crate::kit::config;
 const ROOT: &str = "EMBEDDED_S3_CHILD_ROOT";
 const LISTENS: &str = "child listens on ";
 
-/// What the child runs: this very binary, with this one "test".
+/// The child process: this same binary, running only this "test".
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the child of other stories"]
+#[ignore = "runs as the child of other stories"]
 async fn serve() {
     let Ok(root) = std::env::var(ROOT) else { return };
     let server = embedded_s3::start(config(Path::new(&root), Limits::default())).await.unwrap();
     println!("\n{LISTENS}{}", server.addr());
-    // Until the parent goes, or kills us.
+    // Until the parent exits, or kills this process.
     tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
     server.shutdown(Duration::from_secs(5)).await;
 }
@@ -47,17 +47,17 @@ impl StoreProcess {
             }
         };
         let stdin = child.stdin.take().unwrap();
-        std::thread::spawn(move || lines.for_each(drop)); // it must not block on a full pipe
+        std::thread::spawn(move || lines.for_each(drop)); // the child must not block on a full pipe
         Self { child, _stdin: stdin, endpoint: format!("http://{addr}") }
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// A line of /proc/PID/status, in KiB: `VmRSS` now, `VmHWM` at its highest.
+    /// Returns a figure of /proc/PID/status in KiB: `VmRSS` is the current memory, `VmHWM` its peak.
     pub fn memory_kib(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();
@@ -67,7 +67,7 @@ impl StoreProcess {
 
 impl Drop for StoreProcess {
     fn drop(&mut self) {
-        // Gone already after `kill`; then both fail, and nothing is left to do.
+        // After `kill` the process is gone; then both calls fail, and nothing is left to do.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! What a browser on another origin is told.
+//! CORS: the answers for a browser on another origin.
 
 use aws_sdk_s3::types::{CorsConfiguration, CorsRule};
 
@@ -94,7 +94,7 @@ async fn every_answer_can_be_read_by_the_page_even_an_error() {
     assert_eq!(refused.status(), 403);
     assert_eq!(refused.headers()["access-control-allow-origin"], APP);
     let stranger = store.http.put(url.uri()).header("origin", "https://evil.example").body("x").send().await.unwrap();
-    assert_eq!(stranger.status(), 200, "CORS protects readers, signatures protect us");
+    assert_eq!(stranger.status(), 200, "CORS protects readers, signatures protect the store");
     assert!(!stranger.headers().contains_key("access-control-allow-origin"));
 }
 

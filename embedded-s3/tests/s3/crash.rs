@@ -1,4 +1,4 @@
-//! `kill -9` at any moment: what was answered is there whole, what was not is absent or whole.
+//! `kill -9` at any moment: a write that was answered is complete, one that was not is complete or absent.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -17,15 +17,15 @@ use crate::kit::*;
 const WORKERS: u64 = 4;
 const KEYS_PER_WORKER: u64 = 3;
 
-/// The bytes an object may have; `None`: it is not there.
+/// The bytes of an object; `None` if it does not exist.
 type Version = Option<Vec<u8>>;
 
-/// What one worker knows of one key. Nobody else writes to it.
+/// What one worker knows about one key. No other worker writes to the key.
 #[derive(Default)]
 struct Known {
     /// The last version that an answer confirmed.
     settled: Version,
-    /// What was asked for and not answered.
+    /// The version that was requested and not answered.
     attempt: Option<Version>,
     /// The upload that is open under the key, with the parts that an answer confirmed.
     upload: Option<Upload>,
@@ -35,7 +35,7 @@ struct Known {
 struct Upload {
     id: String,
     parts: BTreeMap<i32, String>,
-    /// A part that was sent and not answered may or may not be there.
+    /// A part that was sent and not answered; it may or may not be stored.
     sending: Option<i32>,
     completing: bool,
 }
@@ -107,12 +107,12 @@ async fn delete(s3: &Client, world: &World, key: &str) -> Option<()> {
     Some(())
 }
 
-/// A large part that shares the bytes of another object, a small one of its own, sometimes sent twice;
-/// then it is completed, aborted, or left open until the next time.
+/// Aborts an upload left open under the key, and opens a new one: a large part that shares the bytes of another object,
+/// and a small part of its own, sometimes sent twice. Then completes the upload, or leaves it open until the next call.
 async fn upload(s3: &Client, world: &World, key: &str, dice: &mut Dice) -> Option<()> {
     if let Some(left) = with(world, key, |known| known.upload.clone()) {
         let abort = s3.abort_multipart_upload().bucket(BUCKET).key(key).upload_id(&left.id).send();
-        // Nobody reads the outcome of an abort that was not answered; the upload is given up either way.
+        // The outcome of an abort that is not answered is unknown; the upload is given up either way.
         with(world, key, |known| known.upload = None);
         abort.await.map_err(killed).ok()?;
     }
@@ -159,7 +159,7 @@ fn source() -> Vec<u8> {
     noise(1, PART)
 }
 
-/// Compares what is there with what is known, and goes on from what is there.
+/// Compares the stored state with the known one, and takes over the stored one.
 async fn verify(s3: &Client, world: &World) {
     assert!(read(s3, "source").await == Some(source()));
     let keys: Vec<_> = world.lock().unwrap().keys().cloned().collect();
@@ -168,18 +168,18 @@ async fn verify(s3: &Client, world: &World) {
         with(world, &key, |known| {
             let answered = there == known.settled;
             let asked_for = known.attempt.as_ref() == Some(&there);
-            assert!(answered || asked_for, "{key}: {:?} bytes that nobody asked for", there.as_ref().map(Vec::len));
+            assert!(answered || asked_for, "{key}: {:?} bytes that no worker wrote", there.as_ref().map(Vec::len));
         });
         let Some(upload) = with(world, &key, |known| known.upload.clone()) else {
             with(world, &key, |known| (known.settled, known.attempt) = (there, None));
             continue;
         };
         if upload.completing {
-            // Completed or not: the same call again ends it.
+            // Completed or not, repeating the call completes it.
             let complete = s3.complete_multipart_upload().bucket(BUCKET).key(&key).upload_id(&upload.id);
             complete.multipart_upload(upload.list()).send().await.map_err(code).unwrap();
             let wanted = with(world, &key, |known| known.attempt.take().unwrap());
-            assert!(read(s3, &key).await == wanted, "{key}: not what was completed");
+            assert!(read(s3, &key).await == wanted, "{key}: differs from what was completed");
             with(world, &key, |known| (known.settled, known.upload) = (wanted, None));
             continue;
         }

@@ -1,4 +1,4 @@
-//! Keys of every kind, none of which is a path.
+//! Keys of every kind; no key is used as a path.
 
 use crate::kit::*;
 

@@ -1,4 +1,4 @@
-//! The words the stories are written in.
+//! Helpers that the stories share.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,10 +21,10 @@ pub const KEY_ID: &str = "AKIDTEST";
 pub const SECRET: &str = "a secret for tests only";
 pub const BUCKET: &str = "assets";
 pub const MIB: usize = 1024 * 1024;
-/// The least size of a part that is not the last.
+/// The minimum size of a part that is not the last.
 pub const PART: usize = 5 * MIB;
 
-/// A store in a folder of its own, with one bucket.
+/// A store in its own folder, with one bucket.
 pub struct TestStore {
     pub dir: TempDir,
     server: Option<Server>,
@@ -99,7 +99,8 @@ impl TestStore {
         done.await.map(|done| done.e_tag.unwrap()).map_err(code)
     }
 
-    /// Files in the folder of blobs, once the unlinking that is under way is over.
+    /// Counts the files in the folder of blobs. Waits for up to 2 seconds until there are `expected`: unlinks may be in
+    /// progress.
     pub async fn blobs(&self, expected: usize) -> usize {
         for _ in 0..200 {
             if count_files(&self.dir.path().join("blobs")) == expected {
@@ -177,7 +178,7 @@ pub fn minutes(minutes: u64) -> PresigningConfig {
     PresigningConfig::expires_in(Duration::from_secs(minutes * 60)).unwrap()
 }
 
-/// Bytes that look like nothing, the same for the same seed.
+/// Pseudo-random bytes, the same for the same seed.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(length + 8);

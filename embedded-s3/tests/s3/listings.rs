@@ -4,7 +4,7 @@ use aws_sdk_s3::operation::list_objects_v2::builders::ListObjectsV2FluentBuilder
 
 use crate::kit::*;
 
-/// All pages: keys and common prefixes, in the order of the answers.
+/// Returns all pages, each with its keys and common prefixes in one sorted list.
 async fn pages(list: ListObjectsV2FluentBuilder) -> Vec<Vec<String>> {
     let (mut pages, mut token) = (Vec::new(), None);
     loop {
@@ -109,7 +109,7 @@ async fn open_uploads_are_listed_page_by_page() {
     for key in ["b", "a", "b", "dir/x", "dir/y", "b", "other"] {
         opened.push((key.to_owned(), store.create(key).await));
     }
-    // By key, and within a key as they were made: the ids sort like the times.
+    // By key, and within a key in order of creation: the ids sort like the times.
     opened.sort();
     let list = || store.s3.list_multipart_uploads().bucket(BUCKET);
     for size in 1..9 {
@@ -134,7 +134,7 @@ async fn open_uploads_are_listed_page_by_page() {
     let under = list().prefix("dir/").send().await.unwrap();
     assert_eq!(keys(under.uploads()), ["dir/x", "dir/y"]);
     let behind = list().key_marker("b").send().await.unwrap();
-    assert_eq!(keys(behind.uploads()), ["dir/x", "dir/y", "other"], "a key alone stands for all its uploads");
+    assert_eq!(keys(behind.uploads()), ["dir/x", "dir/y", "other"], "a key without an id skips all its uploads");
     let mut rolled = Vec::new();
     let mut marker = None;
     loop {

@@ -6,7 +6,7 @@ use aws_sdk_s3::types::EncodingType;
 
 use crate::kit::*;
 
-/// All pages, each gone on from as a client of S3 does: from NextMarker, or else from the last key.
+/// Returns all pages. Continues each as a client of S3 does: from NextMarker, or else from the last key.
 async fn pages(list: ListObjectsFluentBuilder) -> Vec<Vec<String>> {
     let (mut pages, mut marker) = (Vec::new(), None);
     loop {

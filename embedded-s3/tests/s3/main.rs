@@ -1,6 +1,6 @@
-//! Stories about the embedded store, told by the AWS SDK and by plain HTTP with presigned URLs.
+//! Stories about the embedded store, with the AWS SDK and with plain HTTP and presigned URLs.
 #![allow(clippy::unwrap_used)]
-#![allow(clippy::print_stdout)] // what was measured
+#![allow(clippy::print_stdout)] // for measurements
 
 mod child;
 mod kit;

@@ -1,4 +1,4 @@
-//! What the store costs in memory: idle, under a large body, and with many open uploads.
+//! Memory use of the store: idle, during a large upload, and with many open uploads.
 
 use std::time::Instant;
 
@@ -91,6 +91,6 @@ async fn open_uploads_cost_no_memory() {
     }
     let after = process.memory_kib("VmRSS");
     println!("{UPLOADS} uploads opened in {:?}: {before} KiB before, {after} KiB after", begun.elapsed());
-    // Caches and buffers of eight busy connections fill up once; what an upload costs would come ten thousand times.
+    // Caches and buffers of eight busy connections fill once; the cost of an upload would appear ten thousand times.
     assert!(after < before + 8 * 1024, "{before} KiB before, {after} KiB after");
 }

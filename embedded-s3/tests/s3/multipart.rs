@@ -166,7 +166,7 @@ async fn completing_again_answers_again() {
     assert_eq!(store.complete("a", &id, parts.clone()).await.unwrap(), first);
     store.restart().await;
     assert_eq!(store.complete("a", &id, parts.clone()).await.unwrap(), first);
-    // Somebody who names other parts is not repeating it; and the upload is open to nothing else.
+    // A call that names other parts is not a repetition, and the upload accepts no other call.
     let other = vec![named(1, "\"d41d8cd98f00b204e9800998ecf8427e\"")];
     assert_eq!(store.complete("a", &id, other).await.unwrap_err(), "NoSuchUpload");
     let s3 = &store.s3;
@@ -184,7 +184,7 @@ async fn completing_again_answers_again() {
 async fn ten_thousand_parts_become_an_object() {
     const PARTS: i32 = 10_000;
     let store = Arc::new(TestStore::start().await);
-    // All parts but the last must be large: their bytes are those of one object.
+    // All parts but the last must be large, so they share the bytes of one object.
     let body = noise(1, PART);
     store.put("source", body.clone()).await;
     let id = store.create("huge").await;

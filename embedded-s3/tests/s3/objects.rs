@@ -23,7 +23,7 @@ async fn what_was_put_is_what_is_got() {
     let gone = store.s3.get_object().bucket(BUCKET).key("a").send().await.map_err(code);
     assert_eq!(gone.unwrap_err(), "NoSuchKey");
     assert_eq!(store.blobs(0).await, 0);
-    // Deleting what is not there is no error.
+    // Deleting a key that does not exist is not an error.
     store.s3.delete_object().bucket(BUCKET).key("a").send().await.unwrap();
 }
 
@@ -138,13 +138,13 @@ async fn reads_can_be_conditional() {
     assert!(get().if_none_match("\"other\"").send().await.is_ok());
     assert!(get().if_modified_since(past).send().await.is_ok());
     assert!(get().if_unmodified_since(future).send().await.is_ok());
-    // An ETag outranks a date.
+    // An ETag takes precedence over a date.
     assert!(get().if_match(&etag).if_unmodified_since(past).send().await.is_ok());
     assert_eq!(get().if_match("\"other\"").send().await.map_err(code).unwrap_err(), "PreconditionFailed");
     assert_eq!(get().if_unmodified_since(past).send().await.map_err(code).unwrap_err(), "PreconditionFailed");
     assert_eq!(head().if_match("\"other\"").send().await.map_err(code).unwrap_err(), "412");
     assert_eq!(head().if_none_match(&etag).send().await.map_err(code).unwrap_err(), "304");
-    // A weak ETag never matches strongly, and weakly as well as any.
+    // A weak ETag never matches in If-Match; in If-None-Match it matches like a strong one.
     let weak = format!("W/{etag}");
     assert_eq!(get().if_match(&weak).send().await.map_err(code).unwrap_err(), "PreconditionFailed");
     assert_eq!(head().if_none_match(&weak).send().await.map_err(code).unwrap_err(), "304");

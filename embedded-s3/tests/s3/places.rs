@@ -1,4 +1,4 @@
-//! Places: who gets one when many clients want one, and how long a slow client keeps it.
+//! Places: which client gets one when many want one, and how long a slow client keeps it.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use tokio::time::{sleep, timeout};
 use crate::kit::*;
 use crate::serving::{put_head, quick, until_closed};
 
-/// Far more than anything here takes that does not wait for a time-out, and far less than the time-outs.
+/// Much longer than any step takes that does not wait for a timeout, and much shorter than the timeouts.
 const SOON: Duration = Duration::from_secs(25);
 
-/// Limits that end nobody within a story.
+/// Limits that end no connection within a story.
 fn patient(connections_max: usize, connections_per_peer_max: usize) -> Limits {
     let long = Duration::from_secs(600);
     let limits = Limits { header_timeout: long, keep_alive: long, idle_timeout: long, ..Limits::default() };
@@ -90,7 +90,7 @@ async fn a_client_that_takes_all_places_has_no_more_than_its_share() {
     assert_eq!(got.body.collect().await.unwrap().to_vec(), b"hello");
     let keys = own.list_objects_v2().bucket(BUCKET).send().await.unwrap();
     assert_eq!(keys.key_count(), Some(1), "no slow request has ended");
-    // What was slow goes on where it was.
+    // A slow request continues where it was.
     slow[0].write_all(&[b'y'; 999]).await.unwrap();
     assert!(answer(&mut slow[0]).await.starts_with("HTTP/1.1 200"));
 }
@@ -143,7 +143,7 @@ async fn nobody_waits_for_ever() {
 async fn stopping_ends_who_waits_and_who_is_idle() {
     let mut store = TestStore::with(patient(1, 1)).await;
     let mut idle = connect(&store).await;
-    let mut waiting = slow_put(&store, "a").await; // ends the idle one, and has its place
+    let mut waiting = slow_put(&store, "a").await; // ends the idle connection, and takes its place
     until_closed(&mut idle).await;
     let mut last = connect(&store).await;
     sleep(Duration::from_millis(100)).await;
@@ -154,12 +154,12 @@ async fn stopping_ends_who_waits_and_who_is_idle() {
     until_closed(&mut last).await;
 }
 
-/// The least rate, with time-outs that a busy machine keeps.
+/// A minimum rate, with timeouts that suit a busy machine.
 fn paced(rate_min: u32) -> Limits {
     Limits { idle_timeout: Duration::from_secs(3), rate_min, ..Limits::default() }
 }
 
-/// Sends `bytes` bytes every tenth of a second until the whole is sent, or the store closes.
+/// Sends a body of `length` bytes, `bytes` every tenth of a second, and returns the answer.
 async fn trickle(store: &TestStore, length: usize, bytes: usize) -> String {
     let stream = connect(store).await;
     let head = put_head(store, "a", length).await;
@@ -173,7 +173,7 @@ async fn trickle(store: &TestStore, length: usize, bytes: usize) -> String {
         std::io::Result::Ok(writing) // closed once the answer is read
     });
     let mut told = vec![0; 4096];
-    let read = timeout(Duration::from_secs(60), reading.read(&mut told)).await.expect("it goes on for ever").unwrap();
+    let read = timeout(Duration::from_secs(60), reading.read(&mut told)).await.expect("an answer").unwrap();
     sending.abort();
     String::from_utf8_lossy(&told[..read]).into_owned()
 }
@@ -181,14 +181,14 @@ async fn trickle(store: &TestStore, length: usize, bytes: usize) -> String {
 #[tokio::test]
 async fn a_body_that_trickles_is_given_up_and_a_slow_one_is_not() {
     let store = TestStore::with(paced(1000)).await;
-    let slow = trickle(&store, 100_000, 2_000).await; // five seconds, at twenty times the least rate
+    let slow = trickle(&store, 100_000, 2_000).await; // five seconds, at twenty times the minimum rate
     assert!(slow.starts_with("HTTP/1.1 200"), "{slow}");
-    let told = trickle(&store, 10_000, 1).await; // 17 minutes, without a silence
+    let told = trickle(&store, 10_000, 1).await; // 17 minutes, without a pause
     assert!(told.starts_with("HTTP/1.1 400") && told.contains("RequestTimeout"), "{told}");
-    assert_eq!(store.blobs(1).await, 1, "nothing is left of it");
+    assert_eq!(store.blobs(1).await, 1, "nothing is left of the second body");
 }
 
-/// A GET of a large object by a client that has taken nothing of it yet.
+/// Sends a GET, and reads nothing of the answer yet.
 async fn get(store: &TestStore, key: &str) -> TcpStream {
     let url = store.s3.get_object().bucket(BUCKET).key(key).presigned(minutes(5)).await.unwrap();
     let path = url.uri().strip_prefix(&store.url("")).unwrap();
@@ -198,7 +198,7 @@ async fn get(store: &TestStore, key: &str) -> TcpStream {
     stream
 }
 
-/// Takes up to `bytes` every tenth of a second, for so long.
+/// Reads up to `bytes` every tenth of a second, for the time `span`.
 async fn sip(stream: &mut TcpStream, bytes: usize, span: Duration) -> std::io::Result<usize> {
     let (begun, mut buffer, mut taken) = (Instant::now(), vec![0; bytes], 0);
     while begun.elapsed() < span {
@@ -215,7 +215,7 @@ async fn sip(stream: &mut TcpStream, bytes: usize, span: Duration) -> std::io::R
 async fn a_slow_reader_is_cut_only_below_the_least_rate() {
     let store = TestStore::with(paced(1)).await;
     store.put("a", noise(1, 32 * MIB)).await;
-    // 100 kB a second. The kernel's buffers make of it much at once every second or two.
+    // 100 kB a second. The kernel's buffers turn that into a burst every second or two.
     let mut reader = get(&store, "a").await;
     sip(&mut reader, 10_000, Duration::from_secs(9)).await.expect("it is slow, and reads all the time");
     drop(reader);
@@ -226,7 +226,7 @@ async fn a_slow_reader_is_cut_only_below_the_least_rate() {
     let slow = sip(&mut reader, 10_000, Duration::from_secs(9)).await.unwrap_or_default();
     let mut rest = Vec::new();
     let cut = reader.read_to_end(&mut rest).await.is_err();
-    assert!(cut || slow + rest.len() < 32 * MIB, "it was sent the whole");
+    assert!(cut || slow + rest.len() < 32 * MIB, "the whole object was sent");
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn a_head_has_its_limit() {
     stream.write_all(half.as_bytes()).await.unwrap();
     let told = until_closed(&mut stream).await;
     assert!(told.is_empty() || told.starts_with("HTTP/1.1 431"), "{told}");
-    let key = "ü".repeat(512); // as long as S3 allows, and thrice as long in the URL
+    let key = "ü".repeat(512); // as long as S3 allows, and three times as long in the URL
     store.put(&key, "x").await;
     assert_eq!(store.get(&key).await, b"x");
 }

@@ -1,4 +1,4 @@
-//! Many at once: one winner, one version, nothing left behind.
+//! Concurrent requests: one winner, one version, nothing left behind.
 
 use std::sync::Arc;
 
@@ -39,15 +39,15 @@ async fn a_get_sees_one_version_to_its_end() {
     let store = Arc::new(TestStore::start().await);
     let (old, new) = (vec![b'o'; 24 * MIB], vec![b'n'; 24 * MIB]);
     store.put("a", old.clone()).await;
-    // Large enough not to fit into the buffers between us: the reader is in the middle when it is replaced.
+    // Too large for the buffers in between: the object is replaced while the reader is in the middle of it.
     let mut reading = store.s3.get_object().bucket(BUCKET).key("a").send().await.unwrap();
     let first = reading.body.next().await.unwrap().unwrap();
     store.put("a", new.clone()).await;
-    assert_eq!(store.blobs(2).await, 2, "the old bytes stay while somebody reads them");
+    assert_eq!(store.blobs(2).await, 2, "the old bytes stay while they are read");
     assert_eq!(store.get("a").await, new);
     let rest = reading.body.collect().await.unwrap().to_vec();
     assert!([first.to_vec(), rest].concat() == old, "a mix of versions");
-    assert_eq!(store.blobs(1).await, 1, "the last reader gone, the old bytes go");
+    assert_eq!(store.blobs(1).await, 1, "the old bytes are removed after the last reader");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,7 +67,7 @@ async fn readers_and_writers_of_one_key_never_see_a_mix() {
         let body = store.get("a").await;
         assert_eq!(body.len(), MIB);
         assert!(body.iter().all(|byte| *byte == body[0]), "a mix of versions");
-        assert!(body[0] >= seen, "time goes back");
+        assert!(body[0] >= seen, "an older version after a newer one");
         seen = body[0];
     }
     writer.await.unwrap();
@@ -102,7 +102,7 @@ async fn a_part_is_one_of_the_version_that_is_read() {
         tokio::spawn(async move {
             while !over.is_finished() {
                 let first = store.s3.head_object().bucket(BUCKET).key("a").part_number(1).send().await.unwrap();
-                assert_eq!(first.content_length(), Some(PART as i64), "the whole is no part");
+                assert_eq!(first.content_length(), Some(PART as i64), "the whole object instead of a part");
             }
         })
     });
@@ -152,7 +152,7 @@ async fn completing_races_with_itself_and_with_abort() {
             completed.push(one.await.unwrap().is_ok());
         }
         let there = store.s3.head_object().bucket(BUCKET).key(&key).send().await.is_ok();
-        assert_eq!(completed, [there, there], "both saw the same end");
-        assert_eq!(abort.is_ok(), !there, "and the abort saw it too");
+        assert_eq!(completed, [there, there], "both calls agree with the outcome");
+        assert_eq!(abort.is_ok(), !there, "and so does the abort");
     }
 }

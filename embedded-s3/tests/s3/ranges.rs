@@ -1,11 +1,11 @@
-//! Range requests as RFC 9110 has them, and as S3 reads it: one range, or the whole.
+//! Range requests (RFC 9110), as S3 answers them: one range, or the whole object.
 
 use reqwest::Response;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE};
 
 use crate::kit::*;
 
-/// A GET or HEAD with these headers, by a presigned URL.
+/// Sends a GET or HEAD with these headers to a presigned URL.
 async fn ask(store: &TestStore, method: &str, key: &str, headers: &[(&str, &str)]) -> Response {
     let url = match method {
         "GET" => store.s3.get_object().bucket(BUCKET).key(key).presigned(minutes(5)).await.unwrap(),
@@ -145,7 +145,7 @@ async fn a_download_goes_on_only_with_the_same_version() {
     for other in ["\"0123\"", &format!("W/{etag}"), "Thu, 01 Jan 1970 00:00:00 GMT", "nonsense"] {
         assert_eq!(status(other).await, 200, "{other}");
     }
-    // A date names a version only once its second is over.
+    // A date identifies a version only after its second is over.
     while status(&modified).await == 200 {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }

@@ -1,4 +1,4 @@
-//! Connections: what a slow, silent, greedy or refused client gets, and how the server stops.
+//! Connections: how slow, silent, greedy and refused clients are answered, and how the server stops.
 
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ pub fn quick() -> Limits {
 /// Reads until the server closes the connection.
 pub async fn until_closed(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
-    match timeout(Duration::from_secs(30), stream.read_to_end(&mut bytes)).await.expect("it stays open") {
+    match timeout(Duration::from_secs(30), stream.read_to_end(&mut bytes)).await.expect("the connection closes") {
         Ok(_) => {}
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
     }
@@ -55,7 +55,7 @@ async fn a_body_that_stops_coming_is_given_up() {
     stream.write_all(put_head(&store, "a", 1000).await.as_bytes()).await.unwrap();
     stream.write_all(&[b'x'; 500]).await.unwrap();
     drop(stream);
-    assert_eq!(store.blobs(0).await, 0, "nothing is left of a body that did not end");
+    assert_eq!(store.blobs(0).await, 0, "nothing is left of an incomplete body");
     assert_eq!(store.s3.get_object().bucket(BUCKET).key("a").send().await.map_err(code).unwrap_err(), "NoSuchKey");
 }
 
@@ -79,7 +79,7 @@ async fn a_client_that_stops_reading_is_cut() {
     let url = store.s3.get_object().bucket(BUCKET).key("a").presigned(minutes(5)).await.unwrap();
     let mut answer = store.send(&url, "").await;
     store.s3.delete_object().bucket(BUCKET).key("a").send().await.unwrap();
-    // Its bytes stay for the reader until it is given up.
+    // The bytes stay on the disk until the reader is cut.
     assert_eq!(store.blobs(0).await, 0);
     let mut got = 0;
     let end = loop {
@@ -151,7 +151,7 @@ async fn stopping_lets_what_runs_finish() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let finish = tokio::spawn(async move {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        assert!(TcpStream::connect(addr).await.is_err(), "nobody new is let in");
+        assert!(TcpStream::connect(addr).await.is_err(), "new connections are refused");
         sending.write_all(b"world").await.unwrap();
         until_closed(&mut sending).await
     });
@@ -181,7 +181,7 @@ async fn stopping_does_not_wait_for_ever() {
     assert_eq!(store.blobs(0).await, 0);
 }
 
-/// A log that keeps its lines.
+/// A log that records its lines.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -205,16 +205,16 @@ async fn the_log_names_requests_but_no_signature() {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    // While tracing knows one subscriber only, a thread without one may switch a line off for all.
+    // While tracing knows only one subscriber, a thread without one may disable a log line for all threads.
     let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
-    // On this thread only, which is the one the whole test runs on.
+    // Only on this thread, which runs the whole test.
     let _guard = tracing::subscriber::set_default(log);
     let store = TestStore::start().await;
     let url = store.s3.put_object().bucket(BUCKET).key("a").presigned(minutes(5)).await.unwrap();
-    lines.0.lock().unwrap().clear(); // what the SDK wrote of its signing is its own
+    lines.0.lock().unwrap().clear(); // drop what the SDK logged while signing
     let addr = store.addr();
     let url = url.uri().to_owned();
-    // The client speaks on another thread: its log is not ours.
+    // The client runs on another thread, so that its log lines are not recorded.
     let sent = std::thread::spawn(move || {
         let mut stream = std::net::TcpStream::connect(addr).unwrap();
         let path = url.split_once(&addr.to_string()).unwrap().1;
@@ -232,5 +232,5 @@ async fn the_log_names_requests_but_no_signature() {
     for secret in ["X-Amz", "Signature=", SECRET] {
         assert!(!text.contains(secret), "{secret} in {text}");
     }
-    assert!(!text.contains("ERROR"), "a refusal is no error of ours: {text}");
+    assert!(!text.contains("ERROR"), "a refusal is not an error of the server: {text}");
 }

@@ -6,7 +6,7 @@ use s3s::crypto::{Checksum, Sha256};
 
 use crate::kit::{KEY_ID, SECRET};
 
-/// A signed request; `extra` are further headers, in lower case.
+/// Builds a signed request. `extra` are additional headers, with names in lower case.
 pub fn signed(
     http: &reqwest::Client,
     method: &str,
@@ -52,7 +52,7 @@ fn hmac(key: &[u8], data: &[u8]) -> Vec<u8> {
     Sha256::checksum(&[&block.map(|byte| byte ^ 0x5c)[..], &inner[..]].concat()).to_vec()
 }
 
-/// Now, as `20261231T235959Z`.
+/// The current time, as `20261231T235959Z`.
 fn stamp() -> String {
     let secs = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
     let time = aws_sdk_s3::primitives::DateTime::from_secs(secs);

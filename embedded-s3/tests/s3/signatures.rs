@@ -1,4 +1,4 @@
-//! Who may ask, and for how long.
+//! Which signatures are accepted, and for how long.
 
 use std::time::{Duration, SystemTime};
 

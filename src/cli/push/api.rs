@@ -16,10 +16,11 @@ use super::wire::{
     Announcement, Asset, BatchAnswer, Brand, Brands, Completed, PartUrl, PartUrlsAnswer, Resume, Session,
 };
 
-/// The server opens up to 1,000 storage uploads for one batch, and may assemble thousands of parts for one
-/// complete: it answers when it is done. Both may be asked again.
+/// Long, because the server answers only when it is done: it opens up to 1,000 storage uploads for one batch, and may
+/// assemble thousands of parts for one completion. Both requests may be repeated.
 const ANSWER_WITHIN: Duration = Duration::from_secs(180);
-/// No URL is used for a request that begins this shortly before its end, or in the last quarter of its life.
+/// No URL is used for a request that begins in the last 60 seconds of the URL's life, or in the last quarter if that is
+/// shorter.
 const URL_MARGIN: Duration = Duration::from_secs(60);
 
 pub struct Api {
@@ -38,7 +39,7 @@ struct Answer {
 }
 
 impl Api {
-    /// `token` consists of visible ASCII characters. A path in `server` goes before those of the API.
+    /// `token` consists of visible ASCII characters. A path in `server` is a prefix of the API's paths.
     pub fn new(http: Client, server: &Url, token: &str, patience: Duration) -> Self {
         let bearer = HeaderValue::from_str(&format!("Bearer {token}"));
         let mut authorization = bearer.expect("visible ASCII is fit for a header");
@@ -47,8 +48,8 @@ impl Api {
         Self { http, base, authorization, completions: Completions::default(), retry: Retry::new(patience) }
     }
 
-    /// Announces up to 1,000 files; the results stand in their order. Asking again with the same references finds
-    /// the same sessions, so a lost answer costs nothing.
+    /// Announces up to 1,000 files, and returns the results in the same order. A repeated request with the same references
+    /// finds the same sessions, so a lost answer costs nothing.
     pub async fn initiate_batch(
         &self,
         batch: &str,
@@ -59,14 +60,14 @@ impl Api {
         if let Some(brand) = brand {
             body["brand_id"] = json!(brand);
         }
-        // 422 where no file is accepted: each still says why, unless it is the batch itself that is wrong.
+        // 422 if no file is accepted: the answer still has a result for each file, unless the batch itself is wrong.
         let answer = self.ask(Method::POST, "/app/uploads/initiate-batch", Some(&body), |answer| {
             answer.status.is_success() || answer.json::<BatchAnswer>().is_ok()
         });
         let answer = answer.await?;
         let mut results: Vec<Option<Result<Session, Problem>>> = files.iter().map(|_| None).collect();
         for item in answer.json::<BatchAnswer>()?.uploads {
-            let slot = results.get_mut(item.index).ok_or_else(|| nonsense("a result for a file beyond the last"))?;
+            let slot = results.get_mut(item.index).ok_or_else(|| nonsense("a result for an unknown file"))?;
             *slot = match (item.upload, item.problem) {
                 (Some(mut session), _) => {
                     session.direct.good_until = answer.good_until(session.direct.upload_url_expires_at);
@@ -78,7 +79,7 @@ impl Api {
         results.into_iter().collect::<Option<_>>().ok_or_else(|| nonsense("a file of the batch without a result"))
     }
 
-    /// What the store holds of a session, and a fresh URL for a direct one.
+    /// Returns what the store holds of a session, and a new URL for a direct one.
     pub async fn resume(&self, id: &str) -> Result<Resume, Error> {
         let answer = self.ask_session(Method::GET, &format!("/app/uploads/{id}/resume"), None).await?;
         let mut resume: Resume = answer.json()?;
@@ -86,7 +87,7 @@ impl Api {
         Ok(resume)
     }
 
-    /// URLs for these parts, and until when they are good; `None` where the server does not tell its time.
+    /// Returns URLs for these parts, and until when to use them; `None` if the server does not tell its time.
     pub async fn part_urls(&self, id: &str, numbers: &[u32]) -> Result<(Vec<PartUrl>, Option<Instant>), Error> {
         let path = format!("/app/uploads/{id}/multipart-part-urls");
         let body = json!({ "part_numbers": numbers });
@@ -95,13 +96,13 @@ impl Api {
         Ok((urls.parts, answer.good_until(Some(urls.expires_at))))
     }
 
-    /// Tells the server that somebody is still at it.
+    /// Tells the server that the upload is still active.
     pub async fn activity(&self, id: &str) -> Result<(), Error> {
         self.ask_session(Method::PUT, &format!("/app/uploads/{id}/activity"), None).await.map(drop)
     }
 
-    /// Makes the asset, or reads the one that was made. With `parts` the server compares the ETags that this
-    /// client saw with those of the store.
+    /// Completes the session and returns its asset, or the asset that was made before. With `parts` the server compares the
+    /// ETags that this client saw with those of the store.
     pub async fn complete(
         &self,
         id: &str,
@@ -112,25 +113,25 @@ impl Api {
             let ask = async |sessions: &[String]| self.complete_batch(sessions).await;
             return self.retry.run(async || self.completions.complete(id, more_to_come, ask).await).await.map_err(fate);
         };
-        // To assemble many parts may take long, and goes by itself.
+        // Assembling many parts may take long, so it has a request of its own.
         let parts: Vec<_> = parts.iter().map(|(n, etag)| json!({ "part_number": n, "etag": etag })).collect();
         let body = json!({ "upload_session_id": id, "parts": parts });
         let answer = self.ask_session(Method::POST, "/app/assets/upload/complete", Some(&body)).await?;
         Ok(Asset { shown: answer.json()?, facts: answer.json()? })
     }
 
-    /// One request for all of them, once: whoever waits for one of them decides whether to try again.
+    /// Sends one request for all sessions, without retries: the caller that waits for a session decides whether to retry.
     async fn complete_batch(&self, sessions: &[String]) -> Result<Vec<Result<Asset, Error>>, Error> {
         let uploads: Vec<_> = sessions.iter().map(|id| json!({ "upload_session_id": id })).collect();
         let body = Bytes::from(json!({ "uploads": uploads }).to_string());
-        // 422 and 503 where none was completed: each still says why, unless it is the batch itself that is wrong.
+        // 422 and 503 if no session was completed: the answer still has a result for each, unless the batch itself is wrong.
         let path = "/app/assets/upload/complete-batch";
         let answer = self.once(&Method::POST, path, Some(&body), &|answer: &Answer| {
             answer.status.is_success() || answer.json::<Completed>().is_ok()
         });
         let mut results: Vec<Option<Result<Asset, Error>>> = sessions.iter().map(|_| None).collect();
         for item in answer.await?.json::<Completed>()?.uploads {
-            let slot = results.get_mut(item.index).ok_or_else(|| nonsense("a result for a session beyond the last"))?;
+            let slot = results.get_mut(item.index).ok_or_else(|| nonsense("a result for an unknown session"))?;
             *slot = match (item.asset, item.problem) {
                 (Some(asset), _) => {
                     let facts = serde_json::from_value(asset.clone()).map_err(|error| nonsense(&error.to_string()))?;
@@ -146,18 +147,18 @@ impl Api {
         self.ask_session(Method::POST, &format!("/app/uploads/{id}/cancel"), None).await.map(drop)
     }
 
-    /// Id and name of the brands that the token holds.
+    /// Returns id and name of the brands that the token holds.
     pub async fn brands(&self) -> Result<Vec<Brand>, Error> {
         let answer = self.ask(Method::GET, "/app/brands", None, Answer::is_success).await?;
         Ok(answer.json::<Brands>()?.data)
     }
 
-    /// A request about a session. Refusals for its state become [`Error::SessionOver`] or [`Error::Completed`].
+    /// Sends a request about a session. Refusals because of its state become [`Error::SessionOver`] or [`Error::Completed`].
     async fn ask_session(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Error> {
         self.ask(method, path, body, Answer::is_success).await.map_err(fate)
     }
 
-    /// One request, tried again while that may help. An answer that is not `wanted` is an error.
+    /// Sends one request, and retries it while that may help. An answer that is not `wanted` is an error.
     async fn ask(
         &self,
         method: Method,
@@ -189,7 +190,7 @@ impl Api {
     }
 }
 
-/// What a refusal says of the session.
+/// Translates a refusal into what it means for the session.
 fn fate(error: Error) -> Error {
     let Error::Server(problem) = &error else { return error };
     match (problem.code.as_str(), problem.upload_status.as_deref()) {
@@ -210,7 +211,7 @@ impl Answer {
         serde_json::from_slice(&self.body).map_err(|error| nonsense(&error.to_string()))
     }
 
-    /// When to stop using what the server says ends at `end`. Counted from the server's own time of answering, so
+    /// Returns when to stop using a URL that ends at `end` by the server's clock. Counted from the `Date` of the answer, so
     /// that this machine's clock may be wrong.
     fn good_until(&self, end: Option<DateTime<Utc>>) -> Option<Instant> {
         let date = DateTime::parse_from_rfc2822(self.headers.get(DATE)?.to_str().ok()?).ok()?;
@@ -218,21 +219,22 @@ impl Answer {
         Some(self.asked_at + life - URL_MARGIN.min(life / 4))
     }
 
-    /// The problem document; of an answer that has none (a proxy's page, a redirect) what can be said of it.
+    /// Returns the problem document as an error. For an answer without one (a proxy's page, a redirect), it is made from the
+    /// status and the headers.
     fn problem(&self) -> Error {
         let mut problem = serde_json::from_slice::<Problem>(&self.body).unwrap_or_default();
         problem.status = self.status.as_u16();
         if problem.title.is_empty() {
             problem.title = self.status.canonical_reason().unwrap_or("Unknown answer").to_owned();
             let elsewhere = self.headers.get(LOCATION).and_then(|location| location.to_str().ok());
-            problem.detail = elsewhere.map(|location| format!("the server is said to be at {location}"));
+            problem.detail = elsewhere.map(|location| format!("the answer redirects to {location}"));
         }
         problem.retry_after = problem.retry_after.or_else(|| retry_after(&self.headers));
         Error::Server(Box::new(problem))
     }
 }
 
-/// Seconds; the form with a date (RFC 9110, section 10.2.3) counts as not given.
+/// In seconds. The form with a date (RFC 9110, section 10.2.3) is ignored.
 pub fn retry_after(headers: &HeaderMap) -> Option<u64> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
 }
@@ -270,6 +272,6 @@ mod tests {
         let Error::Server(page) = answer(502, &[("retry-after", "3")], "<html>").problem() else { panic!() };
         assert_eq!((page.status, page.title.as_str(), page.retry_after), (502, "Bad Gateway", Some(3)));
         let Error::Server(moved) = answer(308, &[("location", "https://up.example/")], "").problem() else { panic!() };
-        assert_eq!(moved.detail.as_deref(), Some("the server is said to be at https://up.example/"));
+        assert_eq!(moved.detail.as_deref(), Some("the answer redirects to https://up.example/"));
     }
 }

@@ -1,4 +1,4 @@
-//! Completions that wait at the same time go in one request: of many small files, each costs little more than its place.
+//! Combines completions that wait at the same time into one request, so that each of many small files costs little.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,19 +10,19 @@ use super::wire::Asset;
 
 /// The server's limit on the sessions of one batch.
 const SESSIONS_MAX: usize = 1_000;
-/// Requests under way at a time: one that the store holds up must not hold up all files.
+/// Requests in flight at a time: a request that the store delays must not delay all files.
 const REQUESTS_MAX: usize = 4;
 
-/// How long a request waits for further sessions, where there are more to come. One does at a time, or they would share what
-/// comes.
+/// How long a request waits for further sessions if more are to come. Only one request waits at a time; otherwise they would
+/// share the sessions.
 const GATHER: Duration = Duration::from_millis(100);
 
 type Answer = Result<Asset, Error>;
 
 pub struct Completions {
-    /// Sessions that somebody wants completed, and who waits for each.
+    /// Sessions to complete, each with the sender to the caller that waits for it.
     waiting: Mutex<Vec<(String, oneshot::Sender<Answer>)>>,
-    /// Of those whose requests are under way; those that come meanwhile are the next one's.
+    /// One permit for each request in flight. Sessions that come meanwhile go with the next request.
     turns: Semaphore,
     gathering: tokio::sync::Mutex<()>,
 }
@@ -38,8 +38,8 @@ impl Default for Completions {
 }
 
 impl Completions {
-    /// Completes one session by `ask`, which answers for all that wait, in their order. Whoever has a turn asks for the
-    /// others too. `more_to_come`: other files are being sent now.
+    /// Completes one session. The caller that gets a turn calls `ask` for all sessions that wait, and `ask` returns their
+    /// answers in the same order. `more_to_come`: other files are being sent now.
     pub async fn complete(
         &self,
         session_id: &str,
@@ -50,12 +50,12 @@ impl Completions {
             let (sender, mut answer) = oneshot::channel();
             self.waiting().push((session_id.to_owned(), sender));
             loop {
-                // Somebody else may have taken it along, and has the answer sooner than there is a turn.
+                // The request of another caller may include this session, and be answered before there is a turn.
                 let (gathering, turn) = tokio::select! {
                     biased;
                     answered = &mut answer => match answered {
                         Ok(answered) => return answered,
-                        // Whoever had taken it along went away before there was an answer.
+                        // The caller whose request included it was dropped before there was an answer.
                         Err(_) => break,
                     },
                     both = self.turn() => both,
@@ -67,7 +67,7 @@ impl Completions {
                 drop(gathering);
                 let (sessions, senders): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
                 if sessions.is_empty() {
-                    // It is under way with somebody else.
+                    // The request of another caller includes it.
                     drop(turn);
                     match answer.await {
                         Ok(answered) => return answered,
@@ -83,19 +83,19 @@ impl Completions {
                     Err(error) => vec![Err(error); sessions.len()],
                 };
                 for (sender, answered) in senders.into_iter().zip(answers) {
-                    let _ = sender.send(answered); // nobody waits for a file that was given up
+                    let _ = sender.send(answered); // no receiver if the file was given up
                 }
             }
         }
     }
 
-    /// In this order: nobody keeps a turn while another one gathers.
+    /// Acquires both in this order, so that no caller keeps a turn while another one gathers.
     async fn turn(&self) -> (tokio::sync::MutexGuard<'_, ()>, SemaphorePermit<'_>) {
         let gathering = self.gathering.lock().await;
         (gathering, self.turns.acquire().await.expect("the semaphore is never closed"))
     }
 
-    /// The next ones, as many as one request takes; those that nobody waits for any more are dropped.
+    /// Takes the next sessions, as many as fit into one request. Drops those that no caller waits for any more.
     fn take(&self) -> Vec<(String, oneshot::Sender<Answer>)> {
         let mut waiting = self.waiting();
         waiting.retain(|(_, sender)| !sender.is_closed());
@@ -133,7 +133,7 @@ mod tests {
         Asset { shown: json!({}), facts }
     }
 
-    /// Completes `sessions` at once; answers what each got, and the sizes of the requests.
+    /// Completes `sessions` at once. Returns their answers and the sizes of the requests.
     async fn all(sessions: Vec<String>) -> (Vec<Answer>, Vec<usize>) {
         let completions = Completions::default();
         let requests = Mutex::new(Vec::new());
@@ -160,7 +160,7 @@ mod tests {
             }
         }
         assert!(requests.iter().all(|size| (1..=SESSIONS_MAX).contains(size)), "{requests:?}");
-        // The first ones find a turn each; what comes meanwhile goes by the thousand.
+        // The first sessions get a turn each; those that come meanwhile go by the thousand.
         assert!(requests.len() <= REQUESTS_MAX + 3, "{requests:?}");
     }
 
@@ -190,7 +190,8 @@ mod tests {
             Ok(sessions.iter().map(|session| Ok(asset(session))).collect())
         };
         let never = async |_: &[String]| pending().await;
-        // Both wait when the one whose request never ends has its turn; it takes the other along, and is given up.
+        // Both wait when the caller whose request never ends gets its turn. Its request includes the other session, and is
+        // given up.
         let all_turns = completions.turns.acquire_many(REQUESTS_MAX as u32).await.unwrap();
         let given_up = timeout(Duration::from_millis(200), completions.complete("1", false, never));
         let other = completions.complete("2", false, ask);

@@ -1,4 +1,4 @@
-//! Why a file, or a request on its behalf, did not get through; and what is worth another try.
+//! Why a file, or a request for it, failed; and which errors are worth a retry.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::report::plain;
 use crate::error::with_causes;
 
-/// What the server says about a request that it refused: its problem document, as far as a client reads it.
+/// The problem document of a refused request, as far as this client reads it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Problem {
@@ -17,11 +17,11 @@ pub struct Problem {
     pub code: String,
     pub title: String,
     pub detail: Option<String>,
-    /// The request's id, to be found in the server's log.
+    /// The request's id, which the server's log contains.
     pub instance: Option<String>,
     pub upload_status: Option<String>,
     pub errors: Vec<FieldProblem>,
-    /// Seconds to wait, where the server names a time.
+    /// Seconds to wait, if the server names a time.
     pub retry_after: Option<u64>,
 }
 
@@ -40,31 +40,31 @@ pub enum Error {
     /// The store's own answer to a presigned PUT.
     #[error("the store answered {status}{}", after_colon(.said))]
     Store { status: u16, said: String, retry_after: Option<u64> },
-    /// No answer, or half of one. Says nothing about what the other side has done.
+    /// No answer, or only a part of one. It is unknown what the other side has done.
     #[error("{0}")]
     Network(String),
     #[error("nothing moved for {} seconds", .0.as_secs())]
     Stalled(Duration),
     #[error("given up after {tries} tries: {last}")]
     GivenUp { tries: u32, last: Box<Error> },
-    /// Not what API.md promises: another program answers at this address, or another version.
-    #[error("the server's answer makes no sense: {0}")]
+    /// The answer does not follow the native API: another program answers at this address, or another version.
+    #[error("the server's answer is not as expected: {0}")]
     Nonsense(String),
-    /// The session will take no more bytes; a new one can.
+    /// The session takes no more bytes; a new session can.
     #[error("the upload session {0}")]
     SessionOver(String),
-    /// Somebody else has completed it meanwhile: there is an asset.
+    /// The session was completed by others meanwhile: there is an asset.
     #[error("the upload session is completed already")]
     Completed,
     #[error("cannot read the file: {0}")]
     Unreadable(String),
-    #[error("the file changed while it was being sent; push it again when it is at rest")]
+    #[error("the file changed while it was being sent; push it again when it no longer changes")]
     Changed,
     #[error("{0}")]
     Unacceptable(String),
     #[error("verification failed: {0}")]
     Corrupt(String),
-    #[error("stopped before it was done; the same command goes on from here")]
+    #[error("stopped before it was done; the same command continues from here")]
     Interrupted,
 }
 
@@ -78,7 +78,7 @@ pub enum Again {
 }
 
 impl Problem {
-    /// Whether a required field, wherever it is looked for, is missing.
+    /// Whether a required field is missing: one whose pointer ends with `pointer_end`.
     pub fn lacks(&self, pointer_end: &str) -> bool {
         self.errors.iter().any(|error| error.code == "required" && error.pointer.ends_with(pointer_end))
     }
@@ -102,12 +102,12 @@ impl Error {
         }
     }
 
-    /// The token is missing, wrong, over, or not enough.
+    /// Whether the token is missing, wrong, expired, or does not permit the request.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Error::Server(p) if p.status == 401 || p.status == 403)
     }
 
-    /// The server's code, or ours for what it cannot know of.
+    /// Returns the server's code, or a code of this client for errors that the server cannot know of.
     pub fn code(&self) -> &str {
         match self {
             Error::Server(p) => &p.code,
@@ -139,7 +139,7 @@ impl Error {
     }
 }
 
-/// 5xx, 429 and 408 pass; any other refusal is meant.
+/// 5xx, 429 and 408 are temporary; any other refusal is final.
 fn again(status: u16, retry_after: Option<u64>) -> Again {
     match (status, retry_after) {
         (500..=599 | 429 | 408, Some(secs)) => Again::After(Duration::from_secs(secs)),
@@ -168,7 +168,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A failed exchange in words, causes and all, without its URL: a presigned one is a credential.
+/// Describes a failed exchange with its causes, but without its URL: a presigned URL is a credential.
 impl From<reqwest::Error> for Error {
     fn from(error: reqwest::Error) -> Self {
         Error::Network(with_causes(&error.without_url()))

@@ -1,4 +1,5 @@
-//! `quaymaster push`: files to assets over the native API, through outages and from where an earlier run stopped.
+//! `quaymaster push`: uploads files as assets over the native API, retries through outages, and resumes where an earlier run
+//! stopped.
 
 mod api;
 mod args;
@@ -43,10 +44,10 @@ use super::stop::Stop;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
-/// Batches that are announced at a time: while files of one are sent, there are sessions for the next.
+/// Batches that are announced at a time: while files of one batch are sent, the next one gets its sessions.
 const BATCHES_AHEAD: usize = 2;
-/// Files that are sent and wait for their assets, beside those that are being sent: more than come while some gather and a few
-/// requests are under way, or those would hold up the sending.
+/// Files that are sent and wait for their assets, in addition to those being sent. This is more than arrive while
+/// completions are gathered and a few requests are in flight; otherwise these would stall the sending.
 const COMPLETED_AHEAD: usize = 256;
 
 const FAILED: u8 = 1;
@@ -69,7 +70,7 @@ struct Push {
     stop: OnceLock<Error>,
 }
 
-/// Pushes, prints the results, and says how it went by the exit code. Waits for the network: minutes to days.
+/// Pushes the files, prints the results, and returns the exit code. Waits for the network: minutes to days.
 pub async fn run(args: PushArgs) -> ExitCode {
     let begun = Instant::now();
     let (paths, hidden) = (args.paths.clone(), args.hidden);
@@ -116,7 +117,7 @@ pub async fn run(args: PushArgs) -> ExitCode {
         return printed;
     }
     if let Some(code) = stopped {
-        tell("stopped; what is sent is kept, and the same command goes on from here");
+        tell("stopped; what was sent is kept, and the same command continues from here");
         return ExitCode::from(code);
     }
     exit_code(&outcomes)
@@ -146,7 +147,7 @@ impl Push {
         })
     }
 
-    /// Batch by batch; while the last files of one are on their way, the next is read and announced.
+    /// Pushes batch by batch. While the last files of one batch are being sent, the next batch is read and announced.
     async fn all(&self, found: Vec<(PathBuf, Result<LocalFile, Error>)>, outcomes: &Outcomes) {
         let mut files = Vec::new();
         for (index, (path, file)) in found.into_iter().enumerate() {
@@ -167,7 +168,7 @@ impl Push {
         uploads.await;
     }
 
-    /// The sessions of a batch; files that get none are settled here.
+    /// Opens the sessions of a batch. Files that get no session are settled here.
     async fn open(&self, batch: Vec<(usize, LocalFile)>, outcomes: &Outcomes) -> Vec<(usize, Item, Session)> {
         let readers = available_parallelism().map_or(1, |cores| cores.get());
         let identified = stream::iter(batch).map(async |(index, file)| {
@@ -205,14 +206,14 @@ impl Push {
         self.sending.available_permits() < sending_at_once(self.parallel)
     }
 
-    /// No further file is announced: it would fare the same.
+    /// Stops announcing files: further ones would fail in the same way.
     fn stop_announcing(&self, error: &Error) {
         if self.stop.set(error.clone()).is_ok() {
             self.progress.error(&format!("no further file is announced: {error}"));
         }
     }
 
-    /// The last word on a file.
+    /// Reports and stores the outcome of a file.
     fn settle(&self, outcomes: &Outcomes, index: usize, outcome: Outcome) {
         let told = |error: &Error| self.stop.get().is_some_and(|stop| stop.to_string() == error.to_string());
         if let Err(error) = &outcome.result
@@ -224,7 +225,7 @@ impl Push {
         outcomes.set(index, outcome);
     }
 
-    /// Where a brand was missing, the ones to choose from.
+    /// If a brand was missing, lists the brands to choose from.
     async fn suggest_brand(&self, outcomes: &[Outcome]) {
         let missing = |error: &Error| matches!(error, Error::Server(problem) if problem.lacks("/brand_id"));
         if self.brand.is_some() || !outcomes.iter().any(|outcome| outcome.result.as_ref().is_err_and(missing)) {
@@ -242,12 +243,13 @@ impl Push {
     }
 }
 
-/// Files of which bytes are sent, twice as many as PUTs: while the sessions of some are read, the others keep the line busy.
+/// Returns the number of files that are being sent at a time. Twice the number of PUTs: while the sessions of some files are
+/// read, the others keep the connections busy.
 const fn sending_at_once(parallel: usize) -> usize {
     parallel * 2
 }
 
-/// One place for each file, in the order of the arguments; read even where the work was stopped half way.
+/// One slot for each file, in the order of the arguments. Readable even if the work was stopped halfway.
 struct Outcomes(Mutex<Vec<Option<Outcome>>>);
 
 impl Outcomes {

@@ -1,22 +1,23 @@
 //! Sessions for files: the ones that an earlier run left, or new ones.
 //!
-//! There is no look-up. A file's reference is its fingerprint, and the batch has the same name in each run, so that
-//! announcing a file again finds its session in whatever state it is. A reference stays used after its session was
-//! cancelled or failed: the next attempt is announced as `{fingerprint}-2`, and so on.
+//! There is no look-up. A file's reference is its fingerprint, and the batch has the same name in each run, so announcing a
+//! file again finds its session, in any state. A reference stays used after its session was cancelled or failed: the next
+//! attempt is announced as `{fingerprint}-2`, and so on.
 
 use super::Push;
 use super::error::{Again, Error};
 use super::scan::{HASHED_MAX_BYTES, Identity, LocalFile};
 use super::wire::{Announcement, Session, Status};
 
-/// Files that one request announces: far fewer than it may, since nothing is sent before the first answer.
+/// Files that one request announces: far fewer than allowed, because nothing is sent before the first answer.
 const BATCH_FILES: usize = 128;
-/// Read whole before the first of a batch is sent; keeps that short, and the batch's URLs fresh.
+/// Maximum bytes that are hashed before the first file of a batch is sent. Keeps this time short, and the batch's URLs
+/// fresh.
 const BATCH_HASHED_BYTES: u64 = 64 * 1024 * 1024;
-/// Where so many sessions of one file have died, another is not the answer.
+/// Maximum number of sessions of one file. After so many cancelled or failed ones, another one would not help.
 const ATTEMPTS_MAX: u32 = 100;
 
-/// A file, and what it is known by.
+/// A file and its identity.
 #[derive(Debug)]
 pub struct Item {
     pub file: LocalFile,
@@ -69,9 +70,9 @@ pub fn batches<T>(files: Vec<T>, size: impl Fn(&T) -> u64) -> Vec<Vec<T>> {
     batches
 }
 
-/// A session for each file that can have one, in any order. Passes over those that have died; waits and asks again
-/// for files that failed for the moment only. Where the server does not answer, or lets nobody in, no further file of
-/// this run is announced.
+/// Opens a session for each file that can have one. Returns the files in any order. Skips sessions that were cancelled or
+/// failed; waits and asks again for files that failed temporarily. If the server does not answer or refuses the whole
+/// request, no further file of this run is announced.
 pub async fn open<K>(push: &Push, items: Vec<(K, Item)>) -> Vec<(K, Item, Result<Session, Error>)> {
     let mut done = Vec::with_capacity(items.len());
     let mut waiting = items;

@@ -7,7 +7,7 @@ use md5::{Digest, Md5};
 use super::error::Error;
 use super::wire::{Session, StoredPart};
 
-/// Bytes `offset..offset + size` of the file. A direct upload is one of these, from 0 to the end.
+/// Bytes `offset..offset + size` of the file. A direct upload is one part, from 0 to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
     /// Counted from 1.
@@ -30,13 +30,13 @@ pub type Md5Sum = [u8; 16];
 #[derive(Clone, Debug, Default)]
 pub struct Held {
     pub etag: Option<String>,
-    /// Of this file's bytes; `None` where they were not read, or where the ETag says nothing about them.
+    /// The MD5 of this file's bytes; `None` if they were not read, or if the ETag says nothing about them.
     pub md5: Option<Md5Sum>,
 }
 
 impl Plan {
     /// # Errors
-    /// [`Error::Nonsense`] where the session's parts do not add up to the file.
+    /// [`Error::Nonsense`] if the session's parts do not add up to the file.
     pub fn of(session: &Session, file_size: u64) -> Result<Self, Error> {
         let (Some(chunk_size @ 1..), Some(total)) = (session.chunk_size, session.total_parts) else {
             return Err(Error::Nonsense("a multipart session without chunk_size and total_parts".into()));
@@ -54,7 +54,7 @@ impl Plan {
         })
     }
 
-    /// The planned parts among those that the store lists. One of another size does not count.
+    /// Returns the planned parts among those that the store lists. A part of another size does not count.
     pub fn held(self, stored: Vec<StoredPart>) -> BTreeMap<u32, Held> {
         let planned: BTreeMap<u32, u64> = self.parts().map(|part| (part.number, part.size)).collect();
         let whole = stored.into_iter().filter(|part| planned.get(&part.part_number) == Some(&part.size));
@@ -67,19 +67,19 @@ impl Plan {
 }
 
 impl Held {
-    /// Whether the ETag is the MD5 of this file's bytes; `None` where it cannot tell.
+    /// Whether the ETag is the MD5 of this file's bytes; `None` if it does not tell.
     fn matches(&self) -> Option<bool> {
         Some(md5_form(self.etag.as_deref()?)? == self.md5?)
     }
 }
 
-/// Whether this store's ETags are the MD5 of a part, as S3 has it for plain and SSE-S3 objects: one match shows it,
-/// since another form never matches.
+/// Whether this store's ETags are the MD5s of parts, as in S3 for plain and SSE-S3 objects. One match shows it, because
+/// another form never matches.
 pub fn speaks_md5(held: &BTreeMap<u32, Held>) -> bool {
     held.values().any(|part| part.matches() == Some(true))
 }
 
-/// Parts that hold other bytes than the file. None where the store's ETags are of another form.
+/// Returns the parts whose bytes differ from the file; none if the store's ETags have another form.
 pub fn doubtful(held: &BTreeMap<u32, Held>) -> Vec<u32> {
     if !speaks_md5(held) {
         return Vec::new();
@@ -87,7 +87,7 @@ pub fn doubtful(held: &BTreeMap<u32, Held>) -> Vec<u32> {
     held.iter().filter(|(_, part)| part.matches() == Some(false)).map(|(&number, _)| number).collect()
 }
 
-/// The ETag that S3 gives to the object: the MD5 of the parts' MD5s, and their number. `None` where one is unknown.
+/// Returns the ETag that S3 gives to the object: the MD5 of the parts' MD5s, and their number. `None` if one is unknown.
 pub fn composite_etag(held: &BTreeMap<u32, Held>) -> Option<String> {
     let mut digest = Md5::new();
     for part in held.values() {
@@ -96,7 +96,7 @@ pub fn composite_etag(held: &BTreeMap<u32, Held>) -> Option<String> {
     Some(format!("{}-{}", hex::encode(digest.finalize()), held.len()))
 }
 
-/// The MD5 that an ETag spells, quoted or not.
+/// Parses an ETag, quoted or not, as an MD5.
 pub fn md5_form(etag: &str) -> Option<Md5Sum> {
     let mut sum = Md5Sum::default();
     hex::decode_to_slice(etag.trim_matches('"'), &mut sum).ok()?;

@@ -1,4 +1,4 @@
-//! What a person sees on standard error: bars on a terminal, a line now and then elsewhere.
+//! Progress on standard error: bars on a terminal, a line every few seconds elsewhere.
 
 use std::io::{IsTerminal, stderr};
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressD
 use super::report::plain;
 use crate::cli::out::tell;
 
-/// Bars of files beside that of the total; more files may be on their way.
+/// Maximum number of bars of files, in addition to the bar of the total; more files may be in progress.
 const BARS_MAX: usize = 6;
-/// Between two lines where there is no terminal.
+/// Interval between two lines if there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 pub struct Progress {
@@ -32,14 +32,14 @@ enum Mode {
     Quiet,
 }
 
-/// One file's share. Clones count for the same file; the last one to go takes the bar away.
+/// The progress of one file. Clones count for the same file; dropping the last one removes the bar.
 #[derive(Clone)]
 pub struct FileBar(Arc<FileBarInner>);
 
 struct FileBarInner {
     total: ProgressBar,
     bar: Option<ProgressBar>,
-    /// Bytes of this file that are in the store or on their way.
+    /// Bytes of this file that are in the store or being sent.
     there: AtomicU64,
     shown: Arc<AtomicUsize>,
 }
@@ -74,7 +74,7 @@ impl Progress {
         FileBar(Arc::new(FileBarInner { total, bar, there: AtomicU64::new(0), shown }))
     }
 
-    /// One file is over, well (then with a line for a log) or not.
+    /// Counts a finished file. `line` is the log line of a file that succeeded.
     pub fn finish(&self, line: Option<String>) {
         let finished = self.finished.fetch_add(1, Ordering::Relaxed) + 1;
         self.total.set_message(format!(", {finished} of {} files", self.files));
@@ -83,24 +83,24 @@ impl Progress {
         }
     }
 
-    /// For a person, unless they want quiet.
+    /// Writes a line, unless `--quiet` is set.
     pub fn note(&self, line: &str) {
         if self.mode != Mode::Quiet {
             self.error(line);
         }
     }
 
-    /// For a person in any case.
+    /// Writes a line in any case.
     pub fn error(&self, line: &str) {
         if self.mode == Mode::Bars {
-            // Above the bars. A terminal that has gone takes nothing any more.
+            // Above the bars. Fails only if the terminal is gone.
             let _ = self.bars.println(line);
         } else {
             tell(line);
         }
     }
 
-    /// Writes a line every few seconds where there are no bars. Never ends.
+    /// Writes a line every few seconds if lines are shown instead of bars. Never returns.
     pub async fn tell(&self) {
         if self.mode != Mode::Lines {
             return std::future::pending().await;
@@ -125,21 +125,22 @@ impl Progress {
 }
 
 impl FileBar {
-    /// So many bytes more are on their way.
+    /// Adds bytes that are being sent.
     pub fn add(&self, bytes: u64) {
         self.0.there.fetch_add(bytes, Ordering::Relaxed);
         self.0.total.inc(bytes);
         self.draw();
     }
 
-    /// They did not arrive.
+    /// Subtracts bytes that did not arrive.
     pub fn take_back(&self, bytes: u64) {
         self.0.there.fetch_sub(bytes, Ordering::Relaxed);
         self.0.total.dec(bytes);
         self.draw();
     }
 
-    /// The store is known to have so many; what it had before this run needs no sending.
+    /// Sets the number of bytes that the store is known to hold. Bytes from before this run are not counted as bytes to
+    /// send.
     pub fn set_there(&self, bytes: u64) {
         let before = self.0.there.swap(bytes, Ordering::Relaxed);
         match bytes.checked_sub(before) {

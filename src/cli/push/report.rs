@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 
 use super::error::Error;
 
-/// What became of one file.
+/// The outcome of one file.
 #[derive(Debug)]
 pub struct Outcome {
     pub path: PathBuf,
-    /// `None` for what could not be read.
+    /// `None` if the file could not be read.
     pub size: Option<u64>,
     pub session_id: Option<String>,
-    /// Taken by the store in this run; a part that had to be sent twice counts once.
+    /// Bytes that the store took in this run; a part that had to be sent twice counts once.
     pub sent_bytes: u64,
     pub sent_parts: u32,
     pub result: Result<Done, Error>,
@@ -25,19 +25,19 @@ pub struct Outcome {
 pub struct Done {
     /// As the server shows it.
     pub asset: Value,
-    /// It was the asset before this run.
+    /// The asset existed before this run.
     pub already: bool,
     pub verified: Verified,
 }
 
-/// What has been compared with the file beside the size.
+/// What was compared with the file in addition to the size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verified {
-    /// By the store, when it took the bytes.
+    /// The SHA-256, by the store when it received the bytes.
     Sha256,
-    /// The ETag of the object with the MD5 of what was read here.
+    /// The ETag of the object, with the MD5 of the bytes read here.
     Md5,
-    /// Nothing: the store's ETags are no MD5s, or an earlier run has sent it.
+    /// Nothing: the store's ETags are not MD5s, or an earlier run completed the upload.
     Size,
 }
 
@@ -57,7 +57,7 @@ struct Counts {
 }
 
 impl Outcome {
-    /// One that never had a session.
+    /// The outcome of a file that never had a session.
     pub fn failed(path: PathBuf, size: Option<u64>, error: Error) -> Self {
         Self { path, size, session_id: None, sent_bytes: 0, sent_parts: 0, result: Err(error) }
     }
@@ -70,7 +70,7 @@ impl Outcome {
         }
     }
 
-    /// What a log says when the file is over.
+    /// Returns the log line of a finished file.
     pub fn line(&self) -> String {
         format!("{:<8}  {}", self.word(), shown(&self.path))
     }
@@ -100,7 +100,7 @@ impl Verified {
     }
 }
 
-/// A line for each file, in the order of the arguments, and one for all of them.
+/// Writes a line for each file, in the order of the arguments, and one with the summary.
 pub fn write_json(out: &mut dyn Write, outcomes: &[Outcome], summary: &Summary<'_>) -> io::Result<()> {
     for outcome in outcomes {
         writeln!(out, "{}", outcome.to_json())?;
@@ -132,7 +132,7 @@ pub fn write_table(out: &mut dyn Write, outcomes: &[Outcome]) -> io::Result<()> 
     Ok(())
 }
 
-/// The same for people, in a sentence.
+/// Returns the summary for people, in a sentence.
 pub fn sentence(outcomes: &[Outcome], summary: &Summary<'_>) -> String {
     let Counts { uploaded, already, failed, sent_bytes } = Counts::of(outcomes);
     let (sent, seconds, batch) = (HumanBytes(sent_bytes), summary.seconds, plain(summary.batch));
@@ -153,7 +153,7 @@ impl Counts {
     }
 }
 
-/// Text of others on a terminal: without the characters that move its cursor.
+/// Makes foreign text safe for a terminal: replaces control characters, which may move the cursor.
 pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

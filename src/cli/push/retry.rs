@@ -1,4 +1,4 @@
-//! Trying again: exponential back-off with jitter, and an end to it.
+//! Retries: exponential backoff with jitter, up to a limit.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use super::error::{Again, Error};
 /// How long to keep trying one side: the server, or the store behind the presigned URLs.
 pub struct Retry {
     patience: Duration,
-    /// One request has used up its patience and none has got through since. The others then fail at their
-    /// first error; else a dead server would cost the whole patience for each of thousands of files.
+    /// One request has used up its patience and none has succeeded since. The others then fail at their first error;
+    /// otherwise a dead server would cost the whole patience for each of thousands of files.
     given_up: AtomicBool,
 }
 
@@ -21,7 +21,7 @@ impl Retry {
         Self { patience, given_up: AtomicBool::new(false) }
     }
 
-    /// A quarter of a second at first, doubled up to 4 s, each with up to as much again by chance.
+    /// Returns the pauses: 250 ms at first, doubled up to 4 s, each extended by a random jitter of up to its own length.
     pub fn pauses(&self) -> impl Iterator<Item = Duration> + use<> {
         let endless = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(250))
@@ -37,13 +37,13 @@ impl Retry {
         })
     }
 
-    /// Calls `attempt` until it succeeds, fails for good, or patience is over.
+    /// Calls `attempt` until it succeeds, fails for good, or the patience is used up.
     ///
     /// A time that the other side names (`Retry-After`) replaces a shorter pause; one beyond the patience
     /// ends the tries.
     ///
     /// # Errors
-    /// The last attempt's; as [`Error::GivenUp`] where it was tried more than once.
+    /// The error of an attempt that fails for good; [`Error::GivenUp`] with the last error if the patience is used up.
     pub async fn run<T>(&self, mut attempt: impl AsyncFnMut() -> Result<T, Error>) -> Result<T, Error> {
         let mut pauses = self.pauses();
         let mut tries = 1;

@@ -1,4 +1,4 @@
-//! What to push: the files that the arguments name, and how each is known again in a later run.
+//! What to push: the files that the arguments name, and how a later run recognizes each.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -9,30 +9,30 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::error::Error;
 
-/// Files up to this size are read whole before they are announced: they are known by their content, and their
-/// SHA-256 goes along. It is the size up to which a server with default settings takes a file by one PUT.
+/// Files up to this size are read completely before they are announced: they are recognized by their content, and announced
+/// with their SHA-256. A server with default settings takes files up to this size in one PUT.
 pub const HASHED_MAX_BYTES: u64 = 5 * 1024 * 1024;
 /// How much of each end of a larger file goes into its fingerprint.
 const END_BYTES: u64 = 64 * 1024;
-/// Longest name that the server takes, in Unicode scalars.
+/// Longest name that the server accepts, in Unicode scalar values.
 const NAME_MAX: usize = 255;
 
 /// A file as it was found. It is sent only while size and time of change stay as they are here.
 #[derive(Clone, Debug)]
 pub struct LocalFile {
-    /// As named on the command line, or below the folder that was.
+    /// As named on the command line, or below a folder that was.
     pub path: PathBuf,
     pub name: String,
     pub size: u64,
     pub modified: SystemTime,
 }
 
-/// How a file is known again.
+/// How a later run recognizes a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// 64 hex digits; the same as long as path, name and content stay.
+    /// 64 hex digits; [`LocalFile::identify`] says what they depend on.
     pub fingerprint: String,
-    /// Of files up to [`HASHED_MAX_BYTES`].
+    /// Only for files up to [`HASHED_MAX_BYTES`].
     pub sha256: Option<String>,
 }
 
@@ -40,7 +40,7 @@ pub struct Identity {
 #[derive(Debug, Default)]
 pub struct Scan {
     pub found: Vec<(PathBuf, Result<LocalFile, Error>)>,
-    /// Left out inside folders.
+    /// Hidden entries left out inside folders.
     pub hidden: usize,
     /// Symbolic links, devices, sockets and pipes left out inside folders.
     pub special: usize,
@@ -48,8 +48,8 @@ pub struct Scan {
 
 /// Reads the arguments. Blocks on the file system.
 ///
-/// What is named is taken: a link is followed, a hidden file is sent. Inside folders links are not followed, and
-/// names that begin with a dot are left out unless `hidden`. A file reached twice is taken once.
+/// Arguments are always taken: a link is followed, a hidden file is sent. Inside folders links are not followed, and names
+/// that begin with a dot are left out unless `hidden`. A file that is reached twice is taken once.
 pub fn scan(arguments: &[PathBuf], hidden: bool) -> Scan {
     let mut scan = Scan::default();
     for path in arguments {
@@ -79,7 +79,7 @@ impl Scan {
                 self.hidden += 1;
                 continue;
             }
-            // Of the entry itself: a link is seen as a link.
+            // The metadata of the entry itself: a link is seen as a link.
             match entry.metadata() {
                 Ok(meta) if meta.is_dir() => self.folder(&path, hidden),
                 Ok(meta) if meta.is_file() => self.file(&path, &meta),
@@ -108,21 +108,21 @@ impl LocalFile {
         Ok(Self { path: path.to_owned(), name: name.to_owned(), size: meta.len(), modified: meta.modified()? })
     }
 
-    /// By its extension.
+    /// Guesses the type by the extension.
     pub fn mime_type(&self) -> String {
         mime_guess::from_path(&self.name).first_or_octet_stream().essence_str().to_owned()
     }
 
     /// # Errors
-    /// [`Error::Changed`] where `meta` is not that of the file that was found.
+    /// [`Error::Changed`] if size or modification time differ from the file that was found.
     pub fn must_be(&self, meta: &Metadata) -> Result<(), Error> {
         if meta.len() == self.size && meta.modified()? == self.modified { Ok(()) } else { Err(Error::Changed) }
     }
 
     /// Reads up to [`HASHED_MAX_BYTES`]. Blocks on the file system.
     ///
-    /// A small file is known by path, name, type and content. Of a large one the content is only looked at where files
-    /// differ most, the size and both ends, and the time of its last change stands in for the rest.
+    /// A small file is recognized by path, name, type, size and content. Of the content of a large file only both ends are
+    /// read, where files differ most; the time of its last change stands in for the rest.
     ///
     /// # Errors
     /// [`Error::Unreadable`], or [`Error::Changed`] since it was found.
@@ -131,13 +131,13 @@ impl LocalFile {
         self.must_be(&file.metadata()?)?;
         let mut digest = Context::new(&SHA256);
         let mut field = |bytes: &[u8]| {
-            digest.update(&(bytes.len() as u64).to_be_bytes()); // so that no two lists of fields read the same
+            digest.update(&(bytes.len() as u64).to_be_bytes()); // so that no two lists of fields give the same bytes
             digest.update(bytes);
         };
         field(b"quaymaster push, version 1");
         field(self.path.canonicalize()?.as_os_str().as_encoded_bytes());
         field(self.name.as_bytes());
-        // The server takes one reference for one type only, and another version may see another one in a name.
+        // The server accepts a reference for one type only, and another version of this program may guess another type.
         field(self.mime_type().as_bytes());
         field(&self.size.to_be_bytes());
         let sha256 = if self.size <= HASHED_MAX_BYTES {
@@ -171,7 +171,7 @@ fn sha256_of(file: &mut File, size: u64) -> Result<String, Error> {
     if left.limit() > 0 { Err(Error::Changed) } else { Ok(hex::encode(digest.finish())) }
 }
 
-/// What the server would say of this name.
+/// Why the server would refuse this name.
 fn name_problem(name: &str) -> Option<&'static str> {
     if name.chars().count() > NAME_MAX {
         Some("is longer than 255 characters")

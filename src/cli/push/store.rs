@@ -1,4 +1,4 @@
-//! Bytes on their way to the store: one PUT of one part, streamed from the file.
+//! Sends bytes to the store: one PUT of one part, streamed from the file.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,21 +22,21 @@ use super::progress::FileBar;
 use super::retry::Retry;
 use super::scan::LocalFile;
 
-/// Read, hashed and handed on at a time. Three of these, and not the part, are what a PUT in flight holds in memory:
-/// one is sent, one waits, one is read.
+/// Bytes that are read, hashed and handed on at a time. A PUT in flight holds three of these frames in memory, not the whole
+/// part: one is sent, one waits, one is read.
 const FRAME_BYTES: usize = 256 * 1024;
-/// A PUT of which nothing has moved for so long, up or down, is given up and tried again. A PUT may take as long
-/// as it needs while it moves.
+/// A PUT that sends no bytes and gets no answer for this long is aborted and retried. A PUT that makes progress may take as
+/// long as it needs.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
-/// Goes with a PUT whose URL is signed for it; a store that has compared the bytes with it says so in its answer.
+/// Sent with a PUT whose URL is signed for it. A store that has compared the bytes with it repeats it in its answer.
 pub const CHECKSUM: &str = "x-amz-checksum-sha256";
-/// As much as is read of a store's error document.
+/// Maximum bytes that are read of a store's error document.
 const ERROR_BYTES: usize = 4 * 1024;
 
 pub struct Store {
     http: Client,
     pub retry: Retry,
-    /// Whether the last answer to a PUT with a SHA-256 repeated it. Then an MD5 would prove the same once more.
+    /// Whether the last answer to a PUT with a SHA-256 repeated it. Then an MD5 would only prove the same again.
     compares: AtomicBool,
 }
 
@@ -44,8 +44,8 @@ pub struct Store {
 #[derive(Clone, Debug)]
 pub struct Receipt {
     pub etag: Option<String>,
-    /// Of the bytes sent. `None` where the store has compared their SHA-256, and where it encrypts with a key of the
-    /// customer's: then an ETag may look like an MD5 and is none (S3 API reference, "ETag" of Object).
+    /// The MD5 of the bytes sent. `None` if the store has compared their SHA-256, or if it encrypts with a customer key or a
+    /// KMS key: then an ETag may look like an MD5 without being one (S3 API reference, "ETag" of Object).
     pub md5: Option<Md5Sum>,
 }
 
@@ -74,7 +74,7 @@ impl Store {
         let result = self.send(url, headers, file, part, bar, &tally).await;
         if result.is_err() {
             bar.take_back(tally.load(Ordering::Relaxed));
-            // A file that shrank shows as a connection that broke off; what it really is comes first.
+            // A file that shrank looks like a broken connection; report the change instead.
             file.must_be(&tokio::fs::metadata(&file.path).await?)?;
         }
         result
@@ -98,7 +98,7 @@ impl Store {
         let needless = md5.is_none();
         let (frames, waiting) = mpsc::channel(1);
         let frames_of = read(file, part)?;
-        // Beside the sending: an MD5 takes longer than the copy of the bytes into a socket.
+        // In parallel with the sending: an MD5 takes longer than copying the bytes into a socket.
         let reading = spawn_blocking(move || frames_of.hand_over(&frames, md5));
         let (counted, moving) = (Arc::clone(tally), bar.clone());
         let bytes = stream::unfold(waiting, async |mut waiting| Some((waiting.recv().await?, waiting)));
@@ -134,7 +134,7 @@ impl Store {
     }
 }
 
-/// The MD5 of a part as the file has it now.
+/// Returns the MD5 of a part as the file has it now.
 pub async fn md5_of(file: &LocalFile, part: Part) -> Result<Md5Sum, Error> {
     let frames = read(file, part)?;
     let hashing = spawn_blocking(move || {
@@ -143,7 +143,7 @@ pub async fn md5_of(file: &LocalFile, part: Part) -> Result<Md5Sum, Error> {
     Ok(hashing.await.expect("reading does not panic")?.finalize().into())
 }
 
-/// The bytes of a part, frame by frame; ends early where the file does not hold them all.
+/// The bytes of a part, frame by frame; ends early if the file does not hold them all.
 struct Frames(io::Take<File>);
 
 fn read(file: &LocalFile, part: Part) -> Result<Frames, Error> {
@@ -168,8 +168,8 @@ impl Iterator for Frames {
 }
 
 impl Frames {
-    /// Hands the frames over as they are asked for, and says their MD5 if it is wanted; `None` where nobody wants them any
-    /// more, or they cannot be read, which the receiver is told.
+    /// Hands the frames over as the receiver takes them, and returns their MD5 if `md5` is given. Returns `None` if the
+    /// receiver is gone, or if the file cannot be read; the receiver then gets the error.
     fn hand_over(self, receiver: &mpsc::Sender<io::Result<Bytes>>, mut md5: Option<Md5>) -> Option<Md5Sum> {
         for frame in self {
             if let (Some(md5), Ok(frame)) = (&mut md5, &frame) {
@@ -184,7 +184,7 @@ impl Frames {
     }
 }
 
-/// Ends when nothing has moved for [`STALLED_AFTER`], give or take a quarter.
+/// Returns when no bytes were sent for [`STALLED_AFTER`], give or take a quarter.
 async fn stalled(tally: &Tally) {
     let (mut seen, mut still) = (0, 0);
     while still < 4 {
@@ -204,7 +204,7 @@ async fn refusal(mut response: Response) -> Error {
     let status = response.status().as_u16();
     let retry_after = retry_after(response.headers());
     let mut body = Vec::new();
-    // The status says enough where the document breaks off.
+    // If the document breaks off, the status says enough.
     while let Ok(Some(chunk)) = response.chunk().await {
         body.extend_from_slice(&chunk);
         if body.len() > ERROR_BYTES {
@@ -214,7 +214,7 @@ async fn refusal(mut response: Response) -> Error {
     Error::Store { status, said: said(&String::from_utf8_lossy(&body)), retry_after }
 }
 
-/// Code and message of an S3 error document.
+/// Returns code and message of an S3 error document.
 fn said(xml: &str) -> String {
     let element = |name: &str| {
         let (_, rest) = xml.split_once(&format!("<{name}>"))?;
@@ -279,7 +279,7 @@ mod tests {
         let bar = Progress::new(true, 1, 5).start("file", 5);
         let (checked, plain) = (HashMap::from([(CHECKSUM.to_owned(), "c3Vt".to_owned())]), HashMap::new());
         let repeats = "x-amz-checksum-sha256: c3Vt\r\n";
-        // The first answer is not known yet; the last but one shows that the store compares no more.
+        // Before the first answer nothing is known; the last but one shows that the store no longer compares.
         for (headers, answer, proved) in [
             (&checked, repeats, true),
             (&checked, repeats, false),

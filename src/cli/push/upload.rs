@@ -16,13 +16,13 @@ use super::store::{CHECKSUM, Receipt, md5_of};
 use super::urls::Urls;
 use super::wire::{Asset, Session, Status, UploadType};
 
-/// How often a part is sent whose URL is refused or whose bytes arrive garbled, and how often a file is completed
-/// that the server finds incomplete.
+/// How often a part is sent if its URL is refused or its bytes arrive garbled, and how often a file is completed if the
+/// server finds it incomplete.
 const ROUNDS: u32 = 3;
 /// Parts of an earlier run that are read for comparison at a time.
 const READ_AHEAD: usize = 2;
 
-/// Sends what the store lacks and makes the asset. Where the session turns out to be over, begins a new one, once.
+/// Sends what the store lacks and completes the session. If the session turns out to be over, opens a new one, once.
 pub async fn upload(push: &Push, mut item: Item, mut session: Session) -> Outcome {
     let mut transfer = Transfer {
         push,
@@ -42,7 +42,7 @@ pub async fn upload(push: &Push, mut item: Item, mut session: Session) -> Outcom
             Err(Error::SessionOver(why)) if !renewed => {
                 renewed = true;
                 push.progress
-                    .note(&format!("{}: the upload session {why}; beginning a new one", shown(&item.file.path)));
+                    .note(&format!("{}: the upload session {why}; starting a new one", shown(&item.file.path)));
                 transfer.give_up_session().await;
                 item.attempt += 1;
                 let opened = open(push, vec![((), item)]).await.into_iter().next();
@@ -76,22 +76,22 @@ async fn sending(push: &Push) -> SemaphorePermit<'_> {
 
 struct Transfer<'a> {
     push: &'a Push,
-    /// `None` while it waits for its asset: then another file is sent.
+    /// `None` while the file waits for its asset, so that another file can be sent.
     sending: Option<SemaphorePermit<'a>>,
     file: LocalFile,
     sha256: Option<String>,
     bar: FileBar,
     session_id: String,
-    /// Taken by the store in this run.
+    /// Bytes that the store took in this run.
     sent_bytes: u64,
     sent_parts: u32,
-    /// Of parts of the present session that this run has read. They stay true: a file that changes is not completed.
+    /// MD5s of parts of the current session that this run has read. They stay valid: a file that changes is not completed.
     md5s: HashMap<u32, Md5Sum>,
 }
 
-/// What can be said of the bytes in the store before the asset is made.
+/// What is known about the bytes in the store before the session is completed.
 struct Sent {
-    /// For the server to compare; `None` where an ETag is not known.
+    /// For the server to compare; `None` if an ETag is not known.
     parts: Option<Vec<(u32, String)>>,
     proof: Proof,
 }
@@ -141,7 +141,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// The session is COMPLETED, by an earlier run or another one.
+    /// Takes the asset of a session that an earlier run or another one has completed.
     async fn adopt(&self, session: &Session) -> Result<Done, Error> {
         let asset = self.push.api.complete(&self.session_id, None, self.push.is_sending()).await?;
         let compared =
@@ -169,7 +169,7 @@ impl Transfer<'_> {
         Ok(Sent { parts: None, proof })
     }
 
-    /// Sends the parts that the store lacks, and those that turn out to hold other bytes than the file.
+    /// Sends the parts that the store lacks, and those whose bytes turn out to differ from the file.
     async fn send_parts(&mut self) -> Result<Sent, Error> {
         let resume = self.push.api.resume(&self.session_id).await?.still_open()?;
         let plan = Plan::of(&resume.session, self.file.size)?;
@@ -186,7 +186,7 @@ impl Transfer<'_> {
                 break;
             }
             if rounds == ROUNDS {
-                return Err(Error::Corrupt(format!("{} parts arrive as other bytes than were sent", missing.len())));
+                return Err(Error::Corrupt(format!("{} parts arrive with other bytes than were sent", missing.len())));
             }
             rounds += 1;
             let there = self.file.size - missing.iter().map(|part| part.size).sum::<u64>();
@@ -201,8 +201,8 @@ impl Transfer<'_> {
         Ok(Sent { parts: etags.collect(), proof })
     }
 
-    /// Reads the file where parts are in the store already and their ETags may be MD5s: were they sent from these
-    /// bytes?
+    /// Hashes the file's bytes of parts that are in the store already and whose ETags may be MD5s, to check whether they
+    /// were sent from these bytes.
     async fn read_held(&mut self, plan: Plan, held: &mut BTreeMap<u32, Held>) -> Result<(), Error> {
         let speaking = |part: &Part| held.get(&part.number)?.etag.as_deref().and_then(plan::md5_form);
         let unread: Vec<Part> =
@@ -234,8 +234,7 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Tells the server that nobody will finish this session, and forgets what was seen of it. Best effort: the
-    /// server ends what is left alone, too.
+    /// Cancels this session, and forgets what was read for it. Best effort: the server also ends abandoned sessions.
     async fn give_up_session(&mut self) {
         self.md5s.clear();
         self.bar.set_there(0);
@@ -246,7 +245,7 @@ impl Transfer<'_> {
     }
 }
 
-/// One part into the store: through outages, with a new URL where one is refused.
+/// Sends one part to the store. Retries through outages, and with a new URL if one is refused.
 async fn put(push: &Push, file: &LocalFile, urls: &Urls<'_>, part: Part, bar: &FileBar) -> Result<Receipt, Error> {
     let _slot = push.puts.acquire().await.expect("the semaphore is never closed");
     let mut round = 1;
@@ -263,10 +262,13 @@ async fn put(push: &Push, file: &LocalFile, urls: &Urls<'_>, part: Part, bar: &F
             Ok(receipt) if is_garbled(&receipt) => {
                 bar.take_back(part.size);
                 if round == ROUNDS {
-                    return Err(Error::Corrupt(format!("part {} arrives as other bytes than were sent", part.number)));
+                    return Err(Error::Corrupt(format!(
+                        "part {} arrives with other bytes than were sent",
+                        part.number
+                    )));
                 }
             }
-            // Past its time, a URL answers 403 at AWS and 400 at Garage.
+            // An expired URL is answered 403 by AWS and 400 by Garage.
             Err(Error::Store { status: 400 | 401 | 403, .. }) if round < ROUNDS => {}
             result => return result,
         }
@@ -274,25 +276,25 @@ async fn put(push: &Push, file: &LocalFile, urls: &Urls<'_>, part: Part, bar: &F
     }
 }
 
-/// The store answers with an MD5, and it is another.
+/// Whether the store answers with an MD5 that differs from that of the bytes sent.
 fn is_garbled(receipt: &Receipt) -> bool {
     let answered = receipt.etag.as_deref().and_then(plan::md5_form);
     matches!((answered, receipt.md5), (Some(answered), Some(sent)) if answered != sent)
 }
 
-/// The server misses bytes, or the store knows the upload no more (which the server will find out, asked again).
+/// Whether the server misses bytes, or the store no longer knows the upload (which the server finds out in the next round).
 fn wants_another_round(error: &Error) -> bool {
     let incomplete = |code: &str| matches!(code, "upload-incomplete" | "parts-mismatch");
     matches!(error, Error::Server(problem) if incomplete(&problem.code))
         || matches!(error, Error::Store { status: 404, .. })
 }
 
-/// Is the asset this file?
+/// Checks that the asset is this file.
 fn verify(asset: &Asset, file: &LocalFile, sha256: Option<&str>, proof: &Proof) -> Result<Verified, Error> {
     let facts = &asset.facts;
     let differs = |what: &str, theirs: &str, ours: &str| {
         let id = &facts.asset_id;
-        Err(Error::Corrupt(format!("asset {id} has {what} {theirs}, this file {ours}; it should be removed")))
+        Err(Error::Corrupt(format!("asset {id} has {what} {theirs}, this file has {ours}; remove the asset")))
     };
     if facts.file_size != file.size {
         return differs("file_size", &facts.file_size.to_string(), &file.size.to_string());
@@ -303,16 +305,16 @@ fn verify(asset: &Asset, file: &LocalFile, sha256: Option<&str>, proof: &Proof) 
         return differs("checksum_sha256", theirs, ours);
     }
     match (proof, &facts.etag) {
-        // A store may take a checksum with the bytes, and compare nothing.
+        // A store may accept a checksum without comparing anything.
         (Proof::Sha256, _) if facts.checksum_verified => Ok(Verified::Sha256),
         (Proof::Etag(ours), Some(theirs)) if ours == theirs => Ok(Verified::Md5),
-        // The same form, and another sum. In another form it is no MD5, and says nothing.
+        // The same form with another sum. An ETag of another form is not an MD5 and says nothing.
         (Proof::Etag(ours), Some(theirs)) if is_comparable(ours, theirs) => differs("etag", theirs, ours),
         (Proof::Sha256 | Proof::Etag(_) | Proof::None, _) => Ok(Verified::Size),
     }
 }
 
-/// Both an MD5, with the same number of parts or none.
+/// Whether both are MD5s with the same number of parts, or both without one.
 fn is_comparable(ours: &str, theirs: &str) -> bool {
     let form = |etag: &str| {
         let (sum, parts) = etag.split_once('-').map_or((etag, None), |(sum, parts)| (sum, Some(parts.to_owned())));

@@ -1,4 +1,4 @@
-//! The presigned URLs of one session: fetched in slices, used while they are good, fetched again after that.
+//! The presigned URLs of one session: fetched in slices, used while they are valid, then fetched again.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -9,7 +9,8 @@ use super::api::Api;
 use super::error::Error;
 use super::wire::{DirectUrl, PartUrl};
 
-/// As many as are asked for at a time: 2 GiB in parts of 8 MiB, to be sent in the URLs' 15 minutes.
+/// Maximum number of URLs that are requested at a time: enough for 2 GiB in parts of 8 MiB, to be sent in the URLs' 15
+/// minutes.
 const SLICE: usize = 256;
 
 pub struct Urls<'a> {
@@ -21,7 +22,7 @@ pub struct Urls<'a> {
 
 enum Kind {
     Direct,
-    /// The parts that want sending, ascending.
+    /// The parts to send, in ascending order.
     Parts(Vec<u32>),
 }
 
@@ -36,7 +37,7 @@ struct State {
 pub struct Url {
     pub url: String,
     pub headers: HashMap<String, String>,
-    /// Which fetch it came with.
+    /// The number of the fetch that returned it.
     pub fetch: u32,
 }
 
@@ -45,7 +46,7 @@ impl<'a> Urls<'a> {
         Self { api, session_id, kind: Kind::Parts(numbers), state: Mutex::default() }
     }
 
-    /// With the URL that came with the session, if any.
+    /// Starts with the URL that came with the session, if any.
     pub fn of_direct(api: &'a Api, session_id: &'a str, first: DirectUrl) -> Self {
         let good_until = first.good_until;
         let urls = first.part(0).map(|url| HashMap::from([(1, url)])).unwrap_or_default();
@@ -53,7 +54,7 @@ impl<'a> Urls<'a> {
         Self { api, session_id, kind: Kind::Direct, state }
     }
 
-    /// A URL for this part; others that want one meanwhile wait for the same slice.
+    /// Returns a URL for this part. Concurrent callers wait for the same slice.
     pub async fn get(&self, number: u32) -> Result<Url, Error> {
         let mut state = self.state.lock().await;
         if state.good_until.is_some_and(|end| end <= Instant::now()) {
@@ -84,8 +85,8 @@ impl<'a> Urls<'a> {
         url.ok_or_else(|| Error::Nonsense(format!("no URL for part {number}")))
     }
 
-    /// A URL of this fetch did not work: none of them is used again. A connection that breaks off may be a store's
-    /// way to refuse an old one.
+    /// Discards the URLs of this fetch after one of them failed. A store may refuse an expired URL by breaking off the
+    /// connection.
     pub async fn forget(&self, fetch: u32) {
         let mut state = self.state.lock().await;
         if state.fetches == fetch {
@@ -94,7 +95,7 @@ impl<'a> Urls<'a> {
     }
 }
 
-/// This part and those after it.
+/// Returns this part and those after it, at most [`SLICE`].
 fn slice(numbers: &[u32], from: u32) -> &[u32] {
     let start = numbers.partition_point(|&number| number < from);
     &numbers[start..numbers.len().min(start + SLICE)]

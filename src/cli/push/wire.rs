@@ -1,4 +1,4 @@
-//! The shapes of the native API, as far as a push reads them. What it does not read may come and go.
+//! The shapes of the native API, as far as a push reads them. Members that it does not read may change.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -74,7 +74,7 @@ pub struct BatchItem {
     pub problem: Option<Problem>,
 }
 
-/// What became of a batch of completions.
+/// The results of a batch of completions.
 #[derive(Debug, Deserialize)]
 pub struct Completed {
     pub uploads: Vec<CompletedItem>,
@@ -147,7 +147,7 @@ pub struct AssetFacts {
 
 impl Resume {
     /// # Errors
-    /// [`Error::SessionOver`] or [`Error::Completed`] where no more bytes are taken.
+    /// [`Error::SessionOver`] or [`Error::Completed`] if the session takes no more bytes.
     pub fn still_open(self) -> Result<Self, Error> {
         if self.can_resume {
             return Ok(self);

@@ -1,8 +1,8 @@
-//! The connections of one pool that nobody works on.
+//! The idle connections of one pool.
 //!
-//! sqlx has a pool too, but that pings each connection that comes back: one more round trip for each statement, as long
-//! as the statement itself where that is small. Here a connection goes back at once, by whoever knows that all which was
-//! begun on it has come to its end, and is asked only after it has lain idle.
+//! sqlx has a pool too, but it pings each connection that comes back: one more round trip for each statement, as long as a
+//! small statement itself. Here the caller gives a connection back at once, because it knows that everything begun on the
+//! connection has ended. The connection is pinged only after it was idle.
 
 use std::collections::VecDeque;
 use std::panic::resume_unwind;
@@ -21,29 +21,29 @@ use tracing::debug;
 use super::super::TEST_AFTER_IDLE;
 use super::{PING, prepare};
 
-/// After so long a connection is replaced: what the server keeps for it only grows.
+/// Age after which a connection is replaced: the state that the server keeps for it only grows.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
-/// One that was not needed for so long is closed.
+/// A connection that was not needed for this long is closed.
 const IDLE_MAX: Duration = Duration::from_secs(10 * 60);
-/// Between two tries to connect to a server that is starting; doubled with each.
+/// Pause between two attempts to connect to a server that is starting; doubled with each, up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// For all connections to be given back, after the last request.
+/// How long to wait for all connections to be given back after the last request.
 const CLOSE: Duration = Duration::from_secs(5);
 
-/// At most so many at a time; connects when one is needed.
+/// Up to `most` connections at a time, each made when it is needed.
 #[derive(Debug)]
 pub(super) struct Connections {
     options: PgConnectOptions,
-    /// What is set on each.
+    /// The statements that set up each connection.
     session: String,
     most: u32,
     places: Arc<Semaphore>,
-    /// The one that came back last is the next to be used. `None` once they are closed.
+    /// The connection that came back last is used next. `None` once the pool is closed.
     idle: Mutex<Option<VecDeque<Idle>>>,
-    /// For a place and a connection that answers.
+    /// How long to wait for a place and a connection that answers.
     wait: Duration,
-    /// Where connections are made: its threads hear what comes on them, however busy those are that asked.
+    /// The runtime on which connections are made: its threads receive their data, however busy the calling threads are.
     home: Handle,
 }
 
@@ -54,7 +54,7 @@ struct Idle {
     since: Instant,
 }
 
-/// A connection and its place among those that there may be. Dropped, it is closed at once.
+/// A connection and its place in the pool. If it is dropped, it is closed at once.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) connection: PgConnection,
@@ -92,7 +92,7 @@ impl Connections {
     }
 
     /// # Errors
-    /// There was none in time, the server refuses, or the connections are closed.
+    /// There was no connection in time, the server refuses, or the pool is closed.
     pub(super) async fn take(&self) -> Result<Held, DbErr> {
         timeout(self.wait, self.next()).await.map_err(|_| DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))?
     }
@@ -106,7 +106,7 @@ impl Connections {
             return Ok(Held { connection, opened, place });
         }
         let opening = AbortOnDropHandle::new(self.home.spawn(open(self.options.clone(), self.session.clone())));
-        // Without a panic it ends early only with the process's own runtime.
+        // Without a panic, the task ends early only with the process's own runtime.
         let opened = opening.await.map_err(|ended| match ended.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
             Err(_) => closed(),
@@ -115,7 +115,7 @@ impl Connections {
         Ok(Held { connection, opened: Instant::now(), place })
     }
 
-    /// For one on which nothing is under way and no transaction open.
+    /// Takes a connection back, on which nothing may be under way and no transaction may be open.
     pub(super) fn give_back(&self, held: Held) {
         let Held { connection, opened, place } = held;
         let mut idle = self.idle();
@@ -128,12 +128,12 @@ impl Connections {
             self.end(needless.connection, None);
         }
         kept.push_back(Idle { connection, opened, since: now });
-        // Whoever has the place next finds the connection.
+        // In this order: the next holder of the place must find the connection.
         drop(idle);
         drop(place);
     }
 
-    /// Waits for those that are in use, but not for long: what is not given back by then is left to the system.
+    /// Waits for connections in use, for at most 5 s: those not given back by then are left to the operating system.
     pub(super) async fn close(&self) {
         let idle = self.idle().take().unwrap_or_default();
         let closed = timeout(CLOSE, async {
@@ -143,7 +143,7 @@ impl Connections {
             self.places.acquire_many(self.most).await.map(drop)
         });
         if closed.await.is_err() {
-            debug!("a connection to the database was not given back before the end");
+            debug!("a connection to the database was still in use at the end");
         }
         self.places.close();
     }
@@ -156,12 +156,12 @@ impl Connections {
     }
 
     fn idle(&self) -> MutexGuard<'_, Option<VecDeque<Idle>>> {
-        // Nothing panics while it is held, and each change is whole.
+        // Nothing panics while the lock is held, and each change is complete.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Connects, once there is somebody who may yet be starting.
+/// Connects, and retries while the server may be starting.
 async fn open(options: PgConnectOptions, session: String) -> Result<PgConnection, sqlx::Error> {
     let mut pause = PAUSE;
     loop {
@@ -181,7 +181,7 @@ async fn open(options: PgConnectOptions, session: String) -> Result<PgConnection
 fn may_be_starting(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
-        // PostgreSQL, appendix A: too_many_connections, as long as it has not noticed that others are closed, and
+        // PostgreSQL, appendix A: too_many_connections, until the server has noticed that others are closed, and
         // cannot_connect_now.
         sqlx::Error::Database(error) => matches!(error.code().as_deref(), Some("53300" | "57P03")),
         _ => false,
@@ -189,7 +189,7 @@ fn may_be_starting(error: &sqlx::Error) -> bool {
 }
 
 async fn goodbye(connection: PgConnection) {
-    // The server ends it in any case.
+    // The server closes it in any case.
     drop(timeout(PING, connection.close()).await);
 }
 

@@ -16,21 +16,21 @@ use crate::http::query::{LIMIT_DEFAULT, Query};
 use crate::http::views::{ActorKindView, Time};
 use crate::tenant;
 
-/// Something that an operator did.
+/// An action of an operator.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = OperatorAction)]
 pub(crate) struct ActionView {
-    /// Gap-free from 1 over the whole deployment.
+    /// Counted from 1 over the whole deployment, without gaps.
     seq: i64,
     at: Time,
-    /// A token's `sub`, `cli` for a command, or `system` for the timetable.
+    /// A token's `sub`, `cli` for a command, or `system` for the schedule.
     actor: String,
-    /// Null in actions of before it was recorded.
+    /// Null in actions from before this was recorded.
     actor_kind: Option<ActorKindView>,
     /// `tenant.create`, `tenant.bucket`, `tenant.brands`, `tenant.limit`, `job.retry`, `job.drop`, `pass.run` or
     /// `orphans.remove`.
     action: String,
-    /// Null where it concerns no single tenant.
+    /// Null if the action concerns no single tenant.
     tenant_id: Option<Uuid>,
     #[schema(value_type = Object)]
     details: Value,
@@ -69,18 +69,20 @@ pub(in crate::http) struct ActionsView {
     next_cursor: Option<String>,
 }
 
-/// What operators did to tenants, jobs and passes, and what the search for orphans was to remove that is nobody's, newest
-/// first. What was done to an upload is among its events.
+/// Lists what operators did to tenants, jobs and passes, newest first.
+///
+/// Also lists what the search for orphans was about to remove that belongs to no session. Actions on an upload are among
+/// that upload's events.
 #[utoipa::path(
     get, path = "/admin/actions", tag = "admin",
     params(
-        ("tenant" = Option<String>, Query, description = "What was done to this tenant alone: its slug or id."),
+        ("tenant" = Option<String>, Query, description = "Only what was done to this tenant: its slug or id."),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, pattern = "^[1-9][0-9]{0,17}$", description = "`next_cursor` of the page before."),
+        ("cursor" = Option<String>, Query, pattern = "^[1-9][0-9]{0,17}$", description = "`next_cursor` of the previous page."),
     ),
     responses(
         (status = 200, description = "One page", body = ActionsView),
-        (status = 404, description = "There is no such tenant"),
+        (status = 404, description = "`not-found`: the tenant does not exist"),
     ),
     extensions(("x-permission" = json!("operator"))),
 )]

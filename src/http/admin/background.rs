@@ -1,4 +1,4 @@
-//! `/admin/passes`, `/admin/runs` and `/admin/jobs`: what happens in the background.
+//! `/admin/passes`, `/admin/runs` and `/admin/jobs`: the work in the background.
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path};
@@ -30,15 +30,15 @@ use crate::schedule::{self, Status};
 pub(crate) struct RunView {
     run_id: Uuid,
     pass: String,
-    /// Of the timetable; null where somebody asked for it.
+    /// The slot of the schedule; null for a run that somebody asked for.
     slot: Option<Time>,
-    /// A token's `sub`, `system` for the timetable, `cli` for a command.
+    /// A token's `sub`, `system` for the schedule, `cli` for a command.
     actor: String,
-    /// Null in runs of before it was recorded.
+    /// Null in runs from before this was recorded.
     actor_kind: Option<ActorKindView>,
-    /// It looked, and changed nothing.
+    /// The run only looked, and changed nothing.
     dry_run: bool,
-    /// What was asked for in place of the pass's own threshold.
+    /// The threshold that was asked for instead of the pass's own.
     older_than_secs: Option<i64>,
     started_at: Time,
     /// Null while it runs.
@@ -47,7 +47,7 @@ pub(crate) struct RunView {
     done: i64,
     failed: i64,
     skipped: i64,
-    /// Why it ended early.
+    /// Why the run ended early.
     error: Option<String>,
     #[schema(value_type = Object)]
     details: Value,
@@ -75,17 +75,17 @@ impl From<RunRecord> for RunView {
     }
 }
 
-/// How a pass stands on the timetable.
+/// The schedule and the last run of a pass.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PassStatus)]
 pub(crate) struct PassView {
     pass: &'static str,
-    /// In UTC; null where it runs only by hand.
+    /// In UTC; null if the pass runs only by hand.
     cron: Option<String>,
     next_slot: Option<Time>,
-    /// The last one that a server has taken.
+    /// The last slot that a server has taken.
     last_slot: Option<Time>,
-    /// Also one by hand, and one that has not ended yet.
+    /// May be a run by hand, and may not have ended yet.
     last_run: Option<RunView>,
 }
 
@@ -107,10 +107,10 @@ pub(in crate::http) struct PassesView {
     data: Vec<PassView>,
 }
 
-/// Every pass, with its next slot and its last run.
+/// Lists every pass with its next slot and its last run.
 #[utoipa::path(
     get, path = "/admin/passes", tag = "admin",
-    responses((status = 200, description = "All of them", body = PassesView)),
+    responses((status = 200, description = "All passes", body = PassesView)),
     extensions(("x-permission" = json!("operator"))),
 )]
 pub(in crate::http) async fn passes(engine: Data<Engine>, admin: Admin) -> Answer {
@@ -124,7 +124,7 @@ pub(in crate::http) async fn passes(engine: Data<Engine>, admin: Admin) -> Answe
 pub(in crate::http) struct RunRequest {
     /// Look, report, and change nothing.
     dry_run: Option<bool>,
-    /// In place of the pass's own threshold, in seconds; zero is allowed.
+    /// A threshold in seconds, instead of the pass's own; zero is allowed.
     #[schema(minimum = 0, maximum = 3_155_760_000_u64)]
     #[validate(range(min = 0, max = 3_155_760_000_i64))]
     older_than_secs: Option<i64>,
@@ -136,12 +136,12 @@ pub(in crate::http) struct OrderedView {
     job_id: Uuid,
 }
 
-/// Has a worker run a pass now.
+/// Queues a run of a pass for a worker.
 #[utoipa::path(
     post, path = "/admin/passes/{name}/run", tag = "admin", request_body = RunRequest,
     params(("name" = String, Path)),
     responses(
-        (status = 202, description = "In the queue", body = OrderedView),
+        (status = 202, description = "Queued", body = OrderedView),
         (status = 409, description = "`pass-running`"),
     ),
     extensions(("x-permission" = json!("operator"))),
@@ -157,9 +157,9 @@ pub(in crate::http) async fn run(
     let pass = Pass::named(&name).ok_or(Error::NotFound)?;
     let options = Options { dry_run: dry_run.unwrap_or_default(), older_than: older_than_secs.map(TimeDelta::seconds) };
     let Some(job) = pass::enqueue(&engine, pass, options, actor).await? else {
-        return Err(Problem::new(&problem::PASS_RUNNING, "it is running, or waiting for a worker"));
+        return Err(Problem::new(&problem::PASS_RUNNING, "the pass is running, or waits for a worker"));
     };
-    info!(actor = actor.name(), pass.name = pass.name(), "a pass was ordered");
+    info!(actor = actor.name(), pass.name = pass.name(), "a run of a pass was queued");
     Ok(HttpResponse::Accepted().json(OrderedView { job_id: job.0 }))
 }
 
@@ -178,7 +178,7 @@ pub(in crate::http) struct RunsView {
     data: Vec<RunView>,
 }
 
-/// Runs of one pass, or of all, newest first. Of each pass the last 1,000 are kept.
+/// Lists the runs of one pass or of all, newest first. The last 1,000 runs of each pass are kept.
 #[utoipa::path(
     get, path = "/admin/runs", tag = "admin",
     params(
@@ -196,7 +196,7 @@ pub(in crate::http) async fn runs(engine: Data<Engine>, admin: Admin, query: Que
     Ok(HttpResponse::Ok().json(RunsView { data: runs.into_iter().map(Into::into).collect() }))
 }
 
-/// Work that is not done.
+/// A job that is not done.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Job)]
 pub(crate) struct JobView {
@@ -206,15 +206,15 @@ pub(crate) struct JobView {
     state: &'static str,
     #[schema(value_type = Object)]
     payload: Value,
-    /// Of one tenant's jobs, lower comes first.
+    /// Among one tenant's jobs, the lower number comes first.
     priority: i32,
-    /// At most one job that is not dead has it.
+    /// Unique among the jobs that are not dead.
     dedupe_key: Option<String>,
-    /// How often it was begun.
+    /// How often the job was started.
     attempts: i32,
-    /// After so many it is dead.
+    /// After this many attempts the job is dead.
     max_attempts: i32,
-    /// When it may be begun; while it runs, the end of its worker's lease.
+    /// When the job may start; while it runs, the end of its worker's lease.
     run_at: Time,
     last_error: Option<String>,
     dead_at: Option<Time>,
@@ -259,14 +259,14 @@ pub(in crate::http) struct JobsView {
     next_cursor: Option<String>,
 }
 
-/// What waits, runs or is dead, newest first. A job that is done is in no list.
+/// Lists the jobs that wait, run or are dead, newest first. A job that is done is not listed.
 #[utoipa::path(
     get, path = "/admin/jobs", tag = "admin",
     params(
         ("state" = Option<String>, Query, pattern = "^(waiting|running|dead)$"),
         ("kind" = Option<String>, Query, pattern = "^(promote|detect-abandoned|cleanup|orphans|reconcile)$"),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 200),
-        ("cursor" = Option<uuid::Uuid>, Query, description = "`next_cursor` of the page before."),
+        ("cursor" = Option<uuid::Uuid>, Query, description = "`next_cursor` of the previous page."),
     ),
     responses((status = 200, description = "One page", body = JobsView)),
     extensions(("x-permission" = json!("operator"))),
@@ -286,12 +286,12 @@ pub(in crate::http) async fn jobs(engine: Data<Engine>, admin: Admin, query: Que
     }))
 }
 
-/// Makes a dead job, or one that waits, due now, as if it had never failed.
+/// Makes a dead or waiting job due now, as if it had never failed.
 #[utoipa::path(
     post, path = "/admin/jobs/{id}/retry", tag = "admin", params(("id" = Uuid, Path)), request_body = Nothing,
     responses(
         (status = 200, description = "Due now", body = JobView),
-        (status = 409, description = "`busy`: it is running"),
+        (status = 409, description = "`busy`: the job is running, or another job for the same work is queued"),
     ),
     extensions(("x-permission" = json!("operator"))),
 )]
@@ -308,12 +308,12 @@ pub(in crate::http) async fn retry(
     Ok(HttpResponse::Ok().json(JobView::new(job, engine.clock.now())))
 }
 
-/// Deletes a job, dead or waiting, that nobody shall do.
+/// Deletes a dead or waiting job, so that it is never done.
 #[utoipa::path(
     delete, path = "/admin/jobs/{id}", tag = "admin", params(("id" = Uuid, Path)),
     responses(
-        (status = 204, description = "Gone"),
-        (status = 409, description = "`busy`: it is running"),
+        (status = 204, description = "Deleted"),
+        (status = 409, description = "`busy`: the job is running"),
     ),
     extensions(("x-permission" = json!("operator"))),
 )]

@@ -1,4 +1,4 @@
-//! `/admin/findings`: what is wrong between rows and store.
+//! `/admin/findings`: problems between rows and store.
 
 use actix_web::HttpResponse;
 use actix_web::web::Data;
@@ -18,24 +18,24 @@ use crate::http::query::{LIMIT_DEFAULT, Query};
 use crate::http::views::Time;
 use crate::tenant;
 
-/// Something that is wrong between a session's rows and the store.
+/// A problem between a session's rows and the store.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StorageFinding)]
 pub(crate) struct FindingView {
-    /// `asset-failed`: what was uploaded was overwritten or gone before it became a READY asset, or its copy has another
-    /// size; it stays for an operator.
+    /// `asset-failed`: the uploaded object was overwritten or lost before its asset was READY, or its copy has another size
+    /// or checksum; an operator must decide.
     /// `not-cleared`: the session has ended, and the cleanup could not clear its storage; the next one tries again.
     kind: &'static str,
     tenant_id: Uuid,
     upload_session_id: Uuid,
-    /// Null where the session became no asset.
+    /// Null if the session became no asset.
     asset_id: Option<Uuid>,
-    /// Null where no operator asks.
+    /// Null unless an operator asks.
     bucket: Option<String>,
     object_key: String,
-    /// When the asset failed; when the cleanup first failed.
+    /// When the asset failed, or when the cleanup first failed.
     since: Time,
-    /// For people; of a cleanup, why it failed last.
+    /// For people; of a cleanup, the reason of its last failure.
     cause: String,
 }
 
@@ -61,7 +61,7 @@ impl From<&Damage> for DamageView {
 }
 
 impl FindingView {
-    /// Where the tenant's bytes lie is the operators' business.
+    /// Only operators may see where the tenant's bytes are stored.
     fn seen_by(self, admin: &Admin) -> Self {
         match admin {
             Admin::Operator(_) => self,
@@ -83,16 +83,16 @@ pub(in crate::http) struct FindingsQuery {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StorageFindingPage)]
 pub(in crate::http) struct FindingsView {
-    /// That of the newest session first.
+    /// Newest session first.
     data: Vec<FindingView>,
     /// Pass it as `cursor` for the next page; null on the last one.
     next_cursor: Option<String>,
-    /// For operators: the database's own files are damaged, as this process has met since its start. Null where it has
-    /// not, and for managers.
+    /// For operators: damage of the database's own files that this process has met since its start. Null if it has met
+    /// none, and for managers.
     damage: Option<DamageView>,
 }
 
-/// Of the whole deployment: stop the server, and restore the database from a backup.
+/// Damage of the whole deployment's database: stop the server, and restore the database from a backup.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DatabaseDamage)]
 struct DamageView {
@@ -101,21 +101,21 @@ struct DamageView {
     cause: String,
 }
 
-/// What is wrong between rows and store, and waits for an operator or the next pass. A manager sees their own tenant's.
+/// Lists problems between rows and store that wait for an operator or the next pass. A manager sees their own tenant's.
 ///
-/// Keys that are not of our making, and what the search for orphans could not see to, are of no session: they are in the
-/// details of its runs, at `/admin/runs?pass=orphans`.
+/// Foreign object keys, and what the search for orphans could not handle, belong to no session: they are in the details of
+/// its runs, at `/admin/runs?pass=orphans`.
 #[utoipa::path(
     get, path = "/admin/findings", tag = "admin",
     params(
         ("kind" = Option<String>, Query, pattern = "^(asset-failed|not-cleared)$"),
-        ("tenant" = Option<String>, Query, description = "Slug or id; where an operator names none, all tenants'."),
+        ("tenant" = Option<String>, Query, description = "Slug or id. An operator may leave it out, for all tenants."),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 200),
-        ("cursor" = Option<uuid::Uuid>, Query, description = "`next_cursor` of the page before."),
+        ("cursor" = Option<uuid::Uuid>, Query, description = "`next_cursor` of the previous page."),
     ),
     responses(
         (status = 200, description = "One page", body = FindingsView),
-        (status = 404, description = "There is no such tenant"),
+        (status = 404, description = "`not-found`: the tenant does not exist"),
     ),
     extensions(("x-permission" = json!([["uploads.manage", "uploads.view"], "operator"]))),
 )]

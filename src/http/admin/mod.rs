@@ -1,4 +1,4 @@
-//! `/admin`: operators, in every tenant, and managers, in their own.
+//! `/admin`: for operators, in every tenant, and for managers, in their own.
 
 pub(crate) mod actions;
 pub(crate) mod background;
@@ -14,10 +14,10 @@ use crate::caller::{Admin, Permission};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
 
-/// Whether the caller is an operator, or a manager of a tenant of ours who has the verb's own permission.
+/// Checks that the caller is an operator, or a manager of an existing tenant who also has the verb's own permission.
 ///
 /// # Errors
-/// [`crate::error::Error::PermissionDenied`].
+/// [`crate::error::Error::PermissionDenied`] if not.
 async fn admit(engine: &Engine, admin: &Admin, permission: Permission) -> Result<()> {
     admin.must_manage_with(permission)?;
     match admin {
@@ -26,14 +26,14 @@ async fn admit(engine: &Engine, admin: &Admin, permission: Permission) -> Result
     }
 }
 
-/// Whose upload it is.
+/// The tenant of an upload.
 #[derive(Debug, Deserialize, Validate)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TenantQuery {
     tenant: Option<String>,
 }
 
-/// A parameter that takes a few names.
+/// Parses a parameter that takes one of a few names.
 fn named<T, const N: usize>(
     name: Option<&str>,
     parameter: &str,
@@ -41,7 +41,7 @@ fn named<T, const N: usize>(
     known: [&str; N],
 ) -> Result<Option<T>> {
     let unknown = || {
-        let detail = format!("one of {}", known.join(", "));
+        let detail = format!("must be one of {}", known.join(", "));
         Error::Invalid(vec![FieldError::new(parameter, "invalid-format", detail)])
     };
     name.map(|name| find(name).ok_or_else(unknown)).transpose()

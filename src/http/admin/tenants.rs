@@ -26,23 +26,23 @@ use crate::start;
 use crate::tenant::usage::Day;
 use crate::tenant::{self, Limits, Standing};
 
-/// A tenant, its limits, and what it holds.
+/// A tenant, its limits and its usage.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Tenant)]
 pub(crate) struct TenantView {
     tenant_id: Uuid,
     slug: String,
-    /// The tenant's own, under the dedicated strategy; null where no operator asks.
+    /// The tenant's own bucket, under the dedicated strategy; null unless an operator asks.
     bucket: Option<String>,
-    /// Since when it opens no new sessions; null where it does.
+    /// Since when the tenant cannot open new sessions; null if it can.
     suspended_at: Option<Time>,
-    /// The most bytes that it may hold; null for any number.
+    /// The most bytes that the tenant may hold; null for no limit.
     quota_bytes: Option<i64>,
-    /// The most sessions that may be INITIATING or UPLOADING; null for any number.
+    /// The most sessions that may be INITIATING or UPLOADING; null for no limit.
     quota_live_sessions: Option<i64>,
     /// Sessions that are INITIATING or UPLOADING.
     live_sessions: i64,
-    /// Of live sessions, of assets, and of FAILED and CANCELLED sessions whose storage is not cleared yet.
+    /// Bytes of live sessions, of assets, and of FAILED and CANCELLED sessions whose storage is not cleared yet.
     bytes: i64,
     created_at: Time,
 }
@@ -65,7 +65,7 @@ impl From<Standing> for TenantView {
 }
 
 impl TenantView {
-    /// Where the tenant's bytes lie is the operators' business.
+    /// Only operators may see where the tenant's bytes are stored.
     fn seen_by(self, caller: &Caller) -> Self {
         if caller.may(Permission::Operator) { self } else { Self { bucket: None, ..self } }
     }
@@ -74,7 +74,7 @@ impl TenantView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = TenantPage)]
 pub(in crate::http) struct TenantsView {
-    /// By slug.
+    /// Sorted by slug.
     data: Vec<TenantView>,
     /// Pass it as `cursor` for the next page; null on the last one.
     next_cursor: Option<String>,
@@ -89,12 +89,12 @@ pub(in crate::http) struct TenantsQuery {
     cursor: Option<String>,
 }
 
-/// All tenants, by slug.
+/// Lists all tenants, sorted by slug.
 #[utoipa::path(
     get, path = "/admin/tenants", tag = "admin",
     params(
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before.", min_length = 1, max_length = 63, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the previous page.", min_length = 1, max_length = 63, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"),
     ),
     responses((status = 200, description = "One page", body = TenantsView)),
     extensions(("x-permission" = json!("operator"))),
@@ -113,7 +113,7 @@ pub(in crate::http) async fn list(engine: Data<Engine>, admin: Admin, query: Que
 pub(in crate::http) struct TenantWithBrandsView {
     #[serde(flatten)]
     tenant: TenantView,
-    /// Ids by slug, of the brands that the caller holds; an operator holds all.
+    /// The ids, by slug, of the brands that the caller holds; an operator holds all.
     brands: BTreeMap<String, Uuid>,
 }
 
@@ -126,11 +126,11 @@ async fn with_brands(engine: &Engine, caller: &Caller) -> Result<TenantWithBrand
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct CreateTenantRequest {
-    /// What people call the tenant.
+    /// The name that people use for the tenant.
     #[schema(required, nullable = false, min_length = 1, max_length = 63, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
     #[validate(required, custom(function = "rules::slug"))]
     slug: Option<String>,
-    /// One brand `main` where not given.
+    /// By default one brand, `main`.
     #[schema(min_items = 1, max_items = 100)]
     #[validate(length(min = 1, max = 100))]
     brands: Option<Vec<String>>,
@@ -140,12 +140,12 @@ pub(in crate::http) struct CreateTenantRequest {
     bucket: Option<String>,
 }
 
-/// Makes a tenant and its brands; again: the same ids, new brands added.
+/// Creates a tenant and its brands. Safe to repeat: ids stay the same, and new brands are added.
 #[utoipa::path(
     post, path = "/admin/tenants", tag = "admin", request_body = CreateTenantRequest,
     responses(
-        (status = 201, description = "Made", body = TenantWithBrandsView),
-        (status = 200, description = "It was there already", body = TenantWithBrandsView),
+        (status = 201, description = "Created", body = TenantWithBrandsView),
+        (status = 200, description = "The tenant existed already", body = TenantWithBrandsView),
     ),
     extensions(("x-permission" = json!("operator"))),
 )]
@@ -162,15 +162,15 @@ pub(in crate::http) async fn create(engine: Data<Engine>, admin: Admin, body: Bo
         tenant.slug = slug,
         is_new = created.is_new,
         ?brands,
-        "a tenant was made, or given brands"
+        "a tenant was created, or given brands"
     );
     let mut answer = if created.is_new { HttpResponse::Created() } else { HttpResponse::Ok() };
     Ok(answer.json(with_brands(&engine, &Caller::operating(created.tenant_id, actor.clone())).await?))
 }
 
-/// The tenant with its brands. A manager may ask about their own tenant, and sees the brands that they hold.
+/// Returns the tenant with its brands. A manager may ask about their own tenant, and sees the brands that they hold.
 #[utoipa::path(
-    get, path = "/admin/tenants/{slug}", tag = "admin", params(("slug" = String, Path, description = "Or the id.")),
+    get, path = "/admin/tenants/{slug}", tag = "admin", params(("slug" = String, Path, description = "Slug or id.")),
     responses((status = 200, description = "The tenant", body = TenantWithBrandsView)),
     extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
 )]
@@ -180,34 +180,34 @@ pub(in crate::http) async fn find(engine: Data<Engine>, admin: Admin, slug: Path
     Ok(HttpResponse::Ok().json(with_brands(&engine, &caller).await?))
 }
 
-/// What is to change; what is left out stays.
+/// The changes. A member that is left out stays as it is.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ChangeTenantRequest {
-    /// A suspended tenant opens no new sessions. Those that run may finish.
+    /// A suspended tenant cannot open new sessions. Its live sessions may finish.
     suspended: Option<bool>,
-    /// The most bytes that it may hold; null for any number.
+    /// The most bytes that the tenant may hold; null for no limit.
     #[schema(value_type = Option<i64>, minimum = 0)]
     #[serde(default, deserialize_with = "null_or")]
     #[validate(range(min = 0))]
     quota_bytes: Option<Option<i64>>,
-    /// The most sessions that may be INITIATING or UPLOADING; null for any number.
+    /// The most sessions that may be INITIATING or UPLOADING; null for no limit.
     #[schema(value_type = Option<i64>, minimum = 0)]
     #[serde(default, deserialize_with = "null_or")]
     #[validate(range(min = 0))]
     quota_live_sessions: Option<Option<i64>>,
 }
 
-/// `None` where the field is not there, `Some(None)` where it is null.
+/// Returns `Some(None)` if the field is null; a field that is absent is `None` by default.
 fn null_or<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Option<i64>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
-/// Suspends the tenant or lets it go on, and sets its quotas. In force when this answers.
+/// Suspends or resumes the tenant, and sets its quotas. The change is in force when the request is answered.
 #[utoipa::path(
     patch, path = "/admin/tenants/{slug}", tag = "admin", request_body = ChangeTenantRequest,
-    params(("slug" = String, Path, description = "Or the id.")),
-    responses((status = 200, description = "As it is now", body = TenantView)),
+    params(("slug" = String, Path, description = "Slug or id.")),
+    responses((status = 200, description = "The tenant after the change", body = TenantView)),
     extensions(("x-permission" = json!("operator"))),
 )]
 pub(in crate::http) async fn change(
@@ -232,11 +232,11 @@ pub(in crate::http) struct AddBrandsRequest {
     brands: Option<Vec<String>>,
 }
 
-/// Adds brands, by their slugs; those that are there already stay.
+/// Adds brands by their slugs. Existing brands stay.
 #[utoipa::path(
     post, path = "/admin/tenants/{slug}/brands", tag = "admin", request_body = AddBrandsRequest,
-    params(("slug" = String, Path, description = "Or the id.")),
-    responses((status = 200, description = "With all its brands", body = TenantWithBrandsView)),
+    params(("slug" = String, Path, description = "Slug or id.")),
+    responses((status = 200, description = "The tenant with all its brands", body = TenantWithBrandsView)),
     extensions(("x-permission" = json!("operator"))),
 )]
 pub(in crate::http) async fn add_brands(
@@ -261,7 +261,7 @@ pub(in crate::http) struct UsageQuery {
     to: Option<NaiveDate>,
 }
 
-/// What happened to a tenant's uploads on one day of UTC.
+/// What happened to a tenant's uploads on one day, in UTC.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UsageDay)]
 pub(crate) struct DayView {
@@ -281,7 +281,7 @@ impl From<(NaiveDate, Day)> for DayView {
     }
 }
 
-/// What a tenant holds, and what it did.
+/// A tenant's usage, now and by day.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = TenantUsage)]
 pub(crate) struct UsageView {
@@ -301,18 +301,18 @@ impl UsageView {
     }
 }
 
-/// What the tenant holds, and what happened on each day. A manager may ask about their own tenant.
+/// Returns what the tenant holds, and what happened on each day. A manager may ask about their own tenant.
 ///
-/// The figures are those of all brands together: a manager must hold every one. Sessions that have been deleted since are
-/// not counted; completed ones always are.
+/// The figures cover all brands together, so a manager must hold every one. Sessions that have been deleted since are not
+/// counted; completed sessions always are.
 #[utoipa::path(
     get, path = "/admin/tenants/{slug}/usage", tag = "admin",
     params(
-        ("slug" = String, Path, description = "Or the id."),
-        ("from" = Option<String>, Query, format = Date, description = "The first day, in UTC; 29 days before `to` where not given."),
-        ("to" = Option<String>, Query, format = Date, description = "The last day, at most 91 days after `from`; today where not given."),
+        ("slug" = String, Path, description = "Slug or id."),
+        ("from" = Option<String>, Query, format = Date, description = "The first day, in UTC; 29 days before `to` by default."),
+        ("to" = Option<String>, Query, format = Date, description = "The last day, at most 91 days after `from`; today by default."),
     ),
-    responses((status = 200, description = "By days", body = UsageView)),
+    responses((status = 200, description = "The usage, by day", body = UsageView)),
     extensions(("x-permission" = json!(["uploads.manage", "operator"]))),
 )]
 pub(in crate::http) async fn usage(

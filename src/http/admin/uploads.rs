@@ -22,7 +22,7 @@ use crate::http::{rules, session_of};
 use crate::session::{self, Inspection, Stored};
 use crate::{storage, tenant};
 
-/// What a list may ask for: as `GET /app/uploads`, and the tenant.
+/// The query parameters of a list: those of `GET /app/uploads`, and the tenant.
 #[derive(Debug, Deserialize, Validate)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct AdminListQuery {
@@ -43,7 +43,7 @@ pub(in crate::http) struct AdminListQuery {
     cursor: Option<SessionId>,
 }
 
-/// One tenant's sessions, newest first. An operator names the tenant; a manager sees their own.
+/// Lists one tenant's sessions, newest first. An operator must name the tenant; a manager sees their own.
 #[utoipa::path(
     get, path = "/admin/uploads", tag = "admin",
     params(
@@ -55,11 +55,11 @@ pub(in crate::http) struct AdminListQuery {
         ("fingerprint" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("created_by" = Option<String>, Query, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 200),
-        ("cursor" = Option<uuid::Uuid>, Query, description = "`next_cursor` of the page before."),
+        ("cursor" = Option<uuid::Uuid>, Query, description = "`next_cursor` of the previous page."),
     ),
     responses(
         (status = 200, description = "One page", body = PageView),
-        (status = 404, description = "There is no such tenant"),
+        (status = 404, description = "`not-found`: the tenant does not exist"),
     ),
     extensions(("x-permission" = json!([["uploads.manage", "uploads.view"], "operator"]))),
 )]
@@ -91,14 +91,14 @@ pub(in crate::http) async fn list(
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StoredUpload)]
 pub(crate) struct StoredView {
-    /// Whether the store has answered; where not, all that follows but `error` is null.
+    /// Whether the store has answered. If not, all following members but `error` are null.
     answered: bool,
     error: Option<String>,
-    /// Of the multipart upload.
+    /// The number of parts of the multipart upload.
     parts: Option<u64>,
-    /// Of these parts.
+    /// Bytes of these parts.
     part_bytes: Option<u64>,
-    /// Of the object; null where there is none.
+    /// Bytes of the object; null if there is none.
     object_bytes: Option<u64>,
 }
 
@@ -118,16 +118,16 @@ impl From<Result<Stored, storage::Error>> for StoredView {
     }
 }
 
-/// A session from all sides.
+/// A session with all that is known about it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = InspectedUpload)]
 pub(crate) struct InspectionView {
     tenant_id: Uuid,
     #[serde(flatten)]
     session: SessionView,
-    /// Null where no operator asks.
+    /// Null unless an operator asks.
     bucket: Option<String>,
-    /// When nothing was left in the store under the session's own key, for good.
+    /// When it was recorded that nothing is left in the store under the session's own key.
     storage_cleared_at: Option<Time>,
     /// Oldest first.
     events: Vec<EventView>,
@@ -152,20 +152,20 @@ impl From<Inspection> for InspectionView {
 }
 
 impl InspectionView {
-    /// Where the tenant's bytes lie is the operators' business.
+    /// Only operators may see where the tenant's bytes are stored.
     fn seen_by(self, caller: &Caller) -> Self {
         if caller.may(Permission::Operator) { self } else { Self { bucket: None, ..self } }
     }
 }
 
-/// The session with its history, its asset, and what the store holds of it.
+/// Returns the session with its history, its asset, and what the store holds of it.
 #[utoipa::path(
     get, path = "/admin/uploads/{id}", tag = "admin",
     params(
         ("id" = Uuid, Path),
-        ("tenant" = Option<String>, Query, description = "Slug or id of whose it is; may be left out."),
+        ("tenant" = Option<String>, Query, description = "Slug or id of the session's tenant; may be left out."),
     ),
-    responses((status = 200, description = "Whether or not the store answers", body = InspectionView)),
+    responses((status = 200, description = "The session, whether or not the store answers", body = InspectionView)),
     extensions(("x-permission" = json!([["uploads.manage", "uploads.view"], "operator"]))),
 )]
 pub(in crate::http) async fn inspect(
@@ -185,21 +185,21 @@ pub(in crate::http) async fn inspect(
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct FailRequest {
-    /// Why, for people; kept in the session's history.
+    /// The reason, for people; kept in the session's history.
     #[schema(required, nullable = false, min_length = 1, max_length = 500, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     #[validate(required, length(min = 1, max = 500), custom(function = "rules::no_control"))]
     reason_text: Option<String>,
 }
 
-/// It shall not go on: FAILED, for the reason `operator`. Safe to repeat.
+/// Ends the session as FAILED, with the reason `operator`. Safe to repeat.
 #[utoipa::path(
     post, path = "/admin/uploads/{id}/fail", tag = "admin", request_body = FailRequest,
     params(
         ("id" = Uuid, Path),
-        ("tenant" = Option<String>, Query, description = "Slug or id of whose it is; may be left out."),
+        ("tenant" = Option<String>, Query, description = "Slug or id of the session's tenant; may be left out."),
     ),
     responses(
-        (status = 200, description = "FAILED, by this call or before", body = SessionView),
+        (status = 200, description = "The session: FAILED, by this call or before", body = SessionView),
         (status = 409, description = "`illegal-transition`"),
     ),
     extensions(("x-permission" = json!([["uploads.manage", "uploads.cancel"], "operator"]))),
@@ -220,14 +220,14 @@ pub(in crate::http) async fn fail(
     Ok(HttpResponse::Ok().json(SessionView::from(session)))
 }
 
-/// Nobody wants it any more. Safe to repeat.
+/// Cancels the session. Safe to repeat.
 #[utoipa::path(
     post, path = "/admin/uploads/{id}/cancel", tag = "admin", request_body = Nothing,
     params(
         ("id" = Uuid, Path),
-        ("tenant" = Option<String>, Query, description = "Slug or id of whose it is; may be left out."),
+        ("tenant" = Option<String>, Query, description = "Slug or id of the session's tenant; may be left out."),
     ),
-    responses((status = 200, description = "CANCELLED, or the terminal state it was in", body = SessionView)),
+    responses((status = 200, description = "The session: CANCELLED, or in the terminal state that it already had", body = SessionView)),
     extensions(("x-permission" = json!([["uploads.manage", "uploads.cancel"], "operator"]))),
 )]
 pub(in crate::http) async fn cancel(

@@ -195,12 +195,12 @@ fn a_minted_token_is_believed() {
     assert_eq!((identity.user.as_str(), identity.brands), ("ann", Brands::All));
     assert!(identity.permissions.has(Permission::AssetsView) && !identity.permissions.has(Permission::Operator));
 
-    // Also where the claims are elsewhere.
+    // Also with claims under other names.
     let settings = settings::Auth { claims: mapped(), ..settings };
     assert_eq!(verify(&settings, &mint(&settings, &Secret::new(SECRET), &grant)).unwrap().user, "ann");
 }
 
-/// As providers have them whose claims are not ours.
+/// The names of a provider that does not use the default claims.
 fn mapped() -> settings::Claims {
     settings::Claims {
         sub: "email".into(),
@@ -223,7 +223,7 @@ fn claims_are_where_the_settings_say() {
     assert_eq!((identity.user.as_str(), identity.tenant.unwrap().to_string().as_str()), ("ann@example.com", TENANT));
     assert_eq!(identity.brands, Brands::These(vec![BRAND.parse().unwrap()]));
     assert!(identity.permissions.has(Permission::UploadsView) && !identity.permissions.has(Permission::UploadsCreate));
-    // Ours count for nothing then.
+    // Then the default claims are ignored.
     refused(&settings, &hs256(&claims()), "no sub");
     let mut wrong = theirs.clone();
     wrong["realm_access"] = json!({"roles": "uploads.view"});
@@ -240,11 +240,11 @@ fn nobody_bears_a_name_of_the_machines() {
     for name in ["system", "cli"] {
         refused(&with_secret(), &hs256(&with("sub", json!(name))), "own actors");
     }
-    // Of what sort an actor is stands beside the name: names that merely look alike deceive nobody.
+    // The kind of an actor is recorded beside the name, so names that merely look alike deceive nobody.
     assert_eq!(verify(&with_secret(), &hs256(&with("sub", json!("System")))).unwrap().user, "System");
 }
 
-/// One key pair of each accepted kind, as an identity provider has it.
+/// A key pair of one of the accepted kinds, as an identity provider has it.
 enum Pair {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair),
@@ -345,7 +345,7 @@ fn a_pem_key_decides_the_algorithm() {
         let renamed =
             token(json!({"alg": if pair.alg() == "RS256" { "ES256" } else { "RS256" }}), &claims(), |m| pair.sign(m));
         refused(&settings, &renamed, "algorithm");
-        // Both kinds beside each other.
+        // Both kinds of key together.
         let both = settings::Auth { jwt_secret: Some(Secret::new(SECRET)), ..settings };
         assert!(verify(&both, &pair.token(None)).is_ok() && verify(&both, &hs256(&claims())).is_ok());
         refused(&both, &forged, "signature");
@@ -394,7 +394,7 @@ fn a_key_signs_by_the_algorithms_of_its_kind() {
     for (alg, by) in SIGNING {
         assert!(verify(&settings, &signed(alg, by, None)).is_ok(), "{alg}");
     }
-    // The algorithm that is named is the one by which it is checked.
+    // A token is checked by the algorithm that it names.
     refused(&settings, &signed("RS256", &RSA_PSS_SHA256, None), "signature");
     refused(&settings, &signed("PS512", &RSA_PKCS1_SHA512, None), "signature");
 
@@ -405,7 +405,7 @@ fn a_key_signs_by_the_algorithms_of_its_kind() {
     assert!(verify(&settings, &es("ES384")).is_ok());
     refused(&settings, &es("ES256"), "algorithm");
 
-    // A published key that names its algorithm is for that one alone.
+    // A published key that names its algorithm is for that algorithm only.
     block_on(async {
         let provider = Provider::start().await;
         let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
@@ -431,7 +431,7 @@ fn a_key_signs_by_the_algorithms_of_its_kind() {
     });
 }
 
-/// What an identity provider does when it is asked.
+/// How an identity provider answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Mood {
     Well,
@@ -462,7 +462,7 @@ impl Provider {
                 let body = json!({"keys": *keys.lock().unwrap()}).to_string();
                 let mood = *mood.lock().unwrap();
                 async move {
-                    // Long enough for all requests of a test to be there at once.
+                    // Long enough for all requests of a test to arrive.
                     rt::time::sleep(Duration::from_millis(30)).await;
                     match mood {
                         Mood::Well => HttpResponse::Ok().body(body),
@@ -497,7 +497,7 @@ impl Provider {
         self.fetches.load(Ordering::SeqCst)
     }
 
-    /// Until so many fetches have come, of which nobody waits for the last.
+    /// Waits until so many fetches have arrived. No request waits for the last one.
     async fn has_been_asked(&self, times: usize) {
         while self.fetches() < times {
             rt::time::sleep(Duration::from_millis(5)).await;
@@ -510,7 +510,7 @@ impl Provider {
     }
 }
 
-/// It cannot be told, and the client is told when to ask again.
+/// Asserts that the token could not be checked, and that the client is told when to retry.
 #[track_caller]
 fn assert_unknown(verdict: Result<Identity, Rejection>) {
     match verdict {
@@ -530,7 +530,7 @@ fn a_new_key_is_never_called_a_bad_one() {
         assert!(verifier.verify(&old.token(Some("old"))).await.is_ok());
 
         for round in 1..=3 {
-            // A moment after the fetch that strangers have brought about, a key is published.
+            // A key is published a moment after the fetch that strangers have caused.
             let kid = format!("new-{round}");
             provider.publish(json!([old.jwk("old"), new.jwk(&kid)]));
             for unknown in ["x", "y", "z"] {
@@ -540,7 +540,7 @@ fn a_new_key_is_never_called_a_bad_one() {
             assert_unknown(verifier.verify(&stranger.token(None)).await);
             assert!(verifier.verify(&old.token(Some("old"))).await.is_ok(), "those that are known go on");
             assert_eq!(provider.fetches(), round);
-            // However quick the strangers are: what they bring about is what the user waits for.
+            // However quick the strangers are: the fetch that they cause is the one that the user waits for.
             clock.advance(TimeDelta::seconds(30));
             let verdict = verifier.verify(&stranger.token(Some("x"))).await;
             assert_eq!(verdict.unwrap_err(), Rejection::Invalid("no key of the issuer has signed the token"));
@@ -572,14 +572,14 @@ fn a_provider_that_is_not_well_takes_no_key_away() {
             for _ in 0..3 {
                 assert!(verifier.verify(&signed(&pair, "a")).await.is_ok(), "{mood:?}");
             }
-            // Nobody has waited for it: the one that is silent would have cost them its time-out.
+            // No request has waited for the fetch: a silent provider would have cost it the timeout.
             assert!(started.elapsed() < Duration::from_secs(4), "{mood:?}: {:?}", started.elapsed());
             asked += 1;
             provider.has_been_asked(asked).await;
-            // A new key cannot be told from none.
+            // A new key cannot be told from an invalid one.
             assert_unknown(verifier.verify(&signed(&new, "b")).await);
         }
-        // It is well again, and the key that it has published meanwhile is good.
+        // The provider is well again, and the key that it has published meanwhile is valid.
         provider.is(Mood::Well);
         provider.publish(json!([new.jwk("b")]));
         clock.advance(TimeDelta::seconds(30));
@@ -629,7 +629,7 @@ fn published_keys_are_fetched_once_and_again_when_they_rotate() {
         assert!(verifier.verify(&old.token(None)).await.is_ok(), "a token may leave the key's id out");
         assert_eq!(provider.fetches(), 1);
 
-        // Unknown keys make no more fetches than the settings allow, and until then nobody can tell what they are.
+        // Unknown keys cause no more fetches than the settings allow, and stay unknown until the next one.
         for kid in ["b", "c", "d"] {
             assert_unknown(verifier.verify(&new.token(Some(kid))).await);
         }
@@ -638,7 +638,7 @@ fn published_keys_are_fetched_once_and_again_when_they_rotate() {
         assert_unknown(verifier.verify(&new.token(Some("enc"))).await);
         assert_eq!(provider.fetches(), 1);
 
-        // Rotation: the new key's first token brings it in.
+        // Rotation: the first token of the new key causes a fetch.
         provider.publish(json!([new.jwk("b")]));
         clock.advance(TimeDelta::seconds(31));
         assert!(verifier.verify(&new.token(Some("b"))).await.is_ok());

@@ -194,7 +194,7 @@ fn what_is_not_json_is_malformed() {
     }
     assert_eq!(refusal::<File>(deep(32).as_bytes())["code"], "validation-failed");
     assert!(parse::<File>(b"\xef\xbb\xbf{\"file_name\": \"a\", \"file_size\": 1}").is_ok());
-    // Brackets within strings are no depth, and a quote that is escaped ends no string.
+    // Brackets within strings do not count as depth, and an escaped quote does not end a string.
     let name = format!(r#"{{"file_size": 1, "file_name": "\"{}"}}"#, "[".repeat(40));
     assert!(parse::<File>(name.as_bytes()).is_ok());
 }
@@ -215,7 +215,7 @@ fn a_flood_of_errors_is_cut_and_costs_little() {
     let long = refusal::<File>(format!(r#"{{"{}":1}}"#, "k".repeat(100_000)).as_bytes());
     assert!(long.to_string().len() < 1_000);
 
-    // Values that their own type refuses are the dear ones.
+    // Values that their own type refuses cost the most.
     let ids = json!({"from": 1, "ids": vec!["x"; 100_000]}).to_string();
     let started = std::time::Instant::now();
     assert_eq!(refusal::<Parts>(ids.as_bytes())["errors"].as_array().unwrap().len(), 16);

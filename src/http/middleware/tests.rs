@@ -1,4 +1,4 @@
-//! The pieces put together as the server puts them together, on a real socket.
+//! The middleware assembled as in the server, on a real socket.
 #![allow(clippy::unwrap_used)]
 
 use std::io::{self, Read, Write};
@@ -44,7 +44,7 @@ struct Page {
     limit: Option<u32>,
 }
 
-/// A handler: who asks, what they may, what they said; then the engine.
+/// A handler: the caller, their permission, their input; then the engine.
 async fn rename(caller: Caller, body: Body<Rename, 200>) -> Result<HttpResponse, Problem> {
     caller.must(Permission::UploadsCreate)?;
     let input = body.parse()?;
@@ -122,7 +122,7 @@ impl Server {
         Self { address, handle, thread: Some(thread) }
     }
 
-    /// Sends text as it is and reads until the server has nothing more to say.
+    /// Sends the text unchanged, and reads until the server closes the connection.
     fn raw(&self, request: &str) -> Reply {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -222,7 +222,7 @@ fn checks_come_in_their_order() {
     let put = |headers: &str, body: &str| server.send("PUT", "/things/7", headers, body);
     let large = format!(r#"{{"name": "{}"}}"#, "x".repeat(300));
 
-    // 401 before the body is looked at.
+    // 401 before the body is read.
     let reply = put("Content-Type: text/plain\r\n", &large);
     reply.is_problem(401, "unauthenticated");
     assert_eq!(reply.header("www-authenticate"), Some(r#"Bearer realm="quaymaster""#));
@@ -319,7 +319,7 @@ fn pages_of_other_origins_are_kept_out() {
     assert!(read.header("access-control-allow-origin").is_none());
 }
 
-/// Keeps what is logged.
+/// Collects what is logged.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -395,7 +395,7 @@ fn a_request_is_one_line_without_secrets() {
     assert_eq!(outcomes, ["ok", "internal", "not-found"]);
     assert!(lines[4]["spans"][0].get("session.id").is_none(), "7 is no session's id: {}", lines[4]);
 
-    // What a verb says has its own span and the request's around it.
+    // A line that a verb logs has the verb's own span, inside of the request's.
     let [outer, inner] = lines[0]["spans"].as_array().unwrap().as_slice() else { panic!("two spans: {}", lines[0]) };
     assert_eq!((&outer["request.id"], &outer["session.id"]), (&json!("r-1"), &json!(session)));
     assert_eq!((&inner["name"], &inner["session.id"]), (&json!("session.verb"), &json!(session)));
