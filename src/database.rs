@@ -22,7 +22,6 @@ use sea_orm::{
     ActiveModelTrait, ConnectionTrait, DbBackend, EntityName as _, EntityTrait, Iterable as _, RuntimeErr, SqlErr,
     SqliteTransactionMode, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait, TryGetable, Value,
 };
-use sqlx::pool::PoolOptions;
 use sqlx::postgres::PgListener;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, Executor as _};
@@ -33,10 +32,14 @@ use tracing::{debug, warn};
 use crate::error::{Error, Result};
 use crate::settings;
 use crate::turns::{Company, Each, Turns};
+use crate::yielding::Yielding;
 
 /// Connections to a SQLite file for reads by key, and as many for searches. Readers do not wait for each other; more of
 /// them would only cost memory.
 const SQLITE_READERS: u32 = 3;
+
+/// Steps of SQLite's virtual machine between two looks at the clock: some tens of microseconds.
+const STEPS: i32 = 1_000;
 
 /// How long a writer waits for earlier writers to one SQLite file.
 const SQLITE_TURN: Duration = Duration::from_secs(30);
@@ -131,7 +134,7 @@ impl Database {
             .await
             .map_err(|_| DbErr::Custom("the database did not answer in time".to_owned()))??;
         let [reads, searches, writes] = [reads, searches, writes].map(Pool::Postgres);
-        Ok(Self::of_pools((reads, third), (searches, third), acquire, (writes, most), acquire))
+        Ok(Self::of_pools(Company::default(), (reads, third), (searches, third), acquire, (writes, most), acquire))
     }
 
     async fn sqlite(options: SqliteConnectOptions, acquire: Duration) -> Result<Self, DbErr> {
@@ -146,15 +149,31 @@ impl Database {
             |most: u32, wait: Duration| tested(SqlitePoolOptions::new()).max_connections(most).acquire_timeout(wait);
         let writes = pool(1, SQLITE_TURN).connect_with(options.clone()).await.map_err(start_error)?;
         let reads = pool(SQLITE_READERS, acquire).connect_lazy_with(options.clone());
-        let searches = pool(SQLITE_READERS, acquire).connect_lazy_with(options);
+        let company = Company::default();
+        let searches = pool(SQLITE_READERS, acquire).after_connect({
+            let company = company.clone();
+            move |connection, _| {
+                let mut yielding = Yielding::new(&company);
+                Box::pin(async move {
+                    let goes_on = move || {
+                        yielding.give_way();
+                        true
+                    };
+                    connection.lock_handle().await?.set_progress_handler(STEPS, goes_on);
+                    Ok(())
+                })
+            }
+        });
+        let searches = searches.connect_lazy_with(options);
         let [reads, searches, writes] =
             [reads, searches, writes].map(SqlxSqliteConnector::from_sqlx_sqlite_pool).map(Pool::Sqlite);
         let readers = SQLITE_READERS;
-        Ok(Self::of_pools((reads, readers), (searches, readers), acquire, (writes, 1), SQLITE_TURN))
+        Ok(Self::of_pools(company, (reads, readers), (searches, readers), acquire, (writes, 1), SQLITE_TURN))
     }
 
     /// Takes each pool with the number of its connections, and how long a reader and a writer wait for their turns.
     fn of_pools(
+        company: Company,
         (reads, most_reads): (Pool, u32),
         (searches, most_searches): (Pool, u32),
         reader_waits: Duration,
@@ -164,7 +183,6 @@ impl Database {
         let [reading, searching, writing] = [most_reads, most_searches, most_writes].map(|most| most as usize);
         // A read by key is short, and the next one has its turn soon. A search may take long: no tenant has all connections
         // for itself, and counts, which take longest, leave one to the searches.
-        let company = Company::default();
         let turns = |places, alone, beside, wait| Turns::new(places, Each { alone, beside }, &company, wait);
         let reads = Conn::new(reads, turns(reading, reading, reading / 2, reader_waits));
         let planned_anew = Conn::new(searches, turns(searching, searching, searching, reader_waits));
@@ -426,7 +444,7 @@ fn listen_error(error: sqlx::Error) -> Error {
 ///
 /// On a full disk and on an I/O error SQLite rolls back by itself, which sqlx's count of open transactions does not
 /// notice: the ROLLBACK after it fails, and the next user would work inside a transaction that nobody commits.
-fn tested<DB: sqlx::Database>(options: PoolOptions<DB>) -> PoolOptions<DB> {
+fn tested(options: SqlitePoolOptions) -> SqlitePoolOptions {
     options.test_before_acquire(false).before_acquire(|connection, metadata| {
         Box::pin(async move {
             if connection.is_in_transaction() {

@@ -36,3 +36,4 @@ pub mod telemetry;
 mod threads;
 mod together;
 mod turns;
+mod yielding;

@@ -7,6 +7,7 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
@@ -15,6 +16,7 @@ use super::in_flight::Asker;
 use super::problem::Problem;
 use crate::threads::Threads;
 use crate::turns::{Company, Each, Place, Turns};
+use crate::yielding::give_way_in_small_steps;
 
 /// A body or an answer of up to this many bytes is handled on the calling thread: it takes about a millisecond.
 const SMALL: usize = 64 << 10;
@@ -50,7 +52,7 @@ impl Apart {
             turns: Turns::new(places, Each { alone: places / 2, beside: places / 2 }, company, PATIENCE),
             verbs: Turns::new(verbs, Each { alone: verbs / 2, beside: places }, company, VERBS_PATIENCE),
             company: company.clone(),
-            threads: Threads::new("apart", places)?,
+            threads: Threads::for_long_work("apart", places, company)?,
         })
     }
 
@@ -128,4 +130,25 @@ impl Apart {
         });
         working.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()))
     }
+}
+
+/// Writes JSON, giving way to other threads.
+pub(super) fn to_json(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    struct Writer(Vec<u8>);
+
+    impl io::Write for Writer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            give_way_in_small_steps();
+            self.0.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut writer = Writer(Vec::with_capacity(128));
+    serde_json::to_writer(&mut writer, value)?;
+    Ok(writer.0)
 }

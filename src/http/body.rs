@@ -23,6 +23,7 @@ use super::in_flight::{Asker, Room};
 use super::problem::{self, Problem};
 use super::rules::Unambiguous;
 use crate::error::{Error, FieldError};
+use crate::yielding::give_way;
 
 const KIB: usize = 1 << 10;
 
@@ -45,6 +46,9 @@ const CONTAINERS_MAX: usize = 100_000;
 /// The most commas between the values of one body. Each value takes 32 bytes of memory or more, but may take only two in
 /// the body: `0,`.
 const COMMAS_MAX: usize = 500_000;
+
+/// Bytes between two calls of [`give_way`].
+const STRETCH: usize = 4 * KIB;
 
 /// The body's bytes, at most `LIMIT` of them, declared as JSON but not parsed yet.
 pub struct Body<T, const LIMIT: usize = GENERAL> {
@@ -211,7 +215,10 @@ pub(super) fn invalid(errors: Vec<FieldError>) -> Problem {
 fn must_be_shallow(bytes: &[u8]) -> Result<(), Problem> {
     let (mut depth, mut containers, mut commas) = (0_usize, 0_usize, 0_usize);
     let (mut in_string, mut escaped) = (false, false);
-    for byte in bytes {
+    for (place, byte) in bytes.iter().enumerate() {
+        if place.is_multiple_of(STRETCH) {
+            give_way();
+        }
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,

@@ -22,6 +22,7 @@ use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::session::{self, BatchCompletion, CompletedItem};
+use crate::yielding::give_way;
 
 const SESSIONS_MAX: usize = 1_000;
 /// The fewest bytes that a session takes in the body: its id and the member's name.
@@ -122,6 +123,7 @@ fn answer(room: Room, id: &RequestId, results: Vec<CompletedItem>) -> Result<Wri
     let mut failed = Vec::new();
     let mut uploads = Vec::with_capacity(results.len());
     for (index, item) in results.into_iter().enumerate() {
+        give_way();
         let (result, asset, problem) = match item.result {
             Ok((asset, _)) => (CompletionVerdict::Completed, Some(AssetView::from(asset)), None),
             Err(error) => {

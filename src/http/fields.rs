@@ -17,6 +17,7 @@ use serde_json::Value;
 use validator::{Validate, ValidationError, ValidationErrors, ValidationErrorsKind};
 
 use crate::error::{FIELD_ERRORS_MAX, FieldError, cut};
+use crate::yielding::give_way_in_small_steps;
 
 /// Characters of a client's own text that an answer repeats: of a key in a pointer, of a value in a detail.
 const ECHOED_CHARS_MAX: usize = 128;
@@ -439,6 +440,7 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
     type Error = Misfit;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Misfit> {
+        give_way_in_small_steps();
         let (at, notes) = (self.at, self.notes);
         match self.rest.find(|(index, _)| !notes.skips(&Pointer::Element(at, *index))) {
             None => Ok(None),
@@ -473,6 +475,7 @@ impl<'de> MapAccess<'de> for Members<'_> {
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Misfit> {
         while let Some((name, value)) = self.rest.as_mut().and_then(Iterator::next) {
+            give_way_in_small_steps();
             if self.fields.is_none_or(|fields| fields.contains(&name.as_str())) {
                 self.current = Some((name, value));
                 let key: StrDeserializer<'_, Misfit> = name.as_str().into_deserializer();

@@ -21,6 +21,7 @@ use futures_util::stream;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::apart::to_json;
 use super::auth::Identity;
 use super::door::Door;
 use super::problem::{CONTENT_TYPE, Problem};
@@ -182,7 +183,7 @@ impl Room {
 
     /// Writes a JSON answer that becomes an [`HttpResponse`] later: only the thread that sends one can hold it.
     pub(super) fn write(mut self, status: StatusCode, view: &impl Serialize) -> Written {
-        let json = serde_json::to_vec(view).expect("texts, ids and numbers are JSON");
+        let json = to_json(view).expect("texts, ids and numbers are JSON");
         self.shrink(json.len());
         Written { status, slices: Slices { bytes: json.into(), _room: self } }
     }

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::apart::to_json;
 use super::in_flight::Room;
 use crate::database::DbErr;
 use crate::error::{Error, FieldError, with_causes};
@@ -288,7 +289,7 @@ impl Problem {
             document: &'a Document,
             instance: Option<&'a str>,
         }
-        serde_json::to_vec(&Instanced { document: &self.document, instance }).unwrap_or_default().into()
+        to_json(&Instanced { document: &self.document, instance }).unwrap_or_default().into()
     }
 
     /// The database's error, if that is the cause.

@@ -11,6 +11,7 @@ use serde_json::{Map, Number, Value};
 use validator::ValidationError;
 
 use crate::session::state;
+use crate::yielding::give_way_in_small_steps;
 use crate::{storage, tenant};
 
 /// The longest name of a file, in Unicode scalars.
@@ -285,6 +286,7 @@ impl<'de> Deserialize<'de> for Unambiguous {
             fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Unambiguous, A::Error> {
                 let mut elements = Vec::new();
                 while let Some(Unambiguous(element)) = access.next_element()? {
+                    give_way_in_small_steps();
                     elements.push(element);
                 }
                 Ok(Unambiguous(elements.into()))
@@ -302,6 +304,7 @@ impl<'de> Deserialize<'de> for Unambiguous {
 fn members<'de, A: MapAccess<'de>>(mut access: A) -> Result<Map<String, Value>, A::Error> {
     let mut map = Map::new();
     while let Some((name, Unambiguous(value))) = access.next_entry::<String, _>()? {
+        give_way_in_small_steps();
         if map.insert(name, value).is_some() {
             return Err(de::Error::custom("a name occurs twice in an object"));
         }

@@ -24,6 +24,7 @@ use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
 use crate::session::{self, BatchFile, Initiated, NewUpload, NoResume, PartUrl, Wanted};
+use crate::yielding::give_way;
 
 /// The most files of a batch, and the fewest bytes that one takes in a body: `{"file_name":"a","file_size":1}`.
 const FILES_MAX: usize = 1_000;
@@ -288,6 +289,7 @@ fn batch_answer(
     let mut rejected = Vec::new();
     let mut uploads = Vec::with_capacity(results.len());
     for (index, item) in results.into_iter().enumerate() {
+        give_way();
         let (result, upload, problem) = match item.result {
             Ok(done) => (BatchVerdict::Accepted, Some(done.into()), None),
             Err(error) => {

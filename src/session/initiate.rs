@@ -18,6 +18,7 @@ use crate::settings::ProvisionStrategy;
 use crate::storage::Presigned;
 use crate::tenant;
 use crate::together::{Together, Way};
+use crate::yielding::give_way;
 
 /// The upload profile of the native API.
 const PROFILE: &str = "default";
@@ -149,6 +150,7 @@ pub(super) async fn initiate_together(
     let mut drafts = Vec::new();
     let Some(bucket) = unless_refused(bucket(engine, caller.tenant).await)? else { return Ok(vec![]) };
     for (place, new) in files {
+        give_way();
         if let Ok(planned @ Plan::Direct) = plan_file(engine, new)
             && let Some(brand) = unless_refused(tenant::brand_for(engine, caller, new.brand_id).await)?
         {
@@ -306,6 +308,7 @@ async fn bucket(engine: &Engine, tenant: TenantId) -> Result<String> {
 }
 
 async fn answer(engine: &Engine, session: Session, created: bool) -> Result<Initiated> {
+    give_way();
     tracing::Span::current().record("session.id", tracing::field::display(session.id));
     let put = put_url(engine, &session).await?;
     Ok(Initiated { session, put, created })
