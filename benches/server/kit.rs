@@ -184,6 +184,12 @@ async fn new_postgres_database() -> String {
     let url = from_backends("QUAYMASTER_TEST_POSTGRES");
     let name = format!("bench_{}", uuid::Uuid::new_v4().simple());
     let mut admin = sqlx::PgConnection::connect(&url).await.unwrap();
+    // The databases of earlier parts would be vacuumed while this one is measured.
+    let earlier = "SELECT CAST(datname AS text) FROM pg_database WHERE datname LIKE 'bench\\_%'";
+    for name in sqlx::query_scalar::<_, String>(earlier).fetch_all(&mut admin).await.unwrap() {
+        let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(&mut admin).await.unwrap();
+    }
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut admin).await.unwrap();
     let (server, _) = url.rsplit_once('/').unwrap();
     format!("{server}/{name}")
