@@ -338,11 +338,11 @@ async fn sessions_are_ended_by_commands(app: TestApp) {
         (&json!("cli"), &json!("command"), &json!({"note": "not theirs"}))
     );
     assert!(said(&app, &["session", "cancel", &note.id]).await.contains("CANCELLED"), "whoever's it is");
-    refused(&app, &["session", "cancel", "0199d2c4-7a10-7c3e-9b1d-5f0e2a6b7c8d"], 1, "no such").await;
+    refused(&app, &["session", "cancel", "0199d2c4-7a10-7c3e-9b1d-5f0e2a6b7c8d"], 1, "not found").await;
     assert!(app.store.uploads().await.is_empty());
 
     refused(&app, &["session", "fail", &note.id, "--tenant", "acme", "--reason", "x"], 1, "CANCELLED").await;
-    refused(&app, &["session", "show", &reel.id, "--tenant", "globex"], 1, "no such").await;
+    refused(&app, &["session", "show", &reel.id, "--tenant", "globex"], 1, "not found").await;
     refused(&app, &["session", "fail", &reel.id, "--tenant", "acme", "--reason", ""], 2, "1 to 500").await;
     refused(&app, &["session", "show", "x", "--tenant", "acme"], 2, "x").await;
     refused(&app, &["session", "list"], 2, "--tenant").await;

@@ -322,7 +322,7 @@ async fn a_copy_of_another_size_fails_the_asset(app: TestApp) {
     // It stays for an operator, and so does what was completed.
     assert!(app.store.read(&upload.key()).await == upload.bytes);
     app.store.delete(&asset_key(&ann, &id)).await;
-    is_failed(&app, &ann, &upload, &id, "another size").await;
+    is_failed(&app, &ann, &upload, &id, "differ in size").await;
 }
 
 async fn a_database_that_is_away_changes_nothing(app: TestApp) {
