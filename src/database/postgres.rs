@@ -133,7 +133,7 @@ impl Pool {
 
     /// Returns a connection like the pool's, outside of it and without the limits that steps have here.
     pub(super) fn bare(&self) -> DatabaseConnection {
-        SqlxPostgresConnector::from_sqlx_postgres_pool(self.beside(self.connections.session().to_owned()))
+        SqlxPostgresConnector::from_sqlx_postgres_pool(self.beside(self.connections.session.clone()))
     }
 
     /// Returns a connection outside of the pool for a listener: its statements may wait for ever.
@@ -142,12 +142,12 @@ impl Pool {
     }
 
     fn beside(&self, session: String) -> PgPool {
-        let one = PgPoolOptions::new().max_connections(1).acquire_timeout(self.connections.wait());
+        let one = PgPoolOptions::new().max_connections(1).acquire_timeout(self.connections.wait);
         let one = one.after_connect(move |connection, _| {
             let session = session.clone();
             Box::pin(async move { prepare(connection, &session).await })
         });
-        one.connect_lazy_with(self.connections.options().clone())
+        one.connect_lazy_with(self.connections.options.clone())
     }
 
     pub(super) async fn begin(&self) -> Result<Transaction, DbErr> {
@@ -252,7 +252,7 @@ impl Drop for Lent {
             // Closes it at once. A graceful close would be one more step to wait for.
             held if self.is_under_way => drop(held),
             Some(held) if self.is_in_transaction => {
-                drop(self.connections.home().spawn(roll_back(held, Arc::clone(&self.connections))));
+                drop(self.connections.home.spawn(roll_back(held, Arc::clone(&self.connections))));
             }
             Some(held) => self.connections.give_back(held),
             None => {}

@@ -9,12 +9,13 @@ use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use backon::{ExponentialBuilder, Retryable};
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
@@ -34,17 +35,17 @@ const CLOSE: Duration = Duration::from_secs(5);
 /// Up to `most` connections at a time, each made when it is needed.
 #[derive(Debug)]
 pub(super) struct Connections {
-    options: PgConnectOptions,
+    pub(super) options: PgConnectOptions,
     /// The statements that set up each connection.
-    session: String,
+    pub(super) session: String,
     most: u32,
     places: Arc<Semaphore>,
     /// The connection that came back last is used next. `None` once the pool is closed.
     idle: Mutex<Option<VecDeque<Idle>>>,
     /// How long to wait for a place and a connection that answers.
-    wait: Duration,
+    pub(super) wait: Duration,
     /// The runtime on which connections are made: its threads receive their data, however busy the calling threads are.
-    home: Handle,
+    pub(super) home: Handle,
 }
 
 #[derive(Debug)]
@@ -73,22 +74,6 @@ impl Connections {
             wait,
             home: Handle::current(),
         }
-    }
-
-    pub(super) fn options(&self) -> &PgConnectOptions {
-        &self.options
-    }
-
-    pub(super) fn session(&self) -> &str {
-        &self.session
-    }
-
-    pub(super) fn wait(&self) -> Duration {
-        self.wait
-    }
-
-    pub(super) fn home(&self) -> &Handle {
-        &self.home
     }
 
     /// # Errors
@@ -163,19 +148,10 @@ impl Connections {
 
 /// Connects, and retries while the server may be starting.
 async fn open(options: PgConnectOptions, session: String) -> Result<PgConnection, sqlx::Error> {
-    let mut pause = PAUSE;
-    loop {
-        match options.connect().await {
-            Ok(mut connection) => {
-                prepare(&mut connection, &session).await?;
-                return Ok(connection);
-            }
-            Err(error) if may_be_starting(&error) => {}
-            Err(error) => return Err(error),
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
-    }
+    let pauses = ExponentialBuilder::default().with_min_delay(PAUSE).with_max_delay(PAUSE_MAX).without_max_times();
+    let mut connection = (|| options.connect()).retry(pauses).when(may_be_starting).await?;
+    prepare(&mut connection, &session).await?;
+    Ok(connection)
 }
 
 fn may_be_starting(error: &sqlx::Error) -> bool {
