@@ -36,8 +36,8 @@ bench-lifecycle: ## measure what a pass costs among 100 thousand and 10 million 
 noisy: ## measure how much a noisy tenant slows down another tenant's requests; scripts/bench-noisy --help lists the sorts
 	@scripts/bench-noisy
 
-contract: ## check a running server against its OpenAPI document, with schemathesis from PyPI
-	@scripts/contract
+contract: ## check a running server against its OpenAPI document, with schemathesis from PyPI (EXAMPLES=100)
+	@scripts/contract $(EXAMPLES)
 
 openapi: ## write docs/openapi.json from the code
 	@scripts/setup toolchain
@@ -50,9 +50,8 @@ demo: ## kill client and server in the middle of a large upload, and watch it re
 chaos: ## kill, freeze and cut off three replicas under load, then check everything (SECS=600, SEED=any)
 	@scripts/chaos $(or $(SECS),600) $(SEED)
 
-deny: ## check the dependencies for licences, advisories and duplicates
-	@command -v cargo-deny >/dev/null || { echo "make deny requires cargo-deny; install it with: cargo install cargo-deny --locked" >&2; exit 1; }
-	cargo deny check
+deny: ## check the dependencies for licences, sources, banned crates and advisories
+	@scripts/deny
 
 image: ## build the container image
 	docker build -t quaymaster .
