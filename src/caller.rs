@@ -3,7 +3,7 @@
 use entity::{ActorKind, BrandId, TenantId, upload_session};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Denied, Error, Result};
 
 /// What a token allows. `x-permission` of the OpenAPI document names these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,5 +242,5 @@ impl Caller {
 }
 
 fn denied(permission: Permission) -> Error {
-    Error::PermissionDenied(format!("the token does not grant {}", permission.name()))
+    Error::PermissionDenied(Denied::Permission(permission.name()))
 }

@@ -59,18 +59,18 @@ impl Clock {
 
     /// Returns the wall clock's time, but never ahead of the machine's uptime since start. Use it wherever a clock that
     /// jumps forward must not age anything. A clock that is set back is believed.
-    pub fn lived(&self) -> DateTime<Utc> {
+    pub fn steady_now(&self) -> DateTime<Utc> {
         let mut watch = self.watch();
-        let (now, lived) = (self.now(), self.since(watch.believed));
-        if now < lived {
+        let (now, steady_now) = (self.now(), self.since(watch.believed));
+        if now < steady_now {
             watch.believed = (now, self.uptime());
         }
-        now.min(lived)
+        now.min(steady_now)
     }
 
     /// Returns by how much the wall clock was moved, forward or back, since the last move that was returned; `None` for less
     /// than five minutes.
-    pub fn was_put(&self) -> Option<TimeDelta> {
+    pub fn jumped_by(&self) -> Option<TimeDelta> {
         let mut watch = self.watch();
         let now = self.now();
         let by = now - self.since(watch.told);
@@ -154,8 +154,8 @@ mod tests {
         let began = clock.now();
         clock.advance(DAY);
         assert!(about(clock.now(), began + DAY));
-        assert!(about(clock.lived(), began + DAY));
-        assert_eq!(clock.was_put(), None);
+        assert!(about(clock.steady_now(), began + DAY));
+        assert_eq!(clock.jumped_by(), None);
     }
 
     #[test]
@@ -164,24 +164,24 @@ mod tests {
         let began = clock.now();
         clock.put(DAY);
         assert!(about(clock.now(), began + DAY));
-        assert!(about(clock.lived(), began));
+        assert!(about(clock.steady_now(), began));
         clock.advance(DAY);
-        assert!(about(clock.lived(), began + DAY), "time passes on");
-        assert!((clock.was_put().unwrap_or_default() - DAY).abs() < TOLERANCE);
-        assert_eq!(clock.was_put(), None, "it was already returned");
+        assert!(about(clock.steady_now(), began + DAY), "time passes on");
+        assert!((clock.jumped_by().unwrap_or_default() - DAY).abs() < TOLERANCE);
+        assert_eq!(clock.jumped_by(), None, "it was already returned");
         clock.put(-DAY);
-        assert!((clock.was_put().unwrap_or_default() + DAY).abs() < TOLERANCE);
-        assert!(about(clock.lived(), began + DAY) && about(clock.now(), began + DAY));
+        assert!((clock.jumped_by().unwrap_or_default() + DAY).abs() < TOLERANCE);
+        assert!(about(clock.steady_now(), began + DAY) && about(clock.now(), began + DAY));
     }
 
     #[test]
     fn what_came_while_a_clock_was_behind_is_not_old_once_it_is_put_right() {
         let clock = Clock::default();
         clock.put(-DAY);
-        let began = clock.lived();
+        let began = clock.steady_now();
         clock.put(DAY);
         assert!(about(clock.now(), began + DAY));
-        assert!(about(clock.lived(), began));
+        assert!(about(clock.steady_now(), began));
     }
 
     #[test]
@@ -189,15 +189,15 @@ mod tests {
         let clock = Clock::default();
         let began = clock.now();
         clock.put(-DAY);
-        assert!(about(clock.lived(), began - DAY) && about(clock.now(), began - DAY));
+        assert!(about(clock.steady_now(), began - DAY) && about(clock.now(), began - DAY));
     }
 
     #[test]
     fn small_corrections_are_no_news() {
         let clock = Clock::default();
         clock.put(STEP_MIN - TOLERANCE);
-        assert_eq!(clock.was_put(), None);
+        assert_eq!(clock.jumped_by(), None);
         clock.put(TOLERANCE * 2);
-        assert!(clock.was_put().is_some(), "but they add up");
+        assert!(clock.jumped_by().is_some(), "but they add up");
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use conn::{Begun, Places, Pool};
 pub use conn::{Conn, InTransaction};
 use embedded_s3::sqlite::{self, Trouble};
@@ -27,11 +28,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Connection as _, Executor as _};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::error::{Error, Result};
 use crate::settings;
-use crate::turns::{Company, Each, Turns};
+use crate::turns::{ActiveTenants, FairQueue, PerParty};
 use crate::yielding::Yielding;
 
 /// Connections to a SQLite file for reads by key, and as many for searches. Readers do not wait for each other; more of
@@ -67,8 +68,9 @@ pub struct Database {
     /// On SQLite one connection, because SQLite has one writer at a time. Waiting for the connection is fair and wakes at
     /// once, whereas SQLite's busy handler sleeps and retries; that handler is left for other processes on the same file.
     writes: Conn,
-    company: Company,
-    told: Arc<Told>,
+    active: ActiveTenants,
+    notifier: Arc<CommitNotifier>,
+    damage: Arc<OnceLock<Damage>>,
 }
 
 /// A write transaction. Dropped without [`Tx::commit`], it is rolled back.
@@ -83,9 +85,16 @@ pub struct Tx {
     database: Database,
 }
 
+/// Damage to the database's own files: a statement has met a place in them that cannot be read. Remembered until a restart.
+#[derive(Clone, Debug)]
+pub struct Damage {
+    pub since: DateTime<Utc>,
+    pub cause: String,
+}
+
 /// Passes commits that must be announced to other processes on to this process's follower.
 #[derive(Debug, Default)]
-struct Told {
+struct CommitNotifier {
     bell: Notify,
     is_followed: AtomicBool,
 }
@@ -93,7 +102,7 @@ struct Told {
 /// Learns of this process's commits, and must announce them to other processes, until it is dropped. See
 /// [`Database::follow`].
 #[derive(Debug)]
-pub struct Follower(Arc<Told>);
+pub struct Follower(Arc<CommitNotifier>);
 
 /// The notifications of other processes on a PostgreSQL channel. Only a hint: what is sent while the connection is down is
 /// lost.
@@ -134,7 +143,14 @@ impl Database {
             .await
             .map_err(|_| DbErr::Custom("the database did not answer in time".to_owned()))??;
         let [reads, searches, writes] = [reads, searches, writes].map(Pool::Postgres);
-        Ok(Self::of_pools(Company::default(), (reads, third), (searches, third), acquire, (writes, most), acquire))
+        Ok(Self::of_pools(
+            ActiveTenants::default(),
+            (reads, third),
+            (searches, third),
+            acquire,
+            (writes, most),
+            acquire,
+        ))
     }
 
     async fn sqlite(options: SqliteConnectOptions, acquire: Duration) -> Result<Self, DbErr> {
@@ -149,11 +165,11 @@ impl Database {
             |most: u32, wait: Duration| tested(SqlitePoolOptions::new()).max_connections(most).acquire_timeout(wait);
         let writes = pool(1, SQLITE_TURN).connect_with(options.clone()).await.map_err(start_error)?;
         let reads = pool(SQLITE_READERS, acquire).connect_lazy_with(options.clone());
-        let company = Company::default();
+        let active = ActiveTenants::default();
         let searches = pool(SQLITE_READERS, acquire).after_connect({
-            let company = company.clone();
+            let active = active.clone();
             move |connection, _| {
-                let mut yielding = Yielding::new(&company);
+                let mut yielding = Yielding::new(&active);
                 Box::pin(async move {
                     let goes_on = move || {
                         yielding.give_way();
@@ -168,12 +184,12 @@ impl Database {
         let [reads, searches, writes] =
             [reads, searches, writes].map(SqlxSqliteConnector::from_sqlx_sqlite_pool).map(Pool::Sqlite);
         let readers = SQLITE_READERS;
-        Ok(Self::of_pools(company, (reads, readers), (searches, readers), acquire, (writes, 1), SQLITE_TURN))
+        Ok(Self::of_pools(active, (reads, readers), (searches, readers), acquire, (writes, 1), SQLITE_TURN))
     }
 
     /// Takes each pool with the number of its connections, and how long a reader and a writer wait for their turns.
     fn of_pools(
-        company: Company,
+        active: ActiveTenants,
         (reads, most_reads): (Pool, u32),
         (searches, most_searches): (Pool, u32),
         reader_waits: Duration,
@@ -183,7 +199,7 @@ impl Database {
         let [reading, searching, writing] = [most_reads, most_searches, most_writes].map(|most| most as usize);
         // A read by key is short, and the next one has its turn soon. A search may take long: no tenant has all connections
         // for itself, and counts, which take longest, leave one to the searches.
-        let turns = |places, alone, beside, wait| Turns::new(places, Each { alone, beside }, &company, wait);
+        let turns = |places, alone, beside, wait| FairQueue::new(places, PerParty { alone, beside }, &active, wait);
         let reads = Conn::new(reads, turns(reading, reading, reading / 2, reader_waits));
         let planned_anew = Conn::new(searches, turns(searching, searching, searching, reader_waits));
         let (lookups, searching) = match planned_anew.pool() {
@@ -200,8 +216,9 @@ impl Database {
             searches,
             // A writer that waits for locks or for a processor holds its connection for longer than its statements take.
             writes: Conn::new(writes, turns(writing, writing - writing / 4, writing / 2, writer_waits)),
-            company,
-            told: Arc::default(),
+            active,
+            notifier: Arc::default(),
+            damage: Arc::default(),
         }
     }
 
@@ -221,20 +238,35 @@ impl Database {
         migration::schema(&self.reads.bare()).await
     }
 
+    /// Remembers an error that only a damaged file causes, for operators to find. Ignores all other errors.
+    pub fn note_damage(&self, cause: &DbErr, now: DateTime<Utc>) {
+        if is_damaged(cause) {
+            self.damage.get_or_init(|| {
+                error!(error = %cause, "the database is damaged: stop the server, and restore it from a backup");
+                Damage { since: now, cause: cause.to_string() }
+            });
+        }
+    }
+
+    /// Returns the first damage that was met since this process started; `None` if there was none.
+    pub fn damage(&self) -> Option<&Damage> {
+        self.damage.get()
+    }
+
     /// Returns which tenants of this process have used the database lately.
-    pub(crate) fn company(&self) -> &Company {
-        &self.company
+    pub(crate) fn active(&self) -> &ActiveTenants {
+        &self.active
     }
 
     /// Returns how many files of a batch its next transaction should handle.
     pub(crate) fn at_once(&self, tenant: TenantId) -> usize {
-        if self.company.is_beside(Some(tenant)) { AT_ONCE_BESIDE_OTHERS } else { AT_ONCE }
+        if self.active.is_beside(Some(tenant)) { AT_ONCE_BESIDE_OTHERS } else { AT_ONCE }
     }
 
     /// Rests between two transactions of a batch, for as long as the last one took but at most 20 ms, if other tenants are
     /// active. So a batch leaves them half of what it uses, and not only of the database: processors, disks, the store.
     pub(crate) async fn rest(&self, tenant: TenantId, took: Duration) {
-        if self.company.is_beside(Some(tenant)) {
+        if self.active.is_beside(Some(tenant)) {
             sleep(took.min(REST_MAX)).await;
         }
     }
@@ -309,12 +341,12 @@ impl Database {
     /// transaction would make them commit one after the other. Without a follower, as in a command, each commit is
     /// announced by itself, after it. There may be only one follower at a time.
     pub fn follow(&self) -> Follower {
-        self.told.is_followed.store(true, Ordering::SeqCst);
-        Follower(Arc::clone(&self.told))
+        self.notifier.is_followed.store(true, Ordering::SeqCst);
+        Follower(Arc::clone(&self.notifier))
     }
 
     /// Notifies other processes that listen to this channel, in a transaction of its own. Does nothing on SQLite.
-    pub async fn say(&self, channel: &str) -> Result<()> {
+    pub async fn announce(&self, channel: &str) -> Result<()> {
         if self.writes.get_database_backend() != DbBackend::Postgres {
             return Ok(());
         }
@@ -334,10 +366,10 @@ impl Database {
     }
 
     /// Announces a commit to other processes. If that fails, the commit still stands: they find it at their next poll.
-    pub(crate) async fn tell(&self, channel: &str) {
-        if self.told.is_followed.load(Ordering::SeqCst) {
-            self.told.bell.notify_one();
-        } else if let Err(error) = self.say(channel).await {
+    pub(crate) async fn notify(&self, channel: &str) {
+        if self.notifier.is_followed.load(Ordering::SeqCst) {
+            self.notifier.bell.notify_one();
+        } else if let Err(error) = self.announce(channel).await {
             debug!(%error, channel, "other processes were not notified of a commit");
         }
     }
@@ -366,18 +398,18 @@ impl Tx {
             bell.notify_one();
         }
         if let Some(channel) = self.channel.get() {
-            self.database.tell(channel).await;
+            self.database.notify(channel).await;
         }
         Ok(())
     }
 
     /// After the commit, notifies other processes that listen to the channel.
-    pub fn tell_after(&self, channel: &'static str) {
+    pub fn notify_after(&self, channel: &'static str) {
         self.channel.get_or_init(|| channel);
     }
 
     /// After the commit, wakes a task that waits for this bell: before it, there is nothing for the task to see.
-    pub fn ring_after(&self, bell: &Arc<Notify>) {
+    pub fn wake_after(&self, bell: &Arc<Notify>) {
         self.bell.get_or_init(|| Arc::clone(bell));
     }
 

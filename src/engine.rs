@@ -6,8 +6,8 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::database::Database;
-use crate::deployment::LastLook;
-use crate::event::{Hub, Keys};
+use crate::feed::Hub;
+use crate::keys::Keys;
 use crate::settings::{Secret, Settings};
 use crate::storage::Storage;
 use crate::tenant::Known;
@@ -24,8 +24,6 @@ pub struct Engine {
     /// Notified when a job was enqueued, so that a worker of this process need not wait for its next poll.
     pub wake: Arc<Notify>,
     pub hub: Arc<Hub>,
-    /// The result of the last check whether database and store can work.
-    pub looked: Arc<LastLook>,
     /// Batches sessions that are opened at the same time.
     pub openings: session::Openings,
     /// Batches assets that become READY at the same time.
@@ -46,7 +44,6 @@ impl Engine {
             keys,
             wake: Arc::default(),
             hub: Arc::default(),
-            looked: Arc::default(),
             openings: session::Openings::default(),
             promotions: asset::Steps::default(),
             ended: jobs::Ended::default(),

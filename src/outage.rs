@@ -26,14 +26,14 @@ impl Outage {
         let done = attempt.await;
         match &done {
             Ok(_) => *self.met() = None,
-            Err(error) => self.heed(error),
+            Err(error) => self.note(error),
         }
         done
     }
 
     /// Records the error of another attempt, perhaps at several operations at once. Only an outage of the database counts.
-    pub(crate) fn heed(&self, error: &Error) {
-        if let Some(error) = error.again() {
+    pub(crate) fn note(&self, error: &Error) {
+        if let Some(error) = error.repeated() {
             self.met().get_or_insert((Instant::now(), error));
         }
     }
@@ -41,7 +41,7 @@ impl Outage {
     fn lasting(&self) -> Option<Error> {
         let met = self.met();
         let (since, error) = met.as_ref()?;
-        error.again().filter(|_| since.elapsed() >= PATIENCE)
+        error.repeated().filter(|_| since.elapsed() >= PATIENCE)
     }
 
     fn met(&self) -> MutexGuard<'_, Option<(Instant, Error)>> {
@@ -89,7 +89,7 @@ mod tests {
         assert!(is_asked().await);
         // An error with another cause says nothing about the database.
         goes_by();
-        outage.heed(&Error::NotFound);
+        outage.note(&Error::NotFound);
         assert!(!is_asked().await);
     }
 }

@@ -1,7 +1,7 @@
 //! Starts a server from its settings, and stops it.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,19 +11,20 @@ use migration::Schema;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::address::{ListenError, http_url, resolve};
 use crate::clock::Clock;
 use crate::data_dir::{self, AUDIT_KEY, DataDir, JWT_SECRET, STORE_ACCESS_KEY_ID, STORE_SECRET_ACCESS_KEY, SecretFile};
 use crate::database::{Database, DbErr};
 use crate::engine::Engine;
 use crate::error::with_causes;
-use crate::event::{self, Keys};
 use crate::http::{self, ServerHandle};
 use crate::jobs::{self, Workers};
+use crate::keys::Keys;
 use crate::schedule::{self, Schedule};
 use crate::settings::{self, Provider, Secret, Settings};
 use crate::storage::Storage;
-use crate::threads::Threads;
-use crate::{deployment, tenant};
+use crate::threads::{Threads, ThreadsError};
+use crate::{feed, session, tenant, work};
 
 /// Why the server, or a command that opens the same files, could not start.
 #[derive(Debug, thiserror::Error)]
@@ -51,14 +52,14 @@ pub enum Error {
     Buckets(#[source] crate::error::Error),
     #[error("the feed of events could not be read")]
     Feed(#[source] crate::error::Error),
-    #[error("the tokens' settings cannot be used")]
-    Auth(#[from] http::auth::StartError),
+    #[error(transparent)]
+    Web(#[from] http::StartError),
     #[error("the timetable did not start")]
     Schedule(#[from] schedule::StartError),
-    #[error("the system refuses to create threads; check its limit (ulimit -u)")]
-    Threads(#[source] io::Error),
-    #[error("cannot listen on {0}")]
-    Listen(String, #[source] io::Error),
+    #[error(transparent)]
+    Threads(#[from] ThreadsError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
 }
 
 /// A running server.
@@ -88,9 +89,9 @@ struct Feed {
 
 impl Feed {
     async fn start(engine: &Engine) -> Result<Self, Error> {
-        event::begin(engine).await.map_err(Error::Feed)?;
+        feed::begin(engine).await.map_err(Error::Feed)?;
         let stop = CancellationToken::new();
-        let task = tokio::spawn(event::run(engine.clone(), stop.clone()));
+        let task = tokio::spawn(feed::run(engine.clone(), stop.clone()));
         Ok(Self { stop, task })
     }
 
@@ -121,15 +122,15 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
     let own_addr = store.as_ref().map(|Store(server, _)| server.own_addr());
     let engine = Box::pin(connect(settings, dir.as_ref(), own_addr, Missing::Make, clock)).await?;
     if store.is_some() {
-        prepare_bucket(&engine, engine.storage.bucket()).await?;
+        tenant::prepare_bucket(&engine, engine.storage.bucket()).await.map_err(Error::Bucket)?;
         for bucket in tenant::buckets(&engine).await.map_err(Error::Buckets)? {
-            prepare_bucket(&engine, &bucket).await?;
+            tenant::prepare_bucket(&engine, &bucket).await.map_err(Error::Bucket)?;
         }
     }
     if let Some(dir) = &dir {
         dir.keep_reserve();
     }
-    deployment::mark(&engine).await;
+    session::mark_buckets(&engine).await;
     let background = engine.settings.jobs.enabled.then(|| threads("background", &engine.settings)).transpose()?;
     let schedule = schedule::start(&engine).await?;
     let feed = Feed::start(&engine).await?;
@@ -138,42 +139,17 @@ pub async fn start(mut settings: Settings, clock: Clock) -> Result<Running, Erro
         Err(error) => {
             schedule.stop().await;
             feed.stop().await;
-            return Err(error);
+            return Err(error.into());
         }
     };
     let workers = background.map(|threads| {
         let workers = {
             let _on_its_own_threads = threads.handle().enter();
-            jobs::start(&engine)
+            jobs::start(&engine, work::job)
         };
         Background(workers, threads)
     });
     Ok(Running { addr, engine, server, serving, feed, store, schedule, workers, grace })
-}
-
-/// Makes a bucket of the embedded store ready for browsers: creates it if it is missing, and lets the pages of
-/// `cors.allowed_origins` send to it. Buckets of any other store are set up by their owners.
-///
-/// # Errors
-/// [`Error::Bucket`]: the store failed.
-pub async fn prepare_bucket(engine: &Engine, bucket: &str) -> Result<(), Error> {
-    make_ready(engine, bucket).await.map_err(Error::Bucket)
-}
-
-/// Makes the bucket of one tenant ready if the store is embedded. Buckets of any other store are set up by their owners.
-///
-/// # Errors
-/// The store failed; the next start of the server makes the bucket ready too.
-pub async fn prepare_own_bucket(engine: &Engine, bucket: &str) -> Result<(), crate::storage::Error> {
-    if engine.settings.storage.bucket.is_some() {
-        return Ok(());
-    }
-    make_ready(engine, bucket).await
-}
-
-async fn make_ready(engine: &Engine, bucket: &str) -> Result<(), crate::storage::Error> {
-    engine.storage.create_bucket(bucket).await?;
-    engine.storage.set_cors(bucket, &engine.settings.cors.allowed_origins).await
 }
 
 /// What to do if a part of the deployment is missing: a folder, a secret, a schema.
@@ -331,7 +307,7 @@ fn point_at_embedded_store(settings: &mut Settings, dir: &DataDir, missing: Miss
 
 /// Creates half as many threads as serve connections.
 fn threads(name: &str, settings: &Settings) -> Result<Threads, Error> {
-    Threads::new(name, settings.server.worker_threads() / 2).map_err(Error::Threads)
+    Ok(Threads::new(name, settings.server.worker_threads() / 2)?)
 }
 
 async fn start_store(settings: &mut Settings, dir: &DataDir) -> Result<Store, Error> {
@@ -401,40 +377,5 @@ fn store_settings(settings: &Settings, own_addr: Option<SocketAddr>) -> settings
         session_token: None,
         path_style: Some(true),
         ..settings.storage.clone()
-    }
-}
-
-/// Returns the URL at which this machine itself reaches a server that listens on `host` and `port`.
-pub(crate) fn http_url(host: &str, port: u16) -> String {
-    match host.parse() {
-        Ok(IpAddr::V4(ip)) if ip.is_unspecified() => format!("http://{}:{port}", Ipv4Addr::LOCALHOST),
-        Ok(IpAddr::V6(ip)) if ip.is_unspecified() => format!("http://[{}]:{port}", Ipv6Addr::LOCALHOST),
-        Ok(IpAddr::V6(ip)) => format!("http://[{ip}]:{port}"),
-        _ => format!("http://{host}:{port}"),
-    }
-}
-
-pub(crate) async fn resolve(host: &str, port: u16) -> Result<SocketAddr, Error> {
-    let failed = |error| Error::Listen(format!("{host}:{port}"), error);
-    let found = tokio::net::lookup_host((host, port)).await.map_err(failed)?.next();
-    found.ok_or_else(|| failed(io::Error::other("the name has no address")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_names_where_this_machine_reaches_itself() {
-        for (host, url) in [
-            ("127.0.0.1", "http://127.0.0.1:80"),
-            ("0.0.0.0", "http://127.0.0.1:80"),
-            ("::", "http://[::1]:80"),
-            ("::1", "http://[::1]:80"),
-            ("fd00::7", "http://[fd00::7]:80"),
-            ("store.internal", "http://store.internal:80"),
-        ] {
-            assert_eq!(http_url(host, 80), url);
-        }
     }
 }

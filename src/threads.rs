@@ -5,8 +5,13 @@ use std::io;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use crate::turns::Company;
+use crate::turns::ActiveTenants;
 use crate::yielding;
+
+/// The system has no more threads for this process.
+#[derive(Debug, thiserror::Error)]
+#[error("the system refuses to create threads; check its limit (ulimit -u)")]
+pub struct ThreadsError(#[source] io::Error);
 
 /// Threads that run until this is dropped; tasks that still run then are dropped too.
 #[derive(Debug)]
@@ -14,24 +19,28 @@ pub(crate) struct Threads(Option<Runtime>);
 
 impl Threads {
     /// # Errors
-    /// The system refuses to create threads.
-    pub(crate) fn new(name: &str, number: usize) -> io::Result<Self> {
+    /// [`ThreadsError`].
+    pub(crate) fn new(name: &str, number: usize) -> Result<Self, ThreadsError> {
         Self::starting_with(name, number, || ())
     }
 
     /// For work that takes long: see [`yielding`].
     ///
     /// # Errors
-    /// The system refuses to create threads.
-    pub(crate) fn for_long_work(name: &str, number: usize, company: &Company) -> io::Result<Self> {
-        let company = company.clone();
-        Self::starting_with(name, number, move || yielding::start_on_this_thread(&company))
+    /// [`ThreadsError`].
+    pub(crate) fn for_long_work(name: &str, number: usize, active: &ActiveTenants) -> Result<Self, ThreadsError> {
+        let active = active.clone();
+        Self::starting_with(name, number, move || yielding::start_on_this_thread(&active))
     }
 
-    fn starting_with(name: &str, number: usize, first: impl Fn() + Send + Sync + 'static) -> io::Result<Self> {
+    fn starting_with(
+        name: &str,
+        number: usize,
+        first: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self, ThreadsError> {
         let mut builder = Builder::new_multi_thread();
         builder.worker_threads(number.max(1)).thread_name(name).enable_all().on_thread_start(first);
-        builder.build().map(|runtime| Self(Some(runtime)))
+        builder.build().map(|runtime| Self(Some(runtime))).map_err(ThreadsError)
     }
 
     pub(crate) fn handle(&self) -> &Handle {

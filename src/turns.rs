@@ -19,7 +19,7 @@ const LATELY: Duration = Duration::from_secs(10);
 
 /// Which tenants were active lately: only as many as it takes to tell whether a tenant is alone. Clones share their state.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Company(Arc<Mutex<Seen>>);
+pub(crate) struct ActiveTenants(Arc<Mutex<Seen>>);
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -28,7 +28,7 @@ struct Seen {
     other: Option<(TenantId, Instant)>,
 }
 
-impl Company {
+impl ActiveTenants {
     fn note(&self, party: Party) {
         let Some(tenant) = party else { return };
         let mut seen = self.seen();
@@ -64,7 +64,7 @@ fn is_lately(at: Instant) -> bool {
 
 /// How many of the places one party may have at a time.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Each {
+pub(crate) struct PerParty {
     pub(crate) alone: usize,
     /// While other tenants are active.
     pub(crate) beside: usize,
@@ -73,10 +73,10 @@ pub(crate) struct Each {
 /// A fixed number of places in front of a shared resource. A free place goes to the party whose turn it is, and within a
 /// party to the caller that has waited longest.
 #[derive(Debug)]
-pub(crate) struct Turns {
+pub(crate) struct FairQueue {
     state: Mutex<State>,
-    each: Each,
-    company: Company,
+    each: PerParty,
+    active: ActiveTenants,
     /// How long a caller waits.
     patience: Duration,
 }
@@ -94,18 +94,18 @@ struct State {
 struct Queue {
     held: usize,
     /// A caller that has given up is recognized by its closed channel.
-    waiting: VecDeque<oneshot::Sender<Place>>,
+    waiting: VecDeque<oneshot::Sender<Permit>>,
 }
 
 /// A place, held until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Permit {
     /// `None` if the place was not handed over.
-    turns: Option<Arc<Turns>>,
+    turns: Option<Arc<FairQueue>>,
     party: Party,
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(turns) = self.turns.take() {
             turns.give_back(self.party);
@@ -113,21 +113,21 @@ impl Drop for Place {
     }
 }
 
-impl Turns {
+impl FairQueue {
     /// Creates the places. A party may have at most `each` of them at a time, but at least one.
-    pub(crate) fn new(places: usize, each: Each, company: &Company, patience: Duration) -> Arc<Self> {
+    pub(crate) fn new(places: usize, each: PerParty, active: &ActiveTenants, patience: Duration) -> Arc<Self> {
         let state = State { free: places, parties: HashMap::new(), turns: VecDeque::new() };
-        let each = Each { alone: each.alone.max(1), beside: each.beside.max(1) };
-        Arc::new(Self { state: Mutex::new(state), each, company: company.clone(), patience })
+        let each = PerParty { alone: each.alone.max(1), beside: each.beside.max(1) };
+        Arc::new(Self { state: Mutex::new(state), each, active: active.clone(), patience })
     }
 
     fn most(&self, party: Party) -> usize {
-        if self.company.is_beside(party) { self.each.beside } else { self.each.alone }
+        if self.active.is_beside(party) { self.each.beside } else { self.each.alone }
     }
 
     /// Waits for a place; `None` if there was none in time. May be dropped while it waits.
-    pub(crate) async fn enter(self: &Arc<Self>, party: Party) -> Option<Place> {
-        self.company.note(party);
+    pub(crate) async fn enter(self: &Arc<Self>, party: Party) -> Option<Permit> {
+        self.active.note(party);
         let waiting = {
             let mut state = self.state();
             let queue = state.parties.entry(party).or_default();
@@ -156,10 +156,10 @@ impl Turns {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hand_over(self: &Arc<Self>, state: &mut State, party: Party) -> Place {
+    fn hand_over(self: &Arc<Self>, state: &mut State, party: Party) -> Permit {
         state.free -= 1;
         state.parties.entry(party).or_default().held += 1;
-        Place { turns: Some(Arc::clone(self)), party }
+        Permit { turns: Some(Arc::clone(self)), party }
     }
 
     fn give_back(self: &Arc<Self>, party: Party) {
@@ -233,18 +233,18 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    fn turns(places: usize, each: usize, patience: Duration) -> Arc<Turns> {
-        Turns::new(places, Each { alone: each, beside: each }, &Company::default(), patience)
+    fn turns(places: usize, each: usize, patience: Duration) -> Arc<FairQueue> {
+        FairQueue::new(places, PerParty { alone: each, beside: each }, &ActiveTenants::default(), patience)
     }
 
-    fn waits(turns: &Arc<Turns>, party: Party) -> BoxFuture<'static, Option<Place>> {
+    fn waits(turns: &Arc<FairQueue>, party: Party) -> BoxFuture<'static, Option<Permit>> {
         let turns = Arc::clone(turns);
         let mut waiting = async move { turns.enter(party).await }.boxed();
         assert!((&mut waiting).now_or_never().is_none(), "there is a place already");
         waiting
     }
 
-    fn has(waiting: &mut Pin<Box<dyn Future<Output = Option<Place>> + Send>>) -> Option<Place> {
+    fn has(waiting: &mut Pin<Box<dyn Future<Output = Option<Permit>> + Send>>) -> Option<Permit> {
         waiting.now_or_never().map(Option::unwrap)
     }
 
@@ -289,16 +289,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_party_has_more_places_while_it_is_alone() {
-        let company = Company::default();
-        let turns = Turns::new(8, Each { alone: 4, beside: 1 }, &company, LONG);
+        let active = ActiveTenants::default();
+        let turns = FairQueue::new(8, PerParty { alone: 4, beside: 1 }, &active, LONG);
         let (noisy, quiet) = (Some(TenantId::new()), Some(TenantId::new()));
         let enter = |party| turns.enter(party).now_or_never().map(Option::unwrap);
         let mut held: Vec<_> = (0..4).map(|_| enter(noisy).unwrap()).collect();
         let mut crowd: Vec<_> = (0..4).map(|_| waits(&turns, noisy)).collect();
-        assert!(!company.is_beside(noisy) && company.is_beside(quiet) && company.is_beside(None));
+        assert!(!active.is_beside(noisy) && active.is_beside(quiet) && active.is_beside(None));
         // From now on another tenant is active, and a party that has more than its share beside others gets nothing.
         drop(enter(quiet).unwrap());
-        assert!(company.is_beside(noisy) && company.is_beside(quiet));
+        assert!(active.is_beside(noisy) && active.is_beside(quiet));
         held.truncate(1);
         assert!(crowd.iter_mut().all(|one| has(one).is_none()));
         drop(held.pop());
@@ -306,9 +306,9 @@ mod tests {
         assert_eq!(held.len(), 1);
         // The server's own work does not count as another tenant, and the other tenant stops counting after a while.
         let gone = Instant::now().checked_sub(LATELY).unwrap();
-        company.0.lock().unwrap().last.as_mut().unwrap().1 = gone;
+        active.0.lock().unwrap().last.as_mut().unwrap().1 = gone;
         drop(enter(None).unwrap());
-        assert!(!company.is_beside(noisy));
+        assert!(!active.is_beside(noisy));
         let mut last = waits(&turns, noisy);
         held.extend(crowd.iter_mut().skip(1).filter_map(has));
         assert_eq!(held.len(), 4, "all earlier callers are served at once, before the new one");

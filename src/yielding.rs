@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
-use crate::turns::Company;
+use crate::turns::ActiveTenants;
 
 /// The longest time without giving up the processor. A yield takes about a microsecond.
 const SPELL: Duration = Duration::from_micros(250);
@@ -18,20 +18,20 @@ const SMALL_STEPS: u32 = 16;
 /// The state of one thread.
 #[derive(Debug)]
 pub(crate) struct Yielding {
-    company: Company,
+    active: ActiveTenants,
     last: Instant,
     steps: u32,
 }
 
 impl Yielding {
-    pub(crate) fn new(company: &Company) -> Self {
-        Self { company: company.clone(), last: Instant::now(), steps: 0 }
+    pub(crate) fn new(active: &ActiveTenants) -> Self {
+        Self { active: active.clone(), last: Instant::now(), steps: 0 }
     }
 
     /// Yields if the last yield is long ago and several tenants are active.
     pub(crate) fn give_way(&mut self) {
         if self.last.elapsed() >= SPELL {
-            if self.company.is_several() {
+            if self.active.is_several() {
                 yield_now();
             }
             self.last = Instant::now();
@@ -44,8 +44,8 @@ thread_local! {
 }
 
 /// Makes the calling thread one on which [`give_way`] has an effect.
-pub(crate) fn start_on_this_thread(company: &Company) {
-    YIELDING.set(Some(Yielding::new(company)));
+pub(crate) fn start_on_this_thread(active: &ActiveTenants) {
+    YIELDING.set(Some(Yielding::new(active)));
 }
 
 /// Must be called between the steps of computations that may take milliseconds. Has no effect on other threads than those

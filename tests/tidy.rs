@@ -2,6 +2,7 @@
 //! Comments and unit tests do not count.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -26,9 +27,9 @@ const WALLS: &[Wall] = &[
         homes: &["storage/"],
     },
     Wall {
-        says: "SQL is written in rows.rs of each noun and in session/transition.rs",
+        says: "SQL is written in the rows of each noun and in session/transition.rs",
         words: &["sea_orm", "sea_query", "sqlx"],
-        homes: &["*/rows.rs", "session/transition.rs", "database.rs", "database/", "error.rs"],
+        homes: &["*/rows.rs", "session/rows/", "session/transition.rs", "database.rs", "database/", "error.rs"],
     },
     Wall { says: "an S3 server is built in embedded-s3, not here", words: &["s3s::", "hyper::"], homes: &[] },
     Wall { says: "sockets are set up in http/socket.rs", words: &["socket2"], homes: &["http/socket.rs"] },
@@ -106,6 +107,103 @@ fn every_wall_has_something_behind_it() {
     }
 }
 
+/// The modules of `src/`, from the ground up. A module uses those below it, and none of its own floor.
+const FLOORS: &[&[&str]] = &[
+    &["address", "clock", "data_dir", "keys", "page", "turns"],
+    &["timetable", "yielding"],
+    &["threads"],
+    &["settings"],
+    &["input", "open_files", "storage", "telemetry"],
+    &["error"],
+    &["caller", "database", "together"],
+    &["outage"],
+    &["engine"],
+    &["action", "event"],
+    &["deployment", "feed", "jobs"],
+    &["pass", "tenant"],
+    &["asset"],
+    &["session"],
+    &["audit", "finding", "schedule"],
+    &["token", "views", "work"],
+    &["http"],
+    &["start"],
+    &["cli"],
+    &["lib", "main"],
+];
+
+/// Imports up, each with its reason.
+const UP: &[(&str, &str, &str)] = &[
+    ("engine", "tenant", ENGINE_HOLDS),
+    ("engine", "feed", ENGINE_HOLDS),
+    ("engine", "asset", ENGINE_HOLDS),
+    ("engine", "session", ENGINE_HOLDS),
+    ("engine", "jobs", ENGINE_HOLDS),
+];
+const ENGINE_HOLDS: &str =
+    "the engine holds what the verbs of one process share, such as the work that waits to be batched";
+
+#[test]
+fn no_import_goes_up() {
+    let floor = |module: &str| FLOORS.iter().position(|floor| floor.contains(&module));
+    let (mut broken, mut used) = (Vec::new(), Vec::new());
+    for file in sources(Path::new("src")) {
+        let path = file.strip_prefix("src").unwrap().to_str().unwrap();
+        let module = path.split('/').next().unwrap().trim_end_matches(".rs");
+        let Some(own) = floor(module) else {
+            broken.push(format!("src/{path}: `{module}` is on no floor"));
+            continue;
+        };
+        let text = fs::read_to_string(&file).unwrap();
+        let code: Vec<&str> = code_of(&text).map(|(_, line)| line).collect();
+        for target in imports(&code.join("\n")).into_iter().filter(|target| target != module) {
+            let is_below = floor(&target).is_some_and(|floor| floor < own);
+            match UP.iter().find(|(from, to, _)| (*from, *to) == (module, target.as_str())) {
+                Some(up) => used.push(up),
+                None if is_below => {}
+                None => broken.push(format!("src/{path} uses `{target}`, which is not below `{module}`")),
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{} imports go up:\n{}", broken.len(), broken.join("\n"));
+    assert!(UP.iter().all(|up| used.contains(&up)), "an import up is no longer there: take it off the list");
+}
+
+/// The modules that the code names after `crate::`, in a `use` or in a path.
+fn imports(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, root) in code.match_indices("crate::") {
+        let is_of_another = code[..at].chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_');
+        let rest = &code[at + root.len()..];
+        if is_of_another || code[..at].ends_with("pub(in ") {
+            continue;
+        }
+        match rest.strip_prefix('{') {
+            None => found.extend(first_name(rest)),
+            Some(list) => {
+                let mut depth = 0;
+                for (at, c) in list.char_indices() {
+                    match c {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' => {}
+                        _ if depth == 0 && list[..at].trim_end().chars().next_back().is_none_or(|c| c == ',') => {
+                            found.extend(first_name(&list[at..]));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+fn first_name(text: &str) -> Option<String> {
+    let name: String = text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    (!name.is_empty()).then_some(name)
+}
+
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -143,6 +241,13 @@ fn is_home(path: &str, home: &str) -> bool {
         None if home.ends_with('/') => path.starts_with(home),
         None => path == home,
     }
+}
+
+#[test]
+fn imports_are_found() {
+    let code = "use crate::engine::Engine;\nuse crate::{asset, error::{Error, jobs},\n    tenant};\npub(in crate::http) fn f(x: crate::page::Page) {}";
+    let found: Vec<String> = imports(code).into_iter().collect();
+    assert_eq!(found, ["asset", "engine", "error", "page", "tenant"]);
 }
 
 #[test]

@@ -14,13 +14,14 @@ use entity::upload_session::FailureReason;
 use futures_util::{StreamExt, stream};
 use quaymaster::caller::{Actor, Brands, Caller, Permissions};
 use quaymaster::engine::Engine;
+use quaymaster::input::{FileName, MediaType, Metadata, Reference, Slug, Text as _};
 use quaymaster::pass::{Options, Run};
 use quaymaster::session::rows::{Queue, queued};
 use quaymaster::session::{self, Change, Completion, Guard, NewUpload, Session};
 use quaymaster::settings::Settings;
-use quaymaster::{event, jobs};
+use quaymaster::{feed, jobs, work};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, QueryTrait, Statement, TransactionTrait};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
 const SIZES: [u64; 2] = [100_000, 10_000_000];
@@ -102,7 +103,9 @@ async fn measure(finished: u64) -> Figures {
     let engine = &home.engine;
     eprintln!("bench: {finished} finished sessions");
     let created =
-        quaymaster::tenant::create(engine, &Actor::Command, "bench", &["main".to_owned()], None).await.unwrap();
+        quaymaster::tenant::create(engine, &Actor::Command, &Slug::parse("bench").unwrap(), &[Slug::main()], None)
+            .await
+            .unwrap();
     let brand = created.brands["main"];
     seed_finished(engine, created.tenant_id, brand.0, finished).await;
     let caller = Caller {
@@ -255,15 +258,15 @@ async fn seed_finished(engine: &Engine, tenant: TenantId, brand: uuid::Uuid, cou
 async fn open_abandoned(engine: &Engine, caller: &Caller) {
     let opened = stream::iter(0..ABANDONED).map(|n| async move {
         let new = NewUpload {
-            file_name: format!("{n}.mov"),
+            file_name: FileName::parse(format!("{n}.mov")).unwrap(),
             file_size: 6 << 20,
-            mime_type: "video/quicktime".to_owned(),
+            mime_type: MediaType::parse("video/quicktime").unwrap(),
             brand_id: None,
             client_reference: None,
             batch_reference: None,
             fingerprint: None,
             checksum_sha256: None,
-            metadata: json!({}),
+            metadata: Metadata::default(),
             idempotency_key: None,
         };
         session::initiate(engine, caller, new).await.unwrap();
@@ -272,22 +275,22 @@ async fn open_abandoned(engine: &Engine, caller: &Caller) {
 }
 
 async fn cost_of_direct(engine: &Engine, caller: &Caller) -> Direct {
-    while event::sequence(engine).await.unwrap() > 0 {}
+    while feed::sequence(engine).await.unwrap() > 0 {}
     // How many whole pages are in the log depends on the time of the last checkpoint: make one now.
     engine.db.conn().execute_unprepared("CHECKPOINT").await.unwrap();
-    let (client, workers) = (&reqwest::Client::new(), jobs::start(engine));
+    let (client, workers) = (&reqwest::Client::new(), jobs::start(engine, work::job));
     let (before, begun) = (end_of_wal(engine).await, Instant::now());
     let uploads = stream::iter(0..DIRECT).map(|n| async move {
         let new = NewUpload {
-            file_name: format!("{n}.png"),
+            file_name: FileName::parse(format!("{n}.png")).unwrap(),
             file_size: 1_000,
-            mime_type: "image/png".to_owned(),
+            mime_type: MediaType::parse("image/png").unwrap(),
             brand_id: None,
-            client_reference: Some(format!("row-{n}")),
-            batch_reference: Some("direct".to_owned()),
+            client_reference: Some(Reference::parse(format!("row-{n}")).unwrap()),
+            batch_reference: Some(Reference::parse("direct").unwrap()),
             fingerprint: None,
             checksum_sha256: None,
-            metadata: json!({}),
+            metadata: Metadata::default(),
             idempotency_key: None,
         };
         let opened = session::initiate(engine, caller, new).await.unwrap();
@@ -305,7 +308,7 @@ async fn cost_of_direct(engine: &Engine, caller: &Caller) -> Direct {
     workers.stop(Duration::from_secs(5)).await;
     let (begun, mut events) = (Instant::now(), 0);
     loop {
-        match event::sequence(engine).await.unwrap() {
+        match feed::sequence(engine).await.unwrap() {
             0 => break,
             placed => events += placed,
         }

@@ -29,7 +29,7 @@ const DRAIN_MAX_TIME: Duration = Duration::from_secs(10);
 /// `idle_timeout`. So a silent client is cut after `idle_timeout`, a client at `rate_min` or faster is never cut, and a
 /// body of `n` bytes ends after at most `idle_timeout` + `n` / `rate_min` of waiting. Time that the store itself takes
 /// does not count.
-struct Pace {
+struct TimeBudget {
     limit: Duration,
     rate_min: u32,
     left: Duration,
@@ -38,7 +38,7 @@ struct Pace {
     timer: Pin<Box<Sleep>>,
 }
 
-impl Pace {
+impl TimeBudget {
     fn new(limits: &Limits) -> Self {
         let limit = limits.idle_timeout;
         Self { limit, rate_min: limits.rate_min, left: limit, since: None, timer: Box::pin(sleep(limit)) }
@@ -70,14 +70,14 @@ impl Pace {
 /// connection instead of the answer that says why (nginx calls this `lingering_close`).
 pub struct IdleBody {
     inner: Option<(Incoming, Busy)>,
-    pace: Pace,
+    pace: TimeBudget,
     drain: bool,
 }
 
 impl IdleBody {
     /// `drain` is false for a client that waits for `100 Continue`: it reads the answer first.
     pub fn new(inner: Incoming, limits: &Limits, busy: Busy, drain: bool) -> Self {
-        Self { inner: Some((inner, busy)), pace: Pace::new(limits), drain }
+        Self { inner: Some((inner, busy)), pace: TimeBudget::new(limits), drain }
     }
 }
 
@@ -144,7 +144,7 @@ pub struct IdleStream {
     keep_alive: Duration,
     /// Limits the wait for the first byte of a request, or for its whole head.
     timer: Pin<Box<Sleep>>,
-    pace: Pace,
+    pace: TimeBudget,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -166,7 +166,7 @@ impl IdleStream {
             header_timeout: limits.header_timeout,
             keep_alive: limits.keep_alive,
             timer: Box::pin(sleep(limits.header_timeout)),
-            pace: Pace::new(limits),
+            pace: TimeBudget::new(limits),
         }
     }
 

@@ -18,17 +18,17 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 /// The places of one listener.
 pub struct Places {
     began: Instant,
-    everyone: Arc<Line>,
+    everyone: Arc<PlacePool>,
     share: usize,
     /// Peers with a connection that holds a place or waits for one.
-    peers: Mutex<HashMap<IpAddr, Arc<Line>>>,
+    peers: Mutex<HashMap<IpAddr, Arc<PlacePool>>>,
     /// Connections that hold a place, by number.
     held: Mutex<HashMap<u64, Arc<Activity>>>,
     next: AtomicU64,
 }
 
 /// Places of one kind, and the connections that wait for one, first come, first served.
-struct Line {
+struct PlacePool {
     size: usize,
     free: Arc<Semaphore>,
     waiting: AtomicUsize,
@@ -36,7 +36,7 @@ struct Line {
     present: AtomicUsize,
 }
 
-impl Line {
+impl PlacePool {
     fn new(size: usize) -> Arc<Self> {
         let free = Arc::new(Semaphore::new(size));
         Arc::new(Self { size, free, waiting: AtomicUsize::new(0), present: AtomicUsize::new(0) })
@@ -76,7 +76,7 @@ impl Places {
     pub fn new(max: usize, share: usize) -> Arc<Self> {
         Arc::new(Self {
             began: Instant::now(),
-            everyone: Line::new(max),
+            everyone: PlacePool::new(max),
             share: share.min(max),
             peers: Mutex::default(),
             held: Mutex::default(),
@@ -90,9 +90,9 @@ impl Places {
     /// one of any peer. As many connections may wait as may hold a place, per peer and in total.
     ///
     /// Returns `None` if too many connections wait, or if no place becomes free in time.
-    pub async fn enter(self: &Arc<Self>, address: IpAddr, patience: Duration) -> Option<Seat> {
+    pub async fn enter(self: &Arc<Self>, address: IpAddr, patience: Duration) -> Option<Place> {
         let presence = Presence::new(self, peer_of(address))?;
-        let mine = &presence.line;
+        let mine = &presence.pool;
         let (place, share) = timeout(patience, async {
             let share = mine.place(|| self.make_room(Some(mine))).await;
             (self.everyone.place(|| self.make_room(None)).await, share)
@@ -101,7 +101,7 @@ impl Places {
         .ok()?;
         let activity = Arc::new(Activity {
             places: Arc::clone(self),
-            line: Arc::clone(mine),
+            pool: Arc::clone(mine),
             requests: AtomicUsize::new(0),
             writing: AtomicBool::new(false),
             idle_since_ms: AtomicU64::new(self.now_ms()),
@@ -109,7 +109,7 @@ impl Places {
         });
         let number = self.next.fetch_add(1, SeqCst);
         locked(&self.held).insert(number, Arc::clone(&activity));
-        Some(Seat { number, activity, _places: (place, share), _presence: presence })
+        Some(Place { number, activity, _places: (place, share), _presence: presence })
     }
 
     /// Ends the connection that has been idle longest, to free its file descriptor.
@@ -117,11 +117,11 @@ impl Places {
         self.make_room(None);
     }
 
-    /// Ends the connection that has been idle longest: of one line, or of all if `line` is `None`.
-    fn make_room(&self, line: Option<&Arc<Line>>) {
+    /// Ends the connection that has been idle longest: of one line, or of all if `pool` is `None`.
+    fn make_room(&self, pool: Option<&Arc<PlacePool>>) {
         let held = locked(&self.held);
         let idle = held.values().filter(|activity| {
-            line.is_none_or(|line| Arc::ptr_eq(line, &activity.line))
+            pool.is_none_or(|pool| Arc::ptr_eq(pool, &activity.pool))
                 && activity.is_idle()
                 && !activity.leave.is_cancelled()
         });
@@ -152,21 +152,21 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Presence {
     places: Arc<Places>,
     peer: IpAddr,
-    line: Arc<Line>,
+    pool: Arc<PlacePool>,
 }
 
 impl Presence {
     /// Returns `None` if twice as many connections are present as there are places.
     fn new(places: &Arc<Places>, peer: IpAddr) -> Option<Self> {
         let mut peers = locked(&places.peers);
-        let line = peers.get(&peer).cloned().unwrap_or_else(|| Line::new(places.share));
-        if [&line, &places.everyone].iter().any(|line| line.present.load(SeqCst) >= 2 * line.size) {
+        let pool = peers.get(&peer).cloned().unwrap_or_else(|| PlacePool::new(places.share));
+        if [&pool, &places.everyone].iter().any(|pool| pool.present.load(SeqCst) >= 2 * pool.size) {
             return None;
         }
-        line.present.fetch_add(1, SeqCst);
+        pool.present.fetch_add(1, SeqCst);
         places.everyone.present.fetch_add(1, SeqCst);
-        peers.insert(peer, Arc::clone(&line));
-        Some(Self { places: Arc::clone(places), peer, line })
+        peers.insert(peer, Arc::clone(&pool));
+        Some(Self { places: Arc::clone(places), peer, pool })
     }
 }
 
@@ -174,21 +174,21 @@ impl Drop for Presence {
     fn drop(&mut self) {
         let mut peers = locked(&self.places.peers);
         self.places.everyone.present.fetch_sub(1, SeqCst);
-        if self.line.present.fetch_sub(1, SeqCst) == 1 {
+        if self.pool.present.fetch_sub(1, SeqCst) == 1 {
             peers.remove(&self.peer);
         }
     }
 }
 
 /// A place, held by a connection until it is dropped.
-pub struct Seat {
+pub struct Place {
     number: u64,
     pub activity: Arc<Activity>,
     _places: (OwnedSemaphorePermit, OwnedSemaphorePermit),
     _presence: Presence,
 }
 
-impl Drop for Seat {
+impl Drop for Place {
     fn drop(&mut self) {
         locked(&self.activity.places.held).remove(&self.number);
     }
@@ -197,7 +197,7 @@ impl Drop for Seat {
 /// The state of a connection that holds a place.
 pub struct Activity {
     places: Arc<Places>,
-    line: Arc<Line>,
+    pool: Arc<PlacePool>,
     /// Number of request bodies that are being read and answers that are being sent.
     requests: AtomicUsize,
     /// Whether bytes wait for the client to take them.
@@ -240,7 +240,7 @@ impl Activity {
 
     /// Whether another connection gets this one's place as soon as no request runs on it.
     pub fn is_wanted(&self) -> bool {
-        self.leave.is_cancelled() || self.line.waiting.load(SeqCst) > 0 || self.places.everyone.waiting.load(SeqCst) > 0
+        self.leave.is_cancelled() || self.pool.waiting.load(SeqCst) > 0 || self.places.everyone.waiting.load(SeqCst) > 0
     }
 
     /// Completes when the connection should end.

@@ -275,7 +275,7 @@ impl Service {
 
 /// Prefixes of headers that ask for features that the store does not have. It refuses such a request as a whole: doing
 /// only the rest would not be what the client asked for.
-const NOT_DONE: [&str; 5] = [
+const UNSUPPORTED_HEADERS: [&str; 5] = [
     "x-amz-server-side-encryption",
     "x-amz-copy-source-server-side-encryption",
     "x-amz-object-lock",
@@ -299,7 +299,7 @@ fn refuse<B>(request: &Request<B>) -> Option<Response<Body>> {
         return Some(cors::refusal(s3_error!(MaxMessageLengthExceeded, "Your request was too large.")));
     }
     let names = request.headers().keys().map(|name| name.as_str());
-    if let Some(name) = names.into_iter().find(|name| NOT_DONE.iter().any(|not| name.starts_with(not))) {
+    if let Some(name) = names.into_iter().find(|name| UNSUPPORTED_HEADERS.iter().any(|not| name.starts_with(not))) {
         return Some(cors::refusal(s3_error!(NotImplemented, "The store does not support the header {name}.")));
     }
     if auth::is_version_2(request.uri(), request.headers()) {

@@ -18,6 +18,17 @@ pub enum Status {
     Failed,
 }
 
+impl Status {
+    /// The name on the wire and in the database.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Uploaded => "UPLOADED",
+            Self::Ready => "READY",
+            Self::Failed => "FAILED",
+        }
+    }
+}
+
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "asset")]
@@ -51,3 +62,17 @@ pub struct Model {
 }
 
 impl ActiveModelBehavior for ActiveModel {}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::Iterable as _;
+
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_the_database_has() {
+        for status in Status::iter() {
+            assert_eq!(status.to_value(), status.name());
+        }
+    }
+}

@@ -1,7 +1,45 @@
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;
 
+use crate::pass_run::Pass;
 use crate::{JobId, TenantId};
+
+/// The kinds of jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum JobKind {
+    /// Copy a completed upload to where its asset is served from.
+    Promote,
+    /// The same for an object so large that it is copied in parts. It has a kind of its own because it may take an hour.
+    PromoteByParts,
+    /// A run of a pass.
+    Pass(Pass),
+}
+
+impl JobKind {
+    pub const ALL: [Self; 2 + Pass::ALL.len()] = {
+        let mut all = [Self::Promote; 2 + Pass::ALL.len()];
+        all[1] = Self::PromoteByParts;
+        let mut index = 0;
+        while index < Pass::ALL.len() {
+            all[2 + index] = Self::Pass(Pass::ALL[index]);
+            index += 1;
+        }
+        all
+    };
+
+    /// The name in `job.kind`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Promote => "promote",
+            Self::PromoteByParts => "promote-by-parts",
+            Self::Pass(pass) => pass.name(),
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
 
 /// A background job. Its row is deleted when the work is done. A dead job stays until it is retried, replaced or deleted.
 #[sea_orm::model]
@@ -35,3 +73,16 @@ pub struct Model {
 }
 
 impl ActiveModelBehavior for ActiveModel {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_a_name_of_its_own() {
+        for kind in JobKind::ALL {
+            assert_eq!(JobKind::named(kind.name()), Some(kind));
+        }
+        assert_eq!(JobKind::named("cleanup"), Some(JobKind::Pass(Pass::Cleanup)));
+    }
+}

@@ -23,3 +23,5 @@ pub mod upload_tombstone;
 
 pub use actor::ActorKind;
 pub use id::{AssetId, BrandId, JobId, RunId, SessionId, TenantId};
+pub use job::JobKind;
+pub use pass_run::Pass;

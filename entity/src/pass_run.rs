@@ -1,7 +1,36 @@
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::{ActorKind, RunId};
+
+/// A pass that the timetable runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pass {
+    DetectAbandoned,
+    Cleanup,
+    Orphans,
+    Reconcile,
+}
+
+impl Pass {
+    pub const ALL: [Self; 4] = [Self::DetectAbandoned, Self::Cleanup, Self::Orphans, Self::Reconcile];
+
+    /// The name on the command line, in paths and in `pass_run.pass`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DetectAbandoned => "detect-abandoned",
+            Self::Cleanup => "cleanup",
+            Self::Orphans => "orphans",
+            Self::Reconcile => "reconcile",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|pass| pass.name() == name)
+    }
+}
 
 /// One run of a pass, with its counts and results.
 #[sea_orm::model]

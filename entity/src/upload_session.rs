@@ -19,6 +19,33 @@ pub enum Status {
     Cancelled,
 }
 
+impl Status {
+    pub const ALL: [Self; 5] = [Self::Initiating, Self::Uploading, Self::Completed, Self::Failed, Self::Cancelled];
+
+    /// The name on the wire and in the database.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Initiating => "INITIATING",
+            Self::Uploading => "UPLOADING",
+            Self::Completed => "COMPLETED",
+            Self::Failed => "FAILED",
+            Self::Cancelled => "CANCELLED",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.name() == name)
+    }
+
+    /// Whether the state is final: no event changes it.
+    pub const fn is_terminal(self) -> bool {
+        match self {
+            Self::Initiating | Self::Uploading => false,
+            Self::Completed | Self::Failed | Self::Cancelled => true,
+        }
+    }
+}
+
 /// How the bytes travel: one presigned PUT, or the parts of an S3 multipart upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text")]
@@ -48,6 +75,19 @@ pub enum FailureReason {
     /// An operator or a manager ended the session.
     #[sea_orm(string_value = "operator")]
     Operator,
+}
+
+impl FailureReason {
+    /// The name on the wire and in the database.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Abandoned => "abandoned",
+            Self::Expired => "expired",
+            Self::StorageError => "storage_error",
+            Self::VerificationFailed => "verification_failed",
+            Self::Operator => "operator",
+        }
+    }
 }
 
 #[sea_orm::model]
@@ -119,3 +159,22 @@ pub struct Model {
 }
 
 impl ActiveModelBehavior for ActiveModel {}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::Iterable as _;
+
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_the_database_has() {
+        assert!(Status::iter().eq(Status::ALL));
+        for status in Status::ALL {
+            assert_eq!(status.to_value(), status.name());
+            assert_eq!(Status::named(status.name()), Some(status));
+        }
+        for reason in FailureReason::iter() {
+            assert_eq!(reason.to_value(), reason.name());
+        }
+    }
+}

@@ -1,8 +1,5 @@
-use entity::{BrandId, JobId, TenantId, tenant};
+use entity::{BrandId, JobId, Pass, TenantId, job, tenant};
 use serde_json::{Map, Value, json};
-
-use crate::jobs::Job;
-use crate::pass::Order;
 
 /// Something that an operator did.
 #[derive(Clone, Debug)]
@@ -34,11 +31,11 @@ impl Act {
         Self { name: "tenant.limit", tenant: Some(tenant.id), details: limits(tenant).into() }
     }
 
-    pub(crate) fn retried_job(job: &Job) -> Self {
+    pub(crate) fn retried_job(job: &job::Model) -> Self {
         Self { name: "job.retry", tenant: None, details: what(job) }
     }
 
-    pub(crate) fn dropped_job(job: &Job) -> Self {
+    pub(crate) fn dropped_job(job: &job::Model) -> Self {
         Self { name: "job.drop", tenant: None, details: what(job) }
     }
 
@@ -47,11 +44,12 @@ impl Act {
         Self { name: "orphans.remove", tenant: None, details: json!({ "bucket": bucket, "object_keys": keys }) }
     }
 
-    pub(crate) fn ran_pass(order: &Order, job: JobId) -> Self {
+    /// `older_than_secs`: the threshold that replaces the pass's own, if one does.
+    pub(crate) fn ran_pass(pass: Pass, dry_run: bool, older_than_secs: Option<i64>, job: JobId) -> Self {
         let details = json!({
-            "pass": order.pass.name(),
-            "dry_run": order.dry_run,
-            "older_than_secs": order.older_than_secs,
+            "pass": pass.name(),
+            "dry_run": dry_run,
+            "older_than_secs": older_than_secs,
             "job_id": job,
         });
         Self { name: "pass.run", tenant: None, details }
@@ -59,7 +57,7 @@ impl Act {
 }
 
 /// A tenant as it is recorded, without its brands. Times are in microseconds since 1970.
-pub(super) fn made(tenant: &tenant::Model) -> Map<String, Value> {
+pub(crate) fn made(tenant: &tenant::Model) -> Map<String, Value> {
     let mut facts = limits(tenant);
     facts.insert("slug".to_owned(), json!(tenant.slug));
     facts.insert("bucket".to_owned(), json!(tenant.bucket));
@@ -77,11 +75,11 @@ fn limits(tenant: &tenant::Model) -> Map<String, Value> {
 }
 
 /// Brands as they are recorded: ids by slug.
-pub(super) fn ids(brands: &[(String, BrandId)]) -> Value {
+pub(crate) fn ids(brands: &[(String, BrandId)]) -> Value {
     brands.iter().map(|(slug, id)| (slug.clone(), json!(id))).collect::<Map<_, _>>().into()
 }
 
 /// A job as it is recorded: all that remains of a dropped job.
-fn what(job: &Job) -> Value {
+fn what(job: &job::Model) -> Value {
     json!({ "job_id": job.id, "kind": job.kind, "payload": job.payload })
 }

@@ -4,10 +4,8 @@
 mod act;
 mod list;
 mod record;
-mod rows;
-mod verify;
+pub(crate) mod rows;
 
-pub(crate) use act::Act;
+pub(crate) use act::{Act, ids, made};
 pub use list::{Action, list};
 pub(crate) use record::record;
-pub(crate) use verify::check;

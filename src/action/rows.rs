@@ -1,15 +1,13 @@
 use entity::operator_action::{Column, Entity, Model};
 use entity::{TenantId, operator_chain};
 use sea_orm::sea_query::{Expr, LockType};
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
-};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect};
 
-use crate::database::{DbErr, Snapshot, Tx, db_error};
+use crate::database::{DbErr, Tx, db_error};
 use crate::error::{Error, Result};
 
 /// The id of the only row.
-const ID: i32 = 1;
+pub(crate) const ID: i32 = 1;
 
 /// Locks the end of the chain until the transaction ends, and returns it.
 pub(super) async fn take_turn(tx: &Tx) -> Result<operator_chain::Model> {
@@ -50,24 +48,4 @@ pub(super) async fn page(
         query = query.filter(Column::Seq.lt(before));
     }
     query.order_by_desc(Column::Seq).limit(limit).all(conn).await.map_err(db_error)
-}
-
-/// Returns the last assigned number and the head of the chain.
-pub(super) async fn chain(at: &Snapshot) -> Result<Option<(i64, Vec<u8>)>> {
-    let row = operator_chain::Entity::find_by_id(ID).one(at.conn()).await.map_err(db_error)?;
-    Ok(row.map(|row| (row.last_seq, row.head)))
-}
-
-/// Returns the number of actions.
-pub(super) async fn count(at: &Snapshot) -> Result<u64> {
-    Entity::find().count(at.conn()).await.map_err(db_error)
-}
-
-/// Returns up to `limit` actions after the number `after`, oldest first.
-pub(super) async fn after(at: &Snapshot, after: Option<i64>, limit: u64) -> Result<Vec<Model>> {
-    let mut query = Entity::find();
-    if let Some(after) = after {
-        query = query.filter(Column::Seq.gt(after));
-    }
-    query.order_by_asc(Column::Seq).limit(limit).all(at.conn()).await.map_err(db_error)
 }

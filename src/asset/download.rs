@@ -7,7 +7,8 @@ use tracing::instrument;
 use super::{disposition, find};
 use crate::caller::Caller;
 use crate::engine::Engine;
-use crate::error::{Error, FieldError, Result};
+use crate::error::{Error, Field, Result};
+use crate::input::Wrong;
 use crate::storage::{Answered, Location, Presigned};
 
 /// What a browser should do with the file.
@@ -41,8 +42,7 @@ pub async fn download(engine: &Engine, caller: &Caller, id: AssetId, wanted: Dow
     let asset = find(engine, caller, id).await?;
     match asset.status {
         Status::Ready => {}
-        Status::Uploaded => return Err(Error::AssetNotReady("UPLOADED")),
-        Status::Failed => return Err(Error::AssetNotReady("FAILED")),
+        status @ (Status::Uploaded | Status::Failed) => return Err(Error::AssetNotReady(status)),
     }
     let shown = disposition::inline_type(&asset.mime_type).filter(|_| wanted.disposition == Disposition::Inline);
     let (kind, content_type) = match shown {
@@ -63,6 +63,5 @@ fn ttl(engine: &Engine, expires_in: Option<u64>) -> Result<Duration> {
     if (1..=max).contains(&secs) {
         return Ok(Duration::from_secs(secs));
     }
-    let detail = format!("must be from 1 to {max} seconds");
-    Err(Error::Invalid(vec![FieldError::new("?expires_in", "out-of-range", detail)]))
+    Err(Error::wrong(Field::ExpiresIn, Wrong::Seconds { most: max }))
 }

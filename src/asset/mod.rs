@@ -1,4 +1,5 @@
-//! The asset: the result of a completed session.
+//! The asset: the result of a completed session. `promote.rs` copies it to the key that it is served from, `ready.rs` does the
+//! steps after the copy, and `find.rs` and `download.rs` serve callers.
 
 mod disposition;
 mod download;

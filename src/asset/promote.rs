@@ -1,5 +1,6 @@
 use entity::asset::Status;
-use entity::{SessionId, TenantId};
+use entity::upload_session::Model as Session;
+use entity::{JobKind, SessionId, TenantId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tracing::{instrument, warn};
@@ -7,17 +8,16 @@ use tracing::{instrument, warn};
 use super::{Asset, ready, rows};
 use crate::caller::Actor;
 use crate::engine::Engine;
-use crate::error::{Error, FieldError, Result};
+use crate::error::{Error, Result};
 use crate::event::{self, Effect, Note, record_effect};
-use crate::jobs::{self, Kind as Job, NewJob};
-use crate::session::{Session, location};
-use crate::storage::{self, Kind, Location, Object, Op, Source};
+use crate::jobs::{self, NewJob};
+use crate::storage::{self, ErrorKind, Location, Object, Op, Source};
 
 pub(super) const ACTOR: &Actor = &Actor::System;
 const CHANGED: &str = "the uploaded object was overwritten after it was completed";
 const GONE: &str = "the uploaded object was gone before it was copied";
-const CUT: &str = "the copy and the completed object differ in size";
-const OTHER: &str = "the copy and the completed object differ in checksum";
+const WRONG_SIZE: &str = "the copy and the completed object differ in size";
+const WRONG_CHECKSUM: &str = "the copy and the completed object differ in checksum";
 
 /// The result of a promotion.
 #[derive(Clone, Debug)]
@@ -38,13 +38,13 @@ struct Payload {
 }
 
 /// The kinds of job that [`promotion`] returns.
-pub(crate) const PROMOTIONS: [Job; 2] = [Job::Promote, Job::PromoteByParts];
+pub(crate) const PROMOTIONS: [JobKind; 2] = [JobKind::Promote, JobKind::PromoteByParts];
 
 /// Returns the job that promotes the asset of a completed session.
 pub fn promotion(engine: &Engine, session: &Session) -> NewJob {
     let is_by_parts = session.file_size.unsigned_abs() > engine.storage.limits().max_copy_bytes;
     NewJob {
-        kind: if is_by_parts { Job::PromoteByParts } else { Job::Promote },
+        kind: if is_by_parts { JobKind::PromoteByParts } else { JobKind::Promote },
         tenant: Some(session.tenant_id),
         payload: json!({ "tenant_id": session.tenant_id, "upload_session_id": session.id }),
         priority: 0,
@@ -67,10 +67,10 @@ pub(crate) fn promoted_by(job: &jobs::Job) -> Option<(TenantId, SessionId)> {
 /// Runs a promotion job.
 ///
 /// # Errors
-/// As [`promote`]; [`Error::Invalid`] if the payload cannot be read.
+/// As [`promote`]; [`Error::BadJob`] if the payload cannot be read.
 pub async fn promote_job(engine: &Engine, job: &jobs::Job) -> Result<()> {
-    let Payload { tenant_id, upload_session_id } = Payload::deserialize(&job.payload)
-        .map_err(|error| Error::Invalid(vec![FieldError::new("", "invalid-format", error.to_string())]))?;
+    let Payload { tenant_id, upload_session_id } =
+        Payload::deserialize(&job.payload).map_err(|error| Error::BadJob(error.to_string()))?;
     attempt(engine, tenant_id, upload_session_id, job.attempts > 1).await.map(drop)
 }
 
@@ -113,7 +113,7 @@ enum Fetched {
 }
 
 async fn fetch(engine: &Engine, session: &Session, asset: &Asset, to: &Location, again: bool) -> Result<Fetched> {
-    let from = location(session);
+    let from = Location::upload(&session.bucket, session.id);
     if again
         && let Some(copy) = look(engine, asset, to).await?
         && is_proved(asset, &copy)
@@ -140,7 +140,7 @@ async fn fetch(engine: &Engine, session: &Session, asset: &Asset, to: &Location,
     let before = engine.storage.head(&from).await.ok();
     if !has_copied
         && before.as_ref().is_some_and(|object| object.etag != asset.etag)
-        && let Some(fetched) = standing(engine, session, asset, to, "the source has another ETag").await?
+        && let Some(fetched) = judge_existing_copy(engine, session, asset, to, "the source has another ETag").await?
     {
         return Ok(fetched);
     }
@@ -160,11 +160,11 @@ async fn judge_refusal(
     to: &Location,
     error: storage::Error,
 ) -> Result<Fetched> {
-    if !matches!(error.kind, Kind::Changed | Kind::NotFound) {
+    if !matches!(error.kind, ErrorKind::Changed | ErrorKind::NotFound) {
         return Err(failed(engine, session, error).await);
     }
     // A concurrent promotion may have been first, and may have deleted the source.
-    match standing(engine, session, asset, to, &error.code).await? {
+    match judge_existing_copy(engine, session, asset, to, &error.code).await? {
         Some(fetched) => Ok(fetched),
         None => judge_source(engine, session, asset, error).await,
     }
@@ -173,7 +173,7 @@ async fn judge_refusal(
 /// Judges an existing copy when the source cannot be used; `None` if there is no copy or it differs. A copy that may be the
 /// right one and cannot be proved is neither overwritten nor given up: a FAILED asset would leave it without an owner. Such
 /// a copy exists after the database was restored to a time before the asset was READY.
-async fn standing(
+async fn judge_existing_copy(
     engine: &Engine,
     session: &Session,
     asset: &Asset,
@@ -210,7 +210,7 @@ async fn judge_copy(
     if is_proved(asset, &copy) {
         return Ok(Fetched::Whole);
     }
-    let from = location(session);
+    let from = Location::upload(&session.bucket, session.id);
     let is_another = |object: &Object| object.etag != asset.etag;
     if let (Some(before), Some(after)) = (before, engine.storage.find(&from).await?) {
         // Compares the time too: an object that was replaced and put back has the same ETag.
@@ -230,9 +230,9 @@ async fn judge_copy(
 
 /// Judges the source after the store refused to copy it. A second answer must confirm the reason.
 async fn judge_source(engine: &Engine, session: &Session, asset: &Asset, error: storage::Error) -> Result<Fetched> {
-    let from = location(session);
+    let from = Location::upload(&session.bucket, session.id);
     match engine.storage.find(&from).await? {
-        Some(object) if error.kind == Kind::Changed && object.etag != asset.etag => Ok(Fetched::Lost(CHANGED)),
+        Some(object) if error.kind == ErrorKind::Changed && object.etag != asset.etag => Ok(Fetched::Lost(CHANGED)),
         None if engine.storage.is_gone(&from).await? => Ok(Fetched::Lost(GONE)),
         // The answers disagree: the source, or another object, is there after all.
         Some(_) | None => Err(in_doubt(engine, session, &format!("{}, but the source is there", error.code)).await),
@@ -262,10 +262,10 @@ async fn look(engine: &Engine, asset: &Asset, to: &Location) -> Result<Option<Ob
 /// ETags from how an object was written or encrypted.
 fn difference(asset: &Asset, copy: &Object) -> Option<&'static str> {
     if copy.size != asset.file_size.unsigned_abs() {
-        return Some(CUT);
+        return Some(WRONG_SIZE);
     }
     let has_same_content = has_same_checksum(asset, copy).unwrap_or(true);
-    (!has_same_content).then_some(OTHER)
+    (!has_same_content).then_some(WRONG_CHECKSUM)
 }
 
 /// Whether the copy's own checksum or ETag proves that it equals the completed object.

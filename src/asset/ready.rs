@@ -2,6 +2,7 @@
 //! would cost more than all others, so assets whose copies are made at the same time go through them together.
 
 use entity::asset::Status;
+use entity::upload_session::Model as Session;
 use futures_util::FutureExt as _;
 use serde_json::json;
 
@@ -11,7 +12,6 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::event::{self, Effect, Note, record_done, record_effect};
 use crate::outage::Outage;
-use crate::session::{Session, location};
 use crate::storage::{self, Location, Storage};
 use crate::together::{Together, Way};
 
@@ -21,7 +21,7 @@ const AT_ONCE: usize = 64;
 /// The work that waits for each step.
 #[derive(Clone, Debug, Default)]
 pub struct Steps {
-    ready: Together<(), Copied, Result<Made>>,
+    ready: Together<(), Copied, Result<ReadyOutcome>>,
     /// By bucket, so that a bucket that does not answer does not delay the others.
     deleted: Together<String, Location, Result<(), storage::Error>>,
     recorded: Together<(), Session, ()>,
@@ -36,14 +36,14 @@ struct Copied {
 }
 
 /// The result, and the session's new row if this call made the asset READY.
-struct Made(Promoted, Option<Session>);
+struct ReadyOutcome(Promoted, Option<Session>);
 
 /// Makes the asset READY and deletes the uploaded object, best effort: the passes delete what is left.
 pub(super) async fn make_ready(engine: &Engine, session: Session, asset: Asset, to: Location) -> Result<Promoted> {
     let copied = Copied { session, asset, to: to.clone() };
     let ready = |engine, copied| async move { all_ready(&engine, copied).await }.boxed();
     let way = Way::in_background(|_, ()| AT_ONCE, ready);
-    let Made(promoted, session) = engine.promotions.ready.done((), engine, copied, way).await?;
+    let ReadyOutcome(promoted, session) = engine.promotions.ready.done((), engine, copied, way).await?;
     if let (Promoted::Ready(asset), Some(session)) = (&promoted, session) {
         let cleared = clear(engine, asset, &session, &to).await;
         record_cleared(engine, session, cleared).await;
@@ -51,7 +51,7 @@ pub(super) async fn make_ready(engine: &Engine, session: Session, asset: Asset, 
     Ok(promoted)
 }
 
-async fn all_ready(engine: &Engine, copied: Vec<Copied>) -> Vec<Result<Made>> {
+async fn all_ready(engine: &Engine, copied: Vec<Copied>) -> Vec<Result<ReadyOutcome>> {
     match record(engine, &copied).await {
         Ok(made) => made.into_iter().map(Ok).collect(),
         Err(error) if copied.len() == 1 => vec![Err(error)],
@@ -71,7 +71,7 @@ async fn all_ready(engine: &Engine, copied: Vec<Copied>) -> Vec<Result<Made>> {
 }
 
 /// Makes the assets READY and records their events, in one transaction.
-async fn record(engine: &Engine, copied: &[Copied]) -> Result<Vec<Made>> {
+async fn record(engine: &Engine, copied: &[Copied]) -> Result<Vec<ReadyOutcome>> {
     let now = engine.clock.now();
     let tx = engine.db.begin().await?;
     let rows: Vec<_> = copied.iter().map(|one| (&one.asset, one.to.key.as_str())).collect();
@@ -97,9 +97,9 @@ async fn record(engine: &Engine, copied: &[Copied]) -> Result<Vec<Made>> {
                 ready_at: Some(now),
                 ..one.asset.clone()
             };
-            Made(Promoted::Ready(asset), sessions.next().flatten())
+            ReadyOutcome(Promoted::Ready(asset), sessions.next().flatten())
         } else {
-            Made(already(engine, &one.asset).await?, None)
+            ReadyOutcome(already(engine, &one.asset).await?, None)
         });
     }
     Ok(made)
@@ -109,7 +109,7 @@ async fn record(engine: &Engine, copied: &[Copied]) -> Result<Vec<Made>> {
 async fn clear(engine: &Engine, asset: &Asset, session: &Session, to: &Location) -> Result<(), storage::Error> {
     let delete = |storage: Storage, all: Vec<Location>| async move { storage.delete_all(&all).await }.boxed();
     let way = Way::in_background(|_, _| AT_ONCE, delete);
-    let at = location(session);
+    let at = Location::upload(&session.bucket, session.id);
     let deleted = engine.promotions.deleted.done(at.bucket.clone(), &engine.storage, at, way).await;
     if asset.file_size.unsigned_abs() > engine.storage.limits().max_copy_bytes {
         for upload_id in engine.storage.list_uploads(to).await? {

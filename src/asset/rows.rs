@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::Asset;
 use crate::database::{Tx, db_error, ids, values};
 use crate::error::Result;
-use crate::session::{self, location};
+use crate::storage::Location;
 
 pub(crate) async fn find(conn: &impl ConnectionTrait, tenant: TenantId, id: AssetId) -> Result<Option<Asset>> {
     Entity::find_by_id((tenant, id)).one(conn).await.map_err(db_error)
@@ -30,7 +30,8 @@ pub(super) async fn find_with_session(
         .from((upload_session::Column::TenantId, upload_session::Column::AssetId))
         .to((asset::Column::TenantId, asset::Column::Id))
         .into();
-    let query = session::rows::by_id(tenant, session).select_also(Entity).join(JoinType::LeftJoin, asset);
+    let query =
+        upload_session::Entity::find_by_id((tenant, session)).select_also(Entity).join(JoinType::LeftJoin, asset);
     Ok(query.all(conn).await.map_err(db_error)?.into_iter().next())
 }
 
@@ -54,7 +55,7 @@ pub(crate) fn asset(session: &upload_session::Model, etag: &str, verified: bool)
         file_size: session.file_size,
         mime_type: session.mime_type.clone(),
         bucket: session.bucket.clone(),
-        object_key: location(session).key,
+        object_key: Location::upload(&session.bucket, session.id).key,
         etag: etag.to_owned(),
         checksum_sha256: session.checksum_sha256.clone(),
         checksum_verified: verified,

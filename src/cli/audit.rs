@@ -9,9 +9,9 @@ use super::table::{lines, or_dash, table, time};
 use super::tenant::named;
 use super::{failed, open, print, said, warn};
 use crate::action::{self, Action};
+use crate::audit::{self, Scope, VerifyReport};
 use crate::engine::Engine;
-use crate::event::{self, Scope, VerifyReport};
-use crate::http::admin::actions::ActionView;
+use crate::views::ActionView;
 
 /// Interval between two progress lines.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
@@ -120,7 +120,7 @@ async fn verify(slug: Option<&str>, session: Option<SessionId>, config: Option<&
             ));
         }
     };
-    let report = event::verify(&engine, &Scope { tenant, session }, progress).await;
+    let report = audit::verify(&engine, &Scope { tenant, session }, progress).await;
     let report = report.map_err(|error| format!("the verification did not finish: {}", said(error)))?;
     match session {
         Some(id) if report.sessions + report.tombstones == 0 => Err(format!("there is no session {id}")),

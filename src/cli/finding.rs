@@ -10,9 +10,8 @@ use super::{ACTOR, failed, open, print, said, warn};
 use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::finding::{self, Filter, Finding, Search};
-use crate::http::admin::findings::FindingView;
-use crate::http::views::Time;
 use crate::page::Page;
+use crate::views::{FindingView, Time};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -50,7 +49,7 @@ pub(super) struct Args {
 /// The kinds of findings about a session, and those of the search for orphans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    OfSession(finding::Kind),
+    OfSession(finding::FindingKind),
     Orphan,
     Foreign,
     OrphansFailed,
@@ -58,8 +57,8 @@ enum Kind {
 
 impl Kind {
     const ALL: [Self; 5] = [
-        Self::OfSession(finding::Kind::AssetFailed),
-        Self::OfSession(finding::Kind::NotCleared),
+        Self::OfSession(finding::FindingKind::AssetFailed),
+        Self::OfSession(finding::FindingKind::NotCleared),
         Self::Orphan,
         Self::Foreign,
         Self::OrphansFailed,
@@ -137,7 +136,7 @@ async fn found(engine: &Engine, args: &Args) -> Result<Found, String> {
 async fn of_sessions(
     engine: &Engine,
     args: &Args,
-    kind: Option<finding::Kind>,
+    kind: Option<finding::FindingKind>,
 ) -> Result<Page<Finding, SessionId>, String> {
     let caller = match &args.tenant {
         Some(tenant) => Some(Caller::operating(named(engine, tenant).await?.id, ACTOR.clone())),

@@ -3,8 +3,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::failed;
+use crate::address::http_url;
 use crate::error::with_causes;
-use crate::start;
 
 /// Asks /healthz whether the process is alive, for health checks of containers without curl. It does not ask for readiness
 /// by default: restarting a container does not bring back an unavailable store.
@@ -21,7 +21,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, config: Option<&Path>) -> ExitCode {
     let server = match (args.server, super::settings(config)) {
         (Some(server), _) => server,
-        (None, Ok(settings)) => start::http_url(&settings.server.host, settings.server.port),
+        (None, Ok(settings)) => http_url(&settings.server.host, settings.server.port),
         (None, Err(error)) => return failed(error),
     };
     let path = if args.ready { "readyz" } else { "healthz" };

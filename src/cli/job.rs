@@ -3,15 +3,15 @@ use std::process::ExitCode;
 
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
-use entity::JobId;
+use entity::{JobId, JobKind};
 use serde_json::json;
 
 use super::table::{lines, or_dash, table, time};
 use super::{ACTOR, failed, open, print, said};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::http::admin::background::JobView;
-use crate::jobs::{self, Filter, Job, Kind, State};
+use crate::jobs::{self, Filter, Job, State};
+use crate::views::JobView;
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
@@ -31,7 +31,7 @@ pub(super) enum Command {
         state: Option<State>,
         /// List only jobs of this kind: promote, promote-by-parts, detect-abandoned, cleanup, orphans, reconcile
         #[arg(long, value_name = "KIND", value_parser = kind)]
-        kind: Option<Kind>,
+        kind: Option<JobKind>,
         /// List at most this many
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1_000))]
         limit: u64,
@@ -109,7 +109,7 @@ fn state(name: &str) -> Result<State, String> {
     State::named(name).ok_or_else(|| format!("must be one of {}", known()))
 }
 
-fn kind(name: &str) -> Result<Kind, String> {
-    let known = || Kind::ALL.map(Kind::name).join(", ");
-    Kind::named(name).ok_or_else(|| format!("must be one of {}", known()))
+fn kind(name: &str) -> Result<JobKind, String> {
+    let known = || JobKind::ALL.map(JobKind::name).join(", ");
+    JobKind::named(name).ok_or_else(|| format!("must be one of {}", known()))
 }

@@ -117,7 +117,7 @@ pub fn main() -> ExitCode {
 /// Formats an error for the output of a command, with its causes.
 fn said(error: Error) -> String {
     match error {
-        Error::Invalid(fields) => fields.into_iter().map(|field| field.detail).collect::<Vec<_>>().join("\n"),
+        Error::Invalid(fields) => fields.iter().map(|(_, wrong)| wrong.to_string()).collect::<Vec<_>>().join("\n"),
         error => with_causes(&error),
     }
 }

@@ -10,9 +10,10 @@ use super::duration::duration;
 use super::stop::Stop;
 use super::table::{lines, or_dash, table, time};
 use super::{ACTOR, failed, finding, open, print, said, warn};
-use crate::http::admin::background::{PassView, RunView};
 use crate::pass::{self, Options, Pass, RunRecord};
 use crate::schedule::{self, Status};
+use crate::views::{PassView, RunView};
+use crate::work;
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
@@ -102,7 +103,7 @@ async fn run_one(pass: Pass, args: RunArgs, config: Option<&Path>) -> ExitCode {
         Ok(asked) => tokio::spawn(stop_when(asked, stop.clone())),
         Err(error) => return failed(format_args!("cannot listen for signals: {error}")),
     };
-    let ended = Box::pin(pass::by_hand(&engine, pass, options, ACTOR, &stop)).await;
+    let ended = Box::pin(pass::by_hand(&engine, work::pass, pass, options, ACTOR, &stop)).await;
     listening.abort();
     match ended {
         Ok(Some(record)) => report(record, args.json),

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{failed, print};
 use crate::error::with_causes;
-use crate::event::{self, PublicKeys};
+use crate::session::{self, PublicKeys};
 use crate::start;
 
 #[derive(Debug, Subcommand)]
@@ -47,12 +47,12 @@ fn verify(file: &Path, keys: Option<&Path>, config: Option<&Path>) -> Result<Val
         }
         None => own_keys(config)?,
     };
-    event::verify_receipt(&read(file)?, &keys).map_err(|doubt| doubt.to_string())
+    session::verify_receipt(&read(file)?, &keys).map_err(|doubt| doubt.to_string())
 }
 
 fn own_keys(config: Option<&Path>) -> Result<PublicKeys, String> {
     let keys = start::keys(&super::settings(config)?).map_err(|error| with_causes(&error))?;
-    Ok(event::public_keys(&keys))
+    Ok(session::public_keys(&keys))
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -1,5 +1,6 @@
 use std::path::Path;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::Subcommand;
 use entity::SessionId;
@@ -11,11 +12,10 @@ use super::tenant::named;
 use super::{ACTOR, failed, open, print, said};
 use crate::caller::{Admin, Caller};
 use crate::engine::Engine;
-use crate::http::admin::uploads::InspectionView;
-use crate::http::views::SessionView;
+use crate::input::{Reason, Reference};
 use crate::session::rows::Filter;
-use crate::session::{self, Inspection, Session, state};
-use crate::tenant;
+use crate::session::{self, Inspection, Session};
+use crate::views::{InspectionView, SessionView};
 
 /// Maximum number of sessions on one page from the database.
 const PAGE: u64 = 200;
@@ -49,14 +49,14 @@ Examples:
         #[arg(long, value_name = "STATE", value_parser = status)]
         status: Vec<Status>,
         /// The user who opened the session
-        #[arg(long, value_name = "USER")]
-        user: Option<String>,
+        #[arg(long, value_name = "USER", value_parser = Reference::from_str)]
+        user: Option<Reference>,
         /// The batch's reference
-        #[arg(long, value_name = "REF")]
-        batch: Option<String>,
+        #[arg(long, value_name = "REF", value_parser = Reference::from_str)]
+        batch: Option<Reference>,
         /// The file's reference within its batch
-        #[arg(long, value_name = "REF")]
-        reference: Option<String>,
+        #[arg(long, value_name = "REF", value_parser = Reference::from_str)]
+        reference: Option<Reference>,
         /// List at most this many
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: u64,
@@ -88,21 +88,14 @@ Examples:
         #[command(flatten)]
         which: Which,
         /// Why, in 1 to 500 characters; kept in the session's history
-        #[arg(long, value_name = "TEXT", value_parser = reason)]
-        reason: String,
+        #[arg(long, value_name = "TEXT", value_parser = Reason::from_str)]
+        reason: Reason,
     },
 }
 
 fn status(name: &str) -> Result<Status, String> {
     let known = "must be INITIATING, UPLOADING, COMPLETED, FAILED or CANCELLED";
-    state::named(&name.to_ascii_uppercase()).ok_or_else(|| known.to_owned())
-}
-
-fn reason(text: &str) -> Result<String, String> {
-    if (1..=500).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
-        return Ok(text.to_owned());
-    }
-    Err("must be 1 to 500 characters, without control characters".to_owned())
+    Status::named(&name.to_ascii_uppercase()).ok_or_else(|| known.to_owned())
 }
 
 pub(super) async fn run(command: Command, config: Option<&Path>) -> ExitCode {
@@ -136,7 +129,7 @@ async fn operating(engine: &Engine, which: &Which) -> Result<Caller, String> {
         return Ok(Caller::operating(named(engine, tenant).await?.id, ACTOR.clone()));
     }
     let operator = Admin::Operator(ACTOR.clone());
-    tenant::within_of(engine, &operator, None, which.id).await.map_err(said)
+    session::within(engine, &operator, None, which.id).await.map_err(said)
 }
 
 async fn list(engine: &Engine, tenant: &str, filter: &Filter, limit: u64, json: bool) -> Result<String, String> {
@@ -168,7 +161,7 @@ async fn cancel(engine: &Engine, which: &Which) -> Result<String, String> {
     Ok(one(session::cancel(engine, &caller, which.id).await.map_err(said)?, which.json))
 }
 
-async fn fail(engine: &Engine, which: &Which, reason: &str) -> Result<String, String> {
+async fn fail(engine: &Engine, which: &Which, reason: &Reason) -> Result<String, String> {
     let caller = operating(engine, which).await?;
     Ok(one(session::fail(engine, &caller, which.id, reason).await.map_err(said)?, which.json))
 }
@@ -184,8 +177,8 @@ fn sessions_table(sessions: &[Session]) -> String {
         .map(|session| {
             vec![
                 session.id.to_string(),
-                state::name(session.status).to_owned(),
-                or_dash(session.failure_reason, |reason| state::reason_name(reason).to_owned()),
+                session.status.name().to_owned(),
+                or_dash(session.failure_reason, |reason| reason.name().to_owned()),
                 session.created_by.clone(),
                 time(session.last_activity_at),
                 size(session.file_size),
@@ -215,7 +208,7 @@ fn described(inspection: &Inspection) -> String {
                 event.seq.to_string(),
                 time(event.at),
                 event.event.clone(),
-                or_dash(event.to_status, |to| state::name(to).to_owned()),
+                or_dash(event.to_status, |to| to.name().to_owned()),
                 event.actor.clone(),
                 event.details.to_string(),
             ]

@@ -1,5 +1,6 @@
 use std::path::Path;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::Subcommand;
 use serde_json::json;
@@ -9,10 +10,10 @@ use super::table::{lines, or_dash, size, table, time};
 use super::{ACTOR, failed, make, open, print, said, warn};
 use crate::engine::Engine;
 use crate::error::{Error, with_causes};
-use crate::http::admin::tenants::{TenantView, UsageView};
+use crate::input::{BucketName, Slug};
 use crate::tenant::usage::{DAYS_DEFAULT, DAYS_MAX, last_days};
-use crate::tenant::{Limits, Standing};
-use crate::{start, tenant};
+use crate::tenant::{self, Limits, Standing};
+use crate::views::{TenantView, UsageView};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -24,13 +25,14 @@ Examples:
   quaymaster tenant create acme --bucket acme-uploads      (dedicated strategy)")]
     Create {
         /// The tenant's name: 1 to 63 characters of a-z, 0-9 and inner hyphens
-        slug: String,
+        #[arg(value_parser = Slug::from_str)]
+        slug: Slug,
         /// A brand of the tenant; by default `main`
-        #[arg(long, value_name = "SLUG")]
-        brand: Vec<String>,
+        #[arg(long, value_name = "SLUG", value_parser = Slug::from_str)]
+        brand: Vec<Slug>,
         /// The tenant's own bucket, under the dedicated provision strategy
-        #[arg(long, value_name = "NAME")]
-        bucket: Option<String>,
+        #[arg(long, value_name = "NAME", value_parser = BucketName::from_str)]
+        bucket: Option<BucketName>,
     },
     /// List all tenants with their limits and usage
     #[command(after_help = "\
@@ -148,16 +150,20 @@ pub(super) async fn run(command: Command, config: Option<&Path>) -> ExitCode {
     }
 }
 
-async fn create(engine: &Engine, slug: &str, brand: Vec<String>, bucket: Option<String>) -> Result<String, String> {
-    let brands = if brand.is_empty() { vec!["main".to_owned()] } else { brand };
-    let created = tenant::create(engine, ACTOR, slug, &brands, bucket.as_deref()).await.map_err(said)?;
-    // If this fails, the next start of the server creates the bucket.
-    if let Some(bucket) = &bucket
-        && let Err(error) = start::prepare_own_bucket(engine, bucket).await
-    {
+async fn create(
+    engine: &Engine,
+    slug: &Slug,
+    mut brands: Vec<Slug>,
+    bucket: Option<BucketName>,
+) -> Result<String, String> {
+    if brands.is_empty() {
+        brands.push(Slug::main());
+    }
+    let created = tenant::create(engine, ACTOR, slug, &brands, bucket.as_ref()).await.map_err(said)?;
+    if let Err(error) = &created.prepared {
         warn(format_args!(
             "the bucket could not be created in the embedded store: {}; the next start of the server creates it",
-            with_causes(&error)
+            with_causes(error)
         ));
     }
     Ok(json!({ "tenant_id": created.tenant_id, "brands": created.brands }).to_string())

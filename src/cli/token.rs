@@ -7,8 +7,8 @@ use super::tenant::named;
 use super::{failed, open, print, said};
 use crate::caller::{Brands, Permission};
 use crate::engine::Engine;
-use crate::http::auth::{Grant, may_be_a_user, mint};
 use crate::tenant;
+use crate::token::{Grant, may_be_a_user, mint};
 
 /// Prints an HS256 token and nothing else, signed with the secret of the settings or of the data folder.
 #[derive(Debug, clap::Args)]

@@ -10,14 +10,14 @@ use sea_orm::{
 };
 
 use super::postgres;
-use crate::turns::{Party, Place, Turns};
+use crate::turns::{FairQueue, Party, Permit};
 
 /// Runs single statements, each on any free connection of its pool.
 #[derive(Clone, Debug)]
 pub struct Conn {
     pool: Pool,
     /// A statement passes all of these in order before it gets a connection of the pool.
-    turns: Vec<Arc<Turns>>,
+    turns: Vec<Arc<FairQueue>>,
     party: Party,
 }
 
@@ -27,16 +27,16 @@ pub(super) enum Pool {
     Postgres(postgres::Pool),
 }
 
-/// The places that one statement or transaction holds in its [`Turns`].
-pub(super) type Places = Vec<Place>;
+/// The places that one statement or transaction holds in its [`FairQueue`].
+pub(super) type Places = Vec<Permit>;
 
 impl Conn {
-    pub(super) fn new(pool: Pool, turns: Arc<Turns>) -> Self {
+    pub(super) fn new(pool: Pool, turns: Arc<FairQueue>) -> Self {
         Self { pool, turns: vec![turns], party: None }
     }
 
     /// Returns the same with these turns to pass before its own.
-    pub(super) fn behind(&self, turns: Arc<Turns>) -> Self {
+    pub(super) fn behind(&self, turns: Arc<FairQueue>) -> Self {
         Self { turns: std::iter::once(turns).chain(self.turns.iter().cloned()).collect(), ..self.clone() }
     }
 

@@ -5,5 +5,5 @@ mod own;
 mod ready;
 mod rows;
 
-pub use own::{buckets, id, mark, must_own, refuse_foreign};
-pub use ready::{Damage, Health, LastLook, Readiness, heed, ready};
+pub use own::{id, must_own, refuse_foreign};
+pub use ready::{Health, Readiness, ReadinessCache, ready};

@@ -1,21 +1,13 @@
-use std::collections::BTreeSet;
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
-use tracing::{error, warn};
 use uuid::Uuid;
 
 use super::rows;
 use crate::engine::Engine;
-use crate::error::{Error, Result, with_causes};
-use crate::settings::ProvisionStrategy;
-use crate::storage::{self, Kind, Location, Op};
-use crate::{session, tenant};
+use crate::error::{Error, Result};
+use crate::storage::{self, ErrorKind, Location, Op};
 
 /// A marker has about 60 bytes; a larger object is not a marker.
 const MARKER_BYTES_MAX: i64 = 4_096;
-/// How long a start waits for its buckets to be marked. The passes mark the rest.
-const MARK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The content of a marker.
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,16 +22,6 @@ pub async fn id(engine: &Engine) -> Result<Uuid> {
     }
     rows::insert(&engine.db, engine.clock.now()).await?;
     rows::find(engine.db.conn()).await?.ok_or(Error::NotFound)
-}
-
-/// Returns every bucket in use: the shared one, the tenants' own, and those of sessions that are not ended and cleared.
-pub async fn buckets(engine: &Engine) -> Result<BTreeSet<String>> {
-    let mut buckets: BTreeSet<String> = tenant::buckets(engine).await?.into_iter().collect();
-    if engine.settings.storage.provision_strategy == ProvisionStrategy::Shared {
-        buckets.insert(engine.storage.bucket().to_owned());
-    }
-    buckets.extend(session::rows::buckets(engine.db.search_conn()).await?);
-    Ok(buckets)
 }
 
 /// Checks that this deployment may delete the bucket's uploads. Marks a bucket that has no marker.
@@ -64,7 +46,7 @@ pub async fn must_own(engine: &Engine, bucket: &str) -> Result<()> {
             let marker = serde_json::to_vec(&Marker { deployment_id: mine }).expect("an id is JSON");
             engine.storage.put_if_absent(&at, &marker).await?;
             // Another deployment may have been faster, and not every store honours the condition.
-            let gone = || storage::Error { op: Op::Get, kind: Kind::NotFound, code: format!("no {}", at.key) };
+            let gone = || storage::Error { op: Op::Get, kind: ErrorKind::NotFound, code: format!("no {}", at.key) };
             owner(engine, &at).await?.ok_or_else(gone)?
         }
     };
@@ -82,32 +64,6 @@ pub async fn refuse_foreign(engine: &Engine, bucket: &str) -> Result<()> {
     }
 }
 
-/// Marks every bucket in use, best effort: a start does not depend on the store.
-pub async fn mark(engine: &Engine) {
-    if tokio::time::timeout(MARK_TIMEOUT, mark_each(engine)).await.is_err() {
-        warn!("the buckets could not be marked in time; the first pass will mark them");
-    }
-}
-
-async fn mark_each(engine: &Engine) {
-    let buckets = match buckets(engine).await {
-        Ok(buckets) => buckets,
-        Err(error) => {
-            let error = with_causes(&error);
-            return warn!(error, "the buckets to be marked could not be read; the first pass will mark them");
-        }
-    };
-    for bucket in buckets {
-        match must_own(engine, &bucket).await {
-            Ok(()) => {}
-            Err(error @ Error::ForeignBucket { .. }) => error!(%error, "nothing will be deleted in this bucket"),
-            Err(error) => {
-                warn!(bucket, error = with_causes(&error), "the bucket was not marked; the first pass will mark it")
-            }
-        }
-    }
-}
-
 /// Returns the owner that the marker names; `None` if there is no marker.
 async fn owner(engine: &Engine, at: &Location) -> Result<Option<String>> {
     match engine.storage.read(at, MARKER_BYTES_MAX).await {
@@ -115,7 +71,7 @@ async fn owner(engine: &Engine, at: &Location) -> Result<Option<String>> {
             Ok(marker) => marker.deployment_id.to_string(),
             Err(_) => "one that cannot be read".to_owned(),
         })),
-        Err(error) if error.kind == Kind::NotFound => Ok(None),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -1,13 +1,11 @@
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::rows;
-use crate::database::{DbErr, is_damaged};
+use crate::database::is_damaged;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::storage;
@@ -41,45 +39,18 @@ impl Readiness {
 
 /// The last result and its time. At most one check runs at a time.
 #[derive(Debug, Default)]
-pub struct LastLook {
-    found: Mutex<Option<(Instant, Readiness)>>,
-    damage: OnceLock<Damage>,
-}
-
-/// Damage to the database's own files: a statement has met a place in them that cannot be read. Remembered until a restart.
-#[derive(Clone, Debug)]
-pub struct Damage {
-    pub since: DateTime<Utc>,
-    pub cause: String,
-}
-
-impl LastLook {
-    /// Returns the first damage that was met since this process started; `None` if there was none.
-    pub fn damage(&self) -> Option<&Damage> {
-        self.damage.get()
-    }
-}
-
-/// Remembers an error that only a damaged file causes, for operators to find. Ignores all other errors.
-pub fn heed(engine: &Engine, cause: &DbErr) {
-    if is_damaged(cause) {
-        engine.looked.damage.get_or_init(|| {
-            error!(error = %cause, "the database is damaged: stop the server, and restore it from a backup");
-            Damage { since: engine.clock.now(), cause: cause.to_string() }
-        });
-    }
-}
+pub struct ReadinessCache(Mutex<Option<(Instant, Readiness)>>);
 
 /// Tries what a request needs: a write to the database, and a write to the embedded store. Any other store, where a write
 /// may cost money, must only answer. Takes about three seconds at most; the result may be as old.
-pub async fn ready(engine: &Engine) -> Readiness {
-    let mut last = engine.looked.found.lock().await;
+pub async fn ready(engine: &Engine, cache: &ReadinessCache) -> Readiness {
+    let mut last = cache.0.lock().await;
     if let Some((_, found)) = last.filter(|(at, _)| at.elapsed() < KEPT) {
         return found;
     }
     let (database, store) = tokio::join!(database(engine), store(engine));
     if let Err(Error::Db(cause)) = &database {
-        heed(engine, cause);
+        engine.db.note_damage(cause, engine.clock.now());
     }
     let found = Readiness { database: database_health(&database), store: health(&store) };
     let before = last.map(|(_, found)| found);

@@ -3,10 +3,10 @@
 
 use entity::pruned_places::Model;
 
-use super::Keys;
+use crate::keys::Keys;
 
 /// Places in one row, one bit each.
-pub(super) const BLOCK: i64 = 8_192;
+pub(crate) const BLOCK: i64 = 8_192;
 const BLOCK_BYTES: usize = 1_024;
 
 /// Returns the number of the block that a place is in.
@@ -28,7 +28,7 @@ pub(crate) fn add(row: &mut Model, place: i64) {
 }
 
 /// Returns whether the block contains the place.
-pub(super) fn holds(row: &Model, place: i64) -> bool {
+pub(crate) fn holds(row: &Model, place: i64) -> bool {
     let (byte, bit) = bit_of(place);
     block_of(place) == row.block && row.places.get(byte).is_some_and(|byte| byte & bit != 0)
 }

@@ -4,13 +4,12 @@ use chrono::{DateTime, Utc};
 use entity::upload_session;
 use serde_json::Value;
 
-use super::{Entry, rows};
+use super::rows::{self, Mark};
 use crate::caller::Actor;
 use crate::database::Tx;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::session;
-use crate::session::rows::Mark;
+use crate::keys::Entry;
 
 /// An event that does not change the session's state: an effect on the store, an operator's action. It does not name a
 /// state: the session may leave the state that the caller saw before the note is recorded.
@@ -53,11 +52,11 @@ pub(crate) async fn record_marking(
     loop {
         let (seq, entry) = (seen.event_seq + 1, entry(&seen, note));
         let link = engine.keys.link(&seen.chain_head, seen.tenant_id, seen.id, seq, &entry);
-        if let Some(session) = session::rows::advance(tx, &seen, &link, mark).await? {
+        if let Some(session) = rows::advance(tx, &seen, &link, mark).await? {
             rows::insert(tx, seen.tenant_id, seen.id, seq, &entry, link.mac).await?;
             return Ok(Some(session));
         }
-        seen = session::rows::find(tx.conn(), seen.tenant_id, seen.id).await?.ok_or(Error::NotFound)?;
+        seen = rows::session(tx.conn(), seen.tenant_id, seen.id).await?.ok_or(Error::NotFound)?;
         match mark {
             Mark::Cleared(_) | Mark::Tried(_) if seen.storage_cleared_at.is_some() => return Ok(None),
             Mark::Nothing | Mark::Cleared(_) | Mark::Tried(_) => {}
@@ -82,7 +81,7 @@ pub(crate) async fn record_all(
         }
     }
     let advances: Vec<_> = first.iter().map(|(seen, _, _, link)| (*seen, link)).collect();
-    let advanced = session::rows::advance_all(tx, &advances).await?;
+    let advanced = rows::advance_all(tx, &advances).await?;
     first.retain(|(seen, ..)| advanced.contains(&seen.id));
     let events =
         first.iter().map(|(seen, seq, entry, link)| rows::row(seen.tenant_id, seen.id, *seq, entry, &link.mac));

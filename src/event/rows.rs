@@ -1,18 +1,18 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use entity::upload_event::{self, ActiveModel, Column};
-use entity::upload_session::{self, Status};
-use entity::{AssetId, BrandId, SessionId, TenantId, asset, feed, pruned_places, tenant, upload_tombstone};
+use entity::upload_session::{self, Column as SessionColumn};
+use entity::{SessionId, TenantId, pruned_places, upload_tombstone};
 use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType, OnConflict};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult,
-    IntoActiveModel, JoinType, QueryFilter, QueryOrder, QuerySelect, RelationDef, Select, Statement,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect,
+    Select, UpdateMany,
 };
 
-use super::Entry;
-use crate::database::{DbErr, Snapshot, Tx, db_error};
-use crate::error::{Error, Result};
+use crate::database::{Tx, db_error, ids, values};
+use crate::error::Result;
+use crate::keys::{Entry, Link};
 
 /// The PostgreSQL channel on which processes announce events and places to each other.
 pub(crate) const CHANNEL: &str = "quaymaster_feed";
@@ -52,7 +52,7 @@ pub(crate) async fn insert_all(tx: &Tx, rows: Vec<ActiveModel>) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
-    tx.tell_after(CHANNEL);
+    tx.notify_after(CHANNEL);
     upload_event::Entity::insert_many(rows).exec_without_returning(tx.conn()).await.map(drop).map_err(db_error)
 }
 
@@ -86,247 +86,6 @@ pub fn by_session(tenant: TenantId, session: SessionId) -> Select<upload_event::
         .limit(10_000)
 }
 
-/// An event that has its place in the order of all events, with the facts about its session that readers are told.
-#[derive(Clone, Debug, FromQueryResult)]
-pub struct Placed {
-    pub position: i64,
-    pub tenant_id: TenantId,
-    pub upload_session_id: SessionId,
-    pub at: DateTime<Utc>,
-    pub event: String,
-    pub to_status: Option<Status>,
-    pub brand_id: BrandId,
-    pub created_by: String,
-    /// The session's status when it was read, which may be later than the event.
-    pub status: Status,
-    pub asset_id: AssetId,
-    pub batch_reference: Option<String>,
-    pub client_reference: Option<String>,
-}
-
-/// Returns whether any event waits for its place. Does not write, so that an idle server does nothing. The ORDER BY is that
-/// of the index of waiting events: without it, PostgreSQL may read the whole table if its statistics are from a time when
-/// many events waited.
-pub(super) async fn any_unplaced(conn: &impl ConnectionTrait) -> Result<bool> {
-    let sql = "SELECT 1 AS one FROM upload_event WHERE position IS NULL
-        ORDER BY seq, at LIMIT 1";
-    let found = conn.query_one_raw(Statement::from_string(conn.get_database_backend(), sql)).await;
-    Ok(found.map_err(db_error)?.is_some())
-}
-
-/// Takes the turn to give places, until the transaction ends. Returns the last place that was given.
-pub(super) async fn take_turn(tx: &Tx) -> Result<i64> {
-    let sql = "UPDATE feed SET last_position = last_position WHERE id = 1 RETURNING last_position";
-    let row = tx.conn().query_one_raw(Statement::from_string(tx.conn().get_database_backend(), sql)).await;
-    match row.map_err(db_error)? {
-        Some(row) => row.try_get_by_index(0).map_err(db_error),
-        None => Err(Error::Db(DbErr::RecordNotFound("the row of feed".to_owned()))),
-    }
-}
-
-/// Gives the places after `last` to at most `most` events. Returns these places, in no order.
-///
-/// Within a session, places follow `seq`: a reader that sees an event committed also sees the earlier ones, and events are
-/// chosen by `seq` first. The chosen events are ordered by time, but none comes before an earlier one of its session.
-pub(super) async fn place(tx: &Tx, last: i64, most: u32) -> Result<Vec<i64>> {
-    let sql = "UPDATE upload_event SET position = $1 + waiting.place
-        FROM (
-            SELECT tenant_id, upload_session_id, seq,
-                row_number() OVER (ORDER BY reached, seq, tenant_id, upload_session_id) AS place
-            FROM (
-                SELECT tenant_id, upload_session_id, seq,
-                    max(at) OVER (PARTITION BY tenant_id, upload_session_id ORDER BY seq) AS reached
-                FROM (
-                    SELECT tenant_id, upload_session_id, seq, at FROM upload_event WHERE position IS NULL
-                    ORDER BY seq, at, tenant_id, upload_session_id LIMIT $2
-                ) AS first
-            ) AS timed
-        ) AS waiting
-        WHERE upload_event.tenant_id = waiting.tenant_id
-            AND upload_event.upload_session_id = waiting.upload_session_id
-            AND upload_event.seq = waiting.seq
-        RETURNING upload_event.position";
-    let values = [last.into(), i64::from(most).into()];
-    let statement = Statement::from_sql_and_values(tx.conn().get_database_backend(), sql, values);
-    let rows = tx.conn().query_all_raw(statement).await.map_err(db_error)?;
-    rows.iter().map(|row| row.try_get_by_index(0).map_err(db_error)).collect()
-}
-
-/// Records the last place that was given, and notifies other processes on PostgreSQL.
-pub(super) async fn end_turn(tx: &Tx, last: i64) -> Result<()> {
-    let backend = tx.conn().get_database_backend();
-    let sql = "UPDATE feed SET last_position = $1 WHERE id = 1";
-    tx.conn().execute_raw(Statement::from_sql_and_values(backend, sql, [last.into()])).await.map_err(db_error)?;
-    if backend == DbBackend::Postgres {
-        tx.conn().execute_unprepared(&format!("NOTIFY {CHANNEL}")).await.map_err(db_error)?;
-    }
-    Ok(())
-}
-
-/// Returns the last place that was given.
-pub(super) async fn last_position(conn: &impl ConnectionTrait) -> Result<i64> {
-    let feed = feed::Entity::find_by_id(1).one(conn).await.map_err(db_error)?;
-    Ok(feed.map_or(0, |feed| feed.last_position))
-}
-
-/// Which events [`placed`] reads.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    /// `None`: all tenants.
-    pub(super) tenant: Option<TenantId>,
-    pub(super) after: i64,
-    pub(super) until: Option<i64>,
-    pub(super) limit: u64,
-}
-
-/// Returns events in the order of their places. Events of sessions without a row are left out.
-pub(super) async fn placed(conn: &impl ConnectionTrait, span: Span) -> Result<Vec<Placed>> {
-    let mut query = upload_event::Entity::find()
-        .select_only()
-        .columns([Column::Position, Column::TenantId, Column::UploadSessionId, Column::At, Column::Event])
-        .column(Column::ToStatus)
-        .columns([upload_session::Column::BrandId, upload_session::Column::CreatedBy, upload_session::Column::Status])
-        .columns([upload_session::Column::AssetId, upload_session::Column::BatchReference])
-        .column(upload_session::Column::ClientReference)
-        .join(JoinType::InnerJoin, session_of_event())
-        .filter(Column::Position.gt(span.after));
-    if let Some(tenant) = span.tenant {
-        query = query.filter(Column::TenantId.eq(tenant));
-    }
-    if let Some(until) = span.until {
-        query = query.filter(Column::Position.lte(until));
-    }
-    query.order_by_asc(Column::Position).limit(span.limit).into_model().all(conn).await.map_err(db_error)
-}
-
-fn session_of_event() -> RelationDef {
-    upload_event::Entity::belongs_to(upload_session::Entity)
-        .from((Column::TenantId, Column::UploadSessionId))
-        .to((upload_session::Column::TenantId, upload_session::Column::Id))
-        .into()
-}
-
-/// Returns all tenants, or only the given one.
-pub(super) async fn tenants(at: &Snapshot, one: Option<TenantId>) -> Result<Vec<TenantId>> {
-    let mut query = tenant::Entity::find().select_only().column(tenant::Column::Id);
-    if let Some(one) = one {
-        query = query.filter(tenant::Column::Id.eq(one));
-    }
-    query.order_by_asc(tenant::Column::Id).into_tuple().all(at.conn()).await.map_err(db_error)
-}
-
-/// A range of session ids of one tenant: above `after`, up to and including `until`. `None` leaves that side open.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ids {
-    pub(super) tenant: TenantId,
-    pub(super) after: Option<SessionId>,
-    pub(super) until: Option<SessionId>,
-}
-
-impl Ids {
-    fn filter(self, tenant: impl ColumnTrait, session: impl ColumnTrait) -> Condition {
-        let mut all = Condition::all().add(tenant.eq(self.tenant));
-        if let Some(after) = self.after {
-            all = all.add(session.gt(after));
-        }
-        if let Some(until) = self.until {
-            all = all.add(session.lte(until));
-        }
-        all
-    }
-}
-
-/// Returns the first sessions of the range.
-pub(super) async fn sessions(at: &Snapshot, ids: Ids, limit: u64) -> Result<Vec<upload_session::Model>> {
-    upload_session::Entity::find()
-        .filter(ids.filter(upload_session::Column::TenantId, upload_session::Column::Id))
-        .order_by_asc(upload_session::Column::Id)
-        .limit(limit)
-        .all(at.conn())
-        .await
-        .map_err(db_error)
-}
-
-/// Returns the events of the range, ordered by session and `seq`; also those of sessions without a row.
-pub(super) async fn of_sessions(at: &Snapshot, ids: Ids) -> Result<Vec<upload_event::Model>> {
-    upload_event::Entity::find()
-        .filter(ids.filter(Column::TenantId, Column::UploadSessionId))
-        .order_by_asc(Column::UploadSessionId)
-        .order_by_asc(Column::Seq)
-        .all(at.conn())
-        .await
-        .map_err(db_error)
-}
-
-/// Returns the assets of the range.
-pub(super) async fn assets_of_sessions(at: &Snapshot, ids: Ids) -> Result<Vec<asset::Model>> {
-    asset::Entity::find()
-        .filter(ids.filter(asset::Column::TenantId, asset::Column::UploadSessionId))
-        .all(at.conn())
-        .await
-        .map_err(db_error)
-}
-
-/// Returns the first tombstones of the range.
-pub(super) async fn tombstones(at: &Snapshot, ids: Ids, limit: u64) -> Result<Vec<upload_tombstone::Model>> {
-    upload_tombstone::Entity::find()
-        .filter(ids.filter(upload_tombstone::Column::TenantId, upload_tombstone::Column::UploadSessionId))
-        .order_by_asc(upload_tombstone::Column::UploadSessionId)
-        .limit(limit)
-        .all(at.conn())
-        .await
-        .map_err(db_error)
-}
-
-/// Returns the places that events have from `from` to `until`, both included, in order.
-pub(super) async fn positions(at: &Snapshot, from: i64, until: i64) -> Result<Vec<i64>> {
-    upload_event::Entity::find()
-        .select_only()
-        .column(Column::Position)
-        .filter(Column::Position.gte(from))
-        .filter(Column::Position.lte(until))
-        .order_by_asc(Column::Position)
-        .into_tuple()
-        .all(at.conn())
-        .await
-        .map_err(db_error)
-}
-
-/// Returns the highest place that an event has; 0 if none has one.
-pub(super) async fn highest_position(at: &Snapshot) -> Result<i64> {
-    let query =
-        upload_event::Entity::find().select_only().column(Column::Position).filter(Column::Position.is_not_null());
-    let highest = query.order_by_desc(Column::Position).limit(1).into_tuple().one(at.conn()).await;
-    Ok(highest.map_err(db_error)?.unwrap_or(0))
-}
-
-/// Returns, for each session with an event that has no place yet, the highest `seq` of such an event. Without a tenant: of
-/// all tenants.
-pub(super) async fn unplaced(at: &Snapshot, tenant: Option<TenantId>) -> Result<HashMap<SessionId, i32>> {
-    let mut query = upload_event::Entity::find()
-        .select_only()
-        .column(Column::UploadSessionId)
-        .column_as(Column::Seq.max(), "seq")
-        .filter(Column::Position.is_null())
-        .group_by(Column::UploadSessionId);
-    if let Some(tenant) = tenant {
-        query = query.filter(Column::TenantId.eq(tenant));
-    }
-    let rows: Vec<(SessionId, i32)> = query.into_tuple().all(at.conn()).await.map_err(db_error)?;
-    Ok(rows.into_iter().collect())
-}
-
-/// Returns the tombstones of sessions that were deleted at `since` or later, oldest first.
-pub(super) async fn tombstones_since(
-    at: &Snapshot,
-    since: DateTime<Utc>,
-    after: Option<&upload_tombstone::Model>,
-    limit: u64,
-) -> Result<Vec<upload_tombstone::Model>> {
-    let query = upload_tombstone::Entity::find().filter(upload_tombstone::Column::DeletedAt.gte(since));
-    by_age(query, after).limit(limit).all(at.conn()).await.map_err(db_error)
-}
-
 /// Returns the tombstones of sessions that were deleted before `before`, oldest first. Locks them until the transaction
 /// ends, and skips those that others have locked.
 pub(crate) async fn old_tombstones(
@@ -340,7 +99,7 @@ pub(crate) async fn old_tombstones(
     query.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked).all(tx.conn()).await.map_err(db_error)
 }
 
-fn by_age(
+pub(crate) fn by_age(
     query: Select<upload_tombstone::Entity>,
     after: Option<&upload_tombstone::Model>,
 ) -> Select<upload_tombstone::Entity> {
@@ -388,22 +147,6 @@ pub(crate) async fn keep_pruned(tx: &Tx, row: pruned_places::Model) -> Result<()
     insert.exec_without_returning(tx.conn()).await.map(drop).map_err(db_error)
 }
 
-pub(super) async fn pruned(at: &Snapshot, block: i64) -> Result<Option<pruned_places::Model>> {
-    pruned_places::Entity::find_by_id(block).one(at.conn()).await.map_err(db_error)
-}
-
-/// Returns the number of the last block of pruned places.
-pub(super) async fn last_block(at: &Snapshot) -> Result<Option<i64>> {
-    let query = pruned_places::Entity::find().select_only().column(pruned_places::Column::Block);
-    query.order_by_desc(pruned_places::Column::Block).limit(1).into_tuple().one(at.conn()).await.map_err(db_error)
-}
-
-/// Returns whether the session has a tombstone.
-pub(super) async fn has_tombstone(at: &Snapshot, tenant: TenantId, session: SessionId) -> Result<bool> {
-    let found = upload_tombstone::Entity::find_by_id((tenant, session)).one(at.conn()).await;
-    Ok(found.map_err(db_error)?.is_some())
-}
-
 /// Returns the place of each event of these sessions of one tenant, in the order of `seq`; `None` if it has none yet.
 pub(crate) async fn positions_of(
     conn: &impl ConnectionTrait,
@@ -437,4 +180,76 @@ pub(crate) async fn delete(tx: &Tx, tenant: TenantId, sessions: &[SessionId]) ->
         .await
         .map(drop)
         .map_err(db_error)
+}
+
+/// Returns the UPDATE that advances a session to its next event. Matches nothing if an event was added since `seen` was
+/// read.
+pub(crate) fn advancing(seen: &upload_session::Model, link: &Link) -> UpdateMany<upload_session::Entity> {
+    upload_session::Entity::update_many()
+        .col_expr(SessionColumn::EventSeq, Expr::value(seen.event_seq + 1))
+        .col_expr(SessionColumn::ChainHead, Expr::value(link.head.clone()))
+        .filter(SessionColumn::TenantId.eq(seen.tenant_id))
+        .filter(SessionColumn::Id.eq(seen.id))
+        .filter(SessionColumn::EventSeq.eq(seen.event_seq))
+}
+
+/// What the UPDATE for an event also records about the session's storage.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mark {
+    Nothing,
+    /// Nothing is left in the store, as of this time.
+    Cleared(DateTime<Utc>),
+    /// Something is still left: the session goes to the end of its queue, and is a finding until it is cleared.
+    Tried(DateTime<Utc>),
+}
+
+/// Advances the session to an event that does not change its state.
+pub(crate) async fn advance(
+    tx: &Tx,
+    seen: &upload_session::Model,
+    link: &Link,
+    mark: Mark,
+) -> Result<Option<upload_session::Model>> {
+    let update = advancing(seen, link);
+    let update = match mark {
+        Mark::Nothing => update,
+        Mark::Cleared(at) => update
+            .col_expr(SessionColumn::StorageClearedAt, Expr::value(at))
+            .filter(SessionColumn::StorageClearedAt.is_null()),
+        Mark::Tried(at) => update
+            .col_expr(SessionColumn::UpdatedAt, Expr::value(at))
+            .col_expr(SessionColumn::ClearFailedAt, Expr::col(SessionColumn::ClearFailedAt).if_null(at)),
+    };
+    let advanced = update.exec_with_returning(tx.conn()).await.map_err(db_error)?;
+    Ok(advanced.into_iter().next())
+}
+
+/// Like [`advance`], for many sessions by one statement, without a mark. Each must be named once. Returns those that
+/// advanced.
+pub(crate) async fn advance_all(tx: &Tx, advances: &[(&upload_session::Model, &Link)]) -> Result<HashSet<SessionId>> {
+    if advances.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let mut bound = Vec::new();
+    let rows = advances
+        .iter()
+        .map(|(seen, link)| [seen.tenant_id.into(), seen.id.into(), seen.event_seq.into(), link.head.clone().into()]);
+    let seen = values(rows, &mut bound);
+    let sql = format!(
+        "UPDATE upload_session SET event_seq = upload_session.event_seq + 1, chain_head = seen.column4
+        FROM ({seen}) AS seen
+        WHERE upload_session.tenant_id = seen.column1 AND upload_session.id = seen.column2
+            AND upload_session.event_seq = seen.column3
+        RETURNING upload_session.id"
+    );
+    ids(tx, sql, bound).await
+}
+
+/// Returns the session's row.
+pub(super) async fn session(
+    conn: &impl ConnectionTrait,
+    tenant: TenantId,
+    session: SessionId,
+) -> Result<Option<upload_session::Model>> {
+    upload_session::Entity::find_by_id((tenant, session)).one(conn).await.map_err(db_error)
 }

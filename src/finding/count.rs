@@ -1,4 +1,4 @@
-use super::{Kind, rows};
+use super::{FindingKind, rows};
 use crate::engine::Engine;
 use crate::error::Result;
 
@@ -6,9 +6,9 @@ use crate::error::Result;
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn count(engine: &Engine) -> Result<Vec<(Kind, i64)>> {
+pub async fn count(engine: &Engine) -> Result<Vec<(FindingKind, i64)>> {
     let mut counts = Vec::new();
-    for kind in Kind::ALL {
+    for kind in FindingKind::ALL {
         counts.push((kind, rows::count(engine.db.count_conn(), kind).await?));
     }
     Ok(counts)

@@ -3,7 +3,7 @@ use std::cmp::Reverse;
 use entity::SessionId;
 use tracing::instrument;
 
-use super::{Finding, Kind, rows};
+use super::{Finding, FindingKind, rows};
 use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -12,7 +12,7 @@ use crate::page::Page;
 /// Which findings to list; by default all, of every tenant.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Filter<'a> {
-    pub kind: Option<Kind>,
+    pub kind: Option<FindingKind>,
     /// Only findings of this caller's tenant, in the caller's brands. The caller must be allowed to manage uploads; this is
     /// not checked here.
     pub caller: Option<&'a Caller>,
@@ -34,7 +34,7 @@ pub async fn list(
         conn = conn.of(caller.tenant);
     }
     let mut findings = Vec::new();
-    for kind in Kind::ALL.into_iter().filter(|kind| filter.kind.is_none_or(|only| only == *kind)) {
+    for kind in FindingKind::ALL.into_iter().filter(|kind| filter.kind.is_none_or(|only| only == *kind)) {
         findings.extend(rows::list(&conn, kind, filter.caller, before, limit + 1).await?);
     }
     findings.sort_by_key(|finding| Reverse(finding.session));

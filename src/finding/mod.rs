@@ -14,7 +14,7 @@ use entity::{AssetId, SessionId, TenantId};
 
 /// The kinds of findings about sessions. A session has at most one: the cleanup leaves the upload of a FAILED asset alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FindingKind {
     /// The asset is FAILED for good: the uploaded object was overwritten or gone before it was copied, or the copy has the
     /// wrong size or checksum.
     AssetFailed,
@@ -22,7 +22,7 @@ pub enum Kind {
     NotCleared,
 }
 
-impl Kind {
+impl FindingKind {
     pub const ALL: [Self; 2] = [Self::AssetFailed, Self::NotCleared];
 
     pub const fn name(self) -> &'static str {
@@ -40,7 +40,7 @@ impl Kind {
 /// A finding about a session.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    pub kind: Kind,
+    pub kind: FindingKind,
     pub tenant: TenantId,
     pub session: SessionId,
     /// `None` if the session did not become an asset.

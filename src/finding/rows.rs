@@ -8,7 +8,7 @@ use sea_orm::{
 };
 use serde_json::Value;
 
-use super::{Finding, Kind};
+use super::{Finding, FindingKind};
 use crate::caller::{Brands, Caller};
 use crate::database::db_error;
 use crate::error::Result;
@@ -17,17 +17,17 @@ use crate::storage::Location;
 /// Returns up to `limit` findings of one kind, of sessions before `before`.
 pub(super) async fn list(
     conn: &impl ConnectionTrait,
-    kind: Kind,
+    kind: FindingKind,
     caller: Option<&Caller>,
     before: Option<SessionId>,
     limit: u64,
 ) -> Result<Vec<Finding>> {
     match kind {
-        Kind::AssetFailed => {
+        FindingKind::AssetFailed => {
             let query = failed_assets(caller, before, limit).into_model::<FailedAsset>();
             Ok(query.all(conn).await.map_err(db_error)?.into_iter().map(Into::into).collect())
         }
-        Kind::NotCleared => {
+        FindingKind::NotCleared => {
             let query = not_cleared(caller, before, limit).into_model::<NotCleared>();
             Ok(query.all(conn).await.map_err(db_error)?.into_iter().map(Into::into).collect())
         }
@@ -35,10 +35,10 @@ pub(super) async fn list(
 }
 
 /// Counts the findings of one kind, over all tenants.
-pub(super) async fn count(conn: &impl ConnectionTrait, kind: Kind) -> Result<i64> {
+pub(super) async fn count(conn: &impl ConnectionTrait, kind: FindingKind) -> Result<i64> {
     let counted = match kind {
-        Kind::AssetFailed => count_failed_assets().into_tuple().one(conn).await,
-        Kind::NotCleared => count_not_cleared().into_tuple().one(conn).await,
+        FindingKind::AssetFailed => count_failed_assets().into_tuple().one(conn).await,
+        FindingKind::NotCleared => count_not_cleared().into_tuple().one(conn).await,
     };
     Ok(counted.map_err(db_error)?.unwrap_or_default())
 }
@@ -57,7 +57,7 @@ struct FailedAsset {
 impl From<FailedAsset> for Finding {
     fn from(asset: FailedAsset) -> Self {
         Self {
-            kind: Kind::AssetFailed,
+            kind: FindingKind::AssetFailed,
             tenant: asset.tenant_id,
             session: asset.upload_session_id,
             asset: Some(asset.id),
@@ -115,7 +115,7 @@ impl From<NotCleared> for Finding {
         let cause = session.details.as_ref().and_then(|details| details["cause"].as_str());
         let Location { bucket, key } = Location::upload(&session.bucket, session.id);
         Self {
-            kind: Kind::NotCleared,
+            kind: FindingKind::NotCleared,
             tenant: session.tenant_id,
             session: session.id,
             asset: (session.status == Status::Completed).then_some(session.asset_id),

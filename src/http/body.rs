@@ -19,10 +19,9 @@ use validator::Validate;
 use super::caller::authenticate;
 use super::door::Door;
 use super::fields::{self, Budget, Form};
-use super::in_flight::{Asker, Room};
-use super::problem::{self, Problem};
-use super::rules::Unambiguous;
-use crate::error::{Error, FieldError};
+use super::in_flight::{Room, ShareOwner};
+use super::problem::{self, FieldError, Problem};
+use super::unambiguous::Unambiguous;
 use crate::yielding::give_way;
 
 const KIB: usize = 1 << 10;
@@ -94,7 +93,7 @@ impl<T: DeserializeOwned + Validate, const LIMIT: usize> Body<T, LIMIT> {
             (read, beside) => {
                 let mut errors = read.err().unwrap_or_default();
                 errors.extend(beside.err());
-                Err(invalid(errors))
+                Err(Problem::invalid(errors))
             }
         }
     }
@@ -112,7 +111,7 @@ impl<T, const LIMIT: usize> FromRequest for Body<T, LIMIT> {
             let identity = authenticate(&req).await?;
             let length = announced(&req, LIMIT)?;
             let mut room =
-                Door::of(&req).bodies.reserve_for_body(Asker::of(&identity), length.unwrap_or(LIMIT)).await?;
+                Door::of(&req).bodies.reserve_for_body(ShareOwner::of(&identity), length.unwrap_or(LIMIT)).await?;
             let bytes = read(&req, payload, length, LIMIT).await?;
             if let Some(room) = &mut room {
                 room.shrink(bytes.len());
@@ -176,7 +175,7 @@ fn must_be_plain_json(headers: &HeaderMap) -> Result<(), Problem> {
 /// # Errors
 /// As [`Body::parse`].
 fn parse<T: DeserializeOwned + Validate>(bytes: &[u8]) -> Result<T, Problem> {
-    Ok(parse_value(&document(bytes)?, &mut Budget::default(), |_| None)?)
+    parse_value(&document(bytes)?, &mut Budget::default(), |_| None).map_err(Problem::invalid)
 }
 
 /// Parses the JSON of a body. An empty body counts as an empty object.
@@ -198,17 +197,13 @@ fn document(bytes: &[u8]) -> Result<Value, Problem> {
 /// `budget` is that of the whole request; `more` is a rule that needs more than `T`.
 ///
 /// # Errors
-/// `validation-failed` with every invalid field, as far as the budget allows.
+/// Every invalid field, as far as the budget allows.
 pub fn parse_value<T: DeserializeOwned + Validate>(
     value: &Value,
     budget: &mut Budget,
     more: impl FnOnce(&T) -> Option<FieldError>,
-) -> Result<T, Error> {
-    fields::read(value, Form::Json, budget, more).map_err(Error::Invalid)
-}
-
-pub(super) fn invalid(errors: Vec<FieldError>) -> Problem {
-    Error::Invalid(errors).into()
+) -> Result<T, Vec<FieldError>> {
+    fields::read(value, Form::Json, budget, more)
 }
 
 /// Counts brackets and commas outside of strings, before a parser sees them that recurses and takes memory for each.

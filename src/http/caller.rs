@@ -8,12 +8,15 @@ use actix_web::{FromRequest, HttpMessage, HttpRequest};
 use futures_util::future::LocalBoxFuture;
 use tracing::Span;
 
-use super::auth::{Identity, Rejection};
 use super::door::Door;
 use super::fair;
-use super::in_flight::Asker;
+use super::in_flight::ShareOwner;
 use super::problem::{self, Problem};
 use crate::caller::{Actor, Admin, Caller, Permission};
+use crate::engine::Engine;
+use crate::error::{Denied, Error, Result};
+use crate::tenant;
+use crate::token::{Identity, Rejection};
 
 impl FromRequest for Caller {
     type Error = actix_web::Error;
@@ -76,7 +79,7 @@ pub(super) async fn authenticate(req: &HttpRequest) -> Result<Rc<Identity>, Prob
     if let Some(limit) = &door.rate_limit {
         limit.take(&identity).map_err(Problem::rate_limited)?;
     }
-    fair::name(req, Asker::of(&identity));
+    fair::name(req, ShareOwner::of(&identity));
     let identity = Rc::new(identity);
     req.extensions_mut().insert(Rc::clone(&identity));
     Ok(identity)
@@ -98,4 +101,22 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
         return Err(Problem::unauthenticated(None));
     }
     Ok(token.trim())
+}
+
+/// Checks that the caller has the permission, and that their tenant exists.
+///
+/// # Errors
+/// [`Error::PermissionDenied`] if not.
+pub(super) async fn admit(engine: &Engine, caller: &Caller, permission: Permission) -> Result<()> {
+    caller.must(permission)?;
+    known_tenant(engine, caller).await
+}
+
+/// # Errors
+/// [`Error::PermissionDenied`] if the tenant does not exist.
+pub(super) async fn known_tenant(engine: &Engine, caller: &Caller) -> Result<()> {
+    if tenant::exists(engine, caller.tenant).await? {
+        return Ok(());
+    }
+    Err(Error::PermissionDenied(Denied::UnknownTenant))
 }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, web};
 
-use super::apart::Apart;
-use super::auth::{self, Verifier};
 use super::client_address::TrustedProxies;
+use super::heavy_work::HeavyWork;
 use super::in_flight::InFlight;
 use super::rate_limit::RateLimit;
 use crate::clock::Clock;
+use crate::deployment::ReadinessCache;
 use crate::settings::Settings;
+use crate::token::{self, Verifier};
 
 /// Belongs in `App::app_data` as `web::Data<Door>`, one for all workers, so that they share the fetched keys and the counts
 /// of each user's requests.
@@ -22,22 +23,24 @@ pub struct Door {
     /// For answers.
     pub(super) in_flight: InFlight,
     pub(super) bodies: InFlight,
-    pub(super) apart: Apart,
+    pub(super) heavy: HeavyWork,
+    pub(super) readiness: ReadinessCache,
     body_timeout: Duration,
 }
 
 impl Door {
     /// # Errors
     /// No key for tokens is set, one cannot be read, or the trusted networks are not valid.
-    pub fn new(settings: &Settings, clock: Clock, apart: Apart) -> Result<Self, auth::StartError> {
+    pub fn new(settings: &Settings, clock: Clock, heavy: HeavyWork) -> Result<Self, token::StartError> {
         let server = &settings.server;
         Ok(Self {
             verifier: Verifier::new(&settings.auth, clock.clone())?,
-            proxies: TrustedProxies::new(server.trusted_networks().map_err(auth::StartError::Settings)?),
+            proxies: TrustedProxies::new(server.trusted_networks().map_err(token::StartError::Settings)?),
             rate_limit: RateLimit::new(&settings.rate_limit, clock),
             in_flight: InFlight::new(server.answers_max_bytes, server.answers_per_tenant_max_bytes),
             bodies: InFlight::new(server.bodies_max_bytes, server.bodies_per_tenant_max_bytes),
-            apart,
+            heavy,
+            readiness: ReadinessCache::default(),
             body_timeout: Duration::from_secs(server.body_timeout_secs),
         })
     }

@@ -19,7 +19,7 @@ use actix_web::{Error, HttpMessage as _, HttpRequest, rt};
 use futures_util::FutureExt as _;
 use tokio::task::yield_now;
 
-use super::in_flight::Asker;
+use super::in_flight::ShareOwner;
 
 /// How long steps may take together before the thread looks for arrivals and others have their turns. Steps that are
 /// shorter cost less than waiting for a turn.
@@ -29,13 +29,13 @@ thread_local! {
     static TURNS: Turns = Turns::default();
 }
 
-/// The asker that the steps of a request count for: [`Asker::Strangers`] until its sender is known.
-struct Of(Rc<Cell<Asker>>);
+/// The asker that the steps of a request count for: [`ShareOwner::Strangers`] until its sender is known.
+struct StepOwner(Rc<Cell<ShareOwner>>);
 
-/// Counts all further steps of this request for `asker`.
-pub(super) fn name(req: &HttpRequest, asker: Asker) {
-    if let Some(Of(of)) = req.extensions().get() {
-        of.set(asker);
+/// Counts all further steps of this request for `owner`.
+pub(super) fn name(req: &HttpRequest, owner: ShareOwner) {
+    if let Some(StepOwner(of)) = req.extensions().get() {
+        of.set(owner);
     }
 }
 
@@ -45,8 +45,8 @@ pub(super) async fn share<B: MessageBody + 'static>(
     req: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let of = Rc::new(Cell::new(Asker::Strangers));
-    req.extensions_mut().insert(Of(Rc::clone(&of)));
+    let of = Rc::new(Cell::new(ShareOwner::Strangers));
+    req.extensions_mut().insert(StepOwner(Rc::clone(&of)));
     let mut work = next.call(req);
     let steps = Steps { of: Rc::clone(&of), ticket: Rc::default() };
     let response = poll_fn(|cx| steps.step(cx, |cx| work.poll_unpin(cx))).await?;
@@ -80,7 +80,7 @@ impl MessageBody for Body {
 
 /// A request or an answer that is worked on step by step.
 struct Steps {
-    of: Rc<Cell<Asker>>,
+    of: Rc<Cell<ShareOwner>>,
     ticket: Rc<Ticket>,
 }
 
@@ -128,20 +128,20 @@ impl Steps {
 /// The requests that wait on one thread.
 #[derive(Default)]
 struct Turns {
-    waiting: RefCell<HashMap<Asker, VecDeque<Rc<Ticket>>>>,
+    waiting: RefCell<HashMap<ShareOwner, VecDeque<Rc<Ticket>>>>,
     /// Askers with waiting requests, each once; the first one has the next turn.
-    order: RefCell<VecDeque<Asker>>,
+    order: RefCell<VecDeque<ShareOwner>>,
     used: Cell<Duration>,
     /// Whether [`call`] is running, which calls the waiting requests.
     is_calling: Cell<bool>,
 }
 
 impl Turns {
-    fn line_up(&self, asker: Asker, ticket: Rc<Ticket>) {
+    fn line_up(&self, owner: ShareOwner, ticket: Rc<Ticket>) {
         let mut waiting = self.waiting.borrow_mut();
-        let line = waiting.entry(asker).or_default();
+        let line = waiting.entry(owner).or_default();
         if line.is_empty() {
-            self.order.borrow_mut().push_back(asker);
+            self.order.borrow_mut().push_back(owner);
         }
         line.push_back(ticket);
     }
@@ -157,14 +157,14 @@ impl Turns {
     /// Calls the next waiting request. Returns whether there was one.
     fn call_next(&self) -> bool {
         loop {
-            let Some(asker) = self.order.borrow_mut().pop_front() else { return false };
+            let Some(owner) = self.order.borrow_mut().pop_front() else { return false };
             let mut waiting = self.waiting.borrow_mut();
-            let Some(line) = waiting.get_mut(&asker) else { continue };
+            let Some(line) = waiting.get_mut(&owner) else { continue };
             let called = line.pop_front();
             if line.is_empty() {
-                waiting.remove(&asker);
+                waiting.remove(&owner);
             } else {
-                self.order.borrow_mut().push_back(asker);
+                self.order.borrow_mut().push_back(owner);
             }
             // A ticket that only this queue still holds belongs to a request that is over.
             if let Some(ticket) = called.filter(|ticket| Rc::strong_count(ticket) > 1) {
@@ -206,8 +206,8 @@ mod tests {
     const STEPS: usize = 20;
 
     /// Runs steps that are longer than a slice, and counts them.
-    async fn work(asker: Asker, done: Rc<Cell<usize>>) {
-        let steps = Steps { of: Rc::new(Cell::new(asker)), ticket: Rc::default() };
+    async fn work(owner: ShareOwner, done: Rc<Cell<usize>>) {
+        let steps = Steps { of: Rc::new(Cell::new(owner)), ticket: Rc::default() };
         for _ in 0..STEPS {
             let step = |cx: &mut Context<'_>| {
                 steps.step(cx, |_| {
@@ -223,7 +223,7 @@ mod tests {
 
     #[actix_web::test]
     async fn a_quiet_tenant_has_every_other_step() {
-        let [noisy, quiet] = [(); 2].map(|()| Asker::Tenant(TenantId::new()));
+        let [noisy, quiet] = [(); 2].map(|()| ShareOwner::Tenant(TenantId::new()));
         let (noise, done) = (Rc::default(), Rc::default());
         let crowd: Vec<_> = (0..50).map(|_| rt::spawn(work(noisy, Rc::clone(&noise)))).collect();
         while noise.get() < 10 {
@@ -241,7 +241,7 @@ mod tests {
 
     #[actix_web::test]
     async fn whoever_goes_takes_no_turn_with_them() {
-        let [gone, there] = [(); 2].map(|()| Asker::Tenant(TenantId::new()));
+        let [gone, there] = [(); 2].map(|()| ShareOwner::Tenant(TenantId::new()));
         let (left, done) = (Rc::default(), Rc::default());
         let crowd: Vec<_> = (0..50).map(|_| rt::spawn(work(gone, Rc::clone(&left)))).collect();
         let rest = rt::spawn(work(there, Rc::clone(&done)));

@@ -16,7 +16,9 @@ use serde::de::{
 use serde_json::Value;
 use validator::{Validate, ValidationError, ValidationErrors, ValidationErrorsKind};
 
-use crate::error::{FIELD_ERRORS_MAX, FieldError, cut};
+use super::problem::FieldError;
+use crate::error::FIELD_ERRORS_MAX;
+use crate::input;
 use crate::yielding::give_way_in_small_steps;
 
 /// Characters of a client's own text that an answer repeats: of a key in a pointer, of a value in a detail.
@@ -55,7 +57,11 @@ impl Budget {
     pub(super) fn spend(&mut self, errors: &mut Vec<FieldError>, unnamed: usize) {
         let room = self.left;
         self.left = room.saturating_sub(errors.len());
-        cut(errors, room, unnamed);
+        let more = errors.len().saturating_sub(room) + unnamed;
+        errors.truncate(room);
+        if more > 0 {
+            errors.push(FieldError::of("", input::Wrong::MoreErrors { more }));
+        }
     }
 }
 
@@ -206,20 +212,20 @@ impl Notes {
 
 /// Ends a pass. The error for the client is recorded where it occurs.
 #[derive(Debug)]
-struct Misfit {
+struct FieldMisfit {
     detail: String,
     missing: Option<&'static str>,
 }
 
-impl fmt::Display for Misfit {
+impl fmt::Display for FieldMisfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)
     }
 }
 
-impl std::error::Error for Misfit {}
+impl std::error::Error for FieldMisfit {}
 
-impl de::Error for Misfit {
+impl de::Error for FieldMisfit {
     fn custom<T: fmt::Display>(detail: T) -> Self {
         Self { detail: detail.to_string(), missing: None }
     }
@@ -241,7 +247,7 @@ impl Reader<'_> {
     }
 
     /// Records which value was refused by its type, unless a deeper one has been recorded already.
-    fn settle<T>(&self, result: Result<T, Misfit>) -> Result<T, Misfit> {
+    fn settle<T>(&self, result: Result<T, FieldMisfit>) -> Result<T, FieldMisfit> {
         if let Err(misfit) = &result {
             let mut found = self.notes.found.borrow_mut();
             if found.refused.is_none() {
@@ -314,7 +320,7 @@ fn kind(value: &Value) -> &'static str {
 
 macro_rules! integers {
     ($($method:ident $visit:ident $type:ty;)*) => {$(
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldMisfit> {
             let whole = self.integer(<$type>::MIN.into(), <$type>::MAX.into());
             let result = visitor.$visit(<$type>::try_from(whole).unwrap_or_default());
             self.settle(result)
@@ -323,7 +329,7 @@ macro_rules! integers {
 }
 
 impl<'de> Deserializer<'de> for Reader<'_> {
-    type Error = Misfit;
+    type Error = FieldMisfit;
 
     integers! {
         deserialize_u8 visit_u8 u8;
@@ -336,16 +342,16 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         deserialize_i64 visit_i64 i64;
     }
 
-    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldMisfit> {
         let result = visitor.visit_f64(self.float());
         self.settle(result)
     }
 
-    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldMisfit> {
         self.deserialize_f64(visitor)
     }
 
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldMisfit> {
         let text = if self.notes.form == Form::Query { self.value.as_str() } else { None };
         let truth = self.value.as_bool().or_else(|| text?.parse().ok()).unwrap_or_else(|| {
             self.wrong_type("true or false");
@@ -355,7 +361,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         self.settle(result)
     }
 
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldMisfit> {
         let Some(text) = self.value.as_str() else {
             let before = self.notes.found.borrow().errors.len();
             self.wrong_type("text");
@@ -371,26 +377,26 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         self.settle(result)
     }
 
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldMisfit> {
         self.deserialize_str(visitor)
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldMisfit> {
         if self.value.is_null() || self.notes.skips(&self.at) { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, FieldMisfit> {
         visitor.visit_newtype_struct(self)
     }
 
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldMisfit> {
         let rest = self.elements().iter().take(ELEMENTS_MAX).enumerate();
         let elements = Elements { at: &self.at, notes: self.notes, rest };
         let result = visitor.visit_seq(elements);
         self.settle(result)
     }
 
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldMisfit> {
         let result = visitor.visit_map(Members::new(&self, None));
         self.settle(result)
     }
@@ -400,7 +406,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         _: &'static str,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Misfit> {
+    ) -> Result<V::Value, FieldMisfit> {
         let result = visitor.visit_map(Members::new(&self, Some(fields)));
         self.settle(result)
     }
@@ -410,7 +416,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         _: &'static str,
         variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Misfit> {
+    ) -> Result<V::Value, FieldMisfit> {
         let known = self.value.as_str().and_then(|text| variants.iter().find(|variant| **variant == text));
         let variant = known.or(variants.first()).copied().unwrap_or_default();
         if known.is_none() {
@@ -420,8 +426,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         self.settle(result)
     }
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
-        let result = self.value.clone().deserialize_any(visitor).map_err(Misfit::custom);
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldMisfit> {
+        let result = self.value.clone().deserialize_any(visitor).map_err(FieldMisfit::custom);
         self.settle(result)
     }
 
@@ -437,9 +443,9 @@ struct Elements<'a> {
 }
 
 impl<'de> SeqAccess<'de> for Elements<'_> {
-    type Error = Misfit;
+    type Error = FieldMisfit;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Misfit> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, FieldMisfit> {
         give_way_in_small_steps();
         let (at, notes) = (self.at, self.notes);
         match self.rest.find(|(index, _)| !notes.skips(&Pointer::Element(at, *index))) {
@@ -471,14 +477,14 @@ impl<'a> Members<'a> {
 }
 
 impl<'de> MapAccess<'de> for Members<'_> {
-    type Error = Misfit;
+    type Error = FieldMisfit;
 
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Misfit> {
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, FieldMisfit> {
         while let Some((name, value)) = self.rest.as_mut().and_then(Iterator::next) {
             give_way_in_small_steps();
             if self.fields.is_none_or(|fields| fields.contains(&name.as_str())) {
                 self.current = Some((name, value));
-                let key: StrDeserializer<'_, Misfit> = name.as_str().into_deserializer();
+                let key: StrDeserializer<'_, FieldMisfit> = name.as_str().into_deserializer();
                 return seed.deserialize(key).map(Some);
             }
             self.notes.add(&Pointer::Member(self.at, name), "unknown-field", "is not a known field");
@@ -486,9 +492,9 @@ impl<'de> MapAccess<'de> for Members<'_> {
         Ok(None)
     }
 
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Misfit> {
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, FieldMisfit> {
         let (name, value) =
-            self.current.take().ok_or_else(|| Misfit::custom("a value was asked for before its key"))?;
+            self.current.take().ok_or_else(|| FieldMisfit::custom("a value was asked for before its key"))?;
         seed.deserialize(Reader { value, at: Pointer::Member(self.at, name), notes: self.notes })
     }
 }
@@ -496,33 +502,33 @@ impl<'de> MapAccess<'de> for Members<'_> {
 struct Variant(&'static str);
 
 impl<'de> EnumAccess<'de> for Variant {
-    type Error = Misfit;
+    type Error = FieldMisfit;
     type Variant = Self;
 
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Misfit> {
-        let name: StrDeserializer<'_, Misfit> = self.0.into_deserializer();
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), FieldMisfit> {
+        let name: StrDeserializer<'_, FieldMisfit> = self.0.into_deserializer();
         Ok((seed.deserialize(name)?, self))
     }
 }
 
 /// Variants without contents only: no field of a request is an enum with contents.
 impl<'de> VariantAccess<'de> for Variant {
-    type Error = Misfit;
+    type Error = FieldMisfit;
 
-    fn unit_variant(self) -> Result<(), Misfit> {
+    fn unit_variant(self) -> Result<(), FieldMisfit> {
         Ok(())
     }
 
-    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, _: S) -> Result<S::Value, Misfit> {
-        Err(Misfit::custom("expected a name alone"))
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, _: S) -> Result<S::Value, FieldMisfit> {
+        Err(FieldMisfit::custom("expected a name alone"))
     }
 
-    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Misfit> {
-        Err(Misfit::custom("expected a name alone"))
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, FieldMisfit> {
+        Err(FieldMisfit::custom("expected a name alone"))
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, Misfit> {
-        Err(Misfit::custom("expected a name alone"))
+    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, FieldMisfit> {
+        Err(FieldMisfit::custom("expected a name alone"))
     }
 }
 
@@ -571,7 +577,7 @@ fn flatten(
     }
 }
 
-/// Returns the code and the text for a broken rule. The rules of `http/rules.rs` bring their own.
+/// Returns the code and the text for a broken rule. The rules of `input/` bring their own.
 fn say(error: &ValidationError) -> (&'static str, String) {
     let bounds = || {
         let bound = |name: &str| error.params.get(name).filter(|bound| !bound.is_null());

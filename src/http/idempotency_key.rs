@@ -4,8 +4,8 @@ use actix_web::dev::Payload;
 use actix_web::http::header::HeaderValue;
 use actix_web::{FromRequest, HttpRequest};
 
-use super::rules;
-use crate::error::FieldError;
+use super::problem::FieldError;
+use crate::input::{self, Text as _};
 
 const NAME: &str = "Idempotency-Key";
 
@@ -24,17 +24,14 @@ impl FromRequest for IdempotencyKey {
 impl IdempotencyKey {
     /// # Errors
     /// The key is empty, too long, not printable ASCII or sent twice. The error's pointer is the header's name.
-    pub fn parse(self) -> Result<Option<String>, FieldError> {
-        let wrong = |code, detail: &str| FieldError::new(NAME, code, detail);
+    pub fn parse(self) -> Result<Option<input::IdempotencyKey>, FieldError> {
         let [value] = self.0.as_slice() else {
-            return if self.0.is_empty() { Ok(None) } else { Err(wrong("duplicate", "must be sent only once")) };
+            let twice = || FieldError::new(NAME, "duplicate", "must be sent only once");
+            return if self.0.is_empty() { Ok(None) } else { Err(twice()) };
         };
-        let text = value.to_str().map_err(|_| wrong("invalid-character", "must be printable ASCII"))?;
-        match rules::idempotency_key(text) {
-            Ok(()) => Ok(Some(text.to_owned())),
-            Err(error) if error.code == "too-long" => Err(wrong("too-long", "must be at most 128 characters")),
-            Err(_) => Err(wrong("invalid-character", "must be 1 to 128 printable ASCII characters")),
-        }
+        // A header that is no text is not ASCII either.
+        let text = value.to_str().unwrap_or_default();
+        input::IdempotencyKey::parse(text).map(Some).map_err(|wrong| FieldError::of(NAME, wrong))
     }
 }
 
@@ -44,14 +41,14 @@ mod tests {
 
     use super::*;
 
-    fn parse(values: &[&[u8]]) -> Result<Option<String>, FieldError> {
+    fn parse(values: &[&[u8]]) -> Result<Option<input::IdempotencyKey>, FieldError> {
         IdempotencyKey(values.iter().map(|value| HeaderValue::from_bytes(value).unwrap()).collect()).parse()
     }
 
     #[test]
     fn a_key_is_one_short_line_of_ascii() {
         assert_eq!(parse(&[]).unwrap(), None);
-        assert_eq!(parse(&[b"row 3"]).unwrap().as_deref(), Some("row 3"));
+        assert_eq!(parse(&[b"row 3"]).unwrap().map(input::IdempotencyKey::into_string).as_deref(), Some("row 3"));
         for (values, code) in [
             (&[b"a".as_slice(), b"a"][..], "duplicate"),
             (&[b""], "invalid-character"),

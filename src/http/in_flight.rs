@@ -21,11 +21,11 @@ use futures_util::stream;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::apart::to_json;
-use super::auth::Identity;
 use super::door::Door;
+use super::heavy_work::to_json;
 use super::problem::{CONTENT_TYPE, Problem};
 use crate::caller::{Admin, Permission};
+use crate::token::Identity;
 use crate::turns::Party;
 
 /// Answers and bodies of up to this many bytes are not counted: a connection costs as much without them.
@@ -42,19 +42,19 @@ pub(super) struct InFlight {
     all: Arc<Semaphore>,
     all_units: usize,
     share_units: usize,
-    shares: Mutex<HashMap<Asker, Arc<Semaphore>>>,
+    shares: Mutex<HashMap<ShareOwner, Arc<Semaphore>>>,
 }
 
 /// A party that has its own share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Asker {
+pub(super) enum ShareOwner {
     Tenant(TenantId),
     Operators,
     /// All requests without a token that was accepted.
     Strangers,
 }
 
-impl Asker {
+impl ShareOwner {
     /// Returns the sender of a request that has been answered.
     fn who_sent(request: &HttpRequest) -> Self {
         request.extensions().get::<std::rc::Rc<Identity>>().map_or(Self::Strangers, |identity| Self::of(identity))
@@ -68,7 +68,7 @@ impl Asker {
     }
 }
 
-impl From<&Admin> for Asker {
+impl From<&Admin> for ShareOwner {
     fn from(admin: &Admin) -> Self {
         match admin {
             Admin::Operator(_) => Self::Operators,
@@ -77,11 +77,11 @@ impl From<&Admin> for Asker {
     }
 }
 
-impl From<Asker> for Party {
-    fn from(asker: Asker) -> Self {
-        match asker {
-            Asker::Tenant(tenant) => Some(tenant),
-            Asker::Operators | Asker::Strangers => None,
+impl From<ShareOwner> for Party {
+    fn from(owner: ShareOwner) -> Self {
+        match owner {
+            ShareOwner::Tenant(tenant) => Some(tenant),
+            ShareOwner::Operators | ShareOwner::Strangers => None,
         }
     }
 }
@@ -112,23 +112,23 @@ impl InFlight {
     ///
     /// # Errors
     /// 429 if there is no room within three seconds.
-    pub(super) async fn reserve(&self, asker: Asker, bytes: usize) -> Result<Room, Problem> {
-        self.room(asker, bytes).await.ok_or_else(|| Problem::no_room(PATIENCE))
+    pub(super) async fn reserve(&self, owner: ShareOwner, bytes: usize) -> Result<Room, Problem> {
+        self.room(owner, bytes).await.ok_or_else(|| Problem::no_room(PATIENCE))
     }
 
     /// Waits for room for a body of at most `bytes`, before it is read. A small body, as most are, needs no room.
     ///
     /// # Errors
     /// 429 if there is no room within three seconds.
-    pub(super) async fn reserve_for_body(&self, asker: Asker, bytes: usize) -> Result<Option<Room>, Problem> {
+    pub(super) async fn reserve_for_body(&self, owner: ShareOwner, bytes: usize) -> Result<Option<Room>, Problem> {
         if bytes <= SMALL {
             return Ok(None);
         }
-        self.room(asker, bytes).await.ok_or_else(|| Problem::no_turn(PATIENCE)).map(Some)
+        self.room(owner, bytes).await.ok_or_else(|| Problem::no_turn(PATIENCE)).map(Some)
     }
 
-    async fn room(&self, asker: Asker, bytes: usize) -> Option<Room> {
-        let (units, share) = (self.units(bytes), self.share(asker));
+    async fn room(&self, owner: ShareOwner, bytes: usize) -> Option<Room> {
+        let (units, share) = (self.units(bytes), self.share(owner));
         let taken = async {
             let share = share.acquire_many_owned(units).await?;
             Ok::<_, tokio::sync::AcquireError>(Room {
@@ -140,9 +140,9 @@ impl InFlight {
     }
 
     /// Takes room for an answer that has been made already, without waiting.
-    fn reserve_now(&self, asker: Asker, bytes: usize) -> Option<Room> {
+    fn reserve_now(&self, owner: ShareOwner, bytes: usize) -> Option<Room> {
         let units = self.units(bytes);
-        let share = self.share(asker).try_acquire_many_owned(units).ok()?;
+        let share = self.share(owner).try_acquire_many_owned(units).ok()?;
         let all = Arc::clone(&self.all).try_acquire_many_owned(units).ok()?;
         Some(Room { all, share })
     }
@@ -155,15 +155,15 @@ impl InFlight {
         u32::try_from(units).unwrap_or(u32::MAX)
     }
 
-    fn share(&self, asker: Asker) -> Arc<Semaphore> {
+    fn share(&self, owner: ShareOwner) -> Arc<Semaphore> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = shares.get(&asker) {
+        if let Some(share) = shares.get(&owner) {
             return Arc::clone(share);
         }
         // Shares that only this map holds are unused.
         shares.retain(|_, share| Arc::strong_count(share) > 1);
         let share = Arc::new(Semaphore::new(self.share_units));
-        shares.insert(asker, Arc::clone(&share));
+        shares.insert(owner, Arc::clone(&share));
         share
     }
 }
@@ -263,7 +263,7 @@ pub(super) async fn bound(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let response = next.call(req).await?;
-    let asker = Asker::who_sent(response.request());
+    let owner = ShareOwner::who_sent(response.request());
     let (request, response) = response.into_parts();
     let reserved = response.error().and_then(|error| error.as_error::<Problem>()).and_then(Problem::take_room);
     let (mut response, body) = response.into_parts();
@@ -274,14 +274,14 @@ pub(super) async fn bound(
     }
     let body = match body.try_into_bytes() {
         Ok(bytes) if bytes.len() > SMALL => {
-            match reserved.or_else(|| Door::of(&request).in_flight.reserve_now(asker, bytes.len())) {
+            match reserved.or_else(|| Door::of(&request).in_flight.reserve_now(owner, bytes.len())) {
                 Some(mut room) => {
                     room.shrink(bytes.len());
                     BoxBody::new(Slices { bytes, _room: room })
                 }
                 None => {
                     tracing::warn!(
-                        ?asker,
+                        ?owner,
                         bytes = bytes.len(),
                         "an answer was refused: too many answers are still unread"
                     );

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::door::Door;
 use super::problem::{self, CONTENT_TYPE, Problem};
 use crate::engine::Engine;
-use crate::{deployment, settings};
+use crate::settings;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -98,7 +98,7 @@ pub async fn observe(
     let outcome = outcome(status, problem);
     if let Some(problem) = problem {
         problem.log();
-        heed(&result, problem);
+        note_damage(&result, problem);
     }
     log(status, outcome, started, quiet);
     drop(entered);
@@ -119,10 +119,10 @@ pub async fn observe(
 }
 
 /// Reports a damaged database file to operators, if a request has met the damage.
-fn heed<B>(result: &Result<ServiceResponse<B>, Error>, problem: &Problem) {
+fn note_damage<B>(result: &Result<ServiceResponse<B>, Error>, problem: &Problem) {
     let engine = result.as_ref().ok().and_then(|response| response.request().app_data::<Data<Engine>>());
     if let (Some(engine), Some(cause)) = (engine, problem.database_cause()) {
-        deployment::heed(engine, cause);
+        engine.db.note_damage(cause, engine.clock.now());
     }
 }
 

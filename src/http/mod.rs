@@ -1,182 +1,33 @@
 //! The web door: the only folder that names actix_web. It parses, authorizes, calls one verb and renders the outcome.
+//!
+//! `serve.rs` listens. A request passes `connection.rs` (limits of the connection), `in_flight.rs`, `middleware.rs`,
+//! `framing.rs` and `fair.rs`, and arrives at a handler: those of the native API are in `native/`. Handlers read their input
+//! with `caller.rs`, `path.rs`, `query.rs`, `idempotency_key.rs` and `body.rs`, whose errors `fields.rs` collects, and
+//! `problem.rs` renders errors.
 
-pub(crate) mod admin;
-mod apart;
-mod assets;
-pub mod auth;
 mod body;
-mod brands;
 mod caller;
-mod claims;
 mod client_address;
-mod complete_batch;
 mod connection;
 mod door;
-mod events;
 mod fair;
 mod fields;
 mod framing;
-mod health;
+mod heavy_work;
 mod idempotency_key;
 mod in_flight;
-mod jwks;
-pub(crate) mod list;
-mod metrics;
 mod middleware;
-mod openapi;
+mod native;
+mod path;
 mod problem;
 mod query;
 mod rate_limit;
-mod receipts;
-mod routes;
 mod rules;
+mod serve;
 mod socket;
-mod uploads;
-pub(crate) mod views;
-mod wait;
+mod unambiguous;
 
-use std::io;
-use std::net::SocketAddr;
-use std::str::FromStr;
-use std::time::Duration;
-
-use actix_http::{HttpService, Protocol};
-use actix_service::{ServiceFactoryExt as _, fn_service, map_config};
-use actix_web::App;
 pub use actix_web::dev::ServerHandle;
-use actix_web::dev::{AppConfig, Server};
-use actix_web::error::DispatchError;
-use actix_web::middleware::from_fn;
-use actix_web::web::Data;
-use entity::SessionId;
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::task::JoinHandle;
-
-pub use openapi::document as openapi_document;
-
-use apart::Apart;
-use client_address::TrustedProxies;
-use connection::{Connection, Limits};
-use door::Door;
-
-use crate::caller::{Caller, Permission};
-use crate::engine::Engine;
-use crate::error::{Error, Result};
-use crate::{start, tenant};
-
-/// Checks that the caller has the permission, and that their tenant exists.
-///
-/// # Errors
-/// [`Error::PermissionDenied`] if not.
-async fn admit(engine: &Engine, caller: &Caller, permission: Permission) -> Result<()> {
-    caller.must(permission)?;
-    known_tenant(engine, caller).await
-}
-
-async fn known_tenant(engine: &Engine, caller: &Caller) -> Result<()> {
-    if tenant::exists(engine, caller.tenant).await? {
-        return Ok(());
-    }
-    Err(Error::PermissionDenied("the token's tenant is unknown to this server".to_owned()))
-}
-
-/// Parses an id in a path.
-///
-/// # Errors
-/// [`Error::NotFound`] for a text that is not an id, as for an unknown id.
-fn id_of<T: FromStr>(path: &str) -> Result<T> {
-    path.parse().map_err(|_| Error::NotFound)
-}
-
-/// Parses the session's id in a path, and records it in the request's span.
-///
-/// # Errors
-/// [`Error::NotFound`] for a text that is not an id.
-fn session_of(path: &str) -> Result<SessionId> {
-    let id = id_of(path)?;
-    middleware::name_session(id);
-    Ok(id)
-}
-
-/// Connections that may wait to be accepted.
-const BACKLOG: u32 = 1_024;
-
-/// Listens, and serves requests until the handle stops the server.
-///
-/// This is what `actix_web::HttpServer` does, with [`Connection`]s in place of bare sockets.
-///
-/// # Errors
-/// The address is in use or not one of this machine's, the settings for tokens cannot be used, or the system gives no
-/// threads.
-pub(crate) async fn serve(
-    engine: &Engine,
-) -> Result<(SocketAddr, JoinHandle<io::Result<()>>, ServerHandle), start::Error> {
-    let settings = engine.settings.server.clone();
-    let apart = Apart::new(settings.worker_threads(), engine.db.company()).map_err(start::Error::Threads)?;
-    let door = Data::new(Door::new(&engine.settings, engine.clock.clone(), apart)?);
-    let proxies = TrustedProxies::new(settings.trusted_networks().map_err(auth::StartError::Settings)?);
-    let limits = Limits::new(&settings, proxies);
-    let engine = Data::new(engine.clone());
-    let listen = start::resolve(&settings.host, settings.port).await?;
-    let failed = |error| start::Error::Listen(listen.to_string(), error);
-    let listener = bind(listen).and_then(TcpListener::into_std).map_err(failed)?;
-    let addr = listener.local_addr().map_err(failed)?;
-    let server = Server::build()
-        .workers(settings.worker_threads())
-        .max_concurrent_connections(settings.max_connections)
-        .shutdown_timeout(settings.shutdown_grace_secs)
-        .disable_signals();
-    let draining = server.graceful_shutdown_signal();
-    let server = server
-        .listen("http", listener, move || {
-            let app = App::new()
-                .app_data(engine.clone())
-                .app_data(door.clone())
-                // Read from the bottom up: the last one is the outermost.
-                .wrap(from_fn(middleware::catch_panic))
-                .wrap(from_fn(fair::share))
-                .wrap(from_fn(middleware::finish_writes))
-                .wrap(from_fn(framing::frame))
-                .wrap(middleware::cors(&engine.settings.cors))
-                .wrap(from_fn(middleware::observe))
-                .wrap(from_fn(in_flight::bound))
-                .wrap(from_fn(connection::hold))
-                .configure(routes::routes)
-                .default_service(problem::unknown_path());
-            let (draining, limits) = (draining.clone(), limits.clone());
-            let http = HttpService::build()
-                .keep_alive(Duration::from_secs(settings.keep_alive_secs))
-                .graceful_shutdown_signal(move || {
-                    let draining = draining.clone();
-                    async move { draining.notified().await }
-                })
-                .client_request_timeout(Duration::from_secs(settings.head_timeout_secs))
-                .client_disconnect_timeout(connection::LINGER)
-                // A waiting request ends when its client disconnects, as behind most proxies: a client that closes
-                // only its own half of the connection cannot be told from one that is gone.
-                .h1_allow_half_closed(false)
-                .on_connect_ext(Connection::introduce)
-                .finish(map_config(app, |()| AppConfig::default()));
-            fn_service(move |stream| {
-                let accepted = Connection::accept(stream, &limits).map_err(DispatchError::Io);
-                async move {
-                    let connection = accepted?;
-                    let peer = connection.peer();
-                    Ok((connection, Protocol::Http1, Some(peer)))
-                }
-            })
-            .and_then(http)
-        })
-        .map_err(failed)?
-        .run();
-    let handle = server.handle();
-    Ok((addr, tokio::spawn(server), handle))
-}
-
-/// Binds the address and listens, even while connections of an earlier process to it are still closing.
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
+pub use native::openapi_document;
+pub use serve::StartError;
+pub(crate) use serve::serve;

@@ -3,7 +3,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix_web::body::BoxBody;
@@ -15,11 +15,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::apart::to_json;
+use super::heavy_work::to_json;
 use super::in_flight::Room;
 use crate::database::DbErr;
-use crate::error::{Error, FieldError, with_causes};
-use crate::session::state;
+use crate::error::{Error, Field, with_causes};
+use crate::input::Wrong;
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
@@ -34,7 +34,7 @@ const MISSING_PARTS_MAX: usize = 1_000;
 
 /// One kind of problem: the members that are the same at every occurrence.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Kind {
+pub struct ProblemKind {
     pub status: StatusCode,
     /// Stable, for programs; the end of `type`.
     pub code: &'static str,
@@ -43,10 +43,10 @@ pub struct Kind {
 
 macro_rules! kinds {
     ($($name:ident = $status:ident, $code:literal, $title:literal;)*) => {
-        $(pub const $name: Kind = Kind { status: StatusCode::$status, code: $code, title: $title };)*
+        $(pub const $name: ProblemKind = ProblemKind { status: StatusCode::$status, code: $code, title: $title };)*
 
         #[cfg(test)]
-        pub const KINDS: &[Kind] = &[$($name),*];
+        pub const KINDS: &[ProblemKind] = &[$($name),*];
     };
 }
 
@@ -104,7 +104,7 @@ pub struct Document {
     /// are more, a last entry with the code `more-errors` says how many more.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
-    errors: Vec<Field>,
+    errors: Vec<FieldError>,
     /// With `upload-incomplete`: the first 1,000 missing parts.
     #[serde(skip_serializing_if = "Option::is_none")]
     missing_parts: Option<Vec<u32>>,
@@ -121,16 +121,44 @@ pub struct Document {
 }
 
 /// An invalid field.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = ProblemField)]
-pub struct Field {
+pub struct FieldError {
     /// A JSON pointer (RFC 6901) into the body, `?name` for a query parameter, or the name of a header.
     #[schema(example = "/files/3/file_size")]
-    pointer: String,
+    pub pointer: String,
     /// Stable, for programs.
     #[schema(example = "out-of-range")]
-    code: &'static str,
-    detail: String,
+    pub code: &'static str,
+    pub detail: String,
+}
+
+impl FieldError {
+    pub fn new(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), code, detail: detail.into() }
+    }
+
+    pub fn of(pointer: impl Into<String>, wrong: Wrong) -> Self {
+        Self::new(pointer, wrong.code(), wrong.to_string())
+    }
+}
+
+/// Where a verb's field stands in the documents of the native API.
+fn pointer(field: Field) -> String {
+    match field {
+        Field::BrandId => "/brand_id".to_owned(),
+        Field::Bucket => "/bucket".to_owned(),
+        Field::ClientReference => "/client_reference".to_owned(),
+        Field::ExpiresIn => "?expires_in".to_owned(),
+        Field::FileSize => "/file_size".to_owned(),
+        Field::FirstDay => "?from".to_owned(),
+        Field::FirstPart => "/from".to_owned(),
+        Field::LastPart => "/to".to_owned(),
+        Field::PartNumber => "/part_number".to_owned(),
+        Field::PartNumbers(index) => format!("/part_numbers/{index}"),
+        Field::Tenant => "?tenant".to_owned(),
+        Field::Whole => String::new(),
+    }
 }
 
 /// A refusal or a failure on its way to a client.
@@ -139,7 +167,7 @@ pub struct Field {
 /// logs the cause, once.
 #[derive(Debug)]
 pub struct Problem {
-    kind: &'static Kind,
+    kind: &'static ProblemKind,
     document: Box<Document>,
     headers: Vec<(HeaderName, HeaderValue)>,
     cause: Option<Box<dyn StdError + Send + Sync>>,
@@ -154,7 +182,7 @@ struct Sealed {
 }
 
 impl Problem {
-    pub fn new(kind: &'static Kind, detail: impl Into<String>) -> Self {
+    pub fn new(kind: &'static ProblemKind, detail: impl Into<String>) -> Self {
         let document = Document {
             kind: format!("/problems/{}", kind.code),
             title: kind.title,
@@ -178,6 +206,28 @@ impl Problem {
 
     pub fn body_too_large(limit_bytes: usize) -> Self {
         Self::new(&BODY_TOO_LARGE, format!("the body must be at most {limit_bytes} bytes"))
+    }
+
+    /// The fields that are wrong, each with its reason.
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        let mut problem = Self::new(&VALIDATION_FAILED, Error::Invalid(vec![]).to_string());
+        problem.document.errors = errors;
+        problem
+    }
+
+    /// Puts the pointers to wrong fields below `place`, such as a file of a batch.
+    pub fn within(mut self, place: &str) -> Self {
+        for error in &mut self.document.errors {
+            error.pointer.insert_str(0, place);
+        }
+        self
+    }
+
+    /// Puts these wrong fields before those that the problem has.
+    pub fn after(mut self, mut errors: Vec<FieldError>) -> Self {
+        errors.append(&mut self.document.errors);
+        self.document.errors = errors;
+        self
     }
 
     /// The answer for every unknown path; the same as for an unknown id.
@@ -232,7 +282,7 @@ impl Problem {
     }
 
     /// Something that the server depends on does not answer now. The client should retry later.
-    pub fn unavailable(kind: &'static Kind) -> Self {
+    pub fn unavailable(kind: &'static ProblemKind) -> Self {
         Self::new(kind, "nothing is half done; send the same request again later").retry_after(RETRY_AFTER_SECS)
     }
 
@@ -249,7 +299,7 @@ impl Problem {
         self
     }
 
-    pub fn kind(&self) -> &'static Kind {
+    pub fn kind(&self) -> &'static ProblemKind {
         self.kind
     }
 
@@ -331,9 +381,9 @@ impl From<Error> for Problem {
         match error {
             Error::NotFound => Self::new(&NOT_FOUND, detail),
             Error::PermissionDenied(_) => Self::new(&PERMISSION_DENIED, detail),
-            Error::IllegalTransition { status, what: _ } => {
+            Error::IllegalTransition { status, attempt: _ } => {
                 let mut problem = Self::new(&ILLEGAL_TRANSITION, detail);
-                problem.document.upload_status = Some(state::name(status));
+                problem.document.upload_status = Some(status.name());
                 problem
             }
             Error::SessionExpired => Self::new(&SESSION_EXPIRED, detail),
@@ -347,16 +397,15 @@ impl From<Error> for Problem {
             Error::PartsMismatch(_) => Self::new(&PARTS_MISMATCH, detail),
             Error::ReferenceConflict(_) => Self::new(&REFERENCE_CONFLICT, detail),
             Error::TenantSuspended => Self::new(&TENANT_SUSPENDED, detail),
-            Error::QuotaExceeded(_) => Self::new(&QUOTA_EXCEEDED, detail),
+            Error::QuotaExceeded { .. } => Self::new(&QUOTA_EXCEEDED, detail),
             Error::AssetNotReady(_) => Self::new(&ASSET_NOT_READY, detail),
             Error::Busy(_) => Self::new(&BUSY, detail),
             Error::TooManyReaders => Self::new(&TOO_MANY_READERS, detail).retry_after(RETRY_AFTER_SECS),
             // Only work in the background fails with these.
             Error::LeaseLost | Error::BadJob(_) => Self::internal(Some(detail.into())),
             Error::Invalid(fields) => {
-                let mut problem = Self::new(&VALIDATION_FAILED, detail);
-                problem.document.errors = fields.into_iter().map(Field::from).collect();
-                problem
+                let named = |(field, wrong): (Field, Wrong)| FieldError::of(pointer(field), wrong);
+                Self::invalid(fields.into_iter().map(named).collect())
             }
             Error::Storage(cause) => {
                 Self::new(&STORAGE_UNAVAILABLE, detail).retry_after(RETRY_AFTER_SECS).caused_by(cause)
@@ -372,12 +421,6 @@ impl From<Error> for Problem {
             }
             Error::Db(cause) => Self::internal(Some(cause.into())),
         }
-    }
-}
-
-impl From<FieldError> for Field {
-    fn from(error: FieldError) -> Self {
-        Self { pointer: error.pointer, code: error.code, detail: error.detail }
     }
 }
 
@@ -406,9 +449,13 @@ pub fn unknown_path() -> Route {
     web::route().to(async || Err::<HttpResponse, _>(Problem::not_found()))
 }
 
-/// Answers the methods that a resource does not have: `.default_service(only(&["GET", "PUT"]))`.
-pub fn only(methods: &'static [&'static str]) -> Route {
-    web::route().to(async move || Err::<HttpResponse, _>(Problem::method_not_allowed(methods)))
+/// Answers the methods that a resource does not have: `.default_service(only(vec!["GET", "PUT"]))`.
+pub fn only(methods: Vec<&'static str>) -> Route {
+    let methods: Arc<[_]> = methods.into();
+    web::route().to(move || {
+        let methods = Arc::clone(&methods);
+        async move { Err::<HttpResponse, _>(Problem::method_not_allowed(&methods)) }
+    })
 }
 
 /// Adds HEAD, which every path that answers GET also answers (`framing.rs`).
@@ -431,6 +478,7 @@ mod tests {
     use entity::upload_session::Status;
 
     use super::*;
+    use crate::error::Attempt;
     use crate::storage;
 
     fn body(problem: impl Into<Problem>) -> Value {
@@ -440,17 +488,17 @@ mod tests {
     #[test]
     fn a_problem_has_the_members_of_rfc_9457_and_its_own() {
         assert_eq!(
-            body(Error::IllegalTransition { status: Status::Completed, what: "it is over".into() }),
+            body(Error::IllegalTransition { status: Status::Completed, attempt: Attempt::Complete }),
             json!({
                 "type": "/problems/illegal-transition", "title": "The session's state does not allow this",
-                "status": 409, "detail": "it is over", "instance": "req-1", "code": "illegal-transition",
+                "status": 409, "detail": "cannot complete a session that is COMPLETED", "instance": "req-1", "code": "illegal-transition",
                 "upload_status": "COMPLETED",
             })
         );
-        let invalid = body(Error::Invalid(vec![FieldError::new("/file_size", "out-of-range", "too small")]));
+        let invalid = body(Error::wrong(Field::ExpiresIn, Wrong::Seconds { most: 60 }));
         assert_eq!(
             invalid["errors"],
-            json!([{"pointer": "/file_size", "code": "out-of-range", "detail": "too small"}])
+            json!([{"pointer": "?expires_in", "code": "out-of-range", "detail": "must be from 1 to 60 seconds"}])
         );
         let incomplete = body(Error::UploadIncomplete { missing_parts: (1..=1_500).collect(), uploaded_bytes: 7 });
         assert_eq!(incomplete["missing_parts"].as_array().unwrap().len(), 1_000);
@@ -461,7 +509,7 @@ mod tests {
     #[test]
     fn a_failure_says_when_to_come_back_and_nothing_of_its_cause() {
         let store =
-            storage::Error { op: storage::Op::Head, kind: storage::Kind::TimedOut, code: "secret-cause".into() };
+            storage::Error { op: storage::Op::Head, kind: storage::ErrorKind::TimedOut, code: "secret-cause".into() };
         let problem = Problem::from(Error::Storage(store));
         let response = problem.error_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -10,10 +10,8 @@ use serde_json::{Map, Value};
 use url::form_urlencoded;
 use validator::Validate;
 
-use super::body::invalid;
 use super::fields::{self, Budget, Form, shortened};
-use super::problem::Problem;
-use crate::error::FieldError;
+use super::problem::{FieldError, Problem};
 
 /// Items of a page if the query has no `limit`.
 pub const LIMIT_DEFAULT: u64 = 50;
@@ -49,10 +47,10 @@ impl<T: DeserializeOwned + Validate> Query<T> {
         budget.spend(&mut twice, 0);
         match read {
             Ok(read) if twice.is_empty() => Ok(read),
-            Ok(_) => Err(invalid(twice)),
+            Ok(_) => Err(Problem::invalid(twice)),
             Err(mut errors) => {
                 errors.append(&mut twice);
-                Err(invalid(errors))
+                Err(Problem::invalid(errors))
             }
         }
     }

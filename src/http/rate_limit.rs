@@ -8,17 +8,17 @@ use entity::TenantId;
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter, clock};
 
-use super::auth::Identity;
 use crate::caller::Permission;
 use crate::clock::Clock;
 use crate::settings;
+use crate::token::Identity;
 
 /// How often the users who have their whole share again are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// What each user has left of their share in this process. Kept in memory only: a restart gives every user a whole share.
 pub struct RateLimit {
-    limiter: RateLimiter<User, HashMapStateStore<User>, Steady>,
+    limiter: RateLimiter<User, HashMapStateStore<User>, MonotonicClock>,
     swept_at: Mutex<Instant>,
 }
 
@@ -35,7 +35,8 @@ impl RateLimit {
         let rate = NonZeroU32::new(settings.requests_per_second)?;
         let burst = NonZeroU32::new(settings.burst)?;
         let swept_at = Mutex::new(clock.instant());
-        let limiter = RateLimiter::hashmap_with_clock(Quota::per_second(rate).allow_burst(burst), Steady(clock));
+        let limiter =
+            RateLimiter::hashmap_with_clock(Quota::per_second(rate).allow_burst(burst), MonotonicClock(clock));
         Some(Self { limiter, swept_at })
     }
 
@@ -74,9 +75,9 @@ impl RateLimit {
 
 /// A steady clock: a correction of the wall clock neither locks users out nor lets them in.
 #[derive(Clone)]
-struct Steady(Clock);
+struct MonotonicClock(Clock);
 
-impl clock::Clock for Steady {
+impl clock::Clock for MonotonicClock {
     type Instant = Instant;
 
     fn now(&self) -> Instant {

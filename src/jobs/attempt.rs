@@ -7,7 +7,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span, warn};
 
 use super::{Lease, rows};
-use crate::deployment;
 use crate::engine::Engine;
 use crate::error::{Error, Result, with_causes};
 use crate::settings;
@@ -43,10 +42,10 @@ pub(super) async fn attempt(engine: &Engine, lease: &Lease, work: Work, stop: &C
             // The last allowed attempt has no recorded outcome: its worker vanished.
             let error = job.last_error.as_deref().unwrap_or("every worker that started the job vanished");
             warn!(job.error = error, "the job is dead");
-            rows::bury(engine, lease, error).await
+            rows::make_dead(engine, lease, error).await
         } else {
             let (ended, was_stopped) = lease
-                .held(engine, stop, async |own| {
+                .run_with_heartbeat(engine, stop, async |own| {
                     let ended = AssertUnwindSafe(work(engine, lease, own)).catch_unwind().await;
                     (ended, own.is_cancelled())
                 })
@@ -62,7 +61,7 @@ pub(super) async fn attempt(engine: &Engine, lease: &Lease, work: Work, stop: &C
                 Ok(Err(error)) => fail(engine, lease, &error).await,
                 Err(_) => {
                     error!("the job panicked");
-                    put_off(engine, lease, "the job panicked, which is a bug").await
+                    postpone_or_give_up(engine, lease, "the job panicked, which is a bug").await
                 }
             }
         };
@@ -94,7 +93,7 @@ async fn finish(engine: &Engine, lease: &Lease) -> Result<bool> {
 
 async fn fail(engine: &Engine, lease: &Lease, error: &Error) -> Result<bool> {
     if let Error::Db(cause) = error {
-        deployment::heed(engine, cause);
+        engine.db.note_damage(cause, engine.clock.now());
     }
     let text = error.explained();
     // An outage is not the job's fault, and ends by itself.
@@ -103,15 +102,15 @@ async fn fail(engine: &Engine, lease: &Lease, error: &Error) -> Result<bool> {
     } else {
         warn!(error = text, "the job failed");
     }
-    put_off(engine, lease, &text).await
+    postpone_or_give_up(engine, lease, &text).await
 }
 
 /// Postpones the job to its next attempt, or buries it after the last one.
-async fn put_off(engine: &Engine, lease: &Lease, error: &str) -> Result<bool> {
+async fn postpone_or_give_up(engine: &Engine, lease: &Lease, error: &str) -> Result<bool> {
     let error: String = error.chars().take(ERROR_CHARS_MAX).collect();
     if lease.job.attempts >= lease.job.max_attempts {
         warn!(job.error = error, "the job is dead");
-        return rows::bury(engine, lease, &error).await;
+        return rows::make_dead(engine, lease, &error).await;
     }
     let pause = pause_after(&engine.settings.jobs, lease.job.attempts);
     rows::postpone(engine, lease, &error, engine.clock.now() + pause).await

@@ -29,7 +29,7 @@ impl Lease {
 
     /// Runs `work` and sends heartbeats meanwhile. The token given to `work` is cancelled with `stop`, and when the lease is
     /// lost. After a lost lease `work` may continue, but it can no longer settle.
-    pub async fn held<T>(
+    pub async fn run_with_heartbeat<T>(
         &self,
         engine: &Engine,
         stop: &CancellationToken,

@@ -1,12 +1,12 @@
 use chrono::{DateTime, Utc};
-use entity::JobId;
+use entity::{JobId, JobKind};
 
+use super::Job;
 use super::rows::{self, Retried};
-use super::{Job, Kind};
 use crate::action::{self, Act};
 use crate::caller::Actor;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Busy, Error, Result};
 use crate::page::Page;
 
 /// The state of a job.
@@ -48,7 +48,7 @@ impl State {
 /// Which jobs to list; by default all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    pub kind: Option<Kind>,
+    pub kind: Option<JobKind>,
     pub state: Option<State>,
 }
 
@@ -80,7 +80,7 @@ pub async fn retry(engine: &Engine, actor: &Actor, id: JobId) -> Result<Job> {
     let tx = engine.db.begin().await?;
     match rows::retry(engine, &tx, id).await? {
         Retried::Due(job) => {
-            tx.ring_after(&engine.wake);
+            tx.wake_after(&engine.wake);
             action::record(engine, &tx, actor, Act::retried_job(&job)).await?;
             tx.commit().await?;
             Ok(*job)
@@ -89,7 +89,7 @@ pub async fn retry(engine: &Engine, actor: &Actor, id: JobId) -> Result<Job> {
             tx.rollback().await;
             Err(running_or_gone(engine, id).await?)
         }
-        Retried::KeyTaken => Err(Error::Busy("another job for the same work is in the queue".to_owned())),
+        Retried::KeyTaken => Err(Error::Busy(Busy::QueuedWork)),
     }
 }
 
@@ -109,7 +109,7 @@ pub async fn discard(engine: &Engine, actor: &Actor, id: JobId) -> Result<()> {
 
 async fn running_or_gone(engine: &Engine, id: JobId) -> Result<Error> {
     Ok(match rows::find(engine, id).await? {
-        Some(_) => Error::Busy("the job is running".to_owned()),
+        Some(_) => Error::Busy(Busy::RunningJob),
         None => Error::NotFound,
     })
 }

@@ -14,11 +14,10 @@ mod lease;
 mod list;
 pub mod rows;
 mod share;
-mod work;
 mod worker;
 
 use chrono::{DateTime, Utc};
-use entity::{TenantId, job};
+use entity::{JobKind, TenantId, job};
 use serde_json::Value;
 
 pub use attempt::{Ended, Ending, Work};
@@ -26,61 +25,14 @@ pub use begin::begin;
 pub use lease::Lease;
 pub use list::{Filter, State, count, discard, list, retry};
 pub use rows::{enqueue, enqueue_all};
-pub use worker::{Workers, start, start_with, work_off, work_off_with};
-
-use crate::pass::Pass;
+pub use worker::{Workers, start, work_off};
 
 pub type Job = job::Model;
-
-/// The kinds of jobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// Copy a completed upload to where its asset is served from.
-    Promote,
-    /// The same for an object so large that it is copied in parts. It has a kind of its own because it may take an hour.
-    PromoteByParts,
-    DetectAbandoned,
-    Cleanup,
-    Orphans,
-    Reconcile,
-}
-
-impl Kind {
-    pub const ALL: [Self; 6] =
-        [Self::Promote, Self::PromoteByParts, Self::DetectAbandoned, Self::Cleanup, Self::Orphans, Self::Reconcile];
-
-    /// The name in `job.kind`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Promote => "promote",
-            Self::PromoteByParts => "promote-by-parts",
-            Self::DetectAbandoned => Pass::DetectAbandoned.name(),
-            Self::Cleanup => Pass::Cleanup.name(),
-            Self::Orphans => Pass::Orphans.name(),
-            Self::Reconcile => Pass::Reconcile.name(),
-        }
-    }
-
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-}
-
-impl From<Pass> for Kind {
-    fn from(pass: Pass) -> Self {
-        match pass {
-            Pass::DetectAbandoned => Self::DetectAbandoned,
-            Pass::Cleanup => Self::Cleanup,
-            Pass::Orphans => Self::Orphans,
-            Pass::Reconcile => Self::Reconcile,
-        }
-    }
-}
 
 /// A job to enqueue.
 #[derive(Clone, Debug)]
 pub struct NewJob {
-    pub kind: Kind,
+    pub kind: JobKind,
     /// The tenant whose share of the workers' places the job uses; `None` for the deployment's own jobs.
     pub tenant: Option<TenantId>,
     /// A JSON object.

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::job::{ActiveModel, Column, Entity, Model};
-use entity::{JobId, TenantId};
+use entity::{JobId, JobKind, TenantId};
 use sea_orm::sea_query::{
     Alias, CommonTableExpression, Expr, ExprTrait, LockBehavior, LockType, OnConflict, Order, Query, SelectStatement,
     UnionType, WithClause,
@@ -15,7 +15,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use super::share::{Share, Turn, divide};
-use super::{Filter, Job, Kind, Lease, NewJob, State};
+use super::{Filter, Job, Lease, NewJob, State};
 use crate::clock::{CLOCKS_DIFFER_MAX, seconds};
 use crate::database::{Tx, db_error, is_unique_violation, values};
 use crate::engine::Engine;
@@ -34,7 +34,7 @@ pub async fn enqueue(engine: &Engine, tx: &Tx, job: &NewJob) -> Result<Option<Jo
     let row = new_row(engine, job);
     let id = insert(tx.conn(), row).await?;
     if id.is_some() {
-        tx.ring_after(&engine.wake);
+        tx.wake_after(&engine.wake);
     }
     Ok(id)
 }
@@ -44,7 +44,7 @@ pub async fn enqueue_all(engine: &Engine, tx: &Tx, jobs: &[NewJob]) -> Result<()
     let rows = jobs.iter().map(|job| new_row(engine, job));
     let insert = Entity::insert_many(rows).on_conflict(OnConflict::new().do_nothing().to_owned());
     insert.exec_without_returning(tx.conn()).await.map_err(db_error)?;
-    tx.ring_after(&engine.wake);
+    tx.wake_after(&engine.wake);
     Ok(())
 }
 
@@ -106,7 +106,7 @@ pub(super) async fn queue_due(engine: &Engine) -> Result<()> {
 }
 
 /// Returns dead jobs of these kinds, the oldest first, starting after `after`.
-pub(crate) async fn dead(engine: &Engine, kinds: &[Kind], after: Option<JobId>, limit: u64) -> Result<Vec<Job>> {
+pub(crate) async fn dead(engine: &Engine, kinds: &[JobKind], after: Option<JobId>, limit: u64) -> Result<Vec<Job>> {
     let mut query = Entity::find()
         .filter(Column::DeadAt.is_not_null())
         .filter(Column::Kind.is_in(kinds.iter().map(|kind| kind.name())));
@@ -207,15 +207,15 @@ fn lease_length(engine: &Engine) -> TimeDelta {
 /// jobs are returned.
 pub(super) async fn claim(
     engine: &Engine,
-    kind: Kind,
+    kind: JobKind,
     at_most: usize,
     except: &[JobId],
     turn: &mut Turn,
 ) -> Result<Vec<Lease>> {
     let token = Uuid::new_v4();
-    let company = engine.db.company();
+    let active = engine.db.active();
     let beside_others = (engine.settings.jobs.concurrency / 4).max(1);
-    let most = |tenant| if company.is_beside(Some(tenant)) { beside_others } else { usize::MAX };
+    let most = |tenant| if active.is_beside(Some(tenant)) { beside_others } else { usize::MAX };
     let mut jobs = Vec::new();
     while jobs.len() < at_most {
         let from = turn.0;
@@ -259,17 +259,17 @@ struct ShareRow {
 }
 
 /// Returns those of `kinds` that have claimable jobs.
-pub(super) async fn waiting(engine: &Engine, kinds: &[Kind]) -> Result<Vec<Kind>> {
+pub(super) async fn waiting(engine: &Engine, kinds: &[JobKind]) -> Result<Vec<JobKind>> {
     let conn = engine.db.conn();
     let query = find_waiting(conn.get_database_backend(), kinds, engine.clock.now());
     let rows = conn.query_all_raw(query).await.map_err(db_error)?;
     let names: Vec<String> =
         rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, _>>().map_err(db_error)?;
-    Ok(names.iter().filter_map(|name| Kind::named(name)).collect())
+    Ok(names.iter().filter_map(|name| JobKind::named(name)).collect())
 }
 
 /// Needs one index lookup for each kind.
-pub fn find_waiting(backend: DbBackend, kinds: &[Kind], now: DateTime<Utc>) -> Statement {
+pub fn find_waiting(backend: DbBackend, kinds: &[JobKind], now: DateTime<Utc>) -> Statement {
     let mut bound: Vec<Value> = vec![now.into()];
     let kinds = values(kinds.iter().map(|kind| [kind.name().into()]), &mut bound);
     // Ordered, so that PostgreSQL uses the index with this order, even if it expects most rows to match.
@@ -282,7 +282,7 @@ pub fn find_waiting(backend: DbBackend, kinds: &[Kind], now: DateTime<Utc>) -> S
 }
 
 /// Runs [`find_shares`].
-async fn shares(engine: &Engine, kind: Kind, except: &[JobId], from: Option<TenantId>) -> Result<Vec<Share>> {
+async fn shares(engine: &Engine, kind: JobKind, except: &[JobId], from: Option<TenantId>) -> Result<Vec<Share>> {
     let conn = engine.db.conn();
     let query = find_shares(conn.get_database_backend(), kind, engine.clock.now(), except, from);
     let rows = ShareRow::find_by_statement(query).all(conn).await.map_err(db_error)?;
@@ -295,7 +295,7 @@ async fn shares(engine: &Engine, kind: Kind, except: &[JobId], from: Option<Tena
 /// Needs index lookups only, a few for each tenant.
 pub fn find_shares(
     backend: DbBackend,
-    kind: Kind,
+    kind: JobKind,
     now: DateTime<Utc>,
     except: &[JobId],
     from: Option<TenantId>,
@@ -330,7 +330,7 @@ pub fn find_shares(
 /// Claims the given number of jobs of each tenant.
 async fn claim_of(
     engine: &Engine,
-    kind: Kind,
+    kind: JobKind,
     of: &[(TenantId, u64)],
     except: &[JobId],
     token: Uuid,
@@ -367,7 +367,7 @@ async fn claim_of(
 }
 
 /// Selects and locks the first claimable jobs of a tenant. Skips jobs that others have locked.
-pub fn claimable(kind: Kind, tenant: TenantId, now: DateTime<Utc>, except: &[JobId], limit: u64) -> SelectStatement {
+pub fn claimable(kind: JobKind, tenant: TenantId, now: DateTime<Utc>, except: &[JobId], limit: u64) -> SelectStatement {
     Query::select()
         .column(Column::Id)
         .from(Entity)
@@ -427,7 +427,7 @@ pub(super) async fn postpone(engine: &Engine, lease: &Lease, error: &str, run_at
 }
 
 /// Marks the job as dead.
-pub(super) async fn bury(engine: &Engine, lease: &Lease, error: &str) -> Result<bool> {
+pub(super) async fn make_dead(engine: &Engine, lease: &Lease, error: &str) -> Result<bool> {
     let update = update(engine)
         .col_expr(Column::DeadAt, Expr::value(engine.clock.now()))
         .col_expr(Column::LeaseToken, Expr::value(None::<Uuid>))

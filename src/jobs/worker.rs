@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use entity::JobId;
+use entity::{JobId, JobKind};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -9,8 +9,7 @@ use tracing::{Instrument, debug, error, info_span, warn};
 
 use super::attempt::{Work, attempt};
 use super::share::Turn;
-use super::work::work;
-use super::{Kind, Lease, rows};
+use super::{Lease, rows};
 use crate::engine::Engine;
 use crate::error::{Error, Result, with_causes};
 
@@ -35,15 +34,10 @@ pub struct Workers {
 }
 
 /// Works on jobs of every kind until it is stopped.
-pub fn start(engine: &Engine) -> Workers {
-    start_with(engine, work)
-}
-
-/// Like [`start`], with another function that does the work.
-pub fn start_with(engine: &Engine, work: Work) -> Workers {
+pub fn start(engine: &Engine, work: Work) -> Workers {
     let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
     let places = || Arc::new(Semaphore::new(engine.settings.jobs.concurrency));
-    let slots = Kind::ALL.map(|kind| Slots { kind, places: places(), turn: Turn::default() });
+    let slots = JobKind::ALL.map(|kind| Slots { kind, places: places(), turn: Turn::default() });
     let worker = Worker {
         engine: engine.clone(),
         work,
@@ -86,7 +80,7 @@ impl Workers {
 
 /// The places for jobs of one kind.
 struct Slots {
-    kind: Kind,
+    kind: JobKind,
     places: Arc<Semaphore>,
     turn: Turn,
 }
@@ -94,8 +88,8 @@ struct Slots {
 struct Worker {
     engine: Engine,
     work: Work,
-    slots: [Slots; Kind::ALL.len()],
-    running: JoinSet<Kind>,
+    slots: [Slots; JobKind::ALL.len()],
+    running: JoinSet<JobKind>,
     stop: CancellationToken,
     give_up: CancellationToken,
 }
@@ -103,7 +97,7 @@ struct Worker {
 impl Worker {
     async fn run(mut self) {
         let poll = Duration::from_millis(self.engine.settings.jobs.poll_millis);
-        let mut look_for = Kind::ALL.to_vec();
+        let mut look_for = JobKind::ALL.to_vec();
         let (mut looked_ahead, mut looked): (Option<Instant>, Option<Instant>) = (None, None);
         while !self.stop.is_cancelled() {
             if looked_ahead.is_none_or(|at| at.elapsed() >= LOOK_AHEAD) {
@@ -123,9 +117,9 @@ impl Worker {
                 () = self.stop.cancelled() => break,
                 () = self.engine.wake.notified() => {
                     tokio::time::sleep(GATHER).await;
-                    Kind::ALL.to_vec()
+                    JobKind::ALL.to_vec()
                 }
-                () = tokio::time::sleep(poll) => Kind::ALL.to_vec(),
+                () = tokio::time::sleep(poll) => JobKind::ALL.to_vec(),
                 // Places became free; nothing else has changed. Attempts do not panic: they record panics of the work.
                 Some(ended) = self.running.join_next() => self.ended_with(ended).await,
             };
@@ -135,7 +129,7 @@ impl Worker {
 
     /// Returns the kinds of the jobs that ended with this one or shortly after it. Small jobs end together, and one
     /// statement then claims the next ones.
-    async fn ended_with(&mut self, ended: std::result::Result<Kind, JoinError>) -> Vec<Kind> {
+    async fn ended_with(&mut self, ended: std::result::Result<JobKind, JoinError>) -> Vec<JobKind> {
         tokio::time::sleep(GATHER).await;
         let mut kinds: Vec<_> = ended.into_iter().collect();
         while let Some(ended) = self.running.try_join_next() {
@@ -153,7 +147,7 @@ impl Worker {
     }
 
     /// Claims and starts due jobs of these kinds, as many as there are free places.
-    async fn take(&mut self, kinds: &[Kind]) -> Result<()> {
+    async fn take(&mut self, kinds: &[JobKind]) -> Result<()> {
         let with_places = self.slots.iter().filter(|slots| slots.places.available_permits() > 0);
         let wanted: Vec<_> = with_places.map(|slots| slots.kind).filter(|kind| kinds.contains(kind)).collect();
         // Mostly there are jobs of one kind, or none.
@@ -205,20 +199,12 @@ fn report(error: &Error) {
 ///
 /// # Errors
 /// The database does not answer. A failure of a job itself is recorded with the job.
-pub async fn work_off(engine: &Engine) -> Result<u64> {
-    work_off_with(engine, work).await
-}
-
-/// Like [`work_off`], with another function that does the work.
-///
-/// # Errors
-/// As [`work_off`].
-pub async fn work_off_with(engine: &Engine, work: Work) -> Result<u64> {
+pub async fn work_off(engine: &Engine, work: Work) -> Result<u64> {
     let mut tried: Vec<JobId> = Vec::new();
     loop {
         let before = tried.len();
         rows::queue_due(engine).await?;
-        for kind in Kind::ALL {
+        for kind in JobKind::ALL {
             let mut turn = Turn::default();
             for lease in rows::claim(engine, kind, engine.settings.jobs.concurrency, &tried, &mut turn).await? {
                 tried.push(lease.job.id);

@@ -1,9 +1,10 @@
-//! The scheduled passes over all tenants: their names, options and reports.
+//! The passes over all tenants: how one is requested, run and recorded. What each does is in `work/passes.rs`.
 
-mod order;
+mod enqueue;
+mod request;
 mod rows;
 mod run;
-mod verbs;
+mod runs;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,46 +13,20 @@ use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use entity::pass_run;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::Actor;
 
-pub(crate) use order::Order;
+pub use enqueue::enqueue;
+pub use entity::Pass;
+pub(crate) use request::PassRequest;
 pub(crate) use run::work;
-pub use run::{by_hand, enqueue, run, runs};
+pub use run::{Verb, by_hand, run};
+pub use runs::runs;
 
 /// A run as it is recorded.
 pub type RunRecord = pass_run::Model;
-
-/// A pass that the timetable runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Pass {
-    DetectAbandoned,
-    Cleanup,
-    Orphans,
-    Reconcile,
-}
-
-impl Pass {
-    pub const ALL: [Self; 4] = [Self::DetectAbandoned, Self::Cleanup, Self::Orphans, Self::Reconcile];
-
-    /// The name on the command line, in paths and in `pass_run.pass`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::DetectAbandoned => "detect-abandoned",
-            Self::Cleanup => "cleanup",
-            Self::Orphans => "orphans",
-            Self::Reconcile => "reconcile",
-        }
-    }
-
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|pass| pass.name() == name)
-    }
-}
 
 /// Options of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use sea_orm::sea_query::{Expr, ExprTrait, Query};
 use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde_json::json;
 
-use super::{Order, Pass, Report, RunRecord};
+use super::{Pass, PassRequest, Report, RunRecord};
 use crate::database::{Tx, db_error};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -15,7 +15,7 @@ const RUNS_KEPT: u64 = 1_000;
 
 /// Records the start of a run. A pass has one run at a time, so the process of an earlier run without an end is lost: that
 /// run is ended with an error.
-pub(super) async fn open(engine: &Engine, order: &Order) -> Result<RunRecord> {
+pub(super) async fn open(engine: &Engine, order: &PassRequest) -> Result<RunRecord> {
     let now = engine.clock.now();
     let tx = engine.db.begin().await?;
     Entity::update_many()

@@ -2,18 +2,21 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use entity::JobId;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, instrument, warn};
 
-use super::{Options, Order, Pass, Report, Run, RunRecord, rows, verbs};
-use crate::action::{self, Act};
+use super::{Options, Pass, PassRequest, Report, Run, RunRecord, rows};
+use crate::action;
 use crate::caller::Actor;
 use crate::database::Tx;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::jobs::{self, Ending, Lease};
+
+/// What a pass does. Looks at [`Run::is_over`] between its steps.
+pub type Verb = for<'a> fn(&'a Engine, Pass, &'a Run) -> BoxFuture<'a, Result<Report>>;
 
 /// Runs a pass now, in this process, and records the run. If the pass fails, the recorded run has an error; this function
 /// does not fail.
@@ -26,14 +29,15 @@ use crate::jobs::{self, Ending, Lease};
 /// for dead.
 pub async fn run(
     engine: &Engine,
+    verb: Verb,
     pass: Pass,
     options: Options,
     actor: &Actor,
     slot: Option<DateTime<Utc>>,
     stop: &CancellationToken,
 ) -> Result<RunRecord> {
-    let order = Order { slot, ..Order::by_hand(pass, options, actor) };
-    perform(engine, &order, stop, async |_, _| Ok(())).await
+    let request = PassRequest { slot, ..PassRequest::by_hand(pass, options, actor) };
+    perform(engine, verb, &request, stop, async |_, _| Ok(())).await
 }
 
 /// Runs a pass now, in this process. Returns `None` if the pass is already running or queued in any process. If this process
@@ -43,39 +47,28 @@ pub async fn run(
 /// As [`run`].
 pub async fn by_hand(
     engine: &Engine,
+    verb: Verb,
     pass: Pass,
     options: Options,
     actor: &Actor,
     stop: &CancellationToken,
 ) -> Result<Option<RunRecord>> {
-    let order = Order::by_hand(pass, options, actor);
+    let request = PassRequest::by_hand(pass, options, actor);
     let tx = engine.db.begin().await?;
-    let Some(lease) = jobs::begin(engine, &tx, &order.job(engine.clock.now())).await? else { return Ok(None) };
-    action::record(engine, &tx, actor, Act::ran_pass(&order, lease.job.id)).await?;
+    let Some(lease) = jobs::begin(engine, &tx, &request.job(engine.clock.now())).await? else { return Ok(None) };
+    action::record(engine, &tx, actor, request.act(lease.job.id)).await?;
     tx.commit().await?;
-    let run =
-        lease.held(engine, stop, async |own| perform(engine, &order, own, async |tx, _| lease.settle(tx).await).await);
+    let run = lease.run_with_heartbeat(engine, stop, async |own| {
+        perform(engine, verb, &request, own, async |tx, _| lease.settle(tx).await).await
+    });
     run.await.map(Some)
 }
 
-/// Enqueues a pass for a worker. Returns `None` if the pass is already running or queued in any process.
-///
-/// # Errors
-/// The database does not answer.
-pub async fn enqueue(engine: &Engine, pass: Pass, options: Options, actor: &Actor) -> Result<Option<JobId>> {
-    let order = Order::by_hand(pass, options, actor);
-    let tx = engine.db.begin().await?;
-    let Some(id) = jobs::enqueue(engine, &tx, &order.job(engine.clock.now())).await? else { return Ok(None) };
-    action::record(engine, &tx, actor, Act::ran_pass(&order, id)).await?;
-    tx.commit().await?;
-    Ok(Some(id))
-}
-
 /// Does the work of a pass's job. After an early end, another worker does the rest.
-pub(crate) async fn work(engine: &Engine, lease: &Lease, stop: &CancellationToken) -> Result<Ending> {
-    let order = Order::of_job(&lease.job)?;
+pub(crate) async fn work(engine: &Engine, verb: Verb, lease: &Lease, stop: &CancellationToken) -> Result<Ending> {
+    let request = PassRequest::of_job(&lease.job)?;
     let mut ending = Ending::Done;
-    perform(engine, &order, stop, async |tx, was_stopped| {
+    perform(engine, verb, &request, stop, async |tx, was_stopped| {
         if was_stopped {
             ending = Ending::HandedOver;
             return Ok(());
@@ -89,19 +82,20 @@ pub(crate) async fn work(engine: &Engine, lease: &Lease, stop: &CancellationToke
 /// Records the start of a run, runs the pass's verb, and records the outcome. If the wall clock jumped since the last check,
 /// the run only records that, and the next run does the work. `also` runs in the transaction that records the outcome. It is
 /// told whether the run was stopped before it finished; a failed run was not.
-#[instrument(name = "pass.run", skip_all, fields(pass.name = order.pass.name(), pass.dry_run = order.dry_run))]
+#[instrument(name = "pass.run", skip_all, fields(pass.name = request.pass.name(), pass.dry_run = request.dry_run))]
 async fn perform(
     engine: &Engine,
-    order: &Order,
+    verb: Verb,
+    request: &PassRequest,
     stop: &CancellationToken,
     also: impl AsyncFnOnce(&Tx, bool) -> Result<()>,
 ) -> Result<RunRecord> {
-    let opened = rows::open(engine, order).await?;
+    let opened = rows::open(engine, request).await?;
     let budget = Duration::from_secs(engine.settings.lifecycle.pass_budget_secs);
-    let run = Run::new(order.options(), order.actor.clone(), budget, stop.clone());
-    let outcome = match engine.clock.was_put() {
-        Some(by) => Err(clock_was_put(by)),
-        None => attempt(engine, order.pass, &run).await,
+    let run = Run::new(request.options(), request.actor.clone(), budget, stop.clone());
+    let outcome = match engine.clock.jumped_by() {
+        Some(by) => Err(describe_jump(by)),
+        None => attempt(engine, verb, request.pass, &run).await,
     };
     let was_stopped = outcome.is_ok() && run.was_stopped();
     let (report, error) = match outcome {
@@ -112,7 +106,7 @@ async fn perform(
     let closed = rows::close(&tx, opened.id, engine.clock.now(), &report, error.as_deref()).await?;
     let record = closed.ok_or(Error::LeaseLost)?;
     also(&tx, was_stopped).await?;
-    rows::prune(&tx, order.pass).await?;
+    rows::prune(&tx, request.pass).await?;
     tx.commit().await?;
     match &record.error {
         Some(error) => warn!(pass.error = error, "the pass ended early"),
@@ -122,8 +116,8 @@ async fn perform(
 }
 
 /// Returns the report of the pass, or why it failed.
-async fn attempt(engine: &Engine, pass: Pass, run: &Run) -> Result<Report, String> {
-    match AssertUnwindSafe(verbs::run(engine, pass, run)).catch_unwind().await {
+async fn attempt(engine: &Engine, verb: Verb, pass: Pass, run: &Run) -> Result<Report, String> {
+    match AssertUnwindSafe(verb(engine, pass, run)).catch_unwind().await {
         Ok(outcome) => outcome.map_err(|error| error.explained()),
         Err(_) => {
             error!("the pass panicked");
@@ -132,7 +126,7 @@ async fn attempt(engine: &Engine, pass: Pass, run: &Run) -> Result<Report, Strin
     }
 }
 
-fn clock_was_put(by: TimeDelta) -> String {
+fn describe_jump(by: TimeDelta) -> String {
     let minutes = (by.num_seconds().abs() + 30) / 60;
     let (hours, minutes) = (minutes / 60, minutes % 60);
     if by > TimeDelta::zero() {
@@ -143,12 +137,4 @@ fn clock_was_put(by: TimeDelta) -> String {
     } else {
         format!("the wall clock jumped back by {hours} h {minutes} min: nothing was done; the next run accepts it")
     }
-}
-
-/// Returns the runs of one pass, or of all, newest first. The last 1,000 runs of each pass are kept.
-///
-/// # Errors
-/// The database does not answer.
-pub async fn runs(engine: &Engine, pass: Option<Pass>, limit: u64) -> Result<Vec<RunRecord>> {
-    rows::runs(engine, pass, limit).await
 }

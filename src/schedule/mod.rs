@@ -3,7 +3,6 @@
 mod rows;
 mod status;
 mod take;
-mod timetable;
 
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
@@ -11,11 +10,11 @@ use tracing::{debug, warn};
 
 pub use status::{Status, status};
 pub use take::{Taken, take};
-pub use timetable::Timetable;
 
 use crate::engine::Engine;
 use crate::error::{Error, with_causes};
 use crate::pass::Pass;
+use crate::timetable::Timetable;
 
 /// Why the timetable did not start.
 #[derive(Debug, thiserror::Error)]

@@ -1,9 +1,10 @@
 use chrono::{DateTime, Utc};
 
-use super::{Timetable, rows};
+use super::rows;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::pass::{self, Pass, RunRecord};
+use crate::timetable::Timetable;
 
 /// A pass on the timetable.
 #[derive(Clone, Debug, PartialEq)]

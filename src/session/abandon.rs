@@ -48,7 +48,7 @@ struct End {
 /// [`Error::DbUnavailable`] if any step met it; the other steps were still tried. Work done before it stays done.
 #[instrument(name = "session.detect_abandoned", skip_all, fields(dry_run = run.options.dry_run))]
 pub async fn detect_abandoned(engine: &Engine, run: &Run) -> Result<Report> {
-    let now = engine.clock.lived();
+    let now = engine.clock.steady_now();
     let lifecycle = &engine.settings.lifecycle;
     let before = |secs: u64| now - run.options.older_than.unwrap_or(seconds(secs));
     let (idle, stuck) = (before(lifecycle.abandoned_after_secs), before(lifecycle.initiating_after_secs));
@@ -158,7 +158,7 @@ async fn last_arrival(engine: &Engine, session: &Session, since: DateTime<Utc>) 
     }
     let ahead = ahead(engine.clock.now(), activity.now);
     // A time in the future counts as now.
-    let latest = engine.clock.lived();
+    let latest = engine.clock.steady_now();
     Ok(activity.last.map(|last| (last - ahead).min(latest)).filter(|last| *last > since))
 }
 

@@ -2,11 +2,11 @@ use entity::SessionId;
 use entity::upload_session::Status;
 use tracing::instrument;
 
-use super::{Session, find, rows, state};
+use super::{Session, find, rows};
 use crate::caller::Caller;
 use crate::clock::seconds;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Attempt, Error, Result};
 
 /// Records a heartbeat: the session does not count as abandoned, and its expiry moves forward. Writes at most once in
 /// `sessions.activity_write_secs`, however often it is called.
@@ -16,9 +16,9 @@ use crate::error::{Error, Result};
 #[instrument(name = "session.touch", skip_all, fields(session.id = %id, tenant.id = %caller.tenant))]
 pub async fn touch(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Session> {
     let session = find(engine, caller, id).await?;
-    must_be_uploading(engine, &session, "record activity on")?;
+    must_be_uploading(engine, &session, Attempt::Touch)?;
     let session = touch_seldom(engine, session).await?;
-    must_be_uploading(engine, &session, "record activity on")?;
+    must_be_uploading(engine, &session, Attempt::Touch)?;
     Ok(session)
 }
 
@@ -37,9 +37,9 @@ pub(super) async fn touch_seldom(engine: &Engine, session: Session) -> Result<Se
 
 /// # Errors
 /// [`Error::IllegalTransition`] if the session is not UPLOADING, [`Error::SessionExpired`] if it has expired.
-pub(super) fn must_be_uploading(engine: &Engine, session: &Session, what: &str) -> Result<()> {
+pub(super) fn must_be_uploading(engine: &Engine, session: &Session, attempt: Attempt) -> Result<()> {
     if session.status != Status::Uploading {
-        return Err(refusal(session, what));
+        return Err(refusal(session, attempt));
     }
     if engine.clock.now() >= session.expires_at {
         return Err(Error::SessionExpired);
@@ -47,7 +47,6 @@ pub(super) fn must_be_uploading(engine: &Engine, session: &Session, what: &str) 
     Ok(())
 }
 
-pub(super) fn refusal(session: &Session, what: &str) -> Error {
-    let status = session.status;
-    Error::IllegalTransition { status, what: format!("cannot {what} a session that is {}", state::name(status)) }
+pub(super) fn refusal(session: &Session, attempt: Attempt) -> Error {
+    Error::IllegalTransition { status: session.status, attempt }
 }

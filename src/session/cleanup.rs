@@ -7,11 +7,12 @@ use super::Session;
 use super::discard::{Left, clear_for_good};
 use super::prune::prune_tombstones;
 use super::retention::delete_past;
-use super::rows::{Mark, Queue};
+use super::rows::Queue;
 use super::sweep::{Fate, dealt_with, longest_call, sum, sweep};
 use crate::clock::seconds;
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::event::rows::Mark;
 use crate::event::{self, Note};
 use crate::pass::{Report, Run};
 use crate::tenant;
@@ -37,12 +38,12 @@ const MARGIN: TimeDelta = TimeDelta::seconds(60);
 /// done.
 #[instrument(name = "session.cleanup", skip_all, fields(dry_run = run.options.dry_run))]
 pub async fn cleanup(engine: &Engine, run: &Run) -> Result<Report> {
-    let (now, lived) = (engine.clock.now(), engine.clock.lived());
+    let (now, steady_now) = (engine.clock.now(), engine.clock.steady_now());
     // Each step runs, even if another one fails. The steps that need only the database come first. The step that may take
     // longest, because it asks the store, comes last and has all the time that is left.
     // These deletions are final, so they use the clock that does not move faster when the wall clock is set forward.
-    let past = delete_past(engine, &run.share(4), lived).await;
-    let pruned = prune_tombstones(engine, &run.share(3), lived).await;
+    let past = delete_past(engine, &run.share(4), steady_now).await;
+    let pruned = prune_tombstones(engine, &run.share(3), steady_now).await;
     let clear = |session: Session| Box::pin(clear_session(engine, run, session, now));
     let moved = sweep(engine, &run.share(2), Queue::Unmoved, clear).await;
     let cleared = sweep(engine, run, Queue::Uncleared(now), clear).await;
@@ -101,7 +102,7 @@ async fn record_cleared(engine: &Engine, run: &Run, session: &Session) -> Result
         return Ok(Fate::Skipped);
     };
     if session.status != Status::Completed {
-        tenant::rows::settle(&tx, session.tenant_id, 0, -session.file_size).await?;
+        tenant::rows::adjust_usage(&tx, session.tenant_id, 0, -session.file_size).await?;
     }
     tx.commit().await?;
     Ok(Fate::Done)

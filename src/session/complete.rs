@@ -5,35 +5,36 @@ use chrono::{DateTime, Utc};
 use entity::SessionId;
 use entity::upload_session::{FailureReason, Status, UploadType};
 use futures_util::{StreamExt as _, stream};
-use serde_json::{Value, json};
+use serde_json::json;
 use tracing::{debug, instrument};
 
 use super::activity::refusal;
 use super::discard::discard;
 use super::lost::{find_object, is_another, is_checked, must_be_lost, unseen};
 use super::plan::part_range;
-use super::rows::{self, Intent, Over};
+use super::rows::{self, Intent, Replaces};
 use super::transition::{self, transition};
 use super::{Change, Outcome, Session, find, location};
 use crate::asset::{self, Asset};
 use crate::caller::{Actor, Caller};
 use crate::database::piece;
 use crate::engine::Engine;
-use crate::error::{Error, Result, with_causes};
+use crate::error::{Attempt, Error, Mismatch, Result, with_causes};
 use crate::event::{Effect, record_effect};
+use crate::input::{ClientPart, Metadata, Title};
 use crate::jobs;
 use crate::outage::Outage;
-use crate::storage::{self, Kind, Object, Op, Part};
+use crate::storage::{self, ErrorKind, Object, Op, Part};
 
 /// The caller's input at completion.
 #[derive(Clone, Debug, Default)]
 pub struct Completion {
     /// Number and ETag of every part, if the caller kept them; they must match the store's.
-    pub parts: Option<Vec<(i64, String)>>,
+    pub parts: Option<Vec<ClientPart>>,
     /// If this or `metadata` is absent, the value of an earlier call that is still running stays.
-    pub title: Option<String>,
-    /// A JSON object; its members replace the session's of the same name.
-    pub metadata: Option<Value>,
+    pub title: Option<Title>,
+    /// Its members replace the session's of the same name.
+    pub metadata: Option<Metadata>,
 }
 
 impl Completion {
@@ -87,7 +88,7 @@ async fn answer(engine: &Engine, session: &Session) -> Result<(Asset, bool)> {
     match session.status {
         Status::Completed => Ok((asset_of(engine, session).await?, false)),
         Status::Initiating | Status::Uploading | Status::Failed | Status::Cancelled => {
-            Err(refusal(session, "complete"))
+            Err(refusal(session, Attempt::Complete))
         }
     }
 }
@@ -108,7 +109,7 @@ async fn attempt(engine: &Engine, caller: &Caller, id: SessionId, completion: &C
     let client_parts = completion.parts.as_deref().filter(|_| seen.upload_type == UploadType::Multipart);
     if seen.status == Status::Uploading && seen.completing_at.is_none() && client_parts.is_none() {
         // The intent comes first, so that after a crash a later call or a pass can finish the session.
-        if let Some(session) = intend(engine, caller, &seen, completion, Over::Nothing).await? {
+        if let Some(session) = intend(engine, caller, &seen, completion, Replaces::Nothing).await? {
             return attempt_intended(engine, caller, &session).await;
         }
         seen = find(engine, caller, id).await?;
@@ -134,7 +135,7 @@ pub(super) async fn complete_together(
 ) -> Vec<(SessionId, Result<(Asset, bool)>)> {
     let at_once = engine.settings.sessions.batch_concurrency;
     // Each lookup uses processor time, here and at the store.
-    let at_once = if engine.db.company().is_beside(Some(caller.tenant)) { (at_once / 4).max(1) } else { at_once };
+    let at_once = if engine.db.active().is_beside(Some(caller.tenant)) { (at_once / 4).max(1) } else { at_once };
     let looked = stream::iter(intended).map(async |session| {
         let held = look(engine, &session, None).await;
         (session, held)
@@ -152,7 +153,7 @@ pub(super) async fn complete_together(
             // A refused session must not fail the others: each gets its answer from its own attempt.
             Err(error) => {
                 debug!(error = with_causes(&error), "could not complete sessions together; each is completed alone");
-                outage.heed(&error);
+                outage.note(&error);
                 if error.is_outage() {
                     break;
                 }
@@ -230,7 +231,7 @@ async fn join(
     caller: &Caller,
     session: Session,
     completion: &Completion,
-    client_parts: Option<&[(i64, String)]>,
+    client_parts: Option<&[ClientPart]>,
 ) -> Result<Finished> {
     if session.status != Status::Uploading {
         return Ok(Finished::Ended(session));
@@ -255,7 +256,7 @@ async fn join(
         Held::Parts(_) => true,
     };
     let session = if has_own_intent {
-        match intend(engine, caller, &session, completion, Over::Any).await? {
+        match intend(engine, caller, &session, completion, Replaces::Any).await? {
             Some(session) => session,
             None => return ended_or_expired(engine, caller, session.id).await,
         }
@@ -272,10 +273,14 @@ async fn intend(
     caller: &Caller,
     session: &Session,
     completion: &Completion,
-    over: Over,
+    replaces: Replaces,
 ) -> Result<Option<Session>> {
-    let (title, metadata) = (completion.title.as_deref(), completion.metadata.as_ref());
-    let intent = Intent { by: caller.user(), title, metadata, over };
+    let intent = Intent {
+        by: caller.user(),
+        title: completion.title.as_ref(),
+        metadata: completion.metadata.as_ref(),
+        replaces,
+    };
     rows::intend(&engine.db, session, &intent, &engine.settings.sessions, engine.clock.now()).await
 }
 
@@ -338,7 +343,7 @@ enum Held {
 }
 
 /// Reads what the store holds, and refuses missing bytes and a mismatch with the client's list. Changes nothing.
-async fn look(engine: &Engine, session: &Session, client_parts: Option<&[(i64, String)]>) -> Result<Held> {
+async fn look(engine: &Engine, session: &Session, client_parts: Option<&[ClientPart]>) -> Result<Held> {
     if session.upload_type == UploadType::Direct {
         return match find_object(engine, session).await? {
             Some(object) => Ok(Held::Object(object)),
@@ -355,7 +360,7 @@ async fn look(engine: &Engine, session: &Session, client_parts: Option<&[(i64, S
             Err(error @ Error::UploadIncomplete { .. }) => whole(engine, session).await?.map(Held::Object).ok_or(error),
             Err(error) => Err(error),
         },
-        Err(error) if error.kind == Kind::NotFound => {
+        Err(error) if error.kind == ErrorKind::NotFound => {
             Ok(find_object(engine, session).await?.map_or(Held::Nothing, Held::Object))
         }
         Err(error) => Err(error.into()),
@@ -365,7 +370,7 @@ async fn look(engine: &Engine, session: &Session, client_parts: Option<&[(i64, S
 /// What is known about a session to complete, in addition to the store's answers.
 #[derive(Clone, Copy, Debug, Default)]
 struct Wish<'a> {
-    client_parts: Option<&'a [(i64, String)]>,
+    client_parts: Option<&'a [ClientPart]>,
     /// When an earlier call asked for the object to be assembled.
     earlier: Option<DateTime<Utc>>,
 }
@@ -403,7 +408,7 @@ async fn assemble(
     session: &Session,
     actor: &Actor,
     mut planned: Vec<Part>,
-    client_parts: Option<&[(i64, String)]>,
+    client_parts: Option<&[ClientPart]>,
 ) -> Result<Object> {
     let at = location(session);
     let mut assembled = engine.storage.complete_multipart(&at, upload_id(session), &planned).await;
@@ -425,7 +430,7 @@ async fn assemble(
             Err(unseen().into())
         }
         // Another caller completed the upload, or it was aborted: the object tells which, if not now then later.
-        Err(error) if error.kind == Kind::NotFound => Ok(find_object(engine, session).await?.ok_or(error)?),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(find_object(engine, session).await?.ok_or(error)?),
         Err(error) => {
             record_effect(engine, session, actor, Effect::Complete, json!({}), Err(&error)).await;
             if is_invalid_part(&error) {
@@ -455,7 +460,7 @@ pub(super) async fn whole(engine: &Engine, session: &Session) -> Result<Option<O
 }
 
 /// Returns the planned parts, 1 to N, with the store's own ETags.
-fn check(session: &Session, held: Vec<Part>, said: Option<&[(i64, String)]>) -> Result<Vec<Part>> {
+fn check(session: &Session, held: Vec<Part>, client_parts: Option<&[ClientPart]>) -> Result<Vec<Part>> {
     let (size, chunk) = (session.file_size.unsigned_abs(), session.chunk_size.unwrap_or(0).unsigned_abs());
     let total = session.total_parts.unwrap_or(0).unsigned_abs();
     let uploaded_bytes = held.iter().map(|part| part.size).sum();
@@ -468,26 +473,24 @@ fn check(session: &Session, held: Vec<Part>, said: Option<&[(i64, String)]>) -> 
         let missing_parts = (1..=total).filter(|number| there.next_if_eq(number).is_none()).collect();
         return Err(Error::UploadIncomplete { missing_parts, uploaded_bytes });
     }
-    if let Some(said) = said {
-        agree(&planned, said)?;
+    if let Some(client_parts) = client_parts {
+        agree(&planned, client_parts)?;
     }
     Ok(planned)
 }
 
 /// A caller's list must name every part once, with the store's ETag; order and quotes do not matter.
-fn agree(planned: &[Part], said: &[(i64, String)]) -> Result<()> {
-    let mut said: Vec<_> = said.iter().map(|(number, etag)| (*number, etag.trim_matches('"'))).collect();
-    said.sort_unstable();
+fn agree(planned: &[Part], client_parts: &[ClientPart]) -> Result<()> {
+    let mut named: Vec<_> =
+        client_parts.iter().map(|part| (part.number, part.etag.as_str().trim_matches('"'))).collect();
+    named.sort_unstable();
     let held = planned.iter().map(|part| (i64::from(part.number), part.etag.as_str()));
-    if said.len() != planned.len() {
-        let detail = format!("the list names {} parts, the store holds {}", said.len(), planned.len());
-        return Err(Error::PartsMismatch(detail));
+    if named.len() != planned.len() {
+        return Err(Error::PartsMismatch(Mismatch::Count { named: named.len(), held: planned.len() }));
     }
-    match held.zip(said).find(|(held, said)| held != said) {
+    match held.zip(named).find(|(held, named)| held != named) {
         None => Ok(()),
-        Some(((number, _), _)) => {
-            Err(Error::PartsMismatch(format!("the list and the store disagree on part {number}")))
-        }
+        Some(((number, _), _)) => Err(Error::PartsMismatch(Mismatch::Part(number))),
     }
 }
 

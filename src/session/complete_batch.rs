@@ -17,28 +17,33 @@ use crate::outage::Outage;
 /// How many times more intents than completions one transaction stores: an intent changes only one row.
 const INTENDED_AT_ONCE: usize = 8;
 
-/// One requested session of a batch: its id, if the caller named a valid one, and its input or the error that it was
-/// refused with.
-pub type BatchCompletion = (Option<SessionId>, Result<Completion>);
+/// One requested session of a batch.
+#[derive(Clone, Debug)]
+pub struct BatchCompletion {
+    /// `None` if the caller named no valid one.
+    pub session: Option<SessionId>,
+    /// `None` if the door has refused it.
+    pub completion: Option<Completion>,
+}
 
 /// The result for one session of a batch of completions.
 pub struct CompletedItem {
     /// As named by the caller; `None` if that was not an id.
     pub session: Option<SessionId>,
-    /// The asset, and whether this call made it.
+    /// The asset, and whether this call made it. For a session that the door has refused: [`Error::Invalid`] without fields.
     pub result: Result<(Asset, bool)>,
 }
 
 /// Completes each session, as if each were requested alone: a session that fails does not affect the others. Sessions
 /// without a conflict are recorded together, several in one transaction.
 ///
-/// Results are in the order of the sessions. A session that was refused before this call stays refused in its place. A
+/// Results are in the order of the sessions. A session that the door has refused stays refused in its place. A
 /// session that is named twice is completed once, and both results have its asset. At most `sessions.batch_concurrency`
 /// sessions are processed at once. Safe to repeat.
 #[instrument(name = "session.complete_batch", skip_all, fields(tenant.id = %caller.tenant, sessions = sessions.len()))]
 pub async fn complete_batch(engine: &Engine, caller: &Caller, sessions: Vec<BatchCompletion>) -> Vec<CompletedItem> {
-    let plain = sessions.iter().filter_map(|(session, completion)| {
-        let completion = completion.as_ref().ok()?;
+    let plain = sessions.iter().filter_map(|BatchCompletion { session, completion }| {
+        let completion = completion.as_ref()?;
         session.filter(|_| completion.is_plain())
     });
     let mut plain: Vec<_> = plain.collect();
@@ -49,12 +54,12 @@ pub async fn complete_batch(engine: &Engine, caller: &Caller, sessions: Vec<Batc
             // Each session gets its answer from its own attempt. Further pieces would only wait for the outage again.
             Err(error) => {
                 debug!(error = with_causes(&error), "intents could not be stored together");
-                outage.heed(&error);
+                outage.note(&error);
                 break;
             }
         }
     }
-    let sessions = sessions.into_iter().map(|(session, completion)| {
+    let sessions = sessions.into_iter().map(|BatchCompletion { session, completion }| {
         let done = session.and_then(|session| done.remove(&session));
         (session, completion, done)
     });
@@ -64,11 +69,11 @@ pub async fn complete_batch(engine: &Engine, caller: &Caller, sessions: Vec<Batc
             result: match (done, session, completion) {
                 (Some(done), ..) => done,
                 // Boxed, because a stream moves each of its futures several times, and few of them take this path.
-                (None, Some(id), Ok(completion)) => {
+                (None, Some(id), Some(completion)) => {
                     outage.attempt(Box::pin(complete(engine, caller, id, &completion))).await
                 }
-                (None, None, Ok(_)) => Err(Error::NotFound),
-                (None, _, Err(error)) => Err(error),
+                (None, None, Some(_)) => Err(Error::NotFound),
+                (None, _, None) => Err(Error::Invalid(vec![])),
             },
         })
         .buffered(engine.settings.sessions.batch_concurrency)

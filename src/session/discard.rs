@@ -6,7 +6,7 @@ use super::{Session, location};
 use crate::caller::Actor;
 use crate::engine::Engine;
 use crate::event::{Effect, record_effect};
-use crate::storage::{self, Kind};
+use crate::storage::{self, ErrorKind};
 
 /// How many times [`clear_for_good`] aborts uploads before it gives up: a part in flight may survive one abort.
 const ABORTS_MAX: u32 = 3;
@@ -98,7 +98,7 @@ async fn has_upload(engine: &Engine, session: &Session) -> Result<bool, storage:
     if let Some(upload_id) = &session.multipart_upload_id {
         match engine.storage.list_parts(&at, upload_id).await {
             Ok(_) => return Ok(true),
-            Err(error) if error.kind == Kind::NotFound => {}
+            Err(error) if error.kind == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use entity::upload_session::{Status, UploadType};
 use entity::{BrandId, SessionId, TenantId, upload_event};
 use futures_util::FutureExt as _;
-use serde_json::{Value, json};
+use serde_json::json;
 use tracing::instrument;
 
 use super::plan::{Plan, max_file_bytes, plan};
@@ -11,8 +11,10 @@ use super::rows::{self, Inserted, NewRow, Scope};
 use super::{Change, Session, location, open, transition};
 use crate::caller::Caller;
 use crate::engine::Engine;
-use crate::error::{Error, FieldError, Result};
-use crate::event::{self, Entry};
+use crate::error::{Conflict, Error, Field, Result};
+use crate::event;
+use crate::input::{FileName, IdempotencyKey, MediaType, Metadata, Reference, Sha256, Wrong};
+use crate::keys::Entry;
 use crate::outage::Outage;
 use crate::settings::ProvisionStrategy;
 use crate::storage::Presigned;
@@ -23,21 +25,20 @@ use crate::yielding::give_way;
 /// The upload profile of the native API.
 const PROFILE: &str = "default";
 
-/// A file to upload. The door has already validated its texts.
+/// A file to upload.
 #[derive(Clone, Debug)]
 pub struct NewUpload {
-    pub file_name: String,
+    pub file_name: FileName,
+    /// Bytes.
     pub file_size: u64,
-    pub mime_type: String,
+    pub mime_type: MediaType,
     pub brand_id: Option<BrandId>,
-    pub client_reference: Option<String>,
-    pub batch_reference: Option<String>,
-    pub fingerprint: Option<String>,
-    /// 64 lower-case hex digits.
-    pub checksum_sha256: Option<String>,
-    /// A JSON object.
-    pub metadata: Value,
-    pub idempotency_key: Option<String>,
+    pub client_reference: Option<Reference>,
+    pub batch_reference: Option<Reference>,
+    pub fingerprint: Option<Reference>,
+    pub checksum_sha256: Option<Sha256>,
+    pub metadata: Metadata,
+    pub idempotency_key: Option<IdempotencyKey>,
 }
 
 /// A new session, or an earlier one in any state.
@@ -82,58 +83,54 @@ pub async fn initiate(engine: &Engine, caller: &Caller, new: NewUpload) -> Resul
             return answer(engine, session, true).await;
         }
     }
-    Err(Error::ReferenceConflict("the reference and the idempotency key belong to different sessions".to_owned()))
+    Err(Error::ReferenceConflict(Conflict::TwoSessions))
 }
 
 fn plan_file(engine: &Engine, new: &NewUpload) -> Result<Plan> {
     let profile = engine.settings.default_profile();
     let limits = engine.storage.limits();
-    plan(new.file_size, profile, limits)
-        .ok_or_else(|| Error::Invalid(wrong_size(engine, new.file_size).into_iter().collect()))
+    plan(new.file_size, profile, limits).ok_or_else(|| {
+        Error::Invalid(wrong_size(engine, new.file_size).map(|wrong| (Field::FileSize, wrong)).into_iter().collect())
+    })
 }
 
-/// Returns the error that [`initiate`] gives for a file that is too small or too large. Doors call this first, to report it
-/// together with all other wrong fields.
-pub fn wrong_size(engine: &Engine, file_size: u64) -> Option<FieldError> {
+/// Returns why [`initiate`] refuses a file that is too small or too large. Doors call this first, to report it together with
+/// all other wrong fields.
+pub fn wrong_size(engine: &Engine, bytes: u64) -> Option<Wrong> {
     let profile = engine.settings.default_profile();
     let (least, most) = (profile.min_file_bytes, max_file_bytes(profile, engine.storage.limits()));
-    let (code, limit) = match file_size {
-        size if size < least => ("file-too-small", format!("the minimum is {least}")),
-        size if size > most => ("file-too-large", format!("the limit is {most}")),
-        _ => return None,
-    };
-    Some(FieldError::new("/file_size", code, format!("the file is {file_size} bytes; {limit}")))
+    match bytes {
+        _ if bytes < least => Some(Wrong::FileTooSmall { bytes, least }),
+        _ if bytes > most => Some(Wrong::FileTooLarge { bytes, most }),
+        _ => None,
+    }
 }
 
 /// Returns the earlier session with these references or this idempotency key.
 async fn find_same(engine: &Engine, scope: Scope<'_>, new: &NewUpload) -> Result<Option<Session>> {
     let conn = &engine.db.lookup_conn().of(scope.tenant);
     let by_key = match &new.idempotency_key {
-        Some(key) => rows::one(conn, rows::by_idempotency_key(scope, key)).await?,
+        Some(key) => rows::one(conn, rows::by_idempotency_key(scope, key.as_str())).await?,
         None => None,
     };
     let by_references = match (&new.batch_reference, &new.client_reference) {
-        (Some(batch), Some(client)) => rows::one(conn, rows::by_references(scope, batch, client)).await?,
+        (Some(batch), Some(client)) => {
+            rows::one(conn, rows::by_references(scope, batch.as_str(), client.as_str())).await?
+        }
         _ => None,
     };
     let session = match (by_key, by_references) {
         (Some(a), Some(b)) if a.id != b.id => {
-            let what = "the reference and the idempotency key belong to different sessions";
-            return Err(Error::ReferenceConflict(what.to_owned()));
+            return Err(Error::ReferenceConflict(Conflict::TwoSessions));
         }
         (Some(session), _) | (None, Some(session)) => session,
         (None, None) => return Ok(None),
     };
-    let same = session.file_name == new.file_name
+    let same = session.file_name == new.file_name.as_str()
         && u64::try_from(session.file_size) == Ok(new.file_size)
-        && session.mime_type == new.mime_type
-        && session.checksum_sha256 == new.checksum_sha256;
-    if same {
-        Ok(Some(session))
-    } else {
-        let what = "the reference or idempotency key was used for a file with a different name, size, type or checksum";
-        Err(Error::ReferenceConflict(what.to_owned()))
-    }
+        && session.mime_type == new.mime_type.as_str()
+        && session.checksum_sha256.as_deref() == new.checksum_sha256.as_ref().map(Sha256::as_str);
+    if same { Ok(Some(session)) } else { Err(Error::ReferenceConflict(Conflict::AnotherFile)) }
 }
 
 /// Like [`initiate`], for many files; stores the direct ones in one transaction. The caller has just checked that no session
@@ -232,13 +229,13 @@ fn draft(engine: &Engine, caller: &Caller, scope: Scope<'_>, new: &NewUpload, pl
         actor_kind: Some(caller.actor.kind()),
         reason: None,
         details: json!({
-            "file_name": new.file_name,
+            "file_name": new.file_name.as_str(),
             "file_size": new.file_size,
-            "mime_type": new.mime_type,
-            "checksum_sha256": new.checksum_sha256,
+            "mime_type": new.mime_type.as_str(),
+            "checksum_sha256": new.checksum_sha256.as_ref().map(Sha256::as_str),
             "brand_id": scope.brand,
-            "batch_reference": new.batch_reference,
-            "client_reference": new.client_reference,
+            "batch_reference": new.batch_reference.as_ref().map(Reference::as_str),
+            "client_reference": new.client_reference.as_ref().map(Reference::as_str),
         }),
         at: now,
     };
@@ -276,7 +273,7 @@ async fn insert(engine: &Engine, tenant: TenantId, drafts: Vec<Draft>) -> Result
     let reserving = tenant::rows::reserving(tenant, number, bytes);
     match rows::insert_where(&engine.db.write_conn().of(tenant), &sessions, &events, reserving).await? {
         Inserted::All => {
-            engine.db.tell(event::rows::CHANNEL).await;
+            engine.db.notify(event::rows::CHANNEL).await;
             return Ok(sessions);
         }
         Inserted::Taken => return Ok(vec![]),

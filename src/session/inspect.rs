@@ -7,7 +7,7 @@ use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::event;
-use crate::storage::{self, Kind};
+use crate::storage::{self, ErrorKind};
 
 /// Everything that is known about a session.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ async fn stored(engine: &Engine, session: &Session) -> Result<Stored, storage::E
     if let Some(upload_id) = &session.multipart_upload_id {
         let parts = match engine.storage.list_parts(&at, upload_id).await {
             Ok(parts) => parts,
-            Err(error) if error.kind == Kind::NotFound => vec![],
+            Err(error) if error.kind == ErrorKind::NotFound => vec![],
             Err(error) => return Err(error),
         };
         stored.parts = parts.len() as u64;

@@ -10,6 +10,7 @@ use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event;
+use crate::input::Reference;
 use crate::page::Page;
 
 /// Returns the session if the caller may see it.
@@ -61,8 +62,8 @@ pub struct BatchSummary {
 /// # Errors
 /// [`Error::NotFound`] if there is none.
 #[instrument(name = "session.batch", skip_all, fields(tenant.id = %caller.tenant))]
-pub async fn batch(engine: &Engine, caller: &Caller, reference: &str) -> Result<BatchSummary> {
-    let lines = rows::summarize(&engine.db.count_conn().of(caller.tenant), caller, reference).await?;
+pub async fn batch(engine: &Engine, caller: &Caller, reference: &Reference) -> Result<BatchSummary> {
+    let lines = rows::summarize(&engine.db.count_conn().of(caller.tenant), caller, reference.as_str()).await?;
     let first = lines.iter().map(|line| line.first_at).min().ok_or(Error::NotFound)?;
     let last = lines.iter().map(|line| line.last_at).max().ok_or(Error::NotFound)?;
     Ok(BatchSummary {

@@ -8,7 +8,7 @@ use crate::caller::Actor;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::event::{Effect, record_effect};
-use crate::storage::{Kind, Location};
+use crate::storage::{ErrorKind, Location};
 
 /// Opens an INITIATING session. A multipart session gets its upload from the store first.
 ///
@@ -61,7 +61,7 @@ pub(super) async fn uploads(engine: &Engine, at: &Location) -> Result<Vec<String
     for upload_id in engine.storage.list_uploads(at).await? {
         match engine.storage.list_parts(at, &upload_id).await {
             Ok(_) => uploads.push(upload_id),
-            Err(error) if error.kind == Kind::NotFound => {}
+            Err(error) if error.kind == ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
     }

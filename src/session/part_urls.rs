@@ -3,13 +3,14 @@ use entity::SessionId;
 use entity::upload_session::UploadType;
 use tracing::instrument;
 
-use super::activity::must_be_uploading;
+use super::activity::{must_be_uploading, refusal};
 use super::initiate::url_ttl;
 use super::plan::part_range;
-use super::{Session, find, location, state};
+use super::{Session, find, location};
 use crate::caller::Caller;
 use crate::engine::Engine;
-use crate::error::{Error, FIELD_ERRORS_MAX, FieldError, Result, cut};
+use crate::error::{Attempt, Error, FIELD_ERRORS_MAX, Field, Result};
+use crate::input::Wrong;
 use crate::storage::PartSigner;
 
 /// The URL to which one part is uploaded.
@@ -59,7 +60,10 @@ pub async fn part_url(
     id: SessionId,
     number: i64,
 ) -> Result<(PartUrl, DateTime<Utc>)> {
-    let mut urls = sign(engine, caller, id, |session| Ok(vec![in_range(session, number, "/part_number")?])).await?;
+    let mut urls = sign(engine, caller, id, |session| {
+        Ok(vec![in_range(session, number).map_err(|wrong| Error::wrong(Field::PartNumber, wrong))?])
+    })
+    .await?;
     let part = urls.next().ok_or(Error::NotFound)?;
     Ok((part, urls.expires_at))
 }
@@ -84,10 +88,10 @@ pub enum Wanted {
 pub async fn part_urls(engine: &Engine, caller: &Caller, id: SessionId, wanted: Wanted) -> Result<PartUrls> {
     sign(engine, caller, id, |session| match wanted {
         Wanted::Range { from, to } => {
-            let (first, last) = (in_range(session, from, "/from")?, in_range(session, to, "/to")?);
+            let first = in_range(session, from).map_err(|wrong| Error::wrong(Field::FirstPart, wrong))?;
+            let last = in_range(session, to).map_err(|wrong| Error::wrong(Field::LastPart, wrong))?;
             if first > last {
-                let detail = "must not be less than `from`";
-                return Err(Error::Invalid(vec![FieldError::new("/to", "out-of-range", detail)]));
+                return Err(Error::wrong(Field::LastPart, Wrong::EmptyRange));
             }
             Ok((first..=last).collect())
         }
@@ -95,13 +99,15 @@ pub async fn part_urls(engine: &Engine, caller: &Caller, id: SessionId, wanted: 
             let mut parts = Vec::with_capacity(numbers.len());
             let mut wrong = Vec::new();
             for (index, number) in numbers.into_iter().enumerate() {
-                match in_range(session, number, &format!("/part_numbers/{index}")) {
+                match in_range(session, number) {
                     Ok(part) => parts.push(part),
-                    Err(Error::Invalid(fields)) => wrong.extend(fields),
-                    Err(other) => return Err(other),
+                    Err(reason) => wrong.push((Field::PartNumbers(index), reason)),
                 }
             }
-            cut(&mut wrong, FIELD_ERRORS_MAX, 0);
+            if let Some(more) = wrong.len().checked_sub(FIELD_ERRORS_MAX).filter(|more| *more > 0) {
+                wrong.truncate(FIELD_ERRORS_MAX);
+                wrong.push((Field::Whole, Wrong::MoreErrors { more }));
+            }
             if wrong.is_empty() { Ok(parts) } else { Err(Error::Invalid(wrong)) }
         }
     })
@@ -115,12 +121,11 @@ async fn sign(
     wanted: impl FnOnce(&Session) -> Result<Vec<u32>>,
 ) -> Result<PartUrls> {
     let session = find(engine, caller, id).await?;
-    must_be_uploading(engine, &session, "sign parts of")?;
+    must_be_uploading(engine, &session, Attempt::SignParts)?;
     let (UploadType::Multipart, Some(upload_id), Some(chunk)) =
         (session.upload_type, &session.multipart_upload_id, session.chunk_size)
     else {
-        let what = format!("a direct session that is {} has no parts", state::name(session.status));
-        return Err(Error::IllegalTransition { status: session.status, what });
+        return Err(refusal(&session, Attempt::SignPartsOfDirect));
     };
     let numbers = wanted(&session)?;
     let ttl = url_ttl(engine, &session).ok_or(Error::SessionExpired)?;
@@ -135,13 +140,12 @@ async fn sign(
     })
 }
 
-fn in_range(session: &Session, number: i64, pointer: &str) -> Result<u32> {
+fn in_range(session: &Session, number: i64) -> Result<u32, Wrong> {
     let total = session.total_parts.unwrap_or(0);
     if (1..=i64::from(total)).contains(&number)
         && let Ok(number) = u32::try_from(number)
     {
         return Ok(number);
     }
-    let detail = format!("must be a part of this session, 1 to {total}");
-    Err(Error::Invalid(vec![FieldError::new(pointer, "out-of-range", detail)]))
+    Err(Wrong::NoSuchPart { total })
 }

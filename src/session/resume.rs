@@ -7,12 +7,11 @@ use super::complete::{look_again, whole};
 use super::initiate::put_url;
 use super::lost::{is_another, must_be_lost};
 use super::plan::part_range;
-use super::state::is_terminal;
 use super::{Change, Outcome, Session, find, location, transition};
 use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::storage::{Kind, Presigned};
+use crate::storage::{ErrorKind, Presigned};
 
 /// Why an upload cannot continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +56,7 @@ pub struct Resume {
 pub async fn resume(engine: &Engine, caller: &Caller, id: SessionId) -> Result<Resume> {
     let session = find(engine, caller, id).await?;
     if session.status != Status::Uploading {
-        let reason = is_terminal(session.status).then_some(NoResume::Terminal);
+        let reason = session.status.is_terminal().then_some(NoResume::Terminal);
         return Ok(stuck(session, reason));
     }
     if engine.clock.now() >= session.expires_at {
@@ -84,7 +83,7 @@ async fn multipart(engine: &Engine, caller: &Caller, session: Session) -> Result
             None => vec![],
         },
         Ok(parts) => parts.into_iter().map(|p| Held { number: p.number, etag: Some(p.etag), size: p.size }).collect(),
-        Err(error) if error.kind == Kind::NotFound => match engine.storage.find(&at).await? {
+        Err(error) if error.kind == ErrorKind::NotFound => match engine.storage.find(&at).await? {
             Some(object) if !is_another(&session, &object) => all_parts(&session),
             Some(_) if !is_another(&session, &look_again(engine, &session).await?) => all_parts(&session),
             Some(_) => return lost(engine, caller, session, FailureReason::VerificationFailed).await,

@@ -89,7 +89,7 @@ async fn delete_batch(engine: &Engine, queue: Queue, after: Option<&Session>, no
         let ids: Vec<SessionId> = tombstones.iter().map(|tombstone| tombstone.upload_session_id).collect();
         batch.deleted += ids.len() as u64;
         event::rows::delete(&tx, tenant, &ids).await?;
-        rows::bury(&tx, tenant, tombstones).await?;
+        rows::delete_with_tombstones(&tx, tenant, tombstones).await?;
     }
     tx.commit().await?;
     Ok(batch)

@@ -3,8 +3,8 @@
 
 use std::fmt;
 
+use entity::upload_session::Status;
 use entity::upload_session::Status::{Cancelled, Completed, Failed, Initiating, Uploading};
-use entity::upload_session::{FailureReason, Status};
 
 /// What can happen to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,40 +75,5 @@ pub fn judge(state: Status, event: Event) -> Verdict {
         Verdict::Already
     } else {
         Verdict::Refused
-    }
-}
-
-/// The name on the wire.
-pub const fn name(state: Status) -> &'static str {
-    match state {
-        Initiating => "INITIATING",
-        Uploading => "UPLOADING",
-        Completed => "COMPLETED",
-        Failed => "FAILED",
-        Cancelled => "CANCELLED",
-    }
-}
-
-/// The name on the wire.
-pub const fn reason_name(reason: FailureReason) -> &'static str {
-    match reason {
-        FailureReason::Abandoned => "abandoned",
-        FailureReason::Expired => "expired",
-        FailureReason::StorageError => "storage_error",
-        FailureReason::VerificationFailed => "verification_failed",
-        FailureReason::Operator => "operator",
-    }
-}
-
-/// Returns the state with this name.
-pub fn named(text: &str) -> Option<Status> {
-    [Initiating, Uploading, Completed, Failed, Cancelled].into_iter().find(|state| name(*state) == text)
-}
-
-/// Whether the state is final: no event changes it.
-pub const fn is_terminal(state: Status) -> bool {
-    match state {
-        Initiating | Uploading => false,
-        Completed | Failed | Cancelled => true,
     }
 }

@@ -10,13 +10,13 @@ use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tracing::warn;
 
+use super::Session;
 use super::rows::{self, Queue};
-use super::{Session, state};
 use crate::clock::seconds;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::pass::{CAUSES_MAX, Report, Run};
-use crate::storage::Kind;
+use crate::storage::ErrorKind;
 
 /// The outcome of one session in a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ pub(super) fn count(report: &mut Report, id: SessionId, status: Status, fate: Re
         Err(error @ Error::DbUnavailable(_)) => return Err(error),
         Err(error) => {
             let error = error.explained();
-            warn!(session.id = %id, status = state::name(status), error, "a session failed; the next run tries again");
+            warn!(session.id = %id, status = status.name(), error, "a session failed; the next run tries again");
             report.found += 1;
             report.failed += 1;
             report.name(id.to_string(), &error);
@@ -144,7 +144,7 @@ impl Buckets {
         let mut all = self.failures();
         match fate {
             // The store does answer for this session, and may answer for the others.
-            Err(Error::Storage(error)) if error.kind == Kind::Unclear => {
+            Err(Error::Storage(error)) if error.kind == ErrorKind::Unclear => {
                 all.remove(bucket);
                 false
             }

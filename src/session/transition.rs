@@ -13,12 +13,12 @@ use sea_orm::{
 use serde_json::{Value, json};
 
 use super::rows;
-use super::state::{Event, Row, Verdict, is_terminal, judge};
+use super::state::{Event, Row, Verdict, judge};
 use crate::caller::Actor;
 use crate::database::{Tx, db_error, insert_where, values};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::event::chain::{Entry, Link};
+use crate::keys::{Entry, Link};
 use crate::{event, tenant};
 
 type Session = upload_session::Model;
@@ -140,7 +140,7 @@ pub async fn transition(
     also: impl AsyncFnOnce(&Tx, &Session) -> Result<()>,
 ) -> Result<Outcome> {
     let tx = engine.db.begin_for(seen.tenant_id).await?;
-    let outcome = step(engine, &tx, seen, &change).await?;
+    let outcome = transition_in(engine, &tx, seen, &change).await?;
     if let Outcome::Moved(session) = &outcome {
         also(&tx, session).await?;
         tx.commit().await?;
@@ -159,7 +159,7 @@ pub(super) async fn transition_alone(engine: &Engine, seen: &Session, change: Ch
     let conn = engine.db.write_conn().of(seen.tenant_id);
     if conn.get_database_backend() == DbBackend::Postgres
         && let Verdict::Move(to) = judge(seen.status, change.event)
-        && !is_terminal(to)
+        && !to.is_terminal()
     {
         let (now, seq) = (engine.clock.now(), seen.event_seq + 1);
         let entry = entry(seen.status, &change, to, now);
@@ -173,7 +173,7 @@ pub(super) async fn transition_alone(engine: &Engine, seen: &Session, change: Ch
         with.cte(CommonTableExpression::new().table_name(told).query(insert).to_owned());
         let select = Query::select().column(Asterisk).from(moved).to_owned().with(with);
         if let Some(row) = conn.query_one(&select).await.map_err(db_error)? {
-            engine.db.tell(event::rows::CHANNEL).await;
+            engine.db.notify(event::rows::CHANNEL).await;
             return Ok(Outcome::Moved(Session::from_query_result(&row, "").map_err(db_error)?));
         }
     }
@@ -182,7 +182,7 @@ pub(super) async fn transition_alone(engine: &Engine, seen: &Session, change: Ch
 }
 
 /// Does the work of [`transition`] inside a larger transaction.
-pub(super) async fn step(engine: &Engine, tx: &Tx, seen: &Session, change: &Change<'_>) -> Result<Outcome> {
+pub(super) async fn transition_in(engine: &Engine, tx: &Tx, seen: &Session, change: &Change<'_>) -> Result<Outcome> {
     let now = engine.clock.now();
     let mut seen = seen.clone();
     let mut is_fresh = false;
@@ -204,8 +204,8 @@ pub(super) async fn step(engine: &Engine, tx: &Tx, seen: &Session, change: &Chan
         let moved = guarded_update(&seen, change, &link, now).exec_with_returning(tx.conn()).await.map_err(db_error)?;
         if let Some(session) = moved.into_iter().next() {
             event::rows::insert(tx, seen.tenant_id, seen.id, seq, &entry, link.mac).await?;
-            if is_terminal(to) {
-                tenant::rows::settle(tx, seen.tenant_id, -1, 0).await?;
+            if to.is_terminal() {
+                tenant::rows::adjust_usage(tx, seen.tenant_id, -1, 0).await?;
             }
             return Ok(Outcome::Moved(session));
         }
@@ -252,7 +252,7 @@ pub(super) async fn complete_all(
     }
     event::rows::insert_all(tx, events).await?;
     if !sessions.is_empty() {
-        tenant::rows::settle(tx, tenant, -i64::try_from(sessions.len()).unwrap_or(i64::MAX), 0).await?;
+        tenant::rows::adjust_usage(tx, tenant, -i64::try_from(sessions.len()).unwrap_or(i64::MAX), 0).await?;
     }
     Ok(sessions)
 }
@@ -320,7 +320,7 @@ fn guarded_update(
     now: DateTime<Utc>,
 ) -> UpdateMany<upload_session::Entity> {
     let row = change.event.row();
-    let update = rows::advancing(seen, link)
+    let update = event::rows::advancing(seen, link)
         .col_expr(Column::Status, Expr::value(row.to.to_value()))
         .col_expr(Column::Version, Expr::col(Column::Version).add(1))
         .col_expr(Column::UpdatedAt, Expr::value(now));

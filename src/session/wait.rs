@@ -6,13 +6,12 @@ use entity::upload_session::Status;
 use tokio::time::{Instant, sleep_until};
 use tracing::instrument;
 
-use super::state::is_terminal;
 use super::{Session, find};
 use crate::asset::{self, Asset};
 use crate::caller::{Caller, Permission};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::event::{Interest, listen};
+use crate::feed::{Interest, listen};
 
 /// The poll interval. The hub announces a change a moment after it, but an announcement may be missed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -72,12 +71,12 @@ async fn look(engine: &Engine, caller: &Caller, id: SessionId, goal: Goal) -> Re
         Status::Initiating | Status::Uploading | Status::Failed | Status::Cancelled => None,
     };
     let satisfied = match (goal, &asset) {
-        (Goal::Terminal, _) => is_terminal(session.status),
+        (Goal::Terminal, _) => session.status.is_terminal(),
         (Goal::Ready, Some(asset)) => match asset.status {
             AssetStatus::Uploaded => false,
             AssetStatus::Ready | AssetStatus::Failed => true,
         },
-        (Goal::Ready, None) => is_terminal(session.status),
+        (Goal::Ready, None) => session.status.is_terminal(),
     };
     let asset = asset.filter(|_| caller.may(Permission::AssetsView));
     Ok(Waited { session, asset, satisfied })

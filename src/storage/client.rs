@@ -36,7 +36,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::clock::{StoreClock, utc};
 use super::credentials::{CurrentCredential, ForSdk};
-use super::error::{Error, Kind, Op, StartError};
+use super::error::{Error, ErrorKind, Op, StartError};
 use super::key::Location;
 use super::presign::{Signer, Site};
 use super::profile::{Limits, PART_NUMBER_MAX, Profile};
@@ -105,16 +105,19 @@ pub(super) struct Inner {
 
 /// Returns whether a failed call should be retried. Every call without an exception here is idempotent: two calls have the
 /// same effect as one.
-const fn is_worth_repeating(op: Op, kind: Kind) -> bool {
+const fn is_worth_repeating(op: Op, kind: ErrorKind) -> bool {
     match (op, kind) {
         // After a lost answer, a retry would leave an upload whose id nobody knows.
         (Op::OpenMultipart, _) => false,
         // The store may still be working, and for long. A later call finds the object.
-        (Op::CompleteMultipart | Op::Copy, Kind::TimedOut) => false,
+        (Op::CompleteMultipart | Op::Copy, ErrorKind::TimedOut) => false,
         // A probe reports the current state.
         (Op::Ready, _) => false,
-        (_, Kind::Throttled | Kind::Unavailable | Kind::TimedOut) => true,
-        (_, Kind::NotFound | Kind::Refused | Kind::Changed | Kind::Invalid | Kind::Unclear) => false,
+        (_, ErrorKind::Throttled | ErrorKind::Unavailable | ErrorKind::TimedOut) => true,
+        (
+            _,
+            ErrorKind::NotFound | ErrorKind::Refused | ErrorKind::Changed | ErrorKind::Invalid | ErrorKind::Unclear,
+        ) => false,
     }
 }
 
@@ -217,7 +220,7 @@ impl Storage {
     /// Returns all parts that have arrived, in ascending order. A part that arrived twice is listed as it arrived last.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] if the store does not know the upload: it was never begun, was aborted, or was completed.
+    /// [`ErrorKind::NotFound`] if the store does not know the upload: it was never begun, was aborted, or was completed.
     pub async fn list_parts(&self, at: &Location, upload_id: &str) -> Result<Vec<Part>, Error> {
         Ok(self.parts(at, upload_id, &StoreClock::default()).await?.into_iter().map(|(part, _)| part).collect())
     }
@@ -236,13 +239,13 @@ impl Storage {
                     let last = arrived?.into_iter().max();
                     return Ok(Activity { last, is_known: true, now: clock.time(Op::ListParts)? });
                 }
-                Err(error) if error.kind == Kind::NotFound => {}
+                Err(error) if error.kind == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
         let last = match self.look(at, &clock, None).await {
             Ok(object) => Some(object.last_modified),
-            Err(error) if error.kind == Kind::NotFound => None,
+            Err(error) if error.kind == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
         Ok(Activity { last, is_known: last.is_some(), now: clock.time(Op::Head)? })
@@ -287,7 +290,7 @@ impl Storage {
     }
 
     /// Assembles the object from these parts (ascending). This function may retry, and a caller may repeat it after a
-    /// failure. If an earlier attempt has completed the upload, some stores answer [`Kind::NotFound`] and others succeed.
+    /// failure. If an earlier attempt has completed the upload, some stores answer [`ErrorKind::NotFound`] and others succeed.
     /// So look for the object before treating it as gone.
     pub async fn complete_multipart(&self, at: &Location, upload_id: &str, parts: &[Part]) -> Result<(), Error> {
         let parts = parts
@@ -315,14 +318,14 @@ impl Storage {
     }
 
     /// # Errors
-    /// [`Kind::NotFound`] if there is no such object, or no such bucket: the answer to a HEAD does not say which.
-    /// [`Kind::Refused`] if the credential does not allow it; AWS also answers so for a missing key unless
+    /// [`ErrorKind::NotFound`] if there is no such object, or no such bucket: the answer to a HEAD does not say which.
+    /// [`ErrorKind::Refused`] if the credential does not allow it; AWS also answers so for a missing key unless
     /// `s3:ListBucket` is granted.
     pub async fn head(&self, at: &Location) -> Result<Object, Error> {
         self.look(at, &StoreClock::default(), None).await
     }
 
-    /// Like [`Self::head`], but returns `None` for a missing object. `None` proves no more than [`Kind::NotFound`] of
+    /// Like [`Self::head`], but returns `None` for a missing object. `None` proves no more than [`ErrorKind::NotFound`] of
     /// [`Storage::head`], and may be a stale answer: see [`Storage::is_gone`].
     pub async fn find(&self, at: &Location) -> Result<Option<Object>, Error> {
         found(self.head(at).await)
@@ -361,7 +364,7 @@ impl Storage {
     {
         match tokio::time::timeout(READY_TIMEOUT, self.call(op, attempt)).await {
             Ok(answer) => answer.map(drop),
-            Err(_) => Err(Error { op, kind: Kind::TimedOut, code: "no answer in time".to_owned() }),
+            Err(_) => Err(Error { op, kind: ErrorKind::TimedOut, code: "no answer in time".to_owned() }),
         }
     }
 
@@ -473,7 +476,7 @@ fn backoff(attempts: u32) -> Duration {
 fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     match answer {
         Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind == Kind::NotFound => Ok(None),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -486,7 +489,7 @@ fn sha256_of(base64: &str) -> Option<[u8; 32]> {
 fn found_or_not<T>(answer: Result<T, Error>) -> Result<(), Error> {
     match answer {
         Ok(_) => Ok(()),
-        Err(error) if error.kind == Kind::NotFound => Ok(()),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
 }
@@ -541,7 +544,7 @@ mod tests {
         let profile = Profile::new(&settings, "garage".to_owned()).unwrap();
         let storage = Storage::new(&settings, profile, SharedCredentialsProvider::new(Without));
         let error = storage.ready("uploads").await.unwrap_err();
-        assert_eq!((error.op, error.kind, error.code.as_str()), (Op::Credentials, Kind::Refused, "nothing here"));
+        assert_eq!((error.op, error.kind, error.code.as_str()), (Op::Credentials, ErrorKind::Refused, "nothing here"));
         assert_eq!(storage.signer().await.err().unwrap().op, Op::Credentials);
     }
 

@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use percent_encoding::utf8_percent_encode;
 
 use super::client::{Part, Storage, unquoted};
-use super::error::{Error, Kind, Op};
+use super::error::{Error, ErrorKind, Op};
 use super::key::Location;
 use super::presign::PATH;
 
@@ -36,7 +36,7 @@ impl Storage {
     /// for a copy by parts.
     ///
     /// # Errors
-    /// [`Kind::Changed`] if the source has another ETag, [`Kind::NotFound`] if it is gone. After any other error the copy
+    /// [`ErrorKind::Changed`] if the source has another ETag, [`ErrorKind::NotFound`] if it is gone. After any other error the copy
     /// may exist: look for it. A failed copy by parts is aborted, best effort.
     pub async fn copy(&self, from: Source<'_>, to: &Location, content_type: &str) -> Result<Option<String>, Error> {
         if from.size > self.0.limits.max_copy_bytes {
@@ -74,7 +74,7 @@ impl Storage {
         };
         match copied {
             // An attempt whose answer was lost completed the upload, or somebody aborted it: the object shows which.
-            Err(error) if error.kind == Kind::NotFound && error.op == Op::CompleteMultipart => Ok(()),
+            Err(error) if error.kind == ErrorKind::NotFound && error.op == Op::CompleteMultipart => Ok(()),
             Err(error) => {
                 if let Err(left) = self.abort_multipart(to, &upload_id).await {
                     tracing::warn!(%left, "could not abort a copy that failed");

@@ -8,7 +8,7 @@ use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentials
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::Mutex;
 
-use super::error::{Error, Kind, Op};
+use super::error::{Error, ErrorKind, Op};
 use super::presign::Identity;
 
 /// A credential that expires within this time is nearly expired: the next one is requested, while the old one still
@@ -89,7 +89,7 @@ impl CurrentCredential {
                 let held = Held { identity: identity.clone(), asked_at: now };
                 if !held.is_usable(now) {
                     let code = "the provider handed out an expired credential".to_owned();
-                    return Err(Error { op: Op::Credentials, kind: Kind::Refused, code });
+                    return Err(Error { op: Op::Credentials, kind: ErrorKind::Refused, code });
                 }
                 self.hold(held);
                 Ok(identity)
@@ -235,9 +235,9 @@ mod tests {
     async fn without_a_usable_credential_the_failure_shows() {
         let (failing, _) = current(vec![Err("down")]);
         let error = failing.get().await.unwrap_err();
-        assert_eq!((error.op, error.kind), (Op::Credentials, Kind::Unavailable));
+        assert_eq!((error.op, error.kind), (Op::Credentials, ErrorKind::Unavailable));
         let (expired, _) = current(vec![Ok(key("old", 1))]);
-        assert_eq!(expired.get().await.unwrap_err().kind, Kind::Refused);
+        assert_eq!(expired.get().await.unwrap_err().kind, ErrorKind::Refused);
     }
 
     #[tokio::test]
@@ -262,7 +262,7 @@ mod tests {
         }
         let mut current = CurrentCredential::new(SharedCredentialsProvider::new(Hangs));
         current.load_timeout = Duration::from_millis(20);
-        assert_eq!(current.get().await.unwrap_err().kind, Kind::TimedOut);
+        assert_eq!(current.get().await.unwrap_err().kind, ErrorKind::TimedOut);
     }
 
     /// A URL carries the credential that was current when its signer was made, and expires no later than it.

@@ -7,7 +7,7 @@ use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use futures_util::future::join_all;
 
 use super::client::Storage;
-use super::error::{Error, Kind, Op};
+use super::error::{Error, ErrorKind, Op};
 use super::key::Location;
 
 /// S3's limit on the keys of one DeleteObjects.
@@ -27,7 +27,7 @@ impl Storage {
         match self.call(op, || self.0.client.delete_object().bucket(&at.bucket).key(&at.key).send()).await {
             Ok(answer) if answer.delete_marker() == Some(true) => self.delete_versions(at).await,
             Ok(_) => Ok(()),
-            Err(error) if error.kind == Kind::NotFound => Ok(()),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -64,7 +64,7 @@ impl Storage {
                 objects.iter().copied().filter(|at| gone.contains(at.key.as_str())).collect()
             }
             Err(error) => {
-                self.0.deletes_many.fetch_and(error.kind != Kind::Invalid, Relaxed);
+                self.0.deletes_many.fetch_and(error.kind != ErrorKind::Invalid, Relaxed);
                 tracing::debug!(%error, "deleting objects one by one");
                 vec![]
             }

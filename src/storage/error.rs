@@ -32,7 +32,7 @@ pub enum Op {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ErrorKind {
     /// No such upload or object. For most callers this is an answer, not a failure.
     NotFound,
     /// The object is not the one that the request was conditional on.
@@ -56,7 +56,7 @@ pub enum Kind {
 #[derive(Clone, Debug)]
 pub struct Error {
     pub op: Op,
-    pub kind: Kind,
+    pub kind: ErrorKind,
     /// The store's error code, such as `InvalidPart`, or a short cause.
     pub code: String,
 }
@@ -72,12 +72,12 @@ impl StdError for Error {}
 impl Error {
     /// The error for an answer that no S3 store may give.
     pub(super) fn nonsense(op: Op, what: &str) -> Self {
-        Self { op, kind: Kind::Unavailable, code: what.to_owned() }
+        Self { op, kind: ErrorKind::Unavailable, code: what.to_owned() }
     }
 
     /// The error for answers that contradict each other.
     pub(crate) fn unclear(op: Op, what: impl Into<String>) -> Self {
-        Self { op, kind: Kind::Unclear, code: what.into() }
+        Self { op, kind: ErrorKind::Unclear, code: what.into() }
     }
 
     pub(super) fn from_sdk<E: ProvideErrorMetadata + StdError + 'static>(
@@ -90,24 +90,24 @@ impl Error {
                 let code = answer.err().code();
                 Self { op, kind: sort(op, status, code), code: code.map_or_else(|| status.to_string(), str::to_owned) }
             }
-            SdkError::TimeoutError(_) => Self { op, kind: Kind::TimedOut, code: "no answer in time".to_owned() },
+            SdkError::TimeoutError(_) => Self { op, kind: ErrorKind::TimedOut, code: "no answer in time".to_owned() },
             SdkError::DispatchFailure(failure) => {
-                let kind = if failure.is_timeout() { Kind::TimedOut } else { Kind::Unavailable };
+                let kind = if failure.is_timeout() { ErrorKind::TimedOut } else { ErrorKind::Unavailable };
                 Self { op, kind, code: failure.as_connector_error().map_or_else(String::new, |e| root(e)) }
             }
             SdkError::ResponseError(answer) => match answer.raw().status().as_u16() {
                 200..300 => Self::nonsense(op, "the answer broke off or could not be read"),
                 status => Self { op, kind: sort(op, status, None), code: status.to_string() },
             },
-            other @ (SdkError::ConstructionFailure(_) | _) => Self { op, kind: Kind::Invalid, code: root(&other) },
+            other @ (SdkError::ConstructionFailure(_) | _) => Self { op, kind: ErrorKind::Invalid, code: root(&other) },
         }
     }
 
     pub(super) fn from_credentials(error: &CredentialsError) -> Self {
         let kind = match error {
-            CredentialsError::ProviderTimedOut(_) => Kind::TimedOut,
-            CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => Kind::Refused,
-            CredentialsError::ProviderError(_) | CredentialsError::Unhandled(_) | _ => Kind::Unavailable,
+            CredentialsError::ProviderTimedOut(_) => ErrorKind::TimedOut,
+            CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => ErrorKind::Refused,
+            CredentialsError::ProviderError(_) | CredentialsError::Unhandled(_) | _ => ErrorKind::Unavailable,
         };
         Self { op: Op::Credentials, kind, code: root(error) }
     }
@@ -118,24 +118,24 @@ impl Error {
 /// Only a code leads to `NotFound` (except for HEAD, whose answer has no body): a 404 of a proxy on the way must not count
 /// as a missing upload. A HEAD's 403 stays `Refused`, although AWS answers so for a missing key if the credential may not
 /// list: a policy's refusal must not make an object count as missing.
-fn sort(op: Op, status: u16, code: Option<&str>) -> Kind {
+fn sort(op: Op, status: u16, code: Option<&str>) -> ErrorKind {
     match (code.unwrap_or_default(), status) {
-        ("NoSuchUpload" | "NoSuchKey", _) => Kind::NotFound,
-        (_, 404) if op == Op::Head => Kind::NotFound,
-        ("PreconditionFailed", _) | (_, 412) => Kind::Changed,
+        ("NoSuchUpload" | "NoSuchKey", _) => ErrorKind::NotFound,
+        (_, 404) if op == Op::Head => ErrorKind::NotFound,
+        ("PreconditionFailed", _) | (_, 412) => ErrorKind::Changed,
         ("SlowDown" | "Throttling" | "ThrottlingException" | "TooManyRequests" | "RequestLimitExceeded", _) => {
-            Kind::Throttled
+            ErrorKind::Throttled
         }
-        ("RequestTimeout", _) => Kind::TimedOut,
+        ("RequestTimeout", _) => ErrorKind::TimedOut,
         // CompleteMultipartUpload may send this with a status of 200, after the store has kept the connection busy.
-        ("InternalError" | "ServiceUnavailable" | "OperationAborted", _) => Kind::Unavailable,
-        ("ExpiredToken" | "InvalidToken", _) => Kind::Refused,
-        (_, 429) => Kind::Throttled,
-        (_, 401 | 403) => Kind::Refused,
-        (_, 408) => Kind::TimedOut,
-        (_, 501) => Kind::Invalid,
-        (_, 500..) => Kind::Unavailable,
-        _ => Kind::Invalid,
+        ("InternalError" | "ServiceUnavailable" | "OperationAborted", _) => ErrorKind::Unavailable,
+        ("ExpiredToken" | "InvalidToken", _) => ErrorKind::Refused,
+        (_, 429) => ErrorKind::Throttled,
+        (_, 401 | 403) => ErrorKind::Refused,
+        (_, 408) => ErrorKind::TimedOut,
+        (_, 501) => ErrorKind::Invalid,
+        (_, 500..) => ErrorKind::Unavailable,
+        _ => ErrorKind::Invalid,
     }
 }
 
@@ -172,33 +172,33 @@ mod tests {
     #[test]
     fn answers_are_sorted_by_code_and_then_by_status() {
         for (op, status, code, kind) in [
-            (Op::ListParts, 404, Some("NoSuchUpload"), Kind::NotFound),
-            (Op::Delete, 404, Some("NoSuchKey"), Kind::NotFound),
-            (Op::Head, 404, None, Kind::NotFound),
-            (Op::Head, 404, Some("NotFound"), Kind::NotFound),
-            (Op::Head, 403, None, Kind::Refused),
-            (Op::ListParts, 404, None, Kind::Invalid),
-            (Op::Ready, 404, Some("NotFound"), Kind::Invalid),
-            (Op::ListParts, 404, Some("NoSuchBucket"), Kind::Invalid),
-            (Op::CompleteMultipart, 400, Some("InvalidPart"), Kind::Invalid),
-            (Op::CompleteMultipart, 400, Some("EntityTooSmall"), Kind::Invalid),
-            (Op::CompleteMultipart, 200, Some("InternalError"), Kind::Unavailable),
-            (Op::CompleteMultipart, 409, Some("OperationAborted"), Kind::Unavailable),
-            (Op::Copy, 404, Some("NoSuchKey"), Kind::NotFound),
-            (Op::Copy, 412, Some("PreconditionFailed"), Kind::Changed),
-            (Op::Put, 412, None, Kind::Changed),
-            (Op::Delete, 403, Some("AccessDenied"), Kind::Refused),
-            (Op::Delete, 403, Some("RequestTimeTooSkewed"), Kind::Refused),
-            (Op::Delete, 400, Some("ExpiredToken"), Kind::Refused),
-            (Op::Delete, 401, None, Kind::Refused),
-            (Op::Delete, 503, Some("SlowDown"), Kind::Throttled),
-            (Op::Delete, 429, None, Kind::Throttled),
-            (Op::Delete, 503, None, Kind::Unavailable),
-            (Op::Delete, 500, None, Kind::Unavailable),
-            (Op::Delete, 502, Some("BadGateway"), Kind::Unavailable),
-            (Op::Delete, 501, Some("NotImplemented"), Kind::Invalid),
-            (Op::Delete, 400, Some("RequestTimeout"), Kind::TimedOut),
-            (Op::Delete, 301, Some("PermanentRedirect"), Kind::Invalid),
+            (Op::ListParts, 404, Some("NoSuchUpload"), ErrorKind::NotFound),
+            (Op::Delete, 404, Some("NoSuchKey"), ErrorKind::NotFound),
+            (Op::Head, 404, None, ErrorKind::NotFound),
+            (Op::Head, 404, Some("NotFound"), ErrorKind::NotFound),
+            (Op::Head, 403, None, ErrorKind::Refused),
+            (Op::ListParts, 404, None, ErrorKind::Invalid),
+            (Op::Ready, 404, Some("NotFound"), ErrorKind::Invalid),
+            (Op::ListParts, 404, Some("NoSuchBucket"), ErrorKind::Invalid),
+            (Op::CompleteMultipart, 400, Some("InvalidPart"), ErrorKind::Invalid),
+            (Op::CompleteMultipart, 400, Some("EntityTooSmall"), ErrorKind::Invalid),
+            (Op::CompleteMultipart, 200, Some("InternalError"), ErrorKind::Unavailable),
+            (Op::CompleteMultipart, 409, Some("OperationAborted"), ErrorKind::Unavailable),
+            (Op::Copy, 404, Some("NoSuchKey"), ErrorKind::NotFound),
+            (Op::Copy, 412, Some("PreconditionFailed"), ErrorKind::Changed),
+            (Op::Put, 412, None, ErrorKind::Changed),
+            (Op::Delete, 403, Some("AccessDenied"), ErrorKind::Refused),
+            (Op::Delete, 403, Some("RequestTimeTooSkewed"), ErrorKind::Refused),
+            (Op::Delete, 400, Some("ExpiredToken"), ErrorKind::Refused),
+            (Op::Delete, 401, None, ErrorKind::Refused),
+            (Op::Delete, 503, Some("SlowDown"), ErrorKind::Throttled),
+            (Op::Delete, 429, None, ErrorKind::Throttled),
+            (Op::Delete, 503, None, ErrorKind::Unavailable),
+            (Op::Delete, 500, None, ErrorKind::Unavailable),
+            (Op::Delete, 502, Some("BadGateway"), ErrorKind::Unavailable),
+            (Op::Delete, 501, Some("NotImplemented"), ErrorKind::Invalid),
+            (Op::Delete, 400, Some("RequestTimeout"), ErrorKind::TimedOut),
+            (Op::Delete, 301, Some("PermanentRedirect"), ErrorKind::Invalid),
         ] {
             assert_eq!(sort(op, status, code), kind, "{op:?} {status} {code:?}");
         }

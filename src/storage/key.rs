@@ -1,6 +1,5 @@
 //! Object keys. A client's file name is never part of one.
 
-use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use entity::{AssetId, SessionId, TenantId};
@@ -9,9 +8,6 @@ use entity::{AssetId, SessionId, TenantId};
 pub const TEMP: &str = "temp/";
 /// The prefix of the quarantine: every upload arrives under it, and nothing in it is ever served.
 pub const UPLOADS: &str = "temp/uploads/";
-/// The rule of [`is_bucket_name`], as a message.
-pub const BUCKET_NAMES: &str =
-    "must be 3 to 63 characters of a-z, 0-9, inner hyphens, single inner dots; no IP address, not starting with xn--";
 /// The prefix of what is served.
 pub const ASSETS: &str = "assets/";
 /// The object that says which deployment a bucket's uploads belong to.
@@ -69,21 +65,6 @@ fn id<T: FromStr + ToString>(text: &str) -> Option<T> {
     text.parse::<T>().ok().filter(|id| id.to_string() == text)
 }
 
-/// Returns whether S3 allows the name for a bucket (Amazon S3 User Guide, "General purpose bucket naming rules"). Prefixes
-/// and suffixes that only AWS reserves are not checked.
-pub fn is_bucket_name(name: &str) -> bool {
-    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'.' || byte == b'-';
-    let is_outer = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    let bytes = name.as_bytes();
-    (3..=63).contains(&bytes.len())
-        && bytes.iter().copied().all(is_inner)
-        && is_outer(bytes.first())
-        && is_outer(bytes.last())
-        && !name.contains("..")
-        && !name.starts_with("xn--")
-        && name.parse::<Ipv4Addr>().is_err()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,31 +90,6 @@ mod tests {
         }
         for foreign in [format!("assets/{id}/original"), format!("assets/{id}/{id}/{id}/original"), upload] {
             assert_eq!(asset_of(&foreign), None, "{foreign}");
-        }
-    }
-
-    #[test]
-    fn a_bucket_has_a_name_that_s3_allows() {
-        for name in ["abc", "a-b", "my.bucket-1", "123", &"a".repeat(63), "1.2.3", "a--b"] {
-            assert!(is_bucket_name(name), "{name}");
-        }
-        for name in [
-            "",
-            "ab",
-            &"a".repeat(64),
-            "a_b",
-            "Abc",
-            "abc-",
-            "-abc",
-            ".abc",
-            "abc.",
-            "a..b",
-            "xn--abc",
-            "192.168.5.4",
-            "a b",
-            "äbc",
-        ] {
-            assert!(!is_bucket_name(name), "{name}");
         }
     }
 }

@@ -15,8 +15,8 @@ mod small;
 
 pub use client::{Activity, Object, Part, Storage};
 pub use copy::Source;
-pub use error::{Error, Kind, Op, StartError};
-pub use key::{ASSETS, BUCKET_NAMES, Location, OWNER, PROBE, TEMP, UPLOADS, asset_of, is_bucket_name, session_of};
+pub use error::{Error, ErrorKind, Op, StartError};
+pub use key::{ASSETS, Location, OWNER, PROBE, TEMP, UPLOADS, asset_of, session_of};
 pub use listing::{ListedObject, ListedUpload, Objects, Page, Uploads};
 pub use presign::{Answered, PartSigner, Presigned, Signer};
 pub use profile::Limits;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_sdk_s3::primitives::ByteStream;
 
 use super::client::Storage;
-use super::error::{Error, Kind, Op};
+use super::error::{Error, ErrorKind, Op};
 use super::key::Location;
 
 /// Time limit for reading the whole of a small object.
@@ -23,7 +23,7 @@ impl Storage {
         };
         match self.call(Op::Put, || request().if_none_match("*").send()).await {
             Ok(_) => Ok(()),
-            Err(error) if error.kind == Kind::Changed || error.code == "ConditionalRequestConflict" => Ok(()),
+            Err(error) if error.kind == ErrorKind::Changed || error.code == "ConditionalRequestConflict" => Ok(()),
             Err(error) if error.code == "NotImplemented" => self.call(Op::Put, || request().send()).await.map(drop),
             Err(error) => Err(error),
         }
@@ -43,17 +43,17 @@ impl Storage {
     /// Returns the whole content of an object of up to `max` bytes.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] if there is none; [`Kind::Invalid`] if it is larger.
+    /// [`ErrorKind::NotFound`] if there is none; [`ErrorKind::Invalid`] if it is larger.
     pub async fn read(&self, at: &Location, max: i64) -> Result<Vec<u8>, Error> {
         let op = Op::Get;
         let answer = self.call(op, || self.0.client.get_object().bucket(&at.bucket).key(&at.key).send()).await?;
         if answer.content_length().is_none_or(|length| length > max) {
-            return Err(Error { op, kind: Kind::Invalid, code: format!("more than {max} bytes at {}", at.key) });
+            return Err(Error { op, kind: ErrorKind::Invalid, code: format!("more than {max} bytes at {}", at.key) });
         }
         match tokio::time::timeout(READ_TIMEOUT, answer.body.collect()).await {
             Ok(Ok(bytes)) => Ok(bytes.to_vec()),
             Ok(Err(_)) => Err(Error::nonsense(op, "the answer broke off or could not be read")),
-            Err(_) => Err(Error { op, kind: Kind::TimedOut, code: "no answer in time".to_owned() }),
+            Err(_) => Err(Error { op, kind: ErrorKind::TimedOut, code: "no answer in time".to_owned() }),
         }
     }
 }

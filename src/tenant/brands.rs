@@ -3,7 +3,8 @@ use entity::{BrandId, TenantId, brand};
 use super::{known, rows};
 use crate::caller::{Brands, Caller};
 use crate::engine::Engine;
-use crate::error::{Error, FieldError, Result};
+use crate::error::{Denied, Error, Field, Result};
+use crate::input::Wrong;
 
 /// Returns the brands that the caller holds, ordered by slug; at most 1,000.
 pub async fn list_brands(engine: &Engine, caller: &Caller) -> Result<Vec<brand::Model>> {
@@ -27,7 +28,7 @@ pub async fn must_hold_all_brands(engine: &Engine, caller: &Caller) -> Result<()
     if brands.iter().all(|(_, brand)| caller.brands.hold(*brand)) {
         return Ok(());
     }
-    Err(Error::PermissionDenied("the token does not hold every brand of the tenant".to_owned()))
+    Err(Error::PermissionDenied(Denied::EveryBrand))
 }
 
 /// Returns the brand for an upload: the named one, or the only one that the caller holds.
@@ -48,18 +49,14 @@ pub async fn brand_for(engine: &Engine, caller: &Caller, named: Option<BrandId>)
         },
     };
     if !caller.brands.hold(brand) {
-        return Err(Error::PermissionDenied("the token does not hold this brand".to_owned()));
+        return Err(Error::PermissionDenied(Denied::Brand));
     }
     if known::has_brand(engine, caller.tenant, brand).await? {
         return Ok(brand);
     }
-    Err(invalid("unknown-brand", "the tenant has no brand with this id"))
+    Err(Error::wrong(Field::BrandId, Wrong::UnknownBrand))
 }
 
 fn required() -> Error {
-    invalid("required", "is required, because the token does not hold exactly one brand")
-}
-
-fn invalid(code: &'static str, detail: &str) -> Error {
-    Error::Invalid(vec![FieldError::new("/brand_id", code, detail)])
+    Error::wrong(Field::BrandId, Wrong::BrandRequired)
 }

@@ -1,50 +1,50 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use entity::{BrandId, TenantId};
+use entity::{BrandId, TenantId, tenant};
 
-use super::rows;
+use super::{prepare_bucket, rows};
 use crate::action::{self, Act};
 use crate::caller::{Actor, Brands};
 use crate::engine::Engine;
-use crate::error::{Error, FieldError, Result};
+use crate::error::{Error, Field, Result};
+use crate::input::{BucketName, Slug, Wrong};
 use crate::storage;
 
 /// A tenant and all its brands, by slug.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Created {
     pub tenant_id: TenantId,
     /// Whether this call made the tenant.
     pub is_new: bool,
     pub brands: BTreeMap<String, BrandId>,
+    /// Whether the named bucket could be made ready: see [`prepare_bucket`]. The tenant exists in either case.
+    pub prepared: Result<(), storage::Error>,
 }
 
 /// Creates a tenant and its brands. Those that exist already keep their ids; a tenant without a bucket gets the named one.
 /// One transaction makes and records the changes.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a slug that [`is_slug`] rejects, a bucket name that S3 does not allow, or a tenant that already
-/// has a different bucket.
+/// [`Error::Invalid`] if the tenant already has a different bucket.
 pub async fn create(
     engine: &Engine,
     actor: &Actor,
-    slug: &str,
-    brands: &[String],
-    bucket: Option<&str>,
+    slug: &Slug,
+    brands: &[Slug],
+    bucket: Option<&BucketName>,
 ) -> Result<Created> {
-    let wrong = std::iter::once(("/slug".to_owned(), slug))
-        .chain(brands.iter().enumerate().map(|(n, brand)| (format!("/brands/{n}"), brand.as_str())))
-        .filter(|(_, slug)| !is_slug(slug))
-        .map(|(pointer, slug)| {
-            FieldError::new(pointer, "malformed", format!("{slug:?} must be 1 to 63 of a-z, 0-9 and inner hyphens"))
-        });
-    let bucket_wrong = bucket
-        .filter(|name| !storage::is_bucket_name(name))
-        .map(|_| FieldError::new("/bucket", "malformed", storage::BUCKET_NAMES));
-    let wrong: Vec<_> = wrong.chain(bucket_wrong).collect();
-    if !wrong.is_empty() {
-        return Err(Error::Invalid(wrong));
-    }
+    ensure(engine, actor, slug.as_str(), brands, bucket.map(BucketName::as_str)).await
+}
 
+/// Creates brands of a tenant. Those that exist already keep their ids.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn add_brands(engine: &Engine, actor: &Actor, tenant: &tenant::Model, brands: &[Slug]) -> Result<()> {
+    ensure(engine, actor, &tenant.slug, brands, None).await.map(drop)
+}
+
+async fn ensure(engine: &Engine, actor: &Actor, slug: &str, brands: &[Slug], bucket: Option<&str>) -> Result<Created> {
     let now = engine.clock.now();
     let tx = engine.db.begin().await?;
     let is_new = rows::insert(&tx, slug, bucket, now).await?;
@@ -57,13 +57,12 @@ pub async fn create(
         tenant = rows::find_by_slug(tx.conn(), slug).await?.ok_or(Error::NotFound)?;
     }
     if bucket.is_some() && tenant.bucket.as_deref() != bucket {
-        let detail = "the tenant already exists with a different bucket";
-        return Err(Error::Invalid(vec![FieldError::new("/bucket", "conflict", detail)]));
+        return Err(Error::wrong(Field::Bucket, Wrong::AnotherBucket));
     }
     let mut added = Vec::new();
     // In sorted order, to avoid deadlocks: each insert waits for a concurrent insert of the same slug.
-    for slug in brands.iter().collect::<BTreeSet<_>>() {
-        added.extend(rows::insert_brand(&tx, tenant.id, slug, now).await?.map(|id| (slug.clone(), id)));
+    for slug in brands.iter().map(Slug::as_str).collect::<BTreeSet<_>>() {
+        added.extend(rows::insert_brand(&tx, tenant.id, slug, now).await?.map(|id| (slug.to_owned(), id)));
     }
     let all = rows::find_brands(tx.conn(), tenant.id, &Brands::All).await?;
     if is_new {
@@ -76,13 +75,9 @@ pub async fn create(
     }
     tx.commit().await?;
     let brands = all.into_iter().map(|brand| (brand.slug, brand.id)).collect();
-    Ok(Created { tenant_id: tenant.id, is_new, brands })
-}
-
-/// Whether the text can name a tenant or a brand: 1 to 63 of `a-z`, `0-9` and `-`, with no `-` at either end.
-pub fn is_slug(slug: &str) -> bool {
-    (1..=63).contains(&slug.len())
-        && slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !slug.starts_with('-')
-        && !slug.ends_with('-')
+    let prepared = match bucket {
+        Some(bucket) => prepare_bucket(engine, bucket).await,
+        None => Ok(()),
+    };
+    Ok(Created { tenant_id: tenant.id, is_new, brands, prepared })
 }

@@ -15,7 +15,7 @@ use sea_orm::{
 use crate::caller::Brands;
 use crate::database::{Tx, db_error};
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Quota, Result};
 
 /// The maximum number of brands that one answer lists.
 const BRANDS_MAX: u64 = 1_000;
@@ -183,22 +183,25 @@ pub(crate) async fn reserve(tx: &Tx, id: TenantId, sessions: i64, bytes: i64) ->
     if let Some(quota) =
         tenant.quota_live_sessions.filter(|quota| usage.live_sessions.saturating_add(sessions) > *quota)
     {
-        return Err(Error::QuotaExceeded(format!("the tenant has {} of {quota} live sessions", usage.live_sessions)));
+        return Err(Error::QuotaExceeded {
+            of: Quota::LiveSessions,
+            limit: Some(quota),
+            held: usage.live_sessions,
+            wanted: sessions,
+        });
     }
     if let Some(quota) = tenant.quota_bytes.filter(|quota| usage.bytes.saturating_add(bytes) > *quota) {
-        let used = usage.bytes;
-        return Err(Error::QuotaExceeded(format!(
-            "the tenant holds {used} of {quota} bytes; the file is {bytes} bytes"
-        )));
+        let of = Quota::Bytes;
+        return Err(Error::QuotaExceeded { of, limit: Some(quota), held: usage.bytes, wanted: bytes });
     }
     match add(tx, share(id, stripe, sessions, bytes), adding().action_and_where(has_room(bytes)).to_owned()).await? {
-        0 => Err(Error::QuotaExceeded("the tenant would hold more bytes than can be counted".to_owned())),
+        0 => Err(Error::QuotaExceeded { of: Quota::Bytes, limit: None, held: usage.bytes, wanted: bytes }),
         _ => Ok(()),
     }
 }
 
 /// Adds to the tenant's usage, in the transaction that changes it. Negative numbers subtract.
-pub(crate) async fn settle(tx: &Tx, id: TenantId, live_sessions: i64, bytes: i64) -> Result<()> {
+pub(crate) async fn adjust_usage(tx: &Tx, id: TenantId, live_sessions: i64, bytes: i64) -> Result<()> {
     add(tx, share(id, any_stripe(), live_sessions, bytes), adding()).await.map(drop)
 }
 

@@ -6,7 +6,8 @@ use entity::TenantId;
 
 use super::rows::{self, Count};
 use crate::engine::Engine;
-use crate::error::{Error, FieldError, Result};
+use crate::error::{Error, Field, Result};
+use crate::input::Wrong;
 
 /// The longest span, in days.
 pub const DAYS_MAX: u64 = 92;
@@ -72,16 +73,16 @@ fn back(to: NaiveDate, days: u64) -> NaiveDate {
 }
 
 fn span(from: NaiveDate, to: NaiveDate) -> Result<Range<DateTime<Utc>>> {
-    let invalid = |detail: String| Error::Invalid(vec![FieldError::new("?from", "out-of-range", detail)]);
+    let invalid = |wrong| Error::wrong(Field::FirstDay, wrong);
     // Databases do not support all of chrono's years, and dates stored as text sort correctly only with four-digit years.
     if [from, to].iter().any(|day| !(1970..=9998).contains(&day.year())) {
-        return Err(invalid("must be within the years 1970 to 9998".to_owned()));
+        return Err(invalid(Wrong::YearsOutOfRange));
     }
     let days = (to - from).num_days() + 1;
     if !u64::try_from(days).is_ok_and(|days| (1..=DAYS_MAX).contains(&days)) {
-        return Err(invalid(format!("the span is {days} days; it must be 1 to {DAYS_MAX} days")));
+        return Err(invalid(Wrong::Days { days, most: DAYS_MAX }));
     }
     let start = |day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc();
-    let end = to.succ_opt().ok_or_else(|| invalid("the span ends after the last possible date".to_owned()))?;
+    let end = to.succ_opt().ok_or_else(|| invalid(Wrong::YearsOutOfRange))?;
     Ok(start(from)..start(end))
 }

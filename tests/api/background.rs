@@ -1,6 +1,7 @@
 //! Passes, their runs, and jobs, as operators see them. Nothing works on jobs here unless the story does.
 
 use quaymaster::pass::{self, Options, Pass};
+use quaymaster::work;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -76,7 +77,8 @@ async fn runs_are_shown(app: TestApp) {
 
     let engine = app.another_engine().await;
     let (dry, never) = (Options { dry_run: true, ..Options::default() }, CancellationToken::new());
-    let record = pass::run(&engine, Pass::DetectAbandoned, dry, &by_operator("ola"), None, &never).await.unwrap();
+    let record =
+        pass::run(&engine, work::pass, Pass::DetectAbandoned, dry, &by_operator("ola"), None, &never).await.unwrap();
     engine.db.close().await.unwrap();
     let runs = ola.get("/admin/runs?pass=detect-abandoned&limit=1").await.ok();
     assert_eq!(runs["data"][0]["run_id"], json!(record.id));

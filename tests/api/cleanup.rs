@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use entity::{upload_event, upload_session, upload_tombstone};
 use quaymaster::asset::Promoted;
-use quaymaster::event;
+use quaymaster::feed;
 use quaymaster::pass::{Pass, Report};
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::json;
@@ -267,7 +267,7 @@ async fn rows_past_their_time_leave_a_tombstone(app: TestApp) {
     assert_eq!(report.details()["rows_deleted"], 1);
 
     // Nobody is deleted whose events have no place in the order of all yet.
-    event::sequence(&app.engine().await).await.unwrap();
+    feed::sequence(&app.engine().await).await.unwrap();
     let report = now(&app).await;
     assert_eq!(counts(&report), (1, 1, 0, 0));
     assert_eq!(report.details(), json!({"cleared": 0, "moved": 0, "rows_deleted": 1, "tombstones_pruned": 0}));
@@ -347,7 +347,7 @@ async fn past_their_time(app: &TestApp) -> u64 {
         ann.cancel(&file).await.ok();
     }
     assert_eq!(now(app).await.done, SESSIONS);
-    event::sequence(&app.engine().await).await.unwrap();
+    feed::sequence(&app.engine().await).await.unwrap();
     app.advance(TimeDelta::days(100));
     SESSIONS
 }

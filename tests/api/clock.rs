@@ -7,6 +7,7 @@ use entity::{pass_run, schedule, upload_session};
 use quaymaster::clock::Clock;
 use quaymaster::engine::Engine;
 use quaymaster::pass::{self, Options, Pass, RunRecord};
+use quaymaster::work;
 use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn run(app: &TestApp, pass: Pass) -> RunRecord {
     let stop = CancellationToken::new();
-    pass::run(&app.engine().await, pass, Options::default(), &By::System, None, &stop).await.unwrap()
+    pass::run(&app.engine().await, work::pass, pass, Options::default(), &By::System, None, &stop).await.unwrap()
 }
 
 /// A run that does nothing but say so.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use entity::TenantId;
 use entity::upload_event::{self, Column};
 use quaymaster::engine::Engine;
-use quaymaster::event::Keys;
+use quaymaster::keys::Keys;
 use quaymaster::session;
 use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, Statement};
 use serde_json::{Value, json};
@@ -381,7 +381,7 @@ async fn another_process_is_heard(app: TestApp) {
         // Does not say that it has committed, but gives the places and says that.
         let not_saying_so = other.db.follow();
         initiate_at(&other, &ann).await;
-        quaymaster::event::sequence(&other).await.unwrap();
+        quaymaster::feed::sequence(&other).await.unwrap();
         drop(not_saying_so);
         opening_is_told(&mut listener).await;
     }

@@ -3,6 +3,7 @@
 use chrono::TimeDelta;
 use quaymaster::asset::Promoted;
 use quaymaster::pass::{self, Options, Pass};
+use quaymaster::work;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -293,9 +294,17 @@ async fn a_command_lists_them(app: TestApp) {
 
 async fn search(app: &TestApp) {
     let never = CancellationToken::new();
-    let run = pass::run(&app.engine().await, Pass::Orphans, Options::default(), &by_operator("ola"), None, &never)
-        .await
-        .unwrap();
+    let run = pass::run(
+        &app.engine().await,
+        work::pass,
+        Pass::Orphans,
+        Options::default(),
+        &by_operator("ola"),
+        None,
+        &never,
+    )
+    .await
+    .unwrap();
     assert_eq!(run.error, None);
 }
 
@@ -333,7 +342,9 @@ async fn a_command_lists_what_the_search_for_orphans_met(app: TestApp) {
     app.store.put(&orphan, b"nobody's").await;
     for (dry_run, found) in [(true, 1), (false, 0)] {
         let (engine, options) = (app.engine().await, Options { dry_run, older_than: Some(TimeDelta::zero()) });
-        pass::run(&engine, Pass::Orphans, options, &by_operator("ola"), None, &CancellationToken::new()).await.unwrap();
+        pass::run(&engine, work::pass, Pass::Orphans, options, &by_operator("ola"), None, &CancellationToken::new())
+            .await
+            .unwrap();
         let orphans = listed(&app, &["--kind", "orphan"]).await;
         assert_eq!(orphans.len(), found);
         assert!(orphans.iter().all(|it| it["object_key"] == orphan && it["bucket"] == bucket), "{orphans:?}");
@@ -347,7 +358,7 @@ async fn a_command_lists_what_the_search_for_orphans_met(app: TestApp) {
     let engine = app.engine().await;
     let (dry, stop) = (Options { dry_run: true, ..Options::default() }, CancellationToken::new());
     stop.cancel();
-    let stopped = pass::run(&engine, Pass::Orphans, dry, &by_operator("ola"), None, &stop).await.unwrap();
+    let stopped = pass::run(&engine, work::pass, Pass::Orphans, dry, &by_operator("ola"), None, &stop).await.unwrap();
     assert!(stopped.error.is_some());
     let (code, out, hint) = command(&app, &["--json"]).await;
     assert_eq!((code, parsed(&out).len()), (Some(0), 20));

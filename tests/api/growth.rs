@@ -7,10 +7,13 @@ use chrono::TimeDelta;
 use entity::{pruned_places, upload_tombstone};
 use futures_util::future::{join, join_all};
 use futures_util::{StreamExt, stream};
+use quaymaster::audit::{self, Scope, VerifyReport};
 use quaymaster::caller::Actor;
 use quaymaster::engine::Engine;
-use quaymaster::event::{self, Scope, VerifyReport};
+use quaymaster::feed;
+use quaymaster::input::{Slug, Text as _};
 use quaymaster::pass::{self, Options, Pass};
+use quaymaster::work;
 use sea_orm::{ActiveModelTrait, ConnectionTrait, EntityTrait, IntoActiveModel, PaginatorTrait};
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
@@ -31,11 +34,11 @@ stories![
 const CLEANUP: Pass = Pass::Cleanup;
 
 async fn place_all(engine: &Engine) {
-    while event::sequence(engine).await.unwrap() > 0 {}
+    while feed::sequence(engine).await.unwrap() > 0 {}
 }
 
 async fn audit(engine: &Engine) -> VerifyReport {
-    event::verify(engine, &Scope::default(), |_| {}).await.unwrap()
+    audit::verify(engine, &Scope::default(), |_| {}).await.unwrap()
 }
 
 /// Sessions of both tenants that are over, cleared, and past their retention.
@@ -64,12 +67,12 @@ async fn an_audit_of_what_moves_on_finds_nothing(app: TestApp) {
     }
     let engine = app.engine().await;
     // Some events have a place as the audit begins, and some have none.
-    event::sequence(&engine).await.unwrap();
+    feed::sequence(&engine).await.unwrap();
     for (ann, number) in users.iter().zip([0, 2]) {
         ann.cancel(&live[number]).await.ok();
     }
     let (mut slices, scope) = (0, Scope::default());
-    let report = event::verify(&engine, &scope, |_| {
+    let report = audit::verify(&engine, &scope, |_| {
         slices += 1;
         let first = slices == 1;
         let change = async {
@@ -84,8 +87,8 @@ async fn an_audit_of_what_moves_on_finds_nothing(app: TestApp) {
             if first {
                 let report = app.pass_older_than(CLEANUP, TimeDelta::zero()).await;
                 assert!(report.details()["rows_deleted"].as_u64() >= Some(4), "{report:?}");
-                let brands = ["main".to_owned()];
-                quaymaster::tenant::create(&engine, &Actor::Command, "initech", &brands, None).await.unwrap();
+                let (initech, brands) = (Slug::parse("initech").unwrap(), [Slug::main()]);
+                quaymaster::tenant::create(&engine, &Actor::Command, &initech, &brands, None).await.unwrap();
             }
             place_all(&engine).await;
         };
@@ -184,7 +187,7 @@ async fn a_search_for_orphans_goes_on_at_its_key(app: TestApp) {
     stream::iter(&keys).for_each_concurrent(32, |key| app.store.put(key, b"nobody's")).await;
     let engine = app.engine().await;
     let search = async |stop: &CancellationToken| {
-        pass::run(&engine, Pass::Orphans, at_once(true), &Actor::System, None, stop).await.unwrap()
+        pass::run(&engine, work::pass, Pass::Orphans, at_once(true), &Actor::System, None, stop).await.unwrap()
     };
     let (stop, first) = (CancellationToken::new(), app.store.faults().hold_request(Op::ListObjects));
     let (cut, ()) = join(search(&stop), async {
@@ -217,7 +220,7 @@ async fn a_bucket_that_is_slow_keeps_no_other_waiting(app: TestApp) {
     let (faults, asked) = (app.store.faults(), app.store.faults().calls(Op::GetObject));
     let held = faults.hold_answer(Op::GetObject);
     let stop = CancellationToken::new();
-    let search = pass::run(&engine, Pass::Orphans, at_once(false), &Actor::System, None, &stop);
+    let search = pass::run(&engine, work::pass, Pass::Orphans, at_once(false), &Actor::System, None, &stop);
     let (run, ()) = join(search, async {
         held.arrived().await;
         let deadline = Instant::now() + Duration::from_secs(20);

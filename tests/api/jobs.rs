@@ -3,6 +3,7 @@
 use chrono::TimeDelta;
 use entity::{job, pass_run};
 use quaymaster::pass::{self, Options, Pass};
+use quaymaster::work;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::Value;
 
@@ -67,7 +68,7 @@ async fn a_pass_that_runs_already_is_refused(app: TestApp) {
     assert!(output.stdout.is_empty());
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("cleanup is running"), "{stderr}");
-    assert_eq!(quaymaster::jobs::work_off(&engine).await.unwrap(), 1);
+    assert_eq!(quaymaster::jobs::work_off(&engine, work::job).await.unwrap(), 1);
     assert_eq!(said(&app, &["uploads", "cleanup", "--json"]).await["actor"], "cli");
 }
 

@@ -8,6 +8,7 @@ use quaymaster::engine::Engine;
 use quaymaster::error::Error;
 use quaymaster::pass::{self, Options, Pass, Report, Run};
 use quaymaster::session::orphans;
+use quaymaster::work;
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -457,7 +458,7 @@ async fn a_run_begins_where_the_last_one_ended(app: TestApp) {
     app.move_tenant("globex", Some("zzz-not-there")).await;
     let engine = app.engine().await;
     let pass = async |stop: &CancellationToken| {
-        let run = pass::run(&engine, Pass::Orphans, at_once(), &By::System, None, stop).await.unwrap();
+        let run = pass::run(&engine, work::pass, Pass::Orphans, at_once(), &By::System, None, stop).await.unwrap();
         (run.found, run.done, run.failed, run.details)
     };
     let (stop, held) = (CancellationToken::new(), app.store.faults().hold_answer(Op::ListMultipartUploads));

@@ -343,7 +343,7 @@ async fn sessions_are_ended_by_commands(app: TestApp) {
 
     refused(&app, &["session", "fail", &note.id, "--tenant", "acme", "--reason", "x"], 1, "CANCELLED").await;
     refused(&app, &["session", "show", &reel.id, "--tenant", "globex"], 1, "not found").await;
-    refused(&app, &["session", "fail", &reel.id, "--tenant", "acme", "--reason", ""], 2, "1 to 500").await;
+    refused(&app, &["session", "fail", &reel.id, "--tenant", "acme", "--reason", ""], 2, "must not be empty").await;
     refused(&app, &["session", "show", "x", "--tenant", "acme"], 2, "x").await;
     refused(&app, &["session", "list"], 2, "--tenant").await;
 }

@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 use quaymaster::caller::{Caller, Permission, Permissions};
 use quaymaster::error::Error;
+use quaymaster::input::{FileName, MediaType, Metadata, Text as _};
 use quaymaster::session::{self, NewUpload};
 use serde_json::{Value, json};
 
@@ -139,15 +140,15 @@ async fn a_batch_takes_what_fits(app: TestApp) {
 
 pub fn new_upload(ann: &Actor, name: &str, size: u64) -> NewUpload {
     NewUpload {
-        file_name: name.to_owned(),
+        file_name: FileName::parse(name).unwrap(),
         file_size: size,
-        mime_type: "image/png".to_owned(),
+        mime_type: MediaType::parse("image/png").unwrap(),
         brand_id: Some(entity::BrandId(ann.tenant.brand("main"))),
         client_reference: None,
         batch_reference: None,
         fingerprint: None,
         checksum_sha256: None,
-        metadata: json!({}),
+        metadata: Metadata::default(),
         idempotency_key: None,
     }
 }
@@ -169,7 +170,7 @@ async fn opened_by(engine: &quaymaster::engine::Engine, ann: &Actor, count: usiz
     for result in join_all(openings).await {
         match result {
             Ok(_) => opened += 1,
-            Err(Error::QuotaExceeded(_)) => {}
+            Err(Error::QuotaExceeded { .. }) => {}
             Err(error) => panic!("{error:?}"),
         }
     }

@@ -3,6 +3,7 @@
 use chrono::TimeDelta;
 use quaymaster::jobs::{self, State};
 use quaymaster::pass::{Pass, Report};
+use quaymaster::work;
 use serde_json::json;
 
 use crate::kit::{Actor, CHUNK, Fault, MIB, Op, TestApp, Upload, stories};
@@ -231,7 +232,7 @@ async fn a_promotion_that_was_given_up_is_taken_up_again(app: TestApp) {
     app.advance(TimeDelta::minutes(3));
     assert_eq!(counts(&app.pass(PASS).await), (0, 0, 0, 0), "their jobs are in the queue");
     app.store.faults().order(Op::CopyObject, Fault::Answer(503, "SlowDown"));
-    jobs::work_off(&engine).await.unwrap();
+    jobs::work_off(&engine, work::job).await.unwrap();
     app.store.heal();
     let dead = jobs::Filter { state: Some(State::Dead), ..jobs::Filter::default() };
     assert_eq!(jobs::list(&engine, dead, None, 10).await.unwrap().items.len(), 2);
@@ -239,13 +240,13 @@ async fn a_promotion_that_was_given_up_is_taken_up_again(app: TestApp) {
     promoted(&app, &ann, &other).await.unwrap();
 
     assert_eq!(counts(&app.dry_pass(PASS, None).await), (1, 0, 0, 0));
-    assert_eq!(jobs::work_off(&engine).await.unwrap(), 0, "nothing was put in the queue");
+    assert_eq!(jobs::work_off(&engine, work::job).await.unwrap(), 0, "nothing was put in the queue");
     let report = app.pass(PASS).await;
     assert_eq!(counts(&report), (1, 1, 0, 0));
     assert_eq!(report.details()["promotions"], 1);
     assert_eq!(counts(&app.pass(PASS).await), (0, 0, 0, 0), "once");
     assert_eq!(jobs::list(&engine, dead, None, 10).await.unwrap().items.len(), 1, "the other's, which nobody needs");
-    jobs::work_off(&engine).await.unwrap();
+    jobs::work_off(&engine, work::job).await.unwrap();
     assert_eq!(ann.get(&format!("/app/assets/{asset}")).await.ok()["status"], "READY");
 }
 

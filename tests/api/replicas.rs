@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::digest::{SHA256, digest};
 use entity::upload_session::Status;
 use entity::{SessionId, asset, tenant, tenant_usage, upload_event, upload_session};
-use quaymaster::event::public_name;
+use quaymaster::feed::public_name;
 use reqwest::{Client, Method, StatusCode};
 use sea_orm::EntityTrait;
 use serde_json::{Value, json};

@@ -107,7 +107,7 @@ async fn a_tenant_is_made_and_given_brands(app: TestApp) {
         .await
         .is_invalid(&[("/slug", "invalid-format"), ("/brands", "too-short")]);
     let wrong = json!({"slug": "ok", "brands": ["fine", "-not"]});
-    ola.post("/admin/tenants", &wrong).await.is_invalid(&[("/brands/1", "malformed")]);
+    ola.post("/admin/tenants", &wrong).await.is_invalid(&[("/brands/1", "invalid-format")]);
     ola.get("/admin/tenants/ok").await.is_problem(404, "not-found");
     ola.post("/admin/tenants/hooli/brands", &json!({})).await.is_invalid(&[("/brands", "required")]);
     for unknown in ["nobody", "%00", "a%2Fb", &uuid::Uuid::now_v7().to_string()] {

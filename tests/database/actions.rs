@@ -2,13 +2,15 @@
 
 use entity::{TenantId, operator_action, operator_chain};
 use quaymaster::action;
+use quaymaster::audit::{Scope, VerifyReport, verify};
 use quaymaster::caller::Actor;
 use quaymaster::engine::Engine;
 use quaymaster::error::Error;
-use quaymaster::event::{Scope, VerifyReport, verify};
+use quaymaster::input::{BucketName, Slug, Text as _};
 use quaymaster::jobs;
 use quaymaster::pass::{self, Options, Pass};
 use quaymaster::tenant::{self, Limits};
+use quaymaster::work;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, IdenStatic, IntoActiveModel, Iterable, Value,
 };
@@ -49,8 +51,16 @@ fn quota(bytes: i64) -> Limits {
     Limits { quota_bytes: Some(Some(bytes)), ..Limits::default() }
 }
 
-async fn create(engine: &Engine, slug: &str) -> TenantId {
-    tenant::create(engine, &operator("ola"), slug, &["main".to_owned()], None).await.unwrap().tenant_id
+fn slug(name: &str) -> Slug {
+    Slug::parse(name).unwrap()
+}
+
+fn bucket(name: &str) -> Option<BucketName> {
+    Some(BucketName::parse(name).unwrap())
+}
+
+async fn create(engine: &Engine, name: &str) -> TenantId {
+    tenant::create(engine, &operator("ola"), &slug(name), &[Slug::main()], None).await.unwrap().tenant_id
 }
 
 /// Oldest first: who, what, to whom, and how.
@@ -69,11 +79,19 @@ async fn recorded(engine: &Engine) -> Vec<(String, String, Option<TenantId>, Jso
 async fn each_act_is_recorded_with_what_it_made(db: TestDb) {
     let (_db, engine) = prepare(db).await;
     clean(&engine).await;
-    let brands = |slugs: &[&str]| slugs.iter().map(|slug| (*slug).to_owned()).collect::<Vec<_>>();
-    let made = tenant::create(&engine, &operator("ola"), "acme", &brands(&["shoes", "hats"]), None).await.unwrap();
+    let brands = |slugs: &[&str]| slugs.iter().map(|name| slug(name)).collect::<Vec<_>>();
+    let made =
+        tenant::create(&engine, &operator("ola"), &slug("acme"), &brands(&["shoes", "hats"]), None).await.unwrap();
     let acme = Some(made.tenant_id);
-    let more =
-        tenant::create(&engine, &Actor::Command, "acme", &brands(&["hats", "bags"]), Some("acme-files")).await.unwrap();
+    let more = tenant::create(
+        &engine,
+        &Actor::Command,
+        &slug("acme"),
+        &brands(&["hats", "bags"]),
+        bucket("acme-files").as_ref(),
+    )
+    .await
+    .unwrap();
     let limits = Limits { suspended: Some(true), quota_bytes: Some(Some(7)), quota_live_sessions: Some(None) };
     let standing = tenant::limit(&engine, &operator("ola"), made.tenant_id, limits).await.unwrap();
     let options = Options { dry_run: true, older_than: None };
@@ -81,7 +99,9 @@ async fn each_act_is_recorded_with_what_it_made(db: TestDb) {
     jobs::retry(&engine, &operator("ole"), job).await.unwrap();
     jobs::discard(&engine, &operator("ola"), job).await.unwrap();
     let run =
-        pass::by_hand(&engine, Pass::Cleanup, Options::default(), &Actor::Command, &Default::default()).await.unwrap();
+        pass::by_hand(&engine, work::pass, Pass::Cleanup, Options::default(), &Actor::Command, &Default::default())
+            .await
+            .unwrap();
     assert!(run.unwrap().error.is_none());
 
     let (shoes, hats, bags) = (more.brands["shoes"], more.brands["hats"], more.brands["bags"]);
@@ -119,22 +139,25 @@ async fn each_act_is_recorded_with_what_it_made(db: TestDb) {
 async fn what_changes_nothing_is_not_recorded(db: TestDb) {
     let (_db, engine) = prepare(db).await;
     let acme = create(&engine, "acme").await;
-    tenant::create(&engine, &operator("ola"), "bolt", &[], Some("bolt-files")).await.unwrap();
+    tenant::create(&engine, &operator("ola"), &slug("bolt"), &[], bucket("bolt-files").as_ref()).await.unwrap();
     tenant::limit(&engine, &operator("ola"), acme, quota(7)).await.unwrap();
     let before = recorded(&engine).await;
     assert_eq!(before.len(), 3);
 
     create(&engine, "acme").await;
     tenant::limit(&engine, &operator("ola"), acme, Limits::default()).await.unwrap();
-    tenant::create(&engine, &operator("ola"), "bolt", &[], Some("bolt-files")).await.unwrap();
-    let elsewhere = tenant::create(&engine, &operator("ola"), "bolt", &["new".to_owned()], Some("other")).await;
+    tenant::create(&engine, &operator("ola"), &slug("bolt"), &[], bucket("bolt-files").as_ref()).await.unwrap();
+    let elsewhere =
+        tenant::create(&engine, &operator("ola"), &slug("bolt"), &[slug("new")], bucket("other").as_ref()).await;
     assert!(matches!(elsewhere, Err(Error::Invalid(_))));
     let nobody = TenantId::new();
     assert!(matches!(tenant::limit(&engine, &operator("ola"), nobody, quota(7)).await, Err(Error::NotFound)));
     let job = pass::enqueue(&engine, Pass::Orphans, Options::default(), &operator("ola")).await.unwrap().unwrap();
     assert_eq!(pass::enqueue(&engine, Pass::Orphans, Options::default(), &operator("ola")).await.unwrap(), None);
     let run =
-        pass::by_hand(&engine, Pass::Orphans, Options::default(), &Actor::Command, &Default::default()).await.unwrap();
+        pass::by_hand(&engine, work::pass, Pass::Orphans, Options::default(), &Actor::Command, &Default::default())
+            .await
+            .unwrap();
     assert!(run.is_none());
     jobs::discard(&engine, &operator("ola"), job).await.unwrap();
     assert!(matches!(jobs::discard(&engine, &operator("ola"), job).await, Err(Error::NotFound)));
@@ -174,13 +197,15 @@ async fn two_at_once_agree(db: TestDb) {
     let other = db.engine().await;
     let (ola, ole) = (operator("ola"), operator("ole"));
     for round in 0..10 {
-        let slug = format!("t-{round}");
-        create(&one, &slug).await;
-        let brands = |slugs: [&str; 3]| slugs.map(str::to_owned).to_vec();
+        let name = format!("t-{round}");
+        create(&one, &name).await;
+        let slug = slug(&name);
+        let brands = |slugs: [&str; 3]| slugs.map(|name| Slug::parse(name).unwrap()).to_vec();
         let (forth, back) = (brands(["a", "b", "c"]), brands(["c", "b", "a"]));
+        let (bucket_x, bucket_y) = (bucket("bucket-x"), bucket("bucket-y"));
         let (x, y) = tokio::join!(
-            tenant::create(&one, &ola, &slug, &forth, Some("bucket-x")),
-            tenant::create(&other, &ole, &slug, &back, Some("bucket-y")),
+            tenant::create(&one, &ola, &slug, &forth, bucket_x.as_ref()),
+            tenant::create(&other, &ole, &slug, &back, bucket_y.as_ref()),
         );
         let won = [x, y].map(|answer| match answer {
             Ok(_) => true,
@@ -188,7 +213,7 @@ async fn two_at_once_agree(db: TestDb) {
             Err(error) => panic!("{error:?}"),
         });
         assert_ne!(won[0], won[1], "round {round}");
-        let tenant = tenant::named_so(&one, &slug).await.unwrap();
+        let tenant = tenant::named_so(&one, slug.as_str()).await.unwrap();
         assert_eq!(tenant.bucket.as_deref(), Some(if won[0] { "bucket-x" } else { "bucket-y" }));
         let (forth, back) = (brands(["d", "e", "f"]), brands(["f", "e", "d"]));
         let (x, y) = tokio::join!(
@@ -315,7 +340,9 @@ async fn put_back(forger: &DatabaseConnection, kept: &[operator_action::Model]) 
 async fn a_tenant_is_what_it_was_made(db: TestDb) {
     let (db, engine) = prepare(db).await;
     let acme = create(&engine, "acme").await;
-    tenant::create(&engine, &operator("ola"), "bolt", &["main".to_owned()], Some("bolt-files")).await.unwrap();
+    tenant::create(&engine, &operator("ola"), &slug("bolt"), &[Slug::main()], bucket("bolt-files").as_ref())
+        .await
+        .unwrap();
     tenant::limit(&engine, &operator("ola"), acme, quota(7)).await.unwrap();
     let forger = forger(&db).await;
     clean(&engine).await;

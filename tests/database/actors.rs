@@ -2,12 +2,14 @@
 
 use entity::upload_event::{self, Column};
 use entity::{ActorKind, operator_action};
+use quaymaster::audit::{Scope, VerifyReport, verify};
 use quaymaster::caller::Actor;
 use quaymaster::engine::Engine;
-use quaymaster::event::chain::Entry;
-use quaymaster::event::{Scope, VerifyReport, verify};
+use quaymaster::input::{Slug, Text as _};
+use quaymaster::keys::Entry;
 use quaymaster::pass::{self, Options, Pass};
 use quaymaster::session::{self, Session};
+use quaymaster::work;
 use quaymaster::{action, tenant};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 
@@ -24,6 +26,10 @@ on_both!(
 
 async fn audit(engine: &Engine) -> VerifyReport {
     verify(engine, &Scope::default(), |_| {}).await.unwrap()
+}
+
+fn slug(name: &str) -> Slug {
+    Slug::parse(name).unwrap()
 }
 
 async fn events(world: &World, session: &Session) -> Vec<upload_event::Model> {
@@ -55,11 +61,14 @@ async fn a_person_of_the_machines_name_is_recorded_as_a_person(db: TestDb) {
         (operator("cli"), ActorKind::Operator),
         (Actor::Command, ActorKind::Command),
     ] {
-        tenant::create(engine, &actor, &format!("of-{}", kind.name()), &[actor.name().to_owned()], None).await.unwrap();
+        tenant::create(engine, &actor, &slug(&format!("of-{}", kind.name())), &[slug(actor.name())], None)
+            .await
+            .unwrap();
         let done = action::list(engine, None, None, 1).await.unwrap().items.remove(0);
         assert_eq!((done.actor.as_str(), done.actor_kind), (actor.name(), Some(kind)));
         let stop = Default::default();
-        let run = pass::by_hand(engine, Pass::Cleanup, Options::default(), &actor, &stop).await.unwrap().unwrap();
+        let run =
+            pass::by_hand(engine, work::pass, Pass::Cleanup, Options::default(), &actor, &stop).await.unwrap().unwrap();
         assert_eq!((run.actor.as_str(), run.actor_kind), (actor.name(), Some(kind)));
         let ordered = pass::enqueue(engine, Pass::Orphans, Options::default(), &actor).await.unwrap().unwrap();
         let job = entity::job::Entity::find_by_id(ordered).one(engine.db.conn()).await.unwrap().unwrap();
@@ -116,7 +125,10 @@ async fn the_database_knows_the_kinds(db: TestDb) {
     let world = World::begin(db).await;
     world.failed().await;
     let stop = Default::default();
-    pass::by_hand(&world.engine, Pass::Cleanup, Options::default(), &Actor::Command, &stop).await.unwrap().unwrap();
+    pass::by_hand(&world.engine, work::pass, Pass::Cleanup, Options::default(), &Actor::Command, &stop)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(operator_action::Entity::find().all(world.engine.db.conn()).await.unwrap().len(), 2);
     for table in ["upload_event", "operator_action", "pass_run"] {
         let sql = format!("UPDATE {table} SET actor_kind = 'root'");

@@ -8,9 +8,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use entity::upload_event::{self, Column};
 use entity::upload_session::Status;
 use entity::{upload_session, upload_tombstone};
+use quaymaster::audit::{Scope, VerifyReport, verify};
 use quaymaster::caller::Actor;
 use quaymaster::engine::Engine;
-use quaymaster::event::{Scope, VerifyReport, sequence, verify};
+use quaymaster::feed::sequence;
 use quaymaster::pass::{Options, Report, Run};
 use quaymaster::session::{self, Session};
 use sea_orm::{
@@ -482,7 +483,7 @@ async fn another_key_finds_everything(db: TestDb) {
         world.completed().await;
     }
     let mut other = world.engine.clone();
-    other.keys = quaymaster::event::Keys::new("some other key, long enough for the purpose");
+    other.keys = quaymaster::keys::Keys::new("some other key, long enough for the purpose");
     let report = verify(&other, &Scope::default(), |_| {}).await.unwrap();
     assert_eq!(report.found, 4, "{report:#?}");
     let (action, events) = report.findings.split_last().unwrap();

@@ -6,10 +6,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use entity::{tenant_usage, upload_event, upload_session};
+use quaymaster::audit;
 use quaymaster::caller::{Actor, Caller};
 use quaymaster::error::Error;
-use quaymaster::event;
-use quaymaster::session::{self, state};
+use quaymaster::session::{self, BatchFile};
 use quaymaster::tenant::{self, Limits};
 use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
@@ -49,7 +49,7 @@ async fn suspended(world: &World) -> Caller {
 
 /// Files that are opened together.
 async fn batch(world: &World) {
-    let files = (0..5).map(|_| (None, Ok(new("note.txt", 7))));
+    let files = (0..5).map(|_| BatchFile { client_reference: None, file: Some(new("note.txt", 7)) });
     for item in session::initiate_batch(&world.engine, &world.ann, files.collect()).await {
         assert!(item.result.unwrap().created);
     }
@@ -82,12 +82,12 @@ async fn a_verb_dropped_at_any_await_leaves_nothing_half_done(db: TestDb) {
     }
     // Sums and sessions agree: no transaction was half there.
     let live = upload_session::Entity::find().all(&other).await.unwrap();
-    let live = live.iter().filter(|session| !state::is_terminal(session.status)).count();
+    let live = live.iter().filter(|session| !session.status.is_terminal()).count();
     let usage = tenant_usage::Entity::find().all(&other).await.unwrap();
     let counted: i64 = usage.iter().map(|row| row.live_sessions).sum();
     assert_eq!(counted, i64::try_from(live).unwrap());
     assert!(upload_event::Entity::find().count(&other).await.unwrap() > 0);
-    let report = event::verify(&world.engine, &event::Scope::default(), |_| {}).await.unwrap();
+    let report = audit::verify(&world.engine, &audit::Scope::default(), |_| {}).await.unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     other.close().await.unwrap();
 }

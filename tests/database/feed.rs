@@ -10,7 +10,7 @@ use std::time::Duration;
 use entity::upload_event::{self, Column};
 use quaymaster::caller::Actor;
 use quaymaster::engine::Engine;
-use quaymaster::event::{BATCH, Interest, begin, run, sequence, stream};
+use quaymaster::feed::{BATCH, Interest, begin, run, sequence, stream};
 use quaymaster::session::{Change, transition};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 use tokio::io::copy_bidirectional;
@@ -223,17 +223,17 @@ async fn a_dead_line_does_not_answer_and_a_quiet_one_does() {
     url.set_port(Some(line.port())).unwrap();
     let mut listener = engine_on(url.as_str()).await.db.listen("words").await.unwrap().unwrap();
 
-    engine.db.say("words").await.unwrap();
+    engine.db.announce("words").await.unwrap();
     listener.heard().await.unwrap();
     assert!(timeout(SOON, listener.heard()).await.is_err(), "it is quiet");
     listener.answers(Duration::from_secs(5)).await.unwrap();
     // What is said before the answer is not lost over it.
-    engine.db.say("words").await.unwrap();
+    engine.db.announce("words").await.unwrap();
     listener.answers(Duration::from_secs(5)).await.unwrap();
     timeout(SOON, listener.heard()).await.unwrap().unwrap();
 
     hold.send_replace(true);
-    engine.db.say("words").await.unwrap();
+    engine.db.announce("words").await.unwrap();
     let heard = timeout(SOON, listener.heard()).await;
     assert!(heard.is_err(), "it is as quiet as before: {heard:?}");
     assert!(listener.answers(SOON).await.unwrap_err().is_outage());

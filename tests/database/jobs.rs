@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use entity::{JobId, job};
+use entity::{JobKind, Pass};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use quaymaster::engine::Engine;
 use quaymaster::error::{Error, Result};
-use quaymaster::jobs::{self, Ending, Filter, Kind, Lease, NewJob, State};
+use quaymaster::jobs::{self, Ending, Filter, Lease, NewJob, State};
 use sea_orm::{ConnectionTrait, EntityTrait, Statement};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -37,7 +38,7 @@ on_both!(
 /// A job that leaves its number behind.
 fn numbered(engine: &Engine, number: i64) -> NewJob {
     NewJob {
-        kind: Kind::Promote,
+        kind: JobKind::Promote,
         tenant: None,
         payload: json!({ "number": number }),
         priority: 0,
@@ -89,7 +90,7 @@ fn failing<'a>(engine: &'a Engine, lease: &'a Lease, _: &'a CancellationToken) -
         let tx = engine.db.begin().await?;
         lease.settle(&tx).await?;
         drop(tx);
-        Err(Error::Busy("it did not work ".repeat(1_000)))
+        Err(Error::BadJob("it did not work ".repeat(1_000)))
     }
     .boxed()
 }
@@ -144,7 +145,7 @@ async fn a_job_is_done_once_by_one_of_two_pools(db: TestDb) {
         jobs::enqueue(&engines[0], &tx, &numbered(&engines[0], number)).await.unwrap();
     }
     tx.commit().await.unwrap();
-    let counts = join_all(engines.iter().map(|engine| jobs::work_off_with(engine, effect))).await;
+    let counts = join_all(engines.iter().map(|engine| jobs::work_off(engine, effect))).await;
     let counts: Vec<u64> = counts.into_iter().map(Result::unwrap).collect();
     assert_eq!(counts.iter().sum::<u64>(), 200, "{counts:?}");
     assert!(counts.iter().all(|count| *count > 0), "both have their share: {counts:?}");
@@ -156,14 +157,14 @@ async fn a_failure_takes_the_effect_back_and_waits(db: TestDb) {
     let db = prepare(db).await;
     let engine = db.engine().await;
     put(&engine, &numbered(&engine, 1)).await;
-    assert_eq!(jobs::work_off_with(&engine, failing).await.unwrap(), 1);
+    assert_eq!(jobs::work_off(&engine, failing).await.unwrap(), 1);
     let job = the_one(&engine).await;
     assert_eq!((job.attempts, job.lease_token, job.dead_at), (1, None, None));
     let error = job.last_error.unwrap();
-    assert!(error.starts_with("it did not work") && error.len() == 1_000, "{error}");
+    assert!(error.starts_with("the job's payload cannot be read: it did not work") && error.len() == 1_000, "{error}");
     assert!(job.run_at > job.created_at && job.run_at <= engine.clock.now() + TimeDelta::seconds(5));
     engine.clock.advance(TimeDelta::seconds(5));
-    assert_eq!(jobs::work_off_with(&engine, effect).await.unwrap(), 1);
+    assert_eq!(jobs::work_off(&engine, effect).await.unwrap(), 1);
     assert_eq!(effects(&db).await, [1]);
     assert!(all(&engine).await.is_empty());
 }
@@ -173,16 +174,16 @@ async fn a_job_that_fails_too_often_is_dead_until_it_is_retried(db: TestDb) {
     let engine = db.engine().await;
     let id = put(&engine, &numbered(&engine, 1)).await.unwrap();
     for attempt in 1..=10 {
-        assert_eq!(jobs::work_off_with(&engine, if attempt == 10 { panicking } else { failing }).await.unwrap(), 1);
+        assert_eq!(jobs::work_off(&engine, if attempt == 10 { panicking } else { failing }).await.unwrap(), 1);
         engine.clock.advance(TimeDelta::hours(1));
     }
     let job = the_one(&engine).await;
     assert!(job.dead_at.is_some(), "{job:?}");
     assert_eq!(job.last_error.as_deref(), Some("the job panicked, which is a bug"));
-    assert_eq!(jobs::work_off_with(&engine, effect).await.unwrap(), 0, "the dead are left alone");
+    assert_eq!(jobs::work_off(&engine, effect).await.unwrap(), 0, "the dead are left alone");
     let retried = jobs::retry(&engine, &operator("ola"), id).await.unwrap();
     assert_eq!((retried.attempts, retried.dead_at), (0, None));
-    assert_eq!(jobs::work_off_with(&engine, effect).await.unwrap(), 1);
+    assert_eq!(jobs::work_off(&engine, effect).await.unwrap(), 1);
     assert_eq!(effects(&db).await, [1]);
     assert!(matches!(jobs::retry(&engine, &operator("ola"), id).await, Err(Error::NotFound)));
 }
@@ -201,7 +202,7 @@ async fn a_job_whose_workers_vanish_is_dead_in_the_end(db: TestDb) {
         // It vanishes between its claim and its end: the future is dropped. Not so the worker that finds it dead. A round
         // without a claim finds the row still locked by the one before.
         tokio::select! {
-            _ = jobs::work_off_with(&engine, deaf) => {}
+            _ = jobs::work_off(&engine, deaf) => {}
             () = until("the claim", is_claimed) => {}
         }
         engine.clock.advance(TimeDelta::seconds(61));
@@ -230,9 +231,9 @@ async fn who_lost_the_lease_commits_nothing(db: TestDb) {
     let engine = db.engine().await;
     let lost = claimed(&engine).await;
     engine.clock.advance(TimeDelta::seconds(59));
-    assert_eq!(jobs::work_off_with(&engine, effect).await.unwrap(), 0, "the lease still holds");
+    assert_eq!(jobs::work_off(&engine, effect).await.unwrap(), 0, "the lease still holds");
     engine.clock.advance(TimeDelta::seconds(2));
-    assert_eq!(jobs::work_off_with(&engine, effect).await.unwrap(), 1);
+    assert_eq!(jobs::work_off(&engine, effect).await.unwrap(), 1);
     assert!(matches!(write_down(&engine, &lost).await, Err(Error::LeaseLost)));
     assert_eq!(effects(&db).await, [1]);
 }
@@ -253,7 +254,7 @@ async fn a_lease_that_is_kept_is_not_lost(db: TestDb) {
     let lease = claimed(&engine).await;
     let stop = CancellationToken::new();
     lease
-        .held(&engine, &stop, async |own| {
+        .run_with_heartbeat(&engine, &stop, async |own| {
             let first = lease.job.run_at;
             until("a sign of life", async || the_one(&engine).await.run_at > first).await;
             assert!(!own.is_cancelled());
@@ -268,10 +269,10 @@ async fn a_lost_lease_stops_the_work(db: TestDb) {
     let engine = impatient(&db).await;
     let lease = claimed(&engine).await;
     engine.clock.advance(TimeDelta::seconds(4));
-    assert_eq!(jobs::work_off_with(&engine, effect).await.unwrap(), 1, "another worker has it");
+    assert_eq!(jobs::work_off(&engine, effect).await.unwrap(), 1, "another worker has it");
     let stop = CancellationToken::new();
     // Ends because the heartbeat finds out.
-    lease.held(&engine, &stop, async |own| own.cancelled().await).await;
+    lease.run_with_heartbeat(&engine, &stop, async |own| own.cancelled().await).await;
     assert!(!stop.is_cancelled(), "only this job is stopped");
     assert!(matches!(write_down(&engine, &lease).await, Err(Error::LeaseLost)));
     assert_eq!(effects(&db).await, [1]);
@@ -285,7 +286,7 @@ async fn of_two_jobs_with_one_key_one_is_taken(db: TestDb) {
     assert_eq!(put(&engine, &job).await, None);
     assert!(begin(&engine, &job).await.is_none());
     for _ in 0..10 {
-        jobs::work_off_with(&engine, failing).await.unwrap();
+        jobs::work_off(&engine, failing).await.unwrap();
         engine.clock.advance(TimeDelta::hours(1));
     }
     let second = put(&engine, &job).await.expect("a dead job is in nobody's way");
@@ -295,7 +296,7 @@ async fn of_two_jobs_with_one_key_one_is_taken(db: TestDb) {
     );
     jobs::discard(&engine, &operator("ola"), second).await.unwrap();
     jobs::retry(&engine, &operator("ola"), first).await.unwrap();
-    assert_eq!(jobs::work_off_with(&engine, effect).await.unwrap(), 1);
+    assert_eq!(jobs::work_off(&engine, effect).await.unwrap(), 1);
     assert!(begin(&engine, &job).await.is_some());
 }
 
@@ -303,9 +304,9 @@ async fn a_job_begun_here_is_finished_elsewhere_if_we_die(db: TestDb) {
     let db = prepare(db).await;
     let engine = db.engine().await;
     drop(claimed(&engine).await);
-    assert_eq!(jobs::work_off_with(&engine, effect).await.unwrap(), 0);
+    assert_eq!(jobs::work_off(&engine, effect).await.unwrap(), 0);
     engine.clock.advance(TimeDelta::seconds(61));
-    assert_eq!(jobs::work_off_with(&engine, effect).await.unwrap(), 1);
+    assert_eq!(jobs::work_off(&engine, effect).await.unwrap(), 1);
     assert_eq!(effects(&db).await, [1]);
 }
 
@@ -320,7 +321,7 @@ async fn the_queue_is_in_order(db: TestDb) {
         let run_at = now - TimeDelta::seconds(ago);
         put(&engine, &NewJob { priority, run_at, ..numbered(&engine, number) }).await;
     }
-    assert_eq!(jobs::work_off_with(&engine, effect).await.unwrap(), 4, "one is not due");
+    assert_eq!(jobs::work_off(&engine, effect).await.unwrap(), 4, "one is not due");
     let order = match db.backend() {
         sea_orm::DbBackend::Sqlite => "rowid",
         _ => "ctid",
@@ -335,7 +336,7 @@ async fn a_new_job_wakes_the_worker(db: TestDb) {
     let db = prepare(db).await;
     // It looks for work once an hour.
     let engine = impatient(&db).await;
-    let workers = jobs::start_with(&engine, effect);
+    let workers = jobs::start(&engine, effect);
     for number in 1..=3 {
         put(&engine, &numbered(&engine, number)).await;
         until("the effect", async || effects(&db).await.len() == number as usize).await;
@@ -350,14 +351,14 @@ async fn stopping_releases_what_does_not_end(db: TestDb) {
     let engine = impatient(&db).await;
     for (work, grace) in [(endless as jobs::Work, Duration::from_secs(20)), (deaf, Duration::from_millis(50))] {
         put(&engine, &numbered(&engine, 1)).await;
-        let workers = jobs::start_with(&engine, work);
+        let workers = jobs::start(&engine, work);
         until("the claim", async || the_one(&engine).await.lease_token.is_some()).await;
         let begun = Instant::now();
         workers.stop(grace).await;
         assert!(begun.elapsed() < Duration::from_secs(10));
         let job = the_one(&engine).await;
         assert_eq!((job.lease_token, job.attempts), (None, 0), "as if it had not been claimed");
-        assert_eq!(jobs::work_off_with(&engine, effect).await.unwrap(), 1, "due at once");
+        assert_eq!(jobs::work_off(&engine, effect).await.unwrap(), 1, "due at once");
     }
 }
 
@@ -374,13 +375,13 @@ async fn an_operator_sees_retries_and_drops(db: TestDb) {
         (page.items.iter().map(|job| job.id).collect::<Vec<_>>(), page.next)
     };
     let newest_first: Vec<JobId> = ids.iter().rev().copied().collect();
-    let waiting = Filter { state: Some(State::Waiting), kind: Some(Kind::Promote) };
+    let waiting = Filter { state: Some(State::Waiting), kind: Some(JobKind::Promote) };
     assert_eq!(listed(waiting, None, 10).await, (newest_first.clone(), None));
     assert_eq!(listed(waiting, None, 3).await, (newest_first[..3].to_vec(), Some(newest_first[2])));
     assert_eq!(listed(waiting, Some(newest_first[2]), 3).await, (newest_first[3..].to_vec(), None));
     let running = Filter { state: Some(State::Running), kind: None };
     assert_eq!(listed(running, None, 10).await.0, [lease.job.id]);
-    assert_eq!(listed(Filter { kind: Some(Kind::Cleanup), state: None }, None, 10).await.0, []);
+    assert_eq!(listed(Filter { kind: Some(JobKind::Pass(Pass::Cleanup)), state: None }, None, 10).await.0, []);
     assert!(matches!(jobs::discard(&engine, &operator("ola"), lease.job.id).await, Err(Error::Busy(_))));
     assert!(matches!(jobs::retry(&engine, &operator("ola"), lease.job.id).await, Err(Error::Busy(_))));
     jobs::discard(&engine, &operator("ola"), ids[0]).await.unwrap();
@@ -389,7 +390,7 @@ async fn an_operator_sees_retries_and_drops(db: TestDb) {
     assert_eq!(listed(running, None, 10).await.0, [], "its worker has vanished");
     jobs::discard(&engine, &operator("ola"), lease.job.id).await.unwrap();
     for _ in 0..10 {
-        jobs::work_off_with(&engine, failing).await.unwrap();
+        jobs::work_off(&engine, failing).await.unwrap();
         engine.clock.advance(TimeDelta::hours(1));
     }
     let dead = Filter { state: Some(State::Dead), kind: None };
@@ -419,7 +420,7 @@ const JOBS: i64 = 5_000;
 async fn worker_process() {
     let Ok(url) = std::env::var(WORKER_OF) else { return };
     let engine = crate::kit::engine_on(&url).await;
-    let _workers = jobs::start_with(&engine, slow_effect);
+    let _workers = jobs::start(&engine, slow_effect);
     // Until it is killed, or the test is gone, and with it the other end of this pipe.
     tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await.unwrap().unwrap();
 }

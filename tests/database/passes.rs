@@ -8,11 +8,13 @@ use entity::{job, pass_run, upload_tombstone};
 use futures_util::future::join_all;
 use quaymaster::caller::Actor;
 use quaymaster::engine::Engine;
-use quaymaster::event;
+use quaymaster::feed;
 use quaymaster::jobs;
 use quaymaster::pass::{self, Options, Pass, Run};
-use quaymaster::schedule::{self, Taken, Timetable};
+use quaymaster::schedule::{self, Taken};
 use quaymaster::session;
+use quaymaster::timetable::Timetable;
+use quaymaster::work;
 use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, PaginatorTrait, Set};
 use tokio_util::sync::CancellationToken;
 
@@ -63,7 +65,7 @@ async fn of_many_replicas_one_takes_a_slot(db: TestDb) {
     for round in 0..12 {
         let taken = join_all(replicas.iter().flat_map(|replica| [replica; 3]).map(|e| take(e, Pass::Cleanup))).await;
         let queued = taken.iter().filter(|taken| matches!(taken, Taken::Queued(_))).count();
-        let others = taken.iter().filter(|taken| **taken == Taken::Not).count();
+        let others = taken.iter().filter(|taken| **taken == Taken::NotTaken).count();
         // The first time there is nothing that could have been missed.
         assert_eq!((queued, others), if round == 0 { (0, 12) } else { (1, 11) }, "round {round}: {taken:?}");
         let jobs = queue(&replicas[0]).await;
@@ -81,11 +83,11 @@ async fn of_many_replicas_one_takes_a_slot(db: TestDb) {
 async fn missed_slots_are_one_run(db: TestDb) {
     let db = db.migrated().await;
     let engine = db.engine().await;
-    assert_eq!(take(&engine, Pass::Orphans).await, Taken::Not);
+    assert_eq!(take(&engine, Pass::Orphans).await, Taken::NotTaken);
     engine.clock.advance(TimeDelta::days(9));
     assert_eq!(take(&engine, Pass::Orphans).await, Taken::Queued(hour(&engine)));
-    assert_eq!(take(&engine, Pass::Orphans).await, Taken::Not);
-    assert_eq!(jobs::work_off(&engine).await.unwrap(), 1);
+    assert_eq!(take(&engine, Pass::Orphans).await, Taken::NotTaken);
+    assert_eq!(jobs::work_off(&engine, work::job).await.unwrap(), 1);
     let runs = pass::runs(&engine, Some(Pass::Orphans), 10).await.unwrap();
     assert_eq!(runs.len(), 1);
     assert_eq!((runs[0].slot, runs[0].actor.as_str()), (Some(hour(&engine)), "system"));
@@ -93,13 +95,13 @@ async fn missed_slots_are_one_run(db: TestDb) {
     let taken = hour(&engine);
     for minutes in [-5, -54] {
         engine.clock.advance(TimeDelta::minutes(minutes));
-        assert_eq!(take(&engine, Pass::Orphans).await, Taken::Not);
+        assert_eq!(take(&engine, Pass::Orphans).await, Taken::NotTaken);
     }
     // By so much it was wrong before, and nobody waits until then.
     engine.clock.advance(TimeDelta::hours(-5));
     assert!(hour(&engine) < taken);
     assert_eq!(take(&engine, Pass::Orphans).await, Taken::Queued(hour(&engine)));
-    assert_eq!(take(&engine, Pass::Orphans).await, Taken::Not);
+    assert_eq!(take(&engine, Pass::Orphans).await, Taken::NotTaken);
 }
 
 async fn a_slot_passes_while_the_pass_still_runs(db: TestDb) {
@@ -109,10 +111,10 @@ async fn a_slot_passes_while_the_pass_still_runs(db: TestDb) {
     pass::enqueue(&engine, Pass::Reconcile, Options::default(), &operator("ann")).await.unwrap().unwrap();
     engine.clock.advance(TimeDelta::hours(1));
     let slot = hour(&engine);
-    assert_eq!(take(&engine, Pass::Reconcile).await, Taken::StillAtIt(slot));
+    assert_eq!(take(&engine, Pass::Reconcile).await, Taken::StillRunning(slot));
     assert_eq!(queue(&engine).await.len(), 1);
-    assert_eq!(jobs::work_off(&engine).await.unwrap(), 1);
-    assert_eq!(take(&engine, Pass::Reconcile).await, Taken::Not, "it is not made up for");
+    assert_eq!(jobs::work_off(&engine, work::job).await.unwrap(), 1);
+    assert_eq!(take(&engine, Pass::Reconcile).await, Taken::NotTaken, "it is not made up for");
     engine.clock.advance(TimeDelta::hours(1));
     assert!(matches!(take(&engine, Pass::Reconcile).await, Taken::Queued(_)));
 }
@@ -124,13 +126,21 @@ async fn a_run_by_hand_and_another_exclude_each_other(db: TestDb) {
     let stop = CancellationToken::new();
     let id = pass::enqueue(&engine, Pass::DetectAbandoned, options, &operator("ann")).await.unwrap().unwrap();
     assert_eq!(pass::enqueue(&engine, Pass::DetectAbandoned, options, &operator("bob")).await.unwrap(), None);
-    assert!(pass::by_hand(&engine, Pass::DetectAbandoned, options, &Actor::Command, &stop).await.unwrap().is_none());
     assert!(
-        pass::by_hand(&engine, Pass::Reconcile, options, &Actor::Command, &stop).await.unwrap().is_some(),
+        pass::by_hand(&engine, work::pass, Pass::DetectAbandoned, options, &Actor::Command, &stop)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        pass::by_hand(&engine, work::pass, Pass::Reconcile, options, &Actor::Command, &stop).await.unwrap().is_some(),
         "that is another"
     );
     jobs::discard(&engine, &operator("ola"), id).await.unwrap();
-    let record = pass::by_hand(&engine, Pass::DetectAbandoned, options, &Actor::Command, &stop).await.unwrap().unwrap();
+    let record = pass::by_hand(&engine, work::pass, Pass::DetectAbandoned, options, &Actor::Command, &stop)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((record.actor.as_str(), record.dry_run, record.older_than_secs), ("cli", true, Some(0)));
     assert!(record.ended_at.is_some() && record.slot.is_none(), "{record:?}");
     assert!(queue(&engine).await.is_empty(), "a run by hand ends its job");
@@ -174,9 +184,9 @@ async fn a_lost_run_is_ended_and_done_again(db: TestDb) {
     let engine = db.engine().await;
     let lost = begun(&engine, Pass::Cleanup).await;
     let other = run_row(&engine, Pass::Orphans, None).insert(engine.db.conn()).await.unwrap();
-    assert_eq!(jobs::work_off(&engine).await.unwrap(), 0, "it may live");
+    assert_eq!(jobs::work_off(&engine, work::job).await.unwrap(), 0, "it may live");
     engine.clock.advance(TimeDelta::seconds(61));
-    assert_eq!(jobs::work_off(&engine).await.unwrap(), 1);
+    assert_eq!(jobs::work_off(&engine, work::job).await.unwrap(), 1);
     let runs = pass::runs(&engine, Some(Pass::Cleanup), 10).await.unwrap();
     assert_eq!(runs.len(), 2, "{runs:?}");
     assert_eq!((runs[0].actor.as_str(), runs[0].ended_at.is_some()), ("ann", true));
@@ -199,7 +209,8 @@ async fn old_runs_go_and_the_last_thousand_stay(db: TestDb) {
     let before = pass::runs(&engine, Some(Pass::Cleanup), 2_000).await.unwrap();
     assert_eq!(before.len(), 1_100);
     let stop = CancellationToken::new();
-    let record = pass::run(&engine, Pass::Cleanup, Options::default(), &operator("ann"), None, &stop).await.unwrap();
+    let record =
+        pass::run(&engine, work::pass, Pass::Cleanup, Options::default(), &operator("ann"), None, &stop).await.unwrap();
     let after = pass::runs(&engine, Some(Pass::Cleanup), 2_000).await.unwrap();
     assert_eq!(after[0], record);
     assert_eq!(after[1..], before[..999]);
@@ -211,11 +222,12 @@ async fn the_timetable_tells_how_it_stands(db: TestDb) {
     let db = db.migrated().await;
     let mut engine = db.engine().await;
     let mut settings = (*engine.settings).clone();
-    settings.schedule.orphans = "never".to_owned();
+    settings.schedule.0.insert(Pass::Orphans, "never".to_owned());
     engine.settings = Arc::new(settings);
     take(&engine, Pass::DetectAbandoned).await;
     let stop = CancellationToken::new();
-    let record = pass::run(&engine, Pass::Orphans, Options::default(), &operator("ann"), None, &stop).await.unwrap();
+    let record =
+        pass::run(&engine, work::pass, Pass::Orphans, Options::default(), &operator("ann"), None, &stop).await.unwrap();
     let status = schedule::status(&engine).await.unwrap();
     assert_eq!(status.iter().map(|one| one.pass).collect::<Vec<_>>(), Pass::ALL);
     let of = |pass| status.iter().find(|one| one.pass == pass).unwrap();
@@ -233,7 +245,7 @@ async fn what_one_part_of_a_pass_meets_keeps_no_other_from_its_turn(db: TestDb) 
     let world = World::begin(db).await;
     let (db, engine) = (&world.db, &world.engine);
     let failed = world.failed().await;
-    while event::sequence(engine).await.unwrap() > 0 {}
+    while feed::sequence(engine).await.unwrap() > 0 {}
     let retention = TimeDelta::seconds(i64::try_from(engine.settings.lifecycle.retention_secs).unwrap());
     let cleared = engine.clock.now() - retention - TimeDelta::hours(1);
     let forger = forger(db).await;

@@ -10,6 +10,7 @@ use entity::{BrandId, SessionId, TenantId, asset, brand, tenant, upload_session}
 use quaymaster::caller::{Actor, Brands, Caller, Permission, Permissions};
 use quaymaster::event;
 use quaymaster::finding;
+use quaymaster::input::{Reference, Text as _};
 use quaymaster::session::rows::{self, Filter, Queue, Scope};
 use quaymaster::tenant::rows::{Count, count_by_day};
 use sea_orm::{
@@ -445,10 +446,10 @@ fn lists(world: &World, backend: DbBackend) -> Vec<Case> {
                     let filter = Filter {
                         statuses: statuses.clone(),
                         brand,
-                        created_by: user.map(str::to_owned),
-                        batch_reference: batch.map(str::to_owned),
-                        client_reference: client.map(str::to_owned),
-                        fingerprint: fingerprint.map(str::to_owned),
+                        created_by: user.map(reference),
+                        batch_reference: batch.map(reference),
+                        client_reference: client.map(reference),
+                        fingerprint: fingerprint.map(reference),
                     };
                     cases.push(Case {
                         label: format!("{who}, {filter:?} before {before:?}"),
@@ -466,11 +467,15 @@ fn lists(world: &World, backend: DbBackend) -> Vec<Case> {
     cases
 }
 
+fn reference(text: &str) -> Reference {
+    Reference::parse(text).unwrap()
+}
+
 fn plain(caller: &Caller, filter: &Filter, before: Option<SessionId>) -> Select<upload_session::Entity> {
     use upload_session::Column;
     let mut query = upload_session::Entity::find().filter(Column::TenantId.eq(caller.tenant));
     let own = (!caller.permissions.has(Permission::UploadsManage)).then(|| caller.user());
-    if let Some(user) = own.or(filter.created_by.as_deref()) {
+    if let Some(user) = own.or(filter.created_by.as_ref().map(Reference::as_str)) {
         query = query.filter(Column::CreatedBy.eq(user));
     }
     if let Brands::These(brands) = &caller.brands {
@@ -481,9 +486,13 @@ fn plain(caller: &Caller, filter: &Filter, before: Option<SessionId>) -> Select<
     }
     query
         .apply_if(filter.brand, |query, brand| query.filter(Column::BrandId.eq(brand)))
-        .apply_if(filter.batch_reference.clone(), |query, batch| query.filter(Column::BatchReference.eq(batch)))
-        .apply_if(filter.client_reference.clone(), |query, client| query.filter(Column::ClientReference.eq(client)))
-        .apply_if(filter.fingerprint.clone(), |query, print| query.filter(Column::Fingerprint.eq(print)))
+        .apply_if(filter.batch_reference.clone(), |query, batch| {
+            query.filter(Column::BatchReference.eq(batch.as_str()))
+        })
+        .apply_if(filter.client_reference.clone(), |query, client| {
+            query.filter(Column::ClientReference.eq(client.as_str()))
+        })
+        .apply_if(filter.fingerprint.clone(), |query, print| query.filter(Column::Fingerprint.eq(print.as_str())))
         .apply_if(before, |query, before| query.filter(Column::Id.lt(before)))
         .order_by_desc(Column::Id)
         .limit(51)

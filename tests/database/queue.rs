@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use entity::{JobKind, Pass};
 use entity::{TenantId, job};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use quaymaster::engine::Engine;
 use quaymaster::error::Result;
 use quaymaster::jobs::rows::{any_due, claimable, find_shares, find_waiting};
-use quaymaster::jobs::{self, Ending, Kind, Lease, NewJob};
+use quaymaster::jobs::{self, Ending, Lease, NewJob};
 use quaymaster::{asset, session};
 use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, QueryTrait};
 use serde_json::json;
@@ -43,7 +44,7 @@ fn tenant(number: u32) -> TenantId {
 
 fn job(engine: &Engine, of: Option<TenantId>, number: i64) -> NewJob {
     NewJob {
-        kind: Kind::Promote,
+        kind: JobKind::Promote,
         tenant: of,
         payload: json!({ "number": number }),
         priority: 0,
@@ -115,10 +116,10 @@ async fn a_look_reads_no_more_however_many_wait(db: TestDb) {
     let all = 10 * u64::from(TENANTS) + u64::from(RUNNING);
     for (what, query, most) in [
         ("whether any is due", any_due(now).build(backend), 20),
-        ("the kinds of which any wait", find_waiting(backend, &Kind::ALL, now), 60),
-        ("whose jobs wait", find_shares(backend, Kind::Promote, now, &[], None), all),
-        ("of a kind that has none", find_shares(backend, Kind::Cleanup, now, &[], None), 20),
-        ("the first of a tenant", backend.build(&claimable(Kind::Promote, some, now, &[], 4)), 30),
+        ("the kinds of which any wait", find_waiting(backend, &JobKind::ALL, now), 60),
+        ("whose jobs wait", find_shares(backend, JobKind::Promote, now, &[], None), all),
+        ("of a kind that has none", find_shares(backend, JobKind::Pass(Pass::Cleanup), now, &[], None), 20),
+        ("the first of a tenant", backend.build(&claimable(JobKind::Promote, some, now, &[], 4)), 30),
     ] {
         let costs = [probe.cost(&query).await, probe.cost_planned_once(&query).await];
         for cost in costs {
@@ -165,7 +166,7 @@ async fn a_tenant_with_many_jobs_keeps_no_other_waiting(db: TestDb) {
     put(&engine, (0..200).map(|number| job(&engine, Some(tenant(1)), number))).await;
     put(&engine, (1_000..1_003).map(|number| job(&engine, Some(tenant(2)), number))).await;
     put(&engine, [job(&engine, None, 2_000)]).await;
-    jobs::work_off_with(&engine, note).await.unwrap();
+    jobs::work_off(&engine, note).await.unwrap();
     let done = done(&db).await;
     assert_eq!(done.len(), 204);
     // They came last, and are through after a few.
@@ -191,7 +192,7 @@ async fn what_was_claimed_before_a_failure_is_done(db: TestDb) {
     for sql in refusals {
         db.pool.execute_unprepared(sql).await.unwrap();
     }
-    let workers = jobs::start_with(&engine, note);
+    let workers = jobs::start(&engine, note);
     until("the others are done", async || {
         let mut done = done(&db).await;
         done.sort_unstable();
@@ -221,10 +222,10 @@ async fn places_are_shared_with_what_other_processes_run(db: TestDb) {
     let db = world(db).await;
     let replicas = [db.engine().await, db.engine().await];
     put(&replicas[0], (0..20).map(|number| job(&replicas[0], Some(tenant(1)), number))).await;
-    let first = jobs::start_with(&replicas[0], endless);
+    let first = jobs::start(&replicas[0], endless);
     until("four of the first tenant run", async || running(&replicas[0]).await[&tenant(1)] == 4).await;
     put(&replicas[1], (0..20).map(|number| job(&replicas[1], Some(tenant(2)), number))).await;
-    let second = jobs::start_with(&replicas[1], endless);
+    let second = jobs::start(&replicas[1], endless);
     until("eight run", async || running(&replicas[1]).await.values().sum::<usize>() == 8).await;
     assert_eq!(running(&replicas[1]).await, BTreeMap::from([(tenant(1), 4), (tenant(2), 4)]));
     first.stop(Duration::from_secs(20)).await;
@@ -236,7 +237,11 @@ fn large_ones_take_for_ever<'a>(
     lease: &'a Lease,
     stop: &'a CancellationToken,
 ) -> BoxFuture<'a, Result<Ending>> {
-    if lease.job.kind == Kind::PromoteByParts.name() { endless(engine, lease, stop) } else { note(engine, lease, stop) }
+    if lease.job.kind == JobKind::PromoteByParts.name() {
+        endless(engine, lease, stop)
+    } else {
+        note(engine, lease, stop)
+    }
 }
 
 async fn copies_by_parts_have_places_of_their_own(db: TestDb) {
@@ -245,11 +250,11 @@ async fn copies_by_parts_have_places_of_their_own(db: TestDb) {
     db.execute("CREATE TABLE effect (number bigint NOT NULL)", []).await.unwrap();
     let small = world.uploading().await;
     let large = session::Session { file_size: 6 << 30, ..small.clone() };
-    assert_eq!(asset::promotion(engine, &small).kind, Kind::Promote);
+    assert_eq!(asset::promotion(engine, &small).kind, JobKind::Promote);
     let large = asset::promotion(engine, &large);
-    assert_eq!((large.kind, large.tenant), (Kind::PromoteByParts, Some(small.tenant_id)));
+    assert_eq!((large.kind, large.tenant), (JobKind::PromoteByParts, Some(small.tenant_id)));
     put(engine, (0..20).map(|_| NewJob { dedupe_key: None, ..large.clone() })).await;
-    let workers = jobs::start_with(engine, large_ones_take_for_ever);
+    let workers = jobs::start(engine, large_ones_take_for_ever);
     until("four large ones run", async || running(engine).await[&small.tenant_id] == 4).await;
     put(engine, [job(engine, large.tenant, 7)]).await;
     until("the small one is done", async || done(db).await == [7]).await;
@@ -261,10 +266,10 @@ async fn what_was_postponed_comes_back_in_its_turn(db: TestDb) {
     let engine = db.engine().await;
     let later = engine.clock.now() + TimeDelta::hours(1);
     put(&engine, (0..3).map(|number| NewJob { run_at: later, ..job(&engine, Some(tenant(1)), number) })).await;
-    assert_eq!(jobs::work_off_with(&engine, note).await.unwrap(), 0, "none is due");
+    assert_eq!(jobs::work_off(&engine, note).await.unwrap(), 0, "none is due");
     engine.clock.advance(TimeDelta::hours(1));
     put(&engine, [job(&engine, Some(tenant(2)), 9)]).await;
-    assert_eq!(jobs::work_off_with(&engine, note).await.unwrap(), 4);
+    assert_eq!(jobs::work_off(&engine, note).await.unwrap(), 4);
     assert_eq!(done(&db).await.len(), 4);
 }
 
@@ -276,15 +281,15 @@ async fn a_job_claimed_by_a_server_of_before_is_left_to_it(db: TestDb) {
     let later = engine.clock.now() + TimeDelta::seconds(60);
     let claim = "UPDATE job SET lease_token = $1, run_at = $2, attempts = attempts + 1";
     db.execute(claim, [Uuid::new_v4().into(), later.into()]).await.unwrap();
-    assert_eq!(jobs::work_off_with(&engine, note).await.unwrap(), 0, "it is being done");
+    assert_eq!(jobs::work_off(&engine, note).await.unwrap(), 0, "it is being done");
     engine.clock.advance(TimeDelta::seconds(61));
-    assert_eq!(jobs::work_off_with(&engine, note).await.unwrap(), 1);
+    assert_eq!(jobs::work_off(&engine, note).await.unwrap(), 1);
 
     let insert = "INSERT INTO job (id, kind, payload, priority, attempts, max_attempts, run_at, created_at, updated_at)
         VALUES ($1, 'promote', $2, 0, 0, 10, $3, $3, $3)";
     let now = engine.clock.now();
     db.execute(insert, [Uuid::now_v7().into(), json!({ "number": 2 }).into(), now.into()]).await.unwrap();
-    assert_eq!(jobs::work_off_with(&engine, note).await.unwrap(), 1);
+    assert_eq!(jobs::work_off(&engine, note).await.unwrap(), 1);
     assert_eq!(done(&db).await, [1, 2]);
 }
 

@@ -2,6 +2,7 @@
 
 use chrono::NaiveDate;
 use quaymaster::error::Error;
+use quaymaster::input::{Reference, Text as _};
 use quaymaster::session;
 use quaymaster::tenant::{self, usage};
 
@@ -34,7 +35,7 @@ async fn sums_stop_at_the_largest_number(db: TestDb) {
     world.uploading().await;
     world.db.execute("DELETE FROM tenant_usage", []).await.unwrap();
     make_huge(&world).await;
-    let batch = session::batch(&world.engine, &world.ann, "batch").await.unwrap();
+    let batch = session::batch(&world.engine, &world.ann, &Reference::parse("batch").unwrap()).await.unwrap();
     assert_eq!((batch.sessions, batch.bytes), (4, i64::MAX));
 
     let today = world.engine.clock.now().date_naive();
@@ -71,5 +72,5 @@ async fn no_share_of_the_usage_overflows(db: TestDb) {
     }
     let new = crate::kit::lives::new("note.txt", 7);
     let refused = session::initiate(&world.engine, &world.ann, new).await;
-    assert!(matches!(refused, Err(Error::QuotaExceeded(_))));
+    assert!(matches!(refused, Err(Error::QuotaExceeded { .. })));
 }

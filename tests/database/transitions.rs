@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, TestRunner};
 use quaymaster::caller::Actor;
 use quaymaster::engine::Engine;
 use quaymaster::error::Error;
-use quaymaster::session::state::{Event, Verdict, is_terminal, judge};
+use quaymaster::session::state::{Event, Verdict, judge};
 use quaymaster::session::{Change, Outcome, Session, transition};
 use sea_orm::{ActiveEnum, ColumnTrait, EntityTrait, Iterable, QueryFilter, QueryOrder};
 use uuid::Uuid;
@@ -64,7 +64,7 @@ fn the_databases_arrows_are_those_of_the_table() {
     expected.sort();
     assert_eq!(arrows, expected);
     for state in Status::iter() {
-        assert_eq!(is_terminal(state), !expected.iter().any(|(from, _)| *from == state.to_value()), "{state:?}");
+        assert_eq!(state.is_terminal(), !expected.iter().any(|(from, _)| *from == state.to_value()), "{state:?}");
     }
 }
 
@@ -328,6 +328,6 @@ async fn check_history(db: &TestDb, engine: &Engine, place: &Place, kind: Kind, 
     assert_eq!(history.len(), moves + 1);
     assert_eq!(usize::try_from(after.version).unwrap(), moves + 1);
     assert_eq!(after.event_seq, after.version);
-    let ends = history.iter().filter(|event| event.to_status.is_some_and(is_terminal)).count();
-    assert_eq!(ends, usize::from(is_terminal(after.status)));
+    let ends = history.iter().filter(|event| event.to_status.is_some_and(Status::is_terminal)).count();
+    assert_eq!(ends, usize::from(after.status.is_terminal()));
 }

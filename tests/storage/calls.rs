@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use quaymaster::settings::{self, Secret};
-use quaymaster::storage::{Kind, ListedObject, ListedUpload, Location, Part, Source, Storage};
+use quaymaster::storage::{ErrorKind, ListedObject, ListedUpload, Location, Part, Source, Storage};
 
 use crate::kit::{Store, each_store};
 
@@ -54,10 +54,10 @@ async fn what_is_not_there_is_not_found_or_no_matter() {
         storage.abort_multipart(&at, &id).await.unwrap();
 
         let gone = storage.list_parts(&at, &id).await.unwrap_err();
-        assert_eq!((gone.kind, gone.code.as_str()), (Kind::NotFound, "NoSuchUpload"));
+        assert_eq!((gone.kind, gone.code.as_str()), (ErrorKind::NotFound, "NoSuchUpload"));
         let part = Part { number: 1, etag: "d41d8cd98f00b204e9800998ecf8427e".to_owned(), size: 0 };
-        assert_eq!(storage.complete_multipart(&at, &id, &[part]).await.unwrap_err().kind, Kind::NotFound);
-        assert_eq!(storage.head(&at).await.unwrap_err().kind, Kind::NotFound);
+        assert_eq!(storage.complete_multipart(&at, &id, &[part]).await.unwrap_err().kind, ErrorKind::NotFound);
+        assert_eq!(storage.head(&at).await.unwrap_err().kind, ErrorKind::NotFound);
         storage.delete(&at).await.unwrap();
     })
     .await;
@@ -72,7 +72,7 @@ async fn a_part_that_the_store_does_not_hold_is_invalid_and_the_upload_survives(
         let mut parts = storage.list_parts(&at, &id).await.unwrap();
         parts[0].etag = "d41d8cd98f00b204e9800998ecf8427e".to_owned();
         let refused = storage.complete_multipart(&at, &id, &parts).await.unwrap_err();
-        assert_eq!((refused.kind, refused.code.as_str()), (Kind::Invalid, "InvalidPart"));
+        assert_eq!((refused.kind, refused.code.as_str()), (ErrorKind::Invalid, "InvalidPart"));
         assert_eq!(storage.list_parts(&at, &id).await.unwrap().len(), 1);
     })
     .await;
@@ -128,7 +128,7 @@ async fn a_probe_says_whether_the_bucket_answers() {
     each_store(async |store| {
         store.storage.ready(store.storage.bucket()).await.unwrap();
         let missing = store.storage.ready("no-such-bucket-anywhere").await.unwrap_err();
-        assert!(matches!(missing.kind, Kind::Invalid | Kind::Refused), "{}: {missing}", store.name);
+        assert!(matches!(missing.kind, ErrorKind::Invalid | ErrorKind::Refused), "{}: {missing}", store.name);
     })
     .await;
 }
@@ -140,9 +140,9 @@ async fn a_wrong_secret_is_refused_and_not_missing() {
             settings::Storage { secret_access_key: Some(Secret::new("0".repeat(64))), ..store.settings.clone() };
         let storage = Storage::connect(&wrong).await.unwrap();
         let at = store.at("temp/uploads/secret/original");
-        assert_eq!(storage.head(&at).await.unwrap_err().kind, Kind::Refused);
-        assert_eq!(storage.open_multipart(&at, "text/plain").await.unwrap_err().kind, Kind::Refused);
-        assert_eq!(storage.delete(&at).await.unwrap_err().kind, Kind::Refused);
+        assert_eq!(storage.head(&at).await.unwrap_err().kind, ErrorKind::Refused);
+        assert_eq!(storage.open_multipart(&at, "text/plain").await.unwrap_err().kind, ErrorKind::Refused);
+        assert_eq!(storage.delete(&at).await.unwrap_err().kind, ErrorKind::Refused);
     })
     .await;
 }
@@ -228,7 +228,7 @@ async fn nothing_but_the_object_that_was_meant_is_copied() {
         let etag = store.storage.head(&from).await.unwrap().etag;
         put(store, &from, vec![8; 6 * MIB]).await;
         for storage in [&store.storage, &by_parts] {
-            for (at, kind) in [(&from, Kind::Changed), (&gone, Kind::NotFound)] {
+            for (at, kind) in [(&from, ErrorKind::Changed), (&gone, ErrorKind::NotFound)] {
                 let source = Source { at, etag: &etag, size: 6 << 20 };
                 let error = storage.copy(source, &to, "text/plain").await.unwrap_err();
                 assert_eq!(error.kind, kind, "{}: {error}", store.name);
@@ -236,9 +236,9 @@ async fn nothing_but_the_object_that_was_meant_is_copied() {
             let nowhere = Location { bucket: "no-such-bucket-anywhere".to_owned(), ..from.clone() };
             let source = Source { at: &nowhere, etag: &etag, size: 6 << 20 };
             let error = storage.copy(source, &to, "text/plain").await.unwrap_err();
-            assert!(matches!(error.kind, Kind::Invalid | Kind::Refused), "{}: {error}", store.name);
+            assert!(matches!(error.kind, ErrorKind::Invalid | ErrorKind::Refused), "{}: {error}", store.name);
         }
-        assert_eq!(store.storage.head(&to).await.unwrap_err().kind, Kind::NotFound);
+        assert_eq!(store.storage.head(&to).await.unwrap_err().kind, ErrorKind::NotFound);
         assert!(store.storage.uploads(&from.bucket, "").next().await.unwrap().unwrap().items.is_empty());
     })
     .await;
@@ -291,10 +291,10 @@ async fn what_lies_under_a_prefix_is_listed_over_all_pages() {
 async fn a_small_object_is_put_once_and_read_whole() {
     each_store(async |store| {
         let at = store.at("temp/uploads/.owner");
-        assert_eq!(store.storage.read(&at, 100).await.unwrap_err().kind, Kind::NotFound);
+        assert_eq!(store.storage.read(&at, 100).await.unwrap_err().kind, ErrorKind::NotFound);
         store.storage.put_if_absent(&at, b"{\"a\":1}").await.unwrap();
         assert_eq!(store.storage.read(&at, 100).await.unwrap(), b"{\"a\":1}");
-        assert_eq!(store.storage.read(&at, 6).await.unwrap_err().kind, Kind::Invalid);
+        assert_eq!(store.storage.read(&at, 6).await.unwrap_err().kind, ErrorKind::Invalid);
         assert_eq!(stored(store, &at).await.1, "application/json");
         store.storage.put_if_absent(&at, b"{\"b\":2}").await.unwrap();
         let kept = store.storage.read(&at, 100).await.unwrap() == b"{\"a\":1}";

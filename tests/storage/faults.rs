@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use quaymaster::settings::{self, Provider};
-use quaymaster::storage::{Error, Kind, Location, Op, Part, Source, Storage};
+use quaymaster::storage::{Error, ErrorKind, Location, Op, Part, Source, Storage};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
@@ -230,12 +230,12 @@ async fn what_a_store_does_not_delete_as_one_of_many_is_deleted_by_itself() {
     .await;
     let deleted = store.storage().await.delete_all(&all).await;
     assert!(deleted[0].is_ok() && deleted[1].is_ok(), "{deleted:?}");
-    assert_eq!(deleted[2].as_ref().unwrap_err().kind, Kind::Refused);
+    assert_eq!(deleted[2].as_ref().unwrap_err().kind, ErrorKind::Refused);
     assert_eq!(store.requests().len(), 3, "all at once, and then b and c");
 }
 
 /// Each call against a store that always does the same: what the failure is called and how often it was asked.
-async fn check(name: &str, does: Does, expected: impl Fn(Op) -> (Kind, usize)) {
+async fn check(name: &str, does: Does, expected: impl Fn(Op) -> (ErrorKind, usize)) {
     for op in CALLS {
         let store = Faulty::always(does.clone()).await;
         let storage = store.storage().await;
@@ -256,33 +256,33 @@ fn repeated(op: Op) -> usize {
 
 #[tokio::test]
 async fn trouble_of_the_store_is_repeated_where_that_is_safe() {
-    check("500", error(500, "InternalError"), |op| (Kind::Unavailable, repeated(op))).await;
+    check("500", error(500, "InternalError"), |op| (ErrorKind::Unavailable, repeated(op))).await;
     check("503 SlowDown", error(503, "SlowDown"), |op| {
         // The answer to a HEAD has no body, and so no code.
-        let kind = if matches!(op, Op::Head | Op::Ready) { Kind::Unavailable } else { Kind::Throttled };
+        let kind = if matches!(op, Op::Head | Op::Ready) { ErrorKind::Unavailable } else { ErrorKind::Throttled };
         (kind, repeated(op))
     })
     .await;
-    check("429", Does::Say(429, String::new()), |op| (Kind::Throttled, repeated(op))).await;
+    check("429", Does::Say(429, String::new()), |op| (ErrorKind::Throttled, repeated(op))).await;
     check("502 of a proxy", Does::Say(502, "<html>Bad <br> Gateway".to_owned()), |op| {
-        (Kind::Unavailable, repeated(op))
+        (ErrorKind::Unavailable, repeated(op))
     })
     .await;
-    check("hang-up", Does::HangUp, |op| (Kind::Unavailable, repeated(op))).await;
+    check("hang-up", Does::HangUp, |op| (ErrorKind::Unavailable, repeated(op))).await;
 }
 
 #[tokio::test]
 async fn a_refusal_is_final() {
-    check("403", error(403, "AccessDenied"), |_| (Kind::Refused, 1)).await;
-    check("400", error(400, "InvalidRequest"), |_| (Kind::Invalid, 1)).await;
+    check("403", error(403, "AccessDenied"), |_| (ErrorKind::Refused, 1)).await;
+    check("400", error(400, "InvalidRequest"), |_| (ErrorKind::Invalid, 1)).await;
     // A conditional PUT is tried without the condition.
-    check("501", error(501, "NotImplemented"), |op| (Kind::Invalid, if op == Op::Put { 2 } else { 1 })).await;
+    check("501", error(501, "NotImplemented"), |op| (ErrorKind::Invalid, if op == Op::Put { 2 } else { 1 })).await;
     check("no bucket", error(404, "NoSuchBucket"), |op| {
-        (if op == Op::Head { Kind::NotFound } else { Kind::Invalid }, 1)
+        (if op == Op::Head { ErrorKind::NotFound } else { ErrorKind::Invalid }, 1)
     })
     .await;
     check("404 of a proxy", Does::Say(404, "<html>Not <br> Found".to_owned()), |op| {
-        (if op == Op::Head { Kind::NotFound } else { Kind::Invalid }, 1)
+        (if op == Op::Head { ErrorKind::NotFound } else { ErrorKind::Invalid }, 1)
     })
     .await;
 }
@@ -294,7 +294,7 @@ async fn a_store_that_hangs_times_out() {
         let store = Faulty::always(does).await;
         let begun = Instant::now();
         let error = fails(&store.storage().await, op).await;
-        assert_eq!((error.op, error.kind), (op, Kind::TimedOut), "{error}");
+        assert_eq!((error.op, error.kind), (op, ErrorKind::TimedOut), "{error}");
         assert_eq!(store.requests().len(), attempts, "{error}");
         // A second each, pauses of 100 and 200 ms at most, and some slack.
         let longest = Duration::from_millis(1_000 * attempts as u64 + 300 + 1_000);
@@ -322,7 +322,7 @@ async fn a_probe_does_not_wait_for_the_time_out_of_a_call() {
     };
     let begun = Instant::now();
     let error = fails(&Storage::connect(&patient).await.unwrap(), Op::Ready).await;
-    assert_eq!(error.kind, Kind::TimedOut);
+    assert_eq!(error.kind, ErrorKind::TimedOut);
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
@@ -331,7 +331,7 @@ async fn an_answer_that_breaks_off_is_no_answer() {
     for op in [Op::OpenMultipart, Op::ListUploads, Op::ListParts, Op::CompleteMultipart] {
         let store = Faulty::always(Does::BreakOff).await;
         let error = fails(&store.storage().await, op).await;
-        assert_eq!((error.op, error.kind), (op, Kind::Unavailable), "{error}");
+        assert_eq!((error.op, error.kind), (op, ErrorKind::Unavailable), "{error}");
         assert_eq!(store.requests().len(), repeated(op), "{error}");
     }
 }
@@ -340,7 +340,7 @@ async fn an_answer_that_breaks_off_is_no_answer() {
 async fn nobody_at_the_address() {
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let error = fails(&Storage::connect(&settings(&format!("http://{address}"))).await.unwrap(), Op::Head).await;
-    assert_eq!((error.op, error.kind), (Op::Head, Kind::Unavailable), "{error}");
+    assert_eq!((error.op, error.kind), (Op::Head, ErrorKind::Unavailable), "{error}");
     assert!(error.code.contains("refused"), "{error}");
 }
 
@@ -363,7 +363,7 @@ async fn a_connection_that_is_not_established_times_out() {
     };
     let begun = Instant::now();
     let error = fails(&Storage::connect(&impatient).await.unwrap(), Op::Head).await;
-    assert_eq!((error.op, error.kind), (Op::Head, Kind::TimedOut), "{error}");
+    assert_eq!((error.op, error.kind), (Op::Head, ErrorKind::TimedOut), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
 }
 
@@ -386,14 +386,15 @@ async fn a_call_goes_on_once_the_store_does() {
 async fn a_repeated_complete_may_find_no_upload() {
     let store = Faulty::start(|number, _| if number == 0 { Does::HangUp } else { error(404, "NoSuchUpload") }).await;
     let error = fails(&store.storage().await, Op::CompleteMultipart).await;
-    assert_eq!((error.kind, error.code.as_str()), (Kind::NotFound, "NoSuchUpload"));
+    assert_eq!((error.kind, error.code.as_str()), (ErrorKind::NotFound, "NoSuchUpload"));
     assert_eq!(store.requests().len(), 2);
 }
 
 /// AWS begins with a 200 and blanks to keep the connection, and only then knows.
 #[tokio::test]
 async fn a_complete_that_fails_under_a_200_has_failed() {
-    for (code, kind, attempts) in [("InternalError", Kind::Unavailable, 3), ("InvalidPart", Kind::Invalid, 1)] {
+    for (code, kind, attempts) in [("InternalError", ErrorKind::Unavailable, 3), ("InvalidPart", ErrorKind::Invalid, 1)]
+    {
         let store = Faulty::always(error(200, code)).await;
         let error = fails(&store.storage().await, Op::CompleteMultipart).await;
         assert_eq!((error.kind, error.code.as_str()), (kind, code));
@@ -425,7 +426,7 @@ async fn a_list_of_parts_without_an_end_ends() {
     ] {
         let store = Faulty::start(move |number, _| plan(number.try_into().unwrap())).await;
         let error = fails(&store.storage().await, Op::ListParts).await;
-        assert_eq!(error.kind, Kind::Unavailable, "{name}: {error}");
+        assert_eq!(error.kind, ErrorKind::Unavailable, "{name}: {error}");
         assert_eq!(store.requests().len(), requests_max, "{name}");
     }
 }
@@ -439,7 +440,7 @@ async fn a_list_of_uploads_without_an_end_ends() {
     ] {
         let store = Faulty::start(move |number, _| plan(number)).await;
         let error = fails(&store.storage().await, Op::ListUploads).await;
-        assert_eq!(error.kind, Kind::Unavailable, "{name}: {error}");
+        assert_eq!(error.kind, ErrorKind::Unavailable, "{name}: {error}");
         assert_eq!(store.requests().len(), requests_max, "{name}");
     }
 }
@@ -531,7 +532,7 @@ async fn a_list_of_objects_without_an_end_ends() {
     ] {
         let store = Faulty::start(move |number, _| plan(number)).await;
         let error = list_objects(&store.storage().await).await.unwrap_err();
-        assert_eq!((error.op, error.kind), (Op::ListObjects, Kind::Unavailable), "{name}: {error}");
+        assert_eq!((error.op, error.kind), (Op::ListObjects, ErrorKind::Unavailable), "{name}: {error}");
         assert_eq!(store.requests().len(), requests_max, "{name}");
     }
 }
@@ -568,7 +569,7 @@ async fn a_list_of_uploads_under_a_prefix_without_an_end_ends() {
     ] {
         let store = Faulty::start(move |number, _| plan(number)).await;
         let error = list_uploads(&store.storage().await).await.unwrap_err();
-        assert_eq!((error.op, error.kind), (Op::ListUploads, Kind::Unavailable), "{name}: {error}");
+        assert_eq!((error.op, error.kind), (Op::ListUploads, ErrorKind::Unavailable), "{name}: {error}");
         assert_eq!(store.requests().len(), requests_max, "{name}");
     }
 }
@@ -577,9 +578,9 @@ async fn a_list_of_uploads_under_a_prefix_without_an_end_ends() {
 #[tokio::test]
 async fn a_copy_that_fails_under_a_200_has_failed() {
     for (code, kind, attempts) in [
-        ("InternalError", Kind::Unavailable, 3),
-        ("PreconditionFailed", Kind::Changed, 1),
-        ("NoSuchKey", Kind::NotFound, 1),
+        ("InternalError", ErrorKind::Unavailable, 3),
+        ("PreconditionFailed", ErrorKind::Changed, 1),
+        ("NoSuchKey", ErrorKind::NotFound, 1),
     ] {
         let store = Faulty::always(error(200, code)).await;
         let error = fails(&store.storage().await, Op::Copy).await;
@@ -599,7 +600,7 @@ async fn a_copy_has_time_by_its_size() {
         let from = at();
         let source = Source { at: &from, etag: "e", size };
         let error = storage.copy(source, &from, "text/plain").await.unwrap_err();
-        assert_eq!((error.op, error.kind), (Op::Copy, Kind::TimedOut), "{error}");
+        assert_eq!((error.op, error.kind), (Op::Copy, ErrorKind::TimedOut), "{error}");
         begun.elapsed()
     };
     let (small, large) = tokio::join!(copy(1), copy(16 << 20));

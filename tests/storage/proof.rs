@@ -3,7 +3,7 @@
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use quaymaster::storage::{Kind, Op};
+use quaymaster::storage::{ErrorKind, Op};
 
 use crate::faults::{Does, Faulty};
 use crate::kit::each_store;
@@ -88,5 +88,5 @@ async fn what_is_deleted_is_deleted_with_its_versions() {
 
     let locked = versioned(false).await;
     let error = locked.storage().await.delete(&at).await.unwrap_err();
-    assert_eq!((error.op, error.kind), (Op::Delete, Kind::Refused));
+    assert_eq!((error.op, error.kind), (Op::Delete, ErrorKind::Refused));
 }

@@ -240,7 +240,7 @@ pub fn retry_after(headers: &HeaderMap) -> Option<u64> {
 }
 
 fn nonsense(why: &str) -> Error {
-    Error::Nonsense(why.to_owned())
+    Error::UnexpectedAnswer(why.to_owned())
 }
 
 #[cfg(test)]

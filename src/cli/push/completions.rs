@@ -78,7 +78,7 @@ impl Completions {
                     Ok(answers) if answers.len() == sessions.len() => answers,
                     Ok(answers) => {
                         let why = format!("{} results for {} sessions", answers.len(), sessions.len());
-                        vec![Err(Error::Nonsense(why)); sessions.len()]
+                        vec![Err(Error::UnexpectedAnswer(why)); sessions.len()]
                     }
                     Err(error) => vec![Err(error); sessions.len()],
                 };

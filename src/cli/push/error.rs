@@ -49,7 +49,7 @@ pub enum Error {
     GivenUp { tries: u32, last: Box<Error> },
     /// The answer does not follow the native API: another program answers at this address, or another version.
     #[error("the server's answer is not as expected: {0}")]
-    Nonsense(String),
+    UnexpectedAnswer(String),
     /// The session takes no more bytes; a new session can.
     #[error("the upload session {0}")]
     SessionOver(String),
@@ -91,7 +91,7 @@ impl Error {
             Error::Store { status, retry_after, .. } => again(*status, *retry_after),
             Error::Network(_) | Error::Stalled(_) => Again::Soon,
             Error::GivenUp { .. }
-            | Error::Nonsense(_)
+            | Error::UnexpectedAnswer(_)
             | Error::SessionOver(_)
             | Error::Completed
             | Error::Unreadable(_)
@@ -114,7 +114,7 @@ impl Error {
             Error::Store { .. } => "store-refused",
             Error::Network(_) | Error::Stalled(_) => "unreachable",
             Error::GivenUp { last, .. } => last.code(),
-            Error::Nonsense(_) => "unexpected-answer",
+            Error::UnexpectedAnswer(_) => "unexpected-answer",
             Error::SessionOver(_) | Error::Completed => "session-over",
             Error::Unreadable(_) => "unreadable",
             Error::Changed => "file-changed",

@@ -95,7 +95,7 @@ pub async fn open<K>(push: &Push, items: Vec<(K, Item)>) -> Vec<(K, Item, Result
                 Ok(session) => match session.status {
                     Status::Uploading | Status::Completed => done.push((key, item, Ok(session))),
                     Status::Initiating => {
-                        busy.push((key, item, Error::Nonsense("the session is still being opened".into())));
+                        busy.push((key, item, Error::UnexpectedAnswer("the session is still being opened".into())));
                     }
                     Status::Cancelled | Status::Failed if item.attempt < ATTEMPTS_MAX => {
                         item.attempt += 1;

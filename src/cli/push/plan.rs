@@ -36,13 +36,15 @@ pub struct Held {
 
 impl Plan {
     /// # Errors
-    /// [`Error::Nonsense`] if the session's parts do not add up to the file.
+    /// [`Error::UnexpectedAnswer`] if the session's parts do not add up to the file.
     pub fn of(session: &Session, file_size: u64) -> Result<Self, Error> {
         let (Some(chunk_size @ 1..), Some(total)) = (session.chunk_size, session.total_parts) else {
-            return Err(Error::Nonsense("a multipart session without chunk_size and total_parts".into()));
+            return Err(Error::UnexpectedAnswer("a multipart session without chunk_size and total_parts".into()));
         };
         if u64::from(total) != file_size.div_ceil(chunk_size) {
-            return Err(Error::Nonsense(format!("{total} parts of {chunk_size} bytes for a file of {file_size}")));
+            return Err(Error::UnexpectedAnswer(format!(
+                "{total} parts of {chunk_size} bytes for a file of {file_size}"
+            )));
         }
         Ok(Self { file_size, chunk_size, total })
     }

@@ -82,7 +82,7 @@ impl<'a> Urls<'a> {
             }
         }
         let url = state.urls.get(&number).cloned();
-        url.ok_or_else(|| Error::Nonsense(format!("no URL for part {number}")))
+        url.ok_or_else(|| Error::UnexpectedAnswer(format!("no URL for part {number}")))
     }
 
     /// Discards the URLs of this fetch after one of them failed. A store may refuse an expired URL by breaking off the

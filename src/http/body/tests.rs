@@ -1,30 +1,31 @@
 #![allow(clippy::unwrap_used)]
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 use validator::ValidationError;
 
 use super::*;
-use crate::http::rules::{self, Object};
+use crate::http::rules;
+use crate::input::{FileName, MediaType, Reference, Sha256};
 
 /// The shape of a request, as `POST /app/uploads/initiate` has it.
 #[derive(Debug, Default, Serialize, Deserialize, Validate)]
 #[serde(deny_unknown_fields)]
 struct File {
-    #[validate(required, custom(function = "rules::file_name"))]
+    #[validate(required, custom(function = "rules::text::<FileName>"))]
     file_name: Option<String>,
     #[validate(required, range(min = 1))]
     file_size: Option<u64>,
-    #[validate(custom(function = "rules::media_type"))]
+    #[validate(custom(function = "rules::text::<MediaType>"))]
     mime_type: Option<String>,
     brand_id: Option<Uuid>,
-    #[validate(custom(function = "rules::reference"))]
+    #[validate(custom(function = "rules::text::<Reference>"))]
     client_reference: Option<String>,
-    #[validate(custom(function = "rules::sha256_hex"))]
+    #[validate(custom(function = "rules::text::<Sha256>"))]
     checksum_sha256: Option<String>,
     #[validate(custom(function = "rules::metadata"))]
-    metadata: Option<Object>,
+    metadata: Option<Map<String, Value>>,
 }
 
 #[derive(Debug, Deserialize, Validate)]

@@ -19,15 +19,15 @@ use validator::Validate;
 use super::*;
 use crate::caller::{Brands, Caller, Permission};
 use crate::clock::Clock;
-use crate::http::apart::Apart;
-use crate::http::auth::{Grant, mint};
 use crate::http::body::{Body, Nothing};
+use crate::http::heavy_work::HeavyWork;
+use crate::http::path::session_of;
 use crate::http::problem::{only, unknown_path};
 use crate::http::query::Query;
-use crate::http::session_of;
 use crate::settings::{Secret, Settings};
 use crate::telemetry;
-use crate::turns::Company;
+use crate::token::{Grant, mint};
+use crate::turns::ActiveTenants;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -88,7 +88,8 @@ impl Server {
         let thread = thread::spawn(move || {
             rt::System::new().block_on(async {
                 let door = Data::new(
-                    Door::new(&settings, Clock::default(), Apart::new(1, &Company::default()).unwrap()).unwrap(),
+                    Door::new(&settings, Clock::default(), HeavyWork::new(1, &ActiveTenants::default()).unwrap())
+                        .unwrap(),
                 );
                 let server = HttpServer::new(move || {
                     App::new()
@@ -97,7 +98,7 @@ impl Server {
                             web::resource("/things/{id}")
                                 .route(web::get().to(list))
                                 .route(web::put().to(rename))
-                                .default_service(only(&["GET", "PUT"])),
+                                .default_service(only(vec!["GET", "PUT"])),
                         )
                         .route("/nothing", web::post().to(nothing))
                         .route("/broken", web::get().to(broken))
@@ -358,7 +359,7 @@ fn a_request_is_one_line_without_secrets() {
     rt::System::new().block_on(async {
         let app = App::new()
             .app_data(Data::new(
-                Door::new(&settings, Clock::default(), Apart::new(1, &Company::default()).unwrap()).unwrap(),
+                Door::new(&settings, Clock::default(), HeavyWork::new(1, &ActiveTenants::default()).unwrap()).unwrap(),
             ))
             .route("/things/{id}", web::get().to(recorded))
             .route("/failing", web::get().to(failing))

@@ -1,10 +1,10 @@
 //! What every author forgets to check: at the end of a story, sessions explain all that there is.
 
+use quaymaster::audit;
 use std::collections::BTreeMap;
 
 use entity::upload_session::{FailureReason, Status, UploadType};
 use entity::{asset, job, pass_run, tenant_usage, upload_event, upload_session};
-use quaymaster::event;
 use sea_orm::{EntityTrait, QueryOrder};
 
 use super::TestApp;
@@ -154,7 +154,7 @@ async fn runs_are_ended_or_have_a_job(app: &TestApp, wrong: &mut Vec<String>) {
 /// Every chain of events verifies, and every place in their order is there once.
 async fn the_record_is_true(app: &TestApp, wrong: &mut Vec<String>) {
     let engine = app.another_engine().await;
-    let report = event::verify(&engine, &event::Scope::default(), |_| {}).await.unwrap();
+    let report = audit::verify(&engine, &audit::Scope::default(), |_| {}).await.unwrap();
     wrong.extend(report.findings.iter().map(|finding| format!("the audit finds {finding:?}")));
     engine.db.close().await.unwrap();
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use quaymaster::engine::Engine;
+use quaymaster::input::{Slug, Text as _};
 use quaymaster::settings::Settings;
 use quaymaster::start::Running;
 use sea_orm::ConnectionTrait;
@@ -155,8 +156,10 @@ impl TestApp {
     pub(super) async fn create_tenant(&self, slug: &str, brands: &[&str]) -> (Uuid, BTreeMap<String, Uuid>) {
         let server = self.server.lock().await;
         let Some(Server::InProcess(running)) = &*server else { panic!("tenants are made before the program runs") };
-        let brands: Vec<String> = brands.iter().map(|brand| (*brand).to_owned()).collect();
-        let created = quaymaster::tenant::create(&running.engine, &By::Command, slug, &brands, None).await.unwrap();
+        let slug_of = |name: &str| Slug::parse(name).unwrap();
+        let brands: Vec<_> = brands.iter().map(|brand| slug_of(brand)).collect();
+        let created =
+            quaymaster::tenant::create(&running.engine, &By::Command, &slug_of(slug), &brands, None).await.unwrap();
         (created.tenant_id.0, created.brands.into_iter().map(|(slug, id)| (slug, id.0)).collect())
     }
 }

@@ -5,6 +5,7 @@ use entity::{TenantId, asset};
 use quaymaster::caller::{Actor, Brands, Caller, Permissions};
 use quaymaster::engine::Engine;
 use quaymaster::error::Error;
+use quaymaster::input::{FileName, MediaType, Metadata, Sha256, Slug, Text as _};
 use quaymaster::session::{self, Change, NewUpload, Outcome, Session, transition};
 use sea_orm::ActiveValue::Set;
 use sea_orm::EntityTrait;
@@ -63,21 +64,24 @@ pub fn operator(name: &str) -> Actor {
 
 pub async fn user(engine: &Engine, slug: &str) -> Caller {
     let tenant: TenantId =
-        quaymaster::tenant::create(engine, &Actor::Command, slug, &["main".to_owned()], None).await.unwrap().tenant_id;
+        quaymaster::tenant::create(engine, &Actor::Command, &Slug::parse(slug).unwrap(), &[Slug::main()], None)
+            .await
+            .unwrap()
+            .tenant_id;
     Caller { tenant, actor: Actor::User("ann".to_owned()), brands: Brands::All, permissions: Permissions::parse(["*"]) }
 }
 
 pub fn new(name: &str, file_size: u64) -> NewUpload {
     NewUpload {
-        file_name: name.to_owned(),
+        file_name: FileName::parse(name).unwrap(),
         file_size,
-        mime_type: "text/plain".to_owned(),
+        mime_type: MediaType::parse("text/plain").unwrap(),
         brand_id: None,
         client_reference: None,
         batch_reference: None,
         fingerprint: None,
-        checksum_sha256: Some("ab".repeat(32)),
-        metadata: json!({}),
+        checksum_sha256: Some(Sha256::parse("ab".repeat(32)).unwrap()),
+        metadata: Metadata::default(),
         idempotency_key: None,
     }
 }
