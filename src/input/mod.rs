@@ -30,3 +30,20 @@ pub use statuses::Statuses;
 pub use text::{Rule, Text};
 pub use title::Title;
 pub use wrong::Wrong;
+
+/// The rules of all texts, for the published contract.
+pub fn rules() -> Vec<Rule> {
+    vec![
+        BucketName::RULE,
+        Etag::RULE,
+        FileName::RULE,
+        IdempotencyKey::RULE,
+        MediaType::RULE,
+        Reason::RULE,
+        Reference::RULE,
+        Sha256::RULE,
+        Slug::RULE,
+        Statuses::RULE,
+        Title::RULE,
+    ]
+}

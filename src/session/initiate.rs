@@ -1,13 +1,13 @@
 use std::time::Duration;
 
 use entity::upload_session::{Status, UploadType};
-use entity::{BrandId, SessionId, TenantId, upload_event};
+use entity::{AssetId, BrandId, SessionId, TenantId, upload_event};
 use futures_util::FutureExt as _;
 use serde_json::json;
 use tracing::instrument;
 
 use super::plan::{Plan, max_file_bytes, plan};
-use super::rows::{self, Inserted, NewRow, Scope};
+use super::rows::{self, Inserted, Scope};
 use super::{Change, Session, location, open, transition};
 use crate::caller::Caller;
 use crate::engine::Engine;
@@ -246,20 +246,62 @@ fn draft(engine: &Engine, caller: &Caller, scope: Scope<'_>, new: &NewUpload, pl
         link = engine.keys.link(&link.head, scope.tenant, id, 2, &opened);
         events.push(event::rows::row(scope.tenant, id, 2, &opened, &link.mac));
     }
-    let row = NewRow {
-        id,
-        chain_head: link.head,
-        events: i32::try_from(events.len()).unwrap_or(i32::MAX),
-        scope,
-        new,
-        planned,
-        bucket,
-        profile: PROFILE,
-        url_ttl_secs: engine.settings.default_profile().url_ttl_secs,
-        now,
-        expires_at: rows::expiry(now, now, &engine.settings.sessions),
+    let (upload_type, chunk_size, total_parts) = match planned {
+        Plan::Direct => (UploadType::Direct, None, None),
+        Plan::Multipart { chunk, parts } => (UploadType::Multipart, Some(signed(chunk)), i32::try_from(parts).ok()),
     };
-    Draft(rows::session(&row), events)
+    // Each change of state has its number, and a direct session has already had its first one.
+    let (status, version) = match planned {
+        Plan::Direct => (Status::Uploading, 2),
+        Plan::Multipart { .. } => (Status::Initiating, 1),
+    };
+    let session = Session {
+        tenant_id: scope.tenant,
+        id,
+        brand_id: scope.brand,
+        created_by: scope.user.to_owned(),
+        status,
+        version,
+        event_seq: i32::try_from(events.len()).unwrap_or(i32::MAX),
+        chain_head: link.head,
+        failure_reason: None,
+        upload_type,
+        profile: PROFILE.to_owned(),
+        url_ttl_secs: i32::try_from(engine.settings.default_profile().url_ttl_secs).unwrap_or(i32::MAX),
+        bucket: bucket.to_owned(),
+        multipart_upload_id: None,
+        chunk_size,
+        total_parts,
+        file_name: new.file_name.to_string(),
+        file_size: signed(new.file_size),
+        mime_type: new.mime_type.to_string(),
+        checksum_sha256: new.checksum_sha256.as_ref().map(ToString::to_string),
+        metadata: new.metadata.to_value(),
+        client_reference: new.client_reference.as_ref().map(ToString::to_string),
+        batch_reference: new.batch_reference.as_ref().map(ToString::to_string),
+        fingerprint: new.fingerprint.as_ref().map(ToString::to_string),
+        idempotency_key: new.idempotency_key.as_ref().map(ToString::to_string),
+        asset_id: AssetId::new(),
+        completing_at: None,
+        completing_by: None,
+        completing_title: None,
+        completing_metadata: None,
+        created_at: now,
+        updated_at: now,
+        last_activity_at: now,
+        expires_at: rows::expiry(now, now, &engine.settings.sessions),
+        completed_at: None,
+        failed_at: None,
+        cancelled_at: None,
+        storage_cleared_at: None,
+        clear_failed_at: None,
+    };
+    Draft(session, events)
+}
+
+/// Converts a size. Sizes are far below 2^63, because the largest object of any store is.
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// Stores sessions of one tenant with their events: all, or none if a reference or key of one was taken meanwhile.

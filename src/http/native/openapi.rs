@@ -16,10 +16,7 @@ use utoipa_swagger_ui::Config;
 use super::routes::Documented;
 use crate::finding::FindingKind;
 use crate::http::problem::{self, Answer, Document as Problem};
-use crate::input::{
-    BucketName, Etag, FileName, IdempotencyKey, MediaType, Reason, Reference, Rule, Sha256, Slug, Statuses, Text as _,
-    Title,
-};
+use crate::input::{self, Rule};
 use crate::jobs::State;
 
 #[derive(OpenApi)]
@@ -107,23 +104,14 @@ fn rules() -> Vec<Rule> {
         max_length: None,
         pattern: Some(format!("^({})$", names.join("|")).into()),
     };
-    vec![
-        FileName::RULE,
-        MediaType::RULE,
-        Reference::RULE,
-        Sha256::RULE,
-        Title::RULE,
-        Etag::RULE,
-        Reason::RULE,
-        Slug::RULE,
-        BucketName::RULE,
-        IdempotencyKey::RULE,
-        Statuses::RULE,
+    let mut rules = input::rules();
+    rules.extend([
         one_of("pass", &Pass::ALL.map(Pass::name)),
         one_of("job-kind", &JobKind::ALL.map(JobKind::name)),
         one_of("job-state", &State::ALL.map(State::name)),
         one_of("finding-kind", &FindingKind::ALL.map(FindingKind::name)),
-    ]
+    ]);
+    rules
 }
 
 /// Puts the rules of texts in the place of the formats that name them, so that each rule is written once.

@@ -7,8 +7,8 @@ mod queue;
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
-use entity::upload_session::{self, Column, Entity, Status, UploadType};
-use entity::{AssetId, BrandId, SessionId, TenantId, upload_event, upload_tombstone};
+use entity::upload_session::{self, Column, Entity, Status};
+use entity::{BrandId, SessionId, TenantId, upload_event, upload_tombstone};
 use sea_orm::sea_query::{Alias, CommonTableExpression, Expr, InsertStatement, WithClause};
 use sea_orm::{
     ActiveEnum, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, IntoActiveModel, QueryFilter,
@@ -16,8 +16,6 @@ use sea_orm::{
 };
 use serde_json::Value as Json;
 
-use super::NewUpload;
-use super::plan::Plan;
 use crate::caller::Caller;
 use crate::clock::seconds;
 use crate::database::{self, Conn, Database, Tx, db_error, ids, is_unique_violation, values};
@@ -104,22 +102,6 @@ pub(super) async fn one(conn: &impl ConnectionTrait, query: Select<Entity>) -> R
     query.all(conn).await.map(|rows| rows.into_iter().next()).map_err(db_error)
 }
 
-/// The values of a new session's row.
-pub(super) struct NewRow<'a> {
-    pub(super) id: SessionId,
-    /// The head after the session's first events.
-    pub(super) chain_head: Vec<u8>,
-    pub(super) events: i32,
-    pub(super) scope: Scope<'a>,
-    pub(super) new: &'a NewUpload,
-    pub(super) planned: Plan,
-    pub(super) bucket: &'a str,
-    pub(super) profile: &'a str,
-    pub(super) url_ttl_secs: u64,
-    pub(super) now: DateTime<Utc>,
-    pub(super) expires_at: DateTime<Utc>,
-}
-
 /// Inserts new sessions; `false` if a reference or an idempotency key of one is taken. The transaction cannot be used after
 /// that.
 pub(super) async fn insert(tx: &Tx, sessions: &[Session]) -> Result<bool> {
@@ -163,66 +145,6 @@ pub(super) async fn insert_where(
         Err(error) if is_unique_violation(&error) => Ok(Inserted::Taken),
         Err(error) => Err(db_error(error)),
     }
-}
-
-/// Builds a new session's row.
-pub(super) fn session(row: &NewRow<'_>) -> Session {
-    let new = row.new;
-    let (upload_type, chunk_size, total_parts) = match row.planned {
-        Plan::Direct => (UploadType::Direct, None, None),
-        Plan::Multipart { chunk, parts } => (UploadType::Multipart, Some(signed(chunk)), i32::try_from(parts).ok()),
-    };
-    // Each change of state has its number, and a direct session has already had its first one.
-    let (status, version) = match row.planned {
-        Plan::Direct => (Status::Uploading, 2),
-        Plan::Multipart { .. } => (Status::Initiating, 1),
-    };
-    Session {
-        tenant_id: row.scope.tenant,
-        id: row.id,
-        brand_id: row.scope.brand,
-        created_by: row.scope.user.to_owned(),
-        status,
-        version,
-        event_seq: row.events,
-        chain_head: row.chain_head.clone(),
-        failure_reason: None,
-        upload_type,
-        profile: row.profile.to_owned(),
-        url_ttl_secs: i32::try_from(row.url_ttl_secs).unwrap_or(i32::MAX),
-        bucket: row.bucket.to_owned(),
-        multipart_upload_id: None,
-        chunk_size,
-        total_parts,
-        file_name: new.file_name.to_string(),
-        file_size: signed(new.file_size),
-        mime_type: new.mime_type.to_string(),
-        checksum_sha256: new.checksum_sha256.as_ref().map(ToString::to_string),
-        metadata: new.metadata.to_value(),
-        client_reference: new.client_reference.as_ref().map(ToString::to_string),
-        batch_reference: new.batch_reference.as_ref().map(ToString::to_string),
-        fingerprint: new.fingerprint.as_ref().map(ToString::to_string),
-        idempotency_key: new.idempotency_key.as_ref().map(ToString::to_string),
-        asset_id: AssetId::new(),
-        completing_at: None,
-        completing_by: None,
-        completing_title: None,
-        completing_metadata: None,
-        created_at: row.now,
-        updated_at: row.now,
-        last_activity_at: row.now,
-        expires_at: row.expires_at,
-        completed_at: None,
-        failed_at: None,
-        cancelled_at: None,
-        storage_cleared_at: None,
-        clear_failed_at: None,
-    }
-}
-
-/// Converts a size. Sizes are far below 2^63, because the largest object of any store is.
-fn signed(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// Records activity: moves `last_activity_at` and, within the longest lifetime, `expires_at`; at most once in
